@@ -1,0 +1,1 @@
+"""The callers: command line, params.yaml, storage (boto3), tracking (mlflow)."""

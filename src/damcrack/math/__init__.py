@@ -1,0 +1,1 @@
+"""Equations and geometry: torch and numpy in, torch and numpy out; no files, no state."""

@@ -1,0 +1,1 @@
+"""The built-in sample: rendered concrete with exact crack masks, and natural-looking classes."""
