@@ -1,4 +1,4 @@
-"""The two exceptions that callers catch."""
+"""The exceptions that callers catch."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class PhotoError(InputError):
     """One image cannot be used; it is set aside with this message as its reason and the rest goes on."""
+
+
+class NonFiniteLossError(InputError):
+    """The loss became NaN or infinite; the message names epoch and step."""

@@ -10,6 +10,9 @@ Item = TypeVar("Item")
 class Run(Protocol):
     """One execution of one stage, as seen from inside the stage."""
 
+    scratch: Path
+    """Folder for what may be thrown away between runs: decoded arrays, checkpoints."""
+
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record named numbers; `step` is the epoch, counted from 1."""
 
@@ -28,6 +31,9 @@ class Run(Protocol):
 
 class SilentRun:
     """Tells nobody: for calls from Python and for tests."""
+
+    def __init__(self, scratch: Path = Path(".damcrack")) -> None:
+        self.scratch = scratch
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         pass

@@ -1,0 +1,55 @@
+# Every task of the project. `make repro` and `make test` start from a bare clone and do all their own set-up.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+SET ?= demo
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DAMCRACK_GRAPH_RUN ?= $(shell date -u +%Y%m%dT%H%M%SZ)
+# The store is named absolutely: an old ./mlruns folder would change MLflow's default.
+MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: repro
+repro: .venv/installed ## run the graph: photos to a registered detector; only what changed is run
+	@dvc repro
+	@damcrack summary
+
+.PHONY: test
+test: .venv/installed ## run lint, types and all tests
+	@ruff format --check . && ruff check . && mypy
+	@pytest
+
+.PHONY: ui
+ui: .venv/installed ## open MLflow's pages on the recorded runs at http://127.0.0.1:5000
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri $(MLFLOW_TRACKING_URI) \
+	    --artifacts-destination mlartifacts --host 127.0.0.1 --port 5000
+
+.PHONY: values
+values: .venv/installed ## write params.yaml from a value set: make values SET=paper (or demo)
+	@damcrack check params/$(SET).yaml && cp params/$(SET).yaml params.yaml && echo "params.yaml holds the $(SET) values"
+
+.PHONY: bench
+bench: .venv/installed ## measure speed and memory; writes docs/performance.md
+	@python -m benchmarks
+
+.PHONY: lock
+lock: .venv/installed ## resolve the dependencies of pyproject.toml anew into requirements/lock.txt
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-annotate --no-header --extra all --extra dev pyproject.toml --output-file requirements/lock.txt
+
+.PHONY: format
+format: .venv/installed ## format and mend what ruff can
+	@ruff format . && ruff check --fix .
+
+# The environment. uv installs the locked, hashed packages about six times as fast as pip.
+.venv/installed: requirements/lock.txt requirements/uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "damcrack needs Python 3.11 or newer; say which: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/lock.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@

@@ -1,0 +1,148 @@
+"""The command line: each stage as a command, and a few that help around them."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+import damcrack
+from damcrack.edges.graph import STAGES, Stage
+from damcrack.errors import InputError
+
+PARAMS = click.option(
+    "--params",
+    "params_path",
+    type=click.Path(path_type=Path),
+    default=Path("params.yaml"),
+    show_default=True,
+    help="File with the values of all stages.",
+)
+EXTRA_OF = {
+    "torch": "train",
+    "torchvision": "train",
+    "safetensors": "train",
+    "matplotlib": "results",
+    "jinja2": "results",
+    "sklearn": "results",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "mlflow": "track",
+    "boto3": "s3",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(damcrack.__version__)
+def cli() -> None:
+    """Photographs of concrete dams in, a small distilled crack detector out.
+
+    Each stage of the graph is a command that reads folders, takes its values from params.yaml and writes one
+    folder. `dvc repro` runs them all in order and only where something changed; `make repro` does the set-up
+    too. Start with `make help`.
+    """
+
+
+def main() -> None:
+    """Run the command line; the user's mistakes end in one message, ours in a traceback."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit("\ndamcrack: interrupted; run the same command to go on from the last finished epoch")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (InputError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("DAMCRACK_TRACEBACK"):
+            raise
+        sys.exit(f"damcrack: error: {_explain(error)}")
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        extra = EXTRA_OF.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise error
+        return f'this command needs {error.name}; install it with: pip install "damcrack[{extra}]"'
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    return str(error)
+
+
+def _stage_command(stage: Stage) -> click.Command:
+    def run_stage(params_path: Path, out: Path, item: str | None = None, **inputs: Path | None) -> None:
+        from damcrack.edges.execute import execute
+
+        execute(stage, params_path, out, item, inputs)
+
+    command: Callable[..., None] = PARAMS(run_stage)
+    path = click.Path(path_type=Path)
+    command = click.option("--out", type=path, required=True, help="Folder to write.")(command)
+    if stage.has_items:
+        command = click.option("--item", required=True, help="Which item of its section.")(command)
+    for name in reversed(stage.inputs):
+        option, needed = f"--{name.rstrip('?')}", not name.endswith("?")
+        command = click.option(option, type=path, required=needed, help="To read.")(command)
+    return click.command(stage.name, help=stage.help)(command)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), default=Path("params.yaml"))
+def check(file: Path) -> None:
+    """Check every value of a params file (default: params.yaml) against the schemas of the stages."""
+    from damcrack.edges.params import check_params, read_params
+
+    names = check_params(read_params(file), list(STAGES))
+    click.echo(f"{file}: {len(names)} configs are valid: {', '.join(names)}")
+
+
+@cli.command()
+@click.argument("stage", type=click.Choice(["photos", "miniimagenet"]))
+@PARAMS
+def snapshot(stage: str, params_path: Path) -> None:
+    """List the files of a stage's sources with their hashes, so that new files become a changed input.
+
+    Writes snapshots/STAGE.csv, which the stage takes in exactly. Needed for folders and s3:// prefixes, each
+    time that they have changed.
+    """
+    from damcrack.edges.execute import take_snapshot
+
+    click.echo(take_snapshot(stage, params_path))
+
+
+@cli.command()
+def summary() -> None:
+    """Show what the last run of the graph made and where to look."""
+    from damcrack.edges.execute import show_graph_summary
+
+    show_graph_summary(Path("results"))
+
+
+@cli.group()
+def track() -> None:
+    """Runs that could not reach the tracking server yet."""
+
+
+@track.command()
+def send() -> None:
+    """Send the kept metrics of all runs, in order and once."""
+    from damcrack.edges.tracking import send_later
+
+    click.echo(send_later())
+
+
+@cli.command("tiles-to-folders")
+@click.option("--tiles", type=click.Path(path_type=Path), required=True, help="To read.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+def tiles_to_folders(tiles: Path, out: Path) -> None:
+    """Unpack tiles into two folders per split, as the paper keeps them: SPLIT/crack, SPLIT/no-crack."""
+    from damcrack.edges.tracking import Watcher
+    from damcrack.stages.tiles_to_folders import tiles_to_folders as unpack
+
+    unpack(tiles, out, Watcher())
+
+
+for _stage in STAGES.values():
+    cli.add_command(_stage_command(_stage))

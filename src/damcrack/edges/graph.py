@@ -1,0 +1,59 @@
+"""The stages by name: what each reads, and one line about it; the rest is derived from the stage itself."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the command line shows it.
+
+    `inputs` are its path parameters; a trailing "?" marks one that may be absent. `services` are parameters
+    that the caller hands in. The function is damcrack.stages.NAME.NAME, its schema NAMEConfig beside it.
+    """
+
+    name: str
+    help: str
+    inputs: tuple[str, ...]
+    has_items: bool = False
+    services: tuple[str, ...] = ()
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "photos",
+            "Take photos and crack masks in, check each, set bad ones aside with a reason.",
+            ("snapshot",),
+            services=("open_source",),
+        ),
+        Stage(
+            "miniimagenet",
+            "Make the class-balanced pretraining set.",
+            ("snapshot",),
+            services=("open_source",),
+        ),
+        Stage("tile", "Cut photos into labelled tiles, balance the classes, split.", ("photos",)),
+        Stage("pretrain", "Train a network on the pretraining set from labels alone.", ("images",), True),
+        Stage(
+            "distill",
+            "Train the student under the teacher, at fixed or learned temperature.",
+            ("images", "teacher"),
+            True,
+        ),
+        Stage(
+            "finetune",
+            "Train a crack classifier, from scratch or from earlier weights.",
+            ("tiles", "init?", "teacher?"),
+            True,
+        ),
+        Stage("evaluate", "Score all crack classifiers; write tables, figures, page.", ("tiles", "models")),
+        Stage("export", "Turn a crack classifier into ONNX and check that it agrees.", ("model", "tiles")),
+        Stage(
+            "register",
+            "Put the exported model into the MLflow registry.",
+            ("evaluation", "export"),
+            services=("registry",),
+        ),
+    )
+}

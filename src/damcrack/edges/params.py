@@ -1,0 +1,136 @@
+"""params.yaml to frozen configs: every value checked, every error named by section and field."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from damcrack.errors import InputError
+
+COMMON = "common"
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """Read the file as a mapping of sections.
+
+    Raises:
+        InputError: it is missing or not YAML.
+    """
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; run from the repository, or name it with --params") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
+    if not isinstance(params, dict):
+        raise InputError(f"{path}: got {type(params).__name__}, expected one section per stage")
+    return params
+
+
+def config_class(stage: str) -> type[Any]:
+    """The schema of a stage: class StageConfig in module damcrack.stages.stage."""
+    name = f"{stage.capitalize()}Config"
+    schema: type[Any] = getattr(import_module(f"damcrack.stages.{stage}"), name)
+    return schema
+
+
+def stage_config(params: Mapping[str, Any], stage: str, item: str | None) -> Any:
+    """Validate one section, or one item of a section that has `common` values, into its frozen config.
+
+    Raises:
+        InputError: section, item or key unknown, or a value not allowed.
+    """
+    section = params.get(stage)
+    if not isinstance(section, dict):
+        raise InputError(f"params.yaml has no section {stage!r}; its sections are {sorted(params)}")
+    if COMMON not in section:
+        return _validate(stage, section, config_class(stage))
+    items = dict(section_items(section))
+    if item not in items:
+        raise InputError(
+            f"{stage} has no item {item!r}{_meant(str(item), items)}; its items are {list(items)}"
+        )
+    return _validate(f"{stage}.{item}", {**section[COMMON], **items[item]}, config_class(stage))
+
+
+def section_items(section: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All items of a section: each key beside `common` is a group of them, by name."""
+    for group, items in section.items():
+        if group != COMMON:
+            yield from items.items()
+
+
+def check_params(params: Mapping[str, Any], stages: list[str]) -> list[str]:
+    """Validate a whole file; return the names of all (stage@item) configs in it.
+
+    Raises:
+        InputError: the first value that is wrong.
+    """
+    for name in params:
+        if name not in stages:
+            raise InputError(f"params.yaml: unknown section {name!r}{_meant(name, stages)}")
+    names = []
+    for stage in stages:
+        for item in _items_of(params.get(stage)):
+            stage_config(params, stage, item)
+            names.append(stage if item is None else f"{stage}@{item}")
+    return names
+
+
+def _items_of(section: Any) -> list[str] | list[None]:
+    if isinstance(section, dict) and COMMON in section:
+        return [name for name, _ in section_items(section)]
+    return [None]
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Dotted names of all values of a config, nested ones too."""
+
+    def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                yield from walk(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            yield prefix, value
+
+    return dict(walk("", asdict(config)))
+
+
+def _validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
+    missing = [field.name for field in fields(schema) if field.name not in values]
+    if missing:
+        raise InputError(f"{where}: {missing} missing; take the values of the demo set: make values SET=demo")
+    adapter = TypeAdapter(checked(schema, frozen=True, config=ConfigDict(extra="forbid")))
+    try:
+        return adapter.validate_python(dict(values))
+    except ValidationError as error:
+        raise InputError("\n".join(_sentence(where, schema, one) for one in error.errors())) from None
+
+
+def _sentence(where: str, schema: type[Any], error: Any) -> str:
+    path = [str(part) for part in error["loc"]]
+    if error["type"] == "unexpected_keyword_argument":
+        known = [field.name for field in fields(_schema_at(schema, path[:-1]))]
+        return f"{'.'.join([where, *path])}: unknown name{_meant(path[-1], known)}; known are {sorted(known)}"
+    if error["type"] == "value_error":
+        return f"{where}.{error['ctx']['error']}"
+    return f"{'.'.join([where, *path])}: got {error['input']!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _schema_at(schema: type[Any], path: list[str]) -> type[Any]:
+    for name in path:
+        kinds = {field.name: field.type for field in fields(schema)}
+        inner = kinds.get(name)
+        schema = inner if isinstance(inner, type) and is_dataclass(inner) else schema
+    return schema
+
+
+def _meant(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,274 @@
+"""Carries journals to an MLflow store: live beside a running stage, or later.
+
+The live sender is a process of its own (`python -m damcrack.edges.sender JOURNAL`): importing MLflow costs four
+to six seconds, and neither that nor a server that hangs may hold up the training.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from damcrack.edges.journal import Event, Journal, Receipt, locked, waiting_journals
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STORE_LOCK = Path(".damcrack/mlflow.lock")
+FIRST_PAUSE_S = 15.0
+LONGEST_PAUSE_S = 600.0
+# MLflow's limits: values per batch, characters of a dataset digest.
+MAX_BATCH_PARAMS = 100
+MAX_DIGEST = 36
+# Seven retries of two minutes each are MLflow's own defaults; the journal makes short patience safe.
+QUICK_FAILURE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING", "GIT_PYTHON_REFRESH": "quiet"}
+
+
+def experiment_name() -> str:
+    """MLFLOW_EXPERIMENT_NAME, else damcrack."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "damcrack"
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, else a SQLite file here; always absolute, for an old ./mlruns flips MLflow's default."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def shown_uri(uri: str) -> str:
+    """The address without a password."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.password else uri
+
+
+def set_defaults(values: Mapping[str, str]) -> None:
+    """Set environment variables that the user has not set; MLflow reads them at import or at each call."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
+class Store:
+    """One MLflow tracking store and the experiment that our runs belong to."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        # The address may hold a password, and receipts lie about on disk.
+        self.key = hashlib.sha256(uri.encode()).hexdigest()[:16]
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        """Connect; the first connection to a new SQLite file creates its tables, one process at a time."""
+        set_defaults(QUIET)
+        from mlflow import MlflowClient
+
+        STORE_LOCK.parent.mkdir(exist_ok=True)
+        with locked(STORE_LOCK, wait=True):
+            return MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI"))
+
+    def experiment_id(self, name: str) -> str:
+        """Find or create an experiment; without a server its artifacts lie in ./mlartifacts."""
+        client = self.client
+        with locked(STORE_LOCK, wait=True):
+            known = client.get_experiment_by_name(name)
+            if known is not None:
+                return str(known.experiment_id)
+            local = not self.uri.startswith(("http:", "https:", "databricks"))
+            place = (Path.cwd() / "mlartifacts").as_uri() if local else None
+            return str(client.create_experiment(name, artifact_location=place))
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Replays journals into one store; whatever is sent twice arrives once."""
+
+    store: Store
+
+    def send(self, journal: Journal) -> None:
+        """Send what the store has not acknowledged yet, and delete the journal once its end has arrived.
+
+        MLflow ignores a metric with known key, step, time and value, and parameters, tags, inputs and artifacts
+        that it already holds, so repeating the event before a crash is harmless.
+
+        Raises:
+            MlflowException, OSError: the store cannot be reached or refuses; the journal stays.
+        """
+        receipt = journal.receipt(self.store.key)
+        events = journal.events()
+        for number, event in enumerate(events[receipt.num_sent :], receipt.num_sent + 1):
+            run_id = receipt.run_id or self._run_of(journal, events[0])
+            self._deliver(journal, run_id, event)
+            receipt = Receipt(self.store.key, run_id, number)
+            journal.acknowledge(receipt)
+        if events and events[-1]["event"] == "end":
+            journal.delete()
+
+    def _run_of(self, journal: Journal, start: Event) -> str:
+        experiment_id = self.store.experiment_id(start["experiment"])
+        client = self.store.client
+        known = client.search_runs([experiment_id], f"tags.`damcrack.journal` = '{journal.key}'", max_results=1)
+        if known:
+            return str(known[0].info.run_id)
+        tags = {**start["tags"], "damcrack.journal": journal.key}
+        run = client.create_run(experiment_id, start["time_ms"], tags=tags, run_name=start["name"])
+        return str(run.info.run_id)
+
+    def _deliver(self, journal: Journal, run_id: str, event: Event) -> None:
+        client = self.store.client
+        match event["event"]:
+            case "params":
+                self._params(run_id, event["values"])
+            case "metrics":
+                self._metrics(run_id, event)
+            case "dataset":
+                self._dataset(run_id, event)
+            case "artifact":
+                client.log_artifact(run_id, str(journal.artifact(event["kept"])))
+            case "tags":
+                for key, value in event["values"].items():
+                    client.set_tag(run_id, key, value)
+            case "end":
+                client.set_terminated(run_id, event["status"], event["time_ms"])
+
+    def _params(self, run_id: str, values: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, value) for key, value in values.items()]
+        for first in range(0, len(params), MAX_BATCH_PARAMS):
+            self.store.client.log_batch(run_id, params=params[first : first + MAX_BATCH_PARAMS])
+
+    def _metrics(self, run_id: str, event: Event) -> None:
+        from mlflow.entities import Metric
+
+        time_ms, step = event["time_ms"], event["step"]
+        metrics = [Metric(key, value, time_ms, step) for key, value in event["values"].items()]
+        self.store.client.log_batch(run_id, metrics=metrics)
+
+    def _dataset(self, run_id: str, event: Event) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=event["name"],
+            digest=event["digest"][:MAX_DIGEST],
+            source_type="local",
+            source=json.dumps({"uri": event["source"]}),
+            profile=json.dumps({"digest": event["digest"]}),
+        )
+        role = InputTag("mlflow.data.context", event["role"])
+        self.store.client.log_inputs(run_id, [DatasetInput(dataset, [role])])
+
+
+def sending_errors() -> tuple[type[Exception], ...]:
+    """What a store that is away, slow or unwilling raises (imports MLflow)."""
+    from mlflow.exceptions import MlflowException
+
+    return (MlflowException, OSError)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How a replay went: journals sent whole, journals still waiting, and why they wait."""
+
+    num_sent: int
+    num_waiting: int
+    problems: Sequence[str] = ()
+
+
+def send_later(uri: str | None = None) -> Sent:
+    """Replay all waiting journals of finished or dead runs, oldest first; runs in progress are left alone."""
+    if not any(_is_free(journal) for journal in waiting_journals()):
+        return Sent(0, 0)
+    set_defaults(QUIET | QUICK_FAILURE)
+    sender = Sender(Store(uri or tracking_uri()))
+    problems: dict[str, None] = {}
+    num_sent = num_waiting = 0
+    for journal in waiting_journals():
+        problem = _send_if_free(sender, journal)
+        num_sent += problem == ""
+        num_waiting += bool(problem)
+        if problem:
+            problems[problem] = None
+    return Sent(num_sent, num_waiting, list(problems))
+
+
+def _is_free(journal: Journal) -> bool:
+    with locked(journal.path, wait=False) as mine:
+        return mine
+
+
+def _send_if_free(sender: Sender, journal: Journal) -> str | None:
+    """Return "" when sent, the reason when not, None when the journal's run is still in progress."""
+    with locked(journal.path, wait=False) as mine:
+        if not mine:
+            return None
+        journal.close_if_cut_off()
+        try:
+            sender.send(journal)
+        except sending_errors() as error:
+            return one_line(error)
+    return ""
+
+
+def one_line(error: Exception) -> str:
+    """The first line of a message, short enough for a terminal."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160]
+
+
+class LiveSender:
+    """Sends a journal while its stage runs; after a failure it waits longer and longer before it tries again."""
+
+    def __init__(self, journal: Journal, sender: Sender) -> None:
+        self._journal = journal
+        self._sender = sender
+        self._pause_s = 0.0
+        self._next_try_s = 0.0
+
+    def follow(self, wakes: Iterable[str]) -> bool:
+        """Send at each wake and once more when they end, which also means that the stage is over.
+
+        Returns whether everything has arrived.
+        """
+        for _ in wakes:
+            if time.monotonic() >= self._next_try_s:
+                self._try()
+        self._journal.close_if_cut_off()
+        return self._try()
+
+    def _try(self) -> bool:
+        try:
+            self._sender.send(self._journal)
+        except sending_errors() as error:
+            self._failed(error)
+            return False
+        if self._pause_s:
+            print("MLflow answers again; this run's record is sent", flush=True)
+            self._pause_s = 0.0
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        if not self._pause_s:
+            print(
+                f"MLflow at {shown_uri(self._sender.store.uri)} does not take the record of this run "
+                f"({one_line(error)}): the work goes on; later, `damcrack track send` sends it",
+                flush=True,
+            )
+        self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
+        self._next_try_s = time.monotonic() + self._pause_s
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Follow the journal named by the only argument; a line on standard input means new events."""
+    set_defaults(QUIET | QUICK_FAILURE)
+    live = LiveSender(Journal(Path(arguments[0])), Sender(Store(tracking_uri())))
+    return 0 if live.follow(sys.stdin) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

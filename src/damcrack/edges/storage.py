@@ -1,0 +1,160 @@
+"""Open folders and S3 prefixes as sources; the only place that knows boto3."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from damcrack.errors import InputError
+from damcrack.stages.source import Source
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 60
+_REFUSED = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "AccessDenied",
+    "InvalidToken",
+    "ExpiredToken",
+    "AuthorizationHeaderMalformed",
+    "401",
+    "403",
+}
+
+
+def open_source(uri: str) -> Source:
+    """Open a folder or `s3://bucket/prefix`.
+
+    S3 endpoint, region and credentials come from where boto3 looks for them: AWS_ENDPOINT_URL,
+    AWS_ACCESS_KEY_ID and so on, or ~/.aws.
+
+    Raises:
+        InputError: no such folder, another kind of address, or boto3 is not installed.
+    """
+    if uri.startswith("s3://"):
+        return S3Source(uri)
+    if "://" in uri:
+        raise InputError(f"source {uri.split('://')[0]}://, expected a folder or s3://bucket/prefix")
+    return FolderSource(Path(uri))
+
+
+class FolderSource:
+    """Regular files under a folder; symbolic links that lead out of it are left alone."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise InputError(f"source {root}: no such folder; create it or mend the path")
+        self._root = root.resolve()
+
+    def names(self) -> list[str]:
+        """All file names, sorted, relative to the folder."""
+        found = []
+        for folder, _, files in os.walk(self._root, onerror=_raise_unreadable):
+            found += [path for path in (Path(folder) / file for file in files) if self._holds(path)]
+        return sorted(path.relative_to(self._root).as_posix() for path in found)
+
+    def read(self, name: str) -> bytes:
+        """Content of one file; FileNotFoundError if it is not (or no longer) a file inside the folder."""
+        path = self._root / name
+        if not self._holds(path):
+            raise FileNotFoundError(name)
+        try:
+            return path.read_bytes()
+        except PermissionError as error:
+            raise _unreadable(error) from error
+
+    def _holds(self, path: Path) -> bool:
+        return path.is_file() and path.resolve().is_relative_to(self._root)
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> InputError:
+    return InputError(f"cannot read {error.filename}: {error.strerror}; mend its permissions")
+
+
+class S3Source:
+    """Objects under a prefix, which counts as a folder: `s3://bucket/dam` does not reach `dam-2/`."""
+
+    def __init__(self, uri: str) -> None:
+        self._bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not self._bucket:
+            raise InputError(f"source {uri}: no bucket name, expected s3://bucket/prefix")
+        self._prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
+        self._client = _client(uri)
+
+    def names(self) -> list[str]:
+        """All object names, sorted, relative to the prefix; folder markers (ending in a slash) left out."""
+        found = []
+        with _explained(self._bucket):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            )
+            for page in pages:
+                found += [item["Key"].removeprefix(self._prefix) for item in page.get("Contents", [])]
+        return sorted(name for name in found if name and not name.endswith("/"))
+
+    def read(self, name: str) -> bytes:
+        """Content of one object; FileNotFoundError if there is none."""
+        with _explained(self._bucket, name):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+            return bytes(answer["Body"].read())
+
+
+def _client(uri: str) -> Any:
+    try:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+    except ImportError as error:
+        raise InputError(f'source {uri} needs boto3; run pip install "damcrack[s3]"') from error
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"max_attempts": 4, "mode": "standard"},
+        max_pool_connections=16,
+    )
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise InputError(
+            f"source {uri}: the S3 settings are not usable ({type(error).__name__}); "
+            "check AWS_ENDPOINT_URL, AWS_PROFILE and AWS_DEFAULT_REGION"
+        ) from error
+
+
+@contextmanager
+def _explained(bucket: str, name: str | None = None) -> Iterator[None]:
+    """Turn boto3's errors into ours, without its texts: they can hold passwords and key ids."""
+    from botocore import exceptions
+
+    what = f"s3://{bucket}" if name is None else f"s3://{bucket}: {name}"
+    try:
+        yield
+    except exceptions.ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", "unknown"))
+        if name is not None and code in ("NoSuchKey", "404"):
+            raise FileNotFoundError(name) from None
+        raise InputError(f"{what}: {_reason(code)}") from None
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
+        raise InputError(
+            f"{what}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from None
+    except exceptions.ParamValidationError:
+        raise InputError(f"{what}: not a valid bucket or object name; check the address") from None
+    except (exceptions.BotoCoreError, exceptions.HTTPClientError) as error:
+        raise InputError(
+            f"{what}: the S3 endpoint cannot be reached ({type(error).__name__}); "
+            "check AWS_ENDPOINT_URL and the network"
+        ) from None
+
+
+def _reason(code: str) -> str:
+    if code in ("NoSuchBucket", "404"):
+        return "no such bucket; check its name and AWS_ENDPOINT_URL"
+    if code in _REFUSED:
+        return f"access refused ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and their rights"
+    return f"the S3 service answered {code}; try again or check the address"

@@ -1,0 +1,104 @@
+"""Image sets decoded once into a memory-mapped array, so that an epoch reads pixels and nothing else."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from damcrack.engine.resize import shrink
+from damcrack.errors import InputError
+from damcrack.images.imageset import ImageSet
+from damcrack.parallel import map_in_order
+
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class DecodedSet:
+    """All images of a set: `images_NHWC` uint8 RGB (memory-mapped), labels, and rows of each split."""
+
+    images_NHWC: npt.NDArray[np.uint8]
+    labels_N: npt.NDArray[np.int64]
+    rows_of: dict[str, npt.NDArray[np.int64]]
+    classes: tuple[str, ...]
+    digest: str
+
+    @property
+    def image_px(self) -> int:
+        """Side of the square images."""
+        return int(self.images_NHWC.shape[1])
+
+    def channel_statistics(self, split: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel over a split, of values in 0..1."""
+        sums, squares, count = np.zeros(3), np.zeros(3), 0
+        for rows in np.array_split(self.rows_of[split], max(1, len(self.rows_of[split]) // 256)):
+            pixels = self.images_NHWC[rows].reshape(-1, 3).astype(np.float32)
+            sums += pixels.sum(axis=0, dtype=np.float64)
+            squares += np.square(pixels).sum(axis=0, dtype=np.float64)
+            count += len(pixels)
+        mean = sums / count
+        deviation = np.sqrt(squares / count - mean**2)
+        return tuple(float(v) for v in mean / 255), tuple(float(v) for v in np.maximum(deviation, 1) / 255)
+
+
+def decode_set(root: Path, image_px: int | None, cache: Path) -> DecodedSet:
+    """Decode the set at `root` to `image_px` squares, or map the array that an earlier call left in `cache`.
+
+    `image_px` None keeps the size in which the set is stored.
+
+    Raises:
+        InputError: the set is empty, or an image in it cannot be decoded.
+    """
+    images = ImageSet.open(root)
+    if not images.rows:
+        raise InputError(f"{root} holds no images; see quarantine.csv of the stage before it")
+    image_px = image_px or images.image_hw[0]
+    path = cache / f"{images.digest[:32]}-{image_px}.npy"
+    if not path.exists():
+        _decode_to(path, images, image_px)
+    array = np.load(
+        path, mmap_mode="c"
+    )  # copy-on-write: torch wants writable memory, the file stays as it is
+    rows_of = {split: np.array(images.where(split), dtype=np.int64) for split in ("train", "val", "test")}
+    labels = np.array(images.labels, dtype=np.int64)
+    return DecodedSet(array, labels, rows_of, images.classes, images.digest)
+
+
+def _decode_to(path: Path, images: ImageSet, image_px: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    shape = (len(images), image_px, image_px, 3)
+    array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+    try:
+        decode = partial(_decode_chunk, image_px=image_px)
+        for rows, pixels_BHWC in map_in_order(decode, _chunks(images)):
+            array[rows] = pixels_BHWC
+        array.flush()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _chunks(images: ImageSet) -> Iterator[list[tuple[int, bytes]]]:
+    encoded = images.encoded()
+    while chunk := list(islice(encoded, CHUNK)):
+        yield chunk
+
+
+def _decode_chunk(chunk: list[tuple[int, bytes]], image_px: int) -> tuple[list[int], npt.NDArray[np.uint8]]:
+    pixels_BHWC = np.stack([_decode_one(row, encoded) for row, encoded in chunk])
+    small = shrink(torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2), image_px)
+    return [row for row, _ in chunk], small.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+
+
+def _decode_one(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
+    pixels = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    if pixels is None:
+        raise InputError(f"image of row {row} cannot be decoded; make the set again")
+    return pixels.astype(np.uint8, copy=False)

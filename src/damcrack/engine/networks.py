@@ -1,0 +1,55 @@
+"""Networks by name, with a head that can be replaced for transfer (paper, section 2.3)."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torchvision.models as zoo
+from torch import nn
+
+Trainable = Literal["all", "head"]
+
+# One line per network: its constructor. A new network is a new line here and a value in params.yaml.
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": zoo.resnet18,
+    "resnet34": zoo.resnet34,
+    "resnet50": zoo.resnet50,
+}
+
+
+def build_network(name: str, num_classes: int, seed: int) -> nn.Module:
+    """Make a network with random weights drawn from `seed`; the global generator is left as it was."""
+    if name not in NETWORKS:
+        raise ValueError(f"network: {name!r}; expected one of {sorted(NETWORKS)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NETWORKS[name](weights=None, num_classes=num_classes)
+
+
+def head(network: nn.Module) -> nn.Linear:
+    """The last linear layer: its name is `fc` in all networks above."""
+    layer = network.get_submodule("fc")
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def replace_head(network: nn.Module, num_classes: int, seed: int) -> None:
+    """Put a fresh linear head for `num_classes` on a pretrained network, in place."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network.register_module("fc", nn.Linear(head(network).in_features, num_classes))
+
+
+def set_trainable(network: nn.Module, part: Trainable) -> None:
+    """Let all weights train, or the head alone (the backbone's batch norms then keep their statistics)."""
+    network.requires_grad_(part == "all")
+    head(network).requires_grad_(True)
+
+
+def set_training_mode(network: nn.Module) -> None:
+    """Training mode for what trains; modules without a trainable weight stay in evaluation mode."""
+    network.eval()
+    for module in network.modules():
+        own = list(module.parameters(recurse=False))
+        if not own or any(parameter.requires_grad for parameter in own):
+            module.training = True

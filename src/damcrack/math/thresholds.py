@@ -1,0 +1,101 @@
+"""Brightness thresholding: what a detector that only looks at dark pixels can do.
+
+Shape suffixes: N tiles, L = 256 grey levels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+LEVELS = 256
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+
+class Rule(NamedTuple):
+    """Call a tile a crack if `sign * score >= cut`; sign is -1 where cracks score low."""
+
+    sign: int
+    cut: float
+
+    def scores(self, scores_N: Floats) -> Floats:
+        """Scores turned so that higher means crack."""
+        return self.sign * scores_N
+
+    def decide(self, scores_N: Floats) -> Labels:
+        """1 for crack, 0 for none."""
+        return (self.scores(scores_N) >= self.cut).astype(np.int64)
+
+
+def darker_share(histograms_NL: Counts) -> Floats:
+    """Share of pixels darker than each level, (N, L): column t counts grey values below t."""
+    below_NL = np.cumsum(histograms_NL, axis=1) - histograms_NL
+    share_NL: Floats = below_NL / histograms_NL.sum(axis=1, keepdims=True)
+    return share_NL
+
+
+def otsu_levels(histograms_NL: Counts) -> Labels:
+    """The level (N,) that divides each tile's grey values best (Otsu 1979); darker is below or at it."""
+    levels_L = np.arange(LEVELS)
+    total_N1 = histograms_NL.sum(axis=1, keepdims=True)
+    dark_NL = np.cumsum(histograms_NL, axis=1) / total_N1
+    dark_sum_NL = np.cumsum(histograms_NL * levels_L, axis=1) / total_N1
+    spread_NL = dark_NL * (1 - dark_NL)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between_NL = (dark_sum_NL[:, -1:] * dark_NL - dark_sum_NL) ** 2 / spread_NL
+    levels_N: Labels = np.argmax(np.where(spread_NL > 1e-12, between_NL, 0), axis=1)
+    return levels_N
+
+
+def otsu_dark_share(histograms_NL: Counts) -> Floats:
+    """Share of pixels (N,) on the dark side of each tile's own Otsu level; 0 for a tile of one grey."""
+    levels_N = otsu_levels(histograms_NL)
+    return darker_share(histograms_NL)[np.arange(len(levels_N)), np.minimum(levels_N + 1, LEVELS - 1)]
+
+
+def best_rule(scores_N: Floats, labels_N: Labels) -> tuple[Rule, float]:
+    """The cut and direction with the highest accuracy on these tiles, and that accuracy.
+
+    The cut lies midway between neighbouring scores; of equally good ones the lowest, sign +1 first.
+    """
+    found = [(*_best_cut(sign * scores_N, labels_N), sign) for sign in (1, -1)]
+    hits, cut, sign = max(found, key=lambda option: option[0])
+    return Rule(sign, cut), hits / len(labels_N)
+
+
+def _best_cut(scores_N: Floats, labels_N: Labels) -> tuple[int, float]:
+    order = np.argsort(scores_N, kind="stable")
+    scores_N, labels_N = scores_N[order], labels_N[order]
+    # hits[i]: right verdicts if the i lowest scores are called "no crack" and the rest "crack"
+    hits = labels_N.sum() + np.append(0, np.cumsum(1 - 2 * labels_N))
+    possible = np.append(True, np.append(np.diff(scores_N) > 0, True))
+    best = int(np.argmax(np.where(possible, hits, -1)))
+    return int(hits[best]), _between(scores_N, best)
+
+
+def _between(scores_N: Floats, num_below: int) -> float:
+    if num_below == 0:
+        return float(scores_N[0])
+    below = scores_N[num_below - 1]
+    just_above = np.nextafter(below, np.inf)
+    if num_below == len(scores_N):
+        return float(just_above)
+    return float(max((below + scores_N[num_below]) / 2, just_above))
+
+
+class GlobalThreshold(NamedTuple):
+    """Count pixels darker than `level`, then apply `rule` to their share."""
+
+    level: int
+    rule: Rule
+
+
+def fit_global_threshold(histograms_NL: Counts, labels_N: Labels) -> GlobalThreshold:
+    """Choose the darkness level and the rule together, by accuracy on these tiles."""
+    share_NL = darker_share(histograms_NL)
+    rules = [best_rule(share_NL[:, level], labels_N) for level in range(LEVELS)]
+    level = int(np.argmax([hits for _, hits in rules]))
+    return GlobalThreshold(level, rules[level][0])

@@ -1,0 +1,39 @@
+"""Stage `distill`: the student learns the many-class set from labels and the teacher (paper, Algorithm 1)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from damcrack.engine.networks import build_network
+from damcrack.engine.objectives import Distillation
+from damcrack.engine.training import TrainingConfig
+from damcrack.math.losses import TemperatureScale
+from damcrack.math.temperature import TemperatureConfig
+from damcrack.stages.fitting import Lineage, Task, check_alpha, describe, fit, load_teacher, open_images
+from damcrack.stages.run import Run
+
+
+@dataclass(frozen=True)
+class DistillConfig(TrainingConfig):
+    """Section `distill` of params.yaml: `common` with one of `items`."""
+
+    network: str
+    alpha: float
+    temperature_scale: TemperatureScale
+    temperature: TemperatureConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_alpha(self.alpha)
+
+
+def distill(
+    images: Path, teacher: Path, out: Path, item: str, config: DistillConfig, run: Run
+) -> dict[str, object]:
+    """Train a student from random weights under the teacher; write a model folder."""
+    data = open_images(images, None, "miniimagenet", run)
+    lecturer, lecturer_info = load_teacher(teacher, data)
+    network = build_network(config.network, len(data.classes), config.seed)
+    objective = Distillation(lecturer, config.temperature, config.alpha, config.temperature_scale)
+    lineage = Lineage(teacher_sha256=lecturer_info.weights_sha256)
+    info = describe(item, config.network, data, config, lineage)
+    return fit(Task(network, objective, info), data, config, out, run)

@@ -1,0 +1,97 @@
+"""The look of all figures, and their two forms: PNG for the tracker, an SVG element for the page.
+
+In the page the ink becomes `currentColor`, so that a figure is as legible on a dark page as on a light one.
+The same figure gives the same bytes. Nothing here uses pyplot, so nothing global is touched.
+"""
+
+import io
+import re
+from dataclasses import dataclass
+from html import escape
+from math import ceil
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED = "#1b1f24", "#87919c"
+COLOURS = (
+    "#3b82c4",
+    "#d9822b",
+    "#2e9e6b",
+    "#d1495b",
+    "#8e6bbf",
+    "#1fa3a8",
+    "#a9744f",
+    "#c65b9c",
+    "#8a9a2b",
+    "#7f8791",
+)
+DASHES = ("-", "--", ":", "-.")
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": MUTED,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawn figure: PNG bytes, an SVG element for the page, a caption, and words for who cannot see it."""
+
+    name: str
+    png: bytes
+    svg: str
+    caption: str
+    alt: str
+
+
+def finish(name: str, figure: Figure, caption: str, alt: str) -> Drawing:
+    png, svg = io.BytesIO(), io.StringIO()
+    figure.savefig(png, format="png", dpi=110, facecolor="white", metadata={"Software": None})
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Drawing(name, png.getvalue(), _inline(svg.getvalue(), name, alt), caption, alt)
+
+
+def _inline(svg: str, name: str, alt: str) -> str:
+    """Make an SVG file an element: ids unique within the page, ink that follows the page, words for readers."""
+    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    body = re.sub(r'( id="|"#|url\(#)', rf"\g<1>{name}-", body).replace(INK, "currentColor")
+    width, height = re.findall(r'(?:width|height)="([\d.]+)pt"', body)[:2]
+    opening = f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {width} {height}"'
+    opening += ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    return opening + body[body.index(">") + 1 :]
+
+
+def style_of(number: int) -> dict[str, Any]:
+    dash = DASHES[number // len(COLOURS) % len(DASHES)]
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": dash}
+
+
+def panels_of(num: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    columns = min(num, columns)
+    rows = ceil(num / columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for spare in grid.flat[num:]:
+        spare.set_axis_off()
+    return figure, list(grid.flat[:num])
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+
+

@@ -1,0 +1,88 @@
+"""Stage `finetune`: a network learns crack tiles, from scratch or by transfer (paper, section 2.3)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from damcrack.engine.decoded import DecodedSet
+from damcrack.engine.networks import Trainable, build_network, replace_head, set_trainable
+from damcrack.engine.objectives import Distillation, Objective, Supervised
+from damcrack.engine.training import TrainingConfig
+from damcrack.engine.weights import load_model
+from damcrack.errors import InputError
+from damcrack.math.losses import TemperatureScale
+from damcrack.math.temperature import TemperatureConfig
+from damcrack.stages.fitting import Lineage, Task, check_alpha, describe, fit, load_teacher, open_images
+from damcrack.stages.run import Run
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(TrainingConfig):
+    """Section `finetune` of params.yaml: `common` with one experiment of a group.
+
+    `init` names the weights to start from and `teacher` the fine-tuned teacher of a crack-stage distillation;
+    null is none. The last three fields act only with a teacher.
+    """
+
+    network: str
+    init: str | None
+    teacher: str | None
+    image_px: int
+    trainable: Trainable
+    alpha: float
+    temperature_scale: TemperatureScale
+    temperature: TemperatureConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_alpha(self.alpha)
+
+
+def finetune(
+    tiles: Path,
+    out: Path,
+    item: str,
+    config: FinetuneConfig,
+    run: Run,
+    init: Path | None = None,
+    teacher: Path | None = None,
+) -> dict[str, object]:
+    """Train a crack classifier on tiles; write a model folder.
+
+    Raises:
+        InputError: `init` or `teacher` is given without being named in the config, or the other way round.
+    """
+    _check_given("init", config.init, init)
+    _check_given("teacher", config.teacher, teacher)
+    data = open_images(tiles, config.image_px, "tiles", run)
+    network, init_sha256 = _start(config, init, data)
+    objective, teacher_sha256 = _objective(config, teacher, data)
+    set_trainable(network, config.trainable)
+    info = describe(item, config.network, data, config, Lineage(init_sha256, teacher_sha256))
+    return fit(Task(network, objective, info), data, config, out, run)
+
+
+def _check_given(name: str, named: str | None, path: Path | None) -> None:
+    if (named is None) != (path is None):
+        raise InputError(f"--{name} is {path}, but {name} in params.yaml is {named}; give both or neither")
+
+
+def _start(config: FinetuneConfig, init: Path | None, data: DecodedSet) -> tuple[nn.Module, str | None]:
+    if init is None:
+        return build_network(config.network, len(data.classes), config.seed), None
+    network, info = load_model(init)
+    if info.network != config.network:
+        raise InputError(f"{init} is a {info.network}, the experiment asks for a {config.network}")
+    replace_head(network, len(data.classes), config.seed)
+    return network, info.weights_sha256
+
+
+def _objective(
+    config: FinetuneConfig, teacher: Path | None, data: DecodedSet
+) -> tuple[Objective, str | None]:
+    if teacher is None:
+        return Supervised(), None
+    lecturer, info = load_teacher(teacher, data)
+    objective = Distillation(lecturer, config.temperature, config.alpha, config.temperature_scale)
+    return objective, info.weights_sha256

@@ -1,0 +1,151 @@
+"""What pretrain, distill and finetune share: data in, training with a checkpoint, model on disk."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import damcrack
+from damcrack.engine.batches import DeviceImages
+from damcrack.engine.checkpoint import FolderCheckpoint
+from damcrack.engine.decoded import DecodedSet, decode_set
+from damcrack.engine.objectives import Objective
+from damcrack.engine.training import Trained, TrainingConfig, best_device, train, uses_bfloat16
+from damcrack.engine.weights import ModelInfo, load_model, save_model
+from damcrack.errors import InputError
+from damcrack.outputs import new_directory, write_csv
+from damcrack.stages.run import Run
+
+HISTORY_COLUMNS = (
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "hard_loss",
+    "soft_loss",
+    "val_loss",
+    "val_accuracy",
+    "temperature",
+    "theta",
+    "reversal_weight",
+)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Which earlier weights went in, by SHA-256."""
+
+    init_sha256: str | None = None
+    teacher_sha256: str | None = None
+
+
+def open_images(root: Path, image_px: int | None, name: str, run: Run) -> DecodedSet:
+    """Decode an image set for training and record it with the run; `image_px` None keeps the images' size.
+
+    Raises:
+        InputError: the training or validation split is empty.
+    """
+    images = decode_set(root, image_px, run.scratch / "decoded")
+    for split, role in (("train", "training"), ("val", "validation")):
+        if not len(images.rows_of[split]):
+            raise InputError(f"{root}: no {split} images; give more photos, or another val_fraction")
+        run.dataset(name, images.digest, root.name, role)
+    return images
+
+
+def load_teacher(folder: Path, images: DecodedSet) -> tuple[nn.Module, ModelInfo]:
+    """Load a teacher for the classes of `images` onto the device.
+
+    Raises:
+        InputError: it was trained on other images, so its normalisation and classes may differ.
+    """
+    teacher, info = load_model(folder)
+    if info.data_digest != images.digest:
+        raise InputError(
+            f"teacher {folder} was trained on images {info.data_digest[:12]}, the student's are "
+            f"{images.digest[:12]}; train the teacher on the same set first"
+        )
+    return teacher.to(best_device(), memory_format=torch.channels_last), info  # type: ignore[call-overload]
+
+
+def check_alpha(alpha: float) -> None:
+    """Refuse a weight of the soft loss outside 0..1."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: {alpha}; expected 0 to 1")
+
+
+def describe(
+    name: str, network: str, images: DecodedSet, config: TrainingConfig, lineage: Lineage
+) -> ModelInfo:
+    """Say what is about to be trained on which data; best epoch and hash are still open."""
+    mean, std = images.channel_statistics("train")
+    return ModelInfo(
+        name=name,
+        network=network,
+        classes=images.classes,
+        image_px=images.image_px,
+        mean=mean,
+        std=std,
+        data_digest=images.digest,
+        init_sha256=lineage.init_sha256,
+        teacher_sha256=lineage.teacher_sha256,
+        best_epoch=0,
+        config=asdict(config),
+    )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network, what it is trained towards, and its description."""
+
+    network: nn.Module
+    objective: Objective
+    info: ModelInfo
+
+
+def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: Run) -> dict[str, object]:
+    """Train, write the model folder, and return the summary.
+
+    A checkpoint keyed by all inputs is left when training is interrupted, taken up by the next call, and
+    removed once the model is in its place.
+    """
+    device, info = best_device(), task.info
+    task.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task.objective.to(device)
+    data = DeviceImages(images, (info.mean, info.std), device)
+    checkpoint = FolderCheckpoint(run.scratch / "checkpoints" / _key(info))
+    trained = train(task.network, task.objective, data, config, checkpoint, partial(_log, run, config.epochs))
+    with new_directory(out) as folder:
+        save_model(folder, replace(info, best_epoch=trained.best_epoch), trained.best, trained.last)
+        write_csv(folder / "history.csv", HISTORY_COLUMNS, trained.history)
+    checkpoint.remove()
+    precision = "bfloat16" if uses_bfloat16(config.precision) else "float32"
+    return _summary(info, trained, f"{device.type}, {precision}", out)
+
+
+def _key(info: ModelInfo) -> str:
+    content = {"info": asdict(info), "code": damcrack.__version__, "torch": torch.__version__}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _log(run: Run, epochs: int, row: dict[str, float]) -> None:
+    epoch = int(row["epoch"])
+    run.metrics({name: value for name, value in row.items() if name != "epoch"}, step=epoch)
+    loss, accuracy = row["train_loss"], row["val_accuracy"]
+    run.say(f"epoch {epoch}/{epochs}: loss {loss:.4f}, validation accuracy {accuracy:.2%}")
+
+
+def _summary(info: ModelInfo, trained: Trained, where: str, out: Path) -> dict[str, object]:
+    best = trained.history[trained.best_epoch - 1]
+    summary: dict[str, object] = {
+        "model": f"{info.name}: {info.network}, {len(info.classes)} classes, {info.image_px} px ({where})",
+        "best epoch": f"{trained.best_epoch} of {len(trained.history)}",
+        "validation accuracy": f"{best['val_accuracy']:.2%} (training {best['train_accuracy']:.2%})",
+    }
+    if "temperature" in best:
+        summary["temperature"] = f"{trained.history[-1]['temperature']:.4f} in the last epoch"
+    return summary | {"weights": out / "weights.safetensors", "history": out / "history.csv"}

@@ -1,0 +1,25 @@
+"""Stage `pretrain`: a network learns the many-class set from labels alone (paper, section 3.1)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from damcrack.engine.networks import build_network
+from damcrack.engine.objectives import Supervised
+from damcrack.engine.training import TrainingConfig
+from damcrack.stages.fitting import Lineage, Task, describe, fit, open_images
+from damcrack.stages.run import Run
+
+
+@dataclass(frozen=True)
+class PretrainConfig(TrainingConfig):
+    """Section `pretrain` of params.yaml: `common` with one of `items`."""
+
+    network: str
+
+
+def pretrain(images: Path, out: Path, item: str, config: PretrainConfig, run: Run) -> dict[str, object]:
+    """Train a network from random weights on an image set; write a model folder."""
+    data = open_images(images, None, "miniimagenet", run)
+    network = build_network(config.network, len(data.classes), config.seed)
+    info = describe(item, config.network, data, config, Lineage())
+    return fit(Task(network, Supervised(), info), data, config, out, run)

@@ -1,0 +1,209 @@
+"""Stage `tile`: photos and masks become balanced, labelled tiles, divided for training and testing.
+
+OUT/tiles.csv, OUT/set.json, OUT/shards/    an image set, see damcrack.images.imageset
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from damcrack.images.imageset import ImageSetWriter
+from damcrack.images.tiles import EncodedTiles, Spool, cut_photo, fit_ready_tiles
+from damcrack.math.duplicates import Hashes, Thumbnails, connected_components, duplicate_groups
+from damcrack.math.splits import split_at_random, split_by_group
+from damcrack.math.tiling import num_columns, tile_boxes_xyxy
+from damcrack.outputs import new_directory, sha256_file
+from damcrack.stages.parallel import in_order
+from damcrack.stages.run import Run
+from damcrack.stages.tile_pool import (
+    Bools,
+    Ints,
+    Pool,
+    choose_test,
+    choose_training,
+    label_tiles,
+    read_photos,
+    set_aside,
+    size_hw,
+)
+
+CLASSES = ("no crack", "crack")
+READY_BATCH = 128
+
+Splits = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """Values of the `tile` section; params.yaml says what each means."""
+
+    tile_px: int
+    crack_fraction: float
+    tiles_per_class: int | None
+    split: Literal["photo", "random"]
+    val_fraction: float
+    test_fraction: float
+    test_sources: tuple[str, ...]
+    test_tiles_per_class: int | None
+    keep_duplicates_together: bool
+    duplicate_bits: int
+    jpeg_quality: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "tile_px": (32 <= self.tile_px <= 4096, "32 to 4096"),
+            "crack_fraction": (0 < self.crack_fraction <= 1, "above 0, at most 1"),
+            "tiles_per_class": ((self.tiles_per_class or 1) > 0, "1 or more, or null"),
+            "split": (self.split in ("photo", "random"), "photo or random"),
+            "val_fraction": (0 < self.val_fraction < 1, "above 0, below 1"),
+            "test_fraction": (0 <= self.test_fraction < 1, "0 or more, below 1"),
+            "test_tiles_per_class": ((self.test_tiles_per_class or 1) > 0, "1 or more, or null"),
+            "duplicate_bits": (0 <= self.duplicate_bits <= 16, "0 to 16"),
+            "jpeg_quality": (1 <= self.jpeg_quality <= 100, "1 to 100"),
+            "seed": (self.seed >= 0, "0 or more"),
+        }
+        for name, (fits, text) in allowed.items():
+            if not fits:
+                raise ValueError(f"{name}: {getattr(self, name)!r}; allowed: {text}")
+
+
+def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, object]:
+    """Cut, label, balance and split the tiles of the labelled photos under `photos`; write an image set.
+
+    Test photos are set aside before anything is chosen. Each photo with a chosen tile is decoded once.
+
+    Raises:
+        InputError: no photos there, a photo smaller than a tile, more tiles asked than there are.
+    """
+    pool = label_tiles(photos, config.tile_px, config.crack_fraction, run)
+    run.dataset("photos", sha256_file(photos / "photos.csv"), "photos stage", "training")
+    chosen, is_test = _choose(pool, config, run)
+    with new_directory(out) as folder, closing(Spool(folder)) as spool:
+        hashes, thumbnails = _cut(photos, pool, chosen, config, spool, run)
+        duplicate = duplicate_groups(hashes, thumbnails, config.duplicate_bits)
+        split = _split(pool, chosen, is_test, duplicate, config)
+        with closing(ImageSetWriter(folder)) as writer:
+            for number in np.flatnonzero(split != "").tolist():
+                columns = _columns(pool, chosen[number], config.tile_px)
+                group = int(duplicate[number])
+                content = spool.read(number)
+                writer.add(encoded=content, split=str(split[number]), **columns, duplicate_group=group)
+            writer.finish("tiles.csv", CLASSES, (config.tile_px, config.tile_px))
+    return _summary(photos, pool, chosen, split, duplicate) | {"written": str(out / "tiles.csv")}
+
+
+def _choose(pool: Pool, config: TileConfig, run: Run) -> tuple[Ints, Bools]:
+    """Choose tiles (M,), ascending, and say which of them are for testing (M,)."""
+    aside = set_aside(pool, config.test_fraction, config.test_sources, config.seed)
+    training = choose_training(pool, np.flatnonzero(~aside), config.tiles_per_class, config.seed)
+    testing = choose_test(pool, np.flatnonzero(aside), config.test_tiles_per_class, config.seed, run)
+    chosen = np.sort(np.concatenate([training, testing]))
+    return chosen, aside[chosen]
+
+
+def _cut(
+    photos: Path, pool: Pool, chosen: Ints, config: TileConfig, spool: Spool, run: Run
+) -> tuple[Hashes, Thumbnails]:
+    """Encode the chosen tiles into the spool, in their order; return their hashes and thumbnails."""
+    first_ready = int(np.searchsorted(pool.origin[chosen], pool.num_photos))
+    from_photos, from_ready = chosen[:first_ready], chosen[first_ready:]
+    num_jobs = len(np.unique(pool.origin[from_photos])) + -(-len(from_ready) // READY_BATCH)
+    hashes, thumbnails = [], []
+
+    def jobs() -> Iterator[Callable[[], EncodedTiles]]:
+        yield from _photo_jobs(photos, pool, from_photos, config)
+        yield from _ready_jobs(photos, pool, from_ready, config)
+
+    for tiles in run.track(in_order(lambda job: job(), jobs()), "cutting tiles", num_jobs):
+        for encoded in tiles.encoded:
+            spool.add(encoded)
+        hashes.append(tiles.hashes)
+        thumbnails.append(tiles.thumbnails)
+    return np.concatenate(hashes), np.concatenate(thumbnails)
+
+
+def _photo_jobs(
+    photos: Path, pool: Pool, chosen: Ints, config: TileConfig
+) -> Iterator[Callable[[], EncodedTiles]]:
+    edges = np.flatnonzero(np.diff(pool.origin[chosen])) + 1
+    for tiles in np.split(chosen, edges) if len(chosen) else []:
+        origin = int(pool.origin[tiles[0]])
+        row = pool.origins[origin]
+        boxes = tile_boxes_xyxy(size_hw(row), config.tile_px)[pool.position[tiles]]
+        yield partial(cut_photo, photos / row["file"], size_hw(row), boxes, config.jpeg_quality)
+
+
+def _ready_jobs(
+    photos: Path, pool: Pool, chosen: Ints, config: TileConfig
+) -> Iterator[Callable[[], EncodedTiles]]:
+    _, ready = read_photos(photos)
+    if not ready or not len(chosen):
+        return
+    # Image sets store their images in the order of their index, so the tiles come in the order of `chosen`.
+    numbers = set((pool.origin[chosen] - pool.num_photos).tolist())
+    wanted = (encoded for number, encoded in ready.encoded() if number in numbers)
+    while batch := list(islice(wanted, READY_BATCH)):
+        yield partial(fit_ready_tiles, batch, config.tile_px, config.jpeg_quality)
+
+
+def _split(pool: Pool, chosen: Ints, is_test: Bools, duplicate: Ints, config: TileConfig) -> Splits:
+    """train, val or test for each chosen tile (M,); "" for test tiles that nearly repeat a training tile."""
+    split = np.where(is_test, "test", "train")
+    together = duplicate if config.keep_duplicates_together else np.arange(len(chosen))
+    split[is_test & np.isin(together, together[~is_test])] = ""
+    rest = np.flatnonzero(~is_test)
+    label, together = pool.label[chosen[rest]], together[rest]
+    if config.split == "random":
+        in_val = split_at_random(label, together, config.val_fraction, config.seed)
+    else:
+        names, group = pool.numbered("group")
+        nodes = len(names) + len(chosen)
+        joined = connected_components(nodes, group[chosen[rest]], len(names) + together)
+        in_val = split_by_group(label, joined[len(names) + together], config.val_fraction, config.seed)
+    split[rest[in_val]] = "val"
+    return split
+
+
+def _columns(pool: Pool, number: int, tile_px: int) -> dict[str, Any]:
+    """The row of tiles.csv, less what is known only after encoding."""
+    origin, position = int(pool.origin[number]), int(pool.position[number])
+    source = pool.origins[origin]
+    row: dict[str, Any] = {"label": int(pool.label[number])}
+    row |= {name: source[name] for name in ("photo", "source", "group")}
+    if origin >= pool.num_photos:
+        place: dict[str, Any] = {"row": 0, "column": 0} | dict.fromkeys(
+            ("x0_px", "y0_px", "x1_px", "y1_px"), ""
+        )
+        return {"key": f"ready{origin - pool.num_photos:06d}.jpg", **row, **place, "crack_fraction": ""}
+    size = size_hw(source)
+    box = tile_boxes_xyxy(size, tile_px)[position].tolist()
+    line, column = divmod(position, num_columns(size[1], tile_px))
+    place = {"row": line, "column": column}
+    place |= dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), box, strict=True))
+    key = f"photo{origin:06d}_{line:03d}_{column:03d}.jpg"
+    return {"key": key, **row, **place, "crack_fraction": float(pool.crack_fraction[number])}
+
+
+def _summary(photos: Path, pool: Pool, chosen: Ints, split: Splits, duplicate: Ints) -> dict[str, object]:
+    rows, _ = read_photos(photos)
+    used = len({int(number) for number in pool.origin[chosen] if number < pool.num_photos})
+    members = np.bincount(duplicate)
+    summary: dict[str, object] = {
+        "photos used": f"{used} of {len(rows)} ({len(rows) - pool.num_photos} without a mask)"
+    }
+    for name in ("train", "val", "test"):
+        no_crack, crack = pool.class_counts(chosen[split == name])
+        summary[f"{name} tiles"] = f"{crack} crack + {no_crack} no crack"
+    summary["left out, hardly any crack in them"] = pool.num_left_out
+    several = members[members > 1]
+    summary["near-duplicates"] = f"{several.sum()} tiles in {len(several)} groups"
+    summary["test tiles dropped, repeat a training tile"] = int(np.count_nonzero(split == ""))
+    return summary

@@ -1,0 +1,25 @@
+"""Stage `tiles-to-folders`: the paper's layout, one folder of JPEGs per split and class."""
+
+from pathlib import Path
+
+from damcrack.images.imageset import ImageSet
+from damcrack.outputs import new_directory
+from damcrack.stages.run import Run
+
+
+def tiles_to_folders(tiles: Path, out: Path, run: Run) -> dict[str, object]:
+    """Write every image of a set to OUT/<split>/<class>/<key>, bytes unchanged; spaces in classes become "-".
+
+    Raises:
+        InputError: `tiles` is no image set, or its shards do not fit its index.
+    """
+    images = ImageSet.open(tiles)
+    folders = [name.replace(" ", "-") for name in images.classes]
+    with new_directory(out) as root:
+        for split in sorted({row["split"] for row in images.rows}):
+            for folder in folders:
+                (root / split / folder).mkdir(parents=True)
+        for number, encoded in run.track(images.encoded(), "writing tiles", len(images)):
+            row = images.rows[number]
+            (root / row["split"] / folders[images.labels[number]] / row["key"]).write_bytes(encoded)
+    return {"tiles": len(images), "written": str(out)}
