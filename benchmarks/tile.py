@@ -24,8 +24,8 @@ from damcrack.images.photo import decode_photo, encode_mask
 from damcrack.images.tiles import encode_tile
 from damcrack.math.tiling import tile_boxes_xyxy
 from damcrack.outputs import read_csv, sha256_bytes, write_bytes, write_csv
+from damcrack.parallel import in_order, num_workers
 from damcrack.stages import tile as stage
-from damcrack.stages.parallel import in_order, num_workers
 from damcrack.stages.run import SilentRun
 
 SIZE_HW = (3024, 4032)

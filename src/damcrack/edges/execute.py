@@ -13,6 +13,7 @@ from rich.table import Table
 import damcrack
 from damcrack.edges.graph import Stage
 from damcrack.edges.params import flatten, read_params, stage_config
+from damcrack.edges.progress import Watcher
 from damcrack.edges.tracking import start_run
 from damcrack.errors import InputError
 from damcrack.outputs import sha256_bytes, sha256_file
@@ -93,7 +94,10 @@ def take_snapshot(stage: str, params_path: Path) -> str:
 
 def show_graph_summary(results: Path) -> None:
     """Print the crack experiments by accuracy, what was registered, and where to look."""
-    metrics_path, register_path = results / "evaluate" / "metrics.json", results / "register" / "register.json"
+    metrics_path, register_path = (
+        results / "evaluate" / "metrics.json",
+        results / "register" / "register.json",
+    )
     for path in (metrics_path, register_path):
         if not path.is_file():
             raise InputError(f"{path} is missing: the graph has not been run to its end; run `make repro`")

@@ -141,7 +141,7 @@ def waiting_journals(folder: Path = JOURNALS) -> Sequence[Journal]:
 
 @contextmanager
 def locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold the lock of an existing file; yields False at once if `wait` is false and somebody else holds it."""
+    """Hold the lock of a file; with `wait` false, yield False at once if somebody else holds it."""
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -1,4 +1,4 @@
-"""Progress on a terminal, or now and then a plain line where there is none (DVC and containers capture output)."""
+"""Progress bars on a terminal; now and then a plain line where DVC or a container captures the output."""
 
 import time
 from collections.abc import Iterable, Iterator, Sized

@@ -1,20 +1,20 @@
 """Carries journals to an MLflow store: live beside a running stage, or later.
 
-The live sender is a process of its own (`python -m damcrack.edges.sender JOURNAL`): importing MLflow costs four
-to six seconds, and neither that nor a server that hangs may hold up the training.
+The live sender is a process of its own (`python -m damcrack.edges.sender JOURNAL`): importing MLflow
+costs four to six seconds, and neither that nor a server that hangs may hold up the training.
 """
 
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from damcrack.edges.journal import Event, Journal, Receipt, locked, waiting_journals
 
@@ -38,14 +38,13 @@ def experiment_name() -> str:
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else a SQLite file here; always absolute, for an old ./mlruns flips MLflow's default."""
+    """MLFLOW_TRACKING_URI, else a SQLite file here: an old ./mlruns would flip MLflow's own default."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
-def shown_uri(uri: str) -> str:
-    """The address without a password."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.password else uri
+def shown_uri(text: str) -> str:
+    """The text with user and password cut out of every address in it."""
+    return re.sub(r"://[^/@\s]+@", "://", text)
 
 
 def set_defaults(values: Mapping[str, str]) -> None:
@@ -90,11 +89,11 @@ class Sender:
 
     store: Store
 
-    def send(self, journal: Journal) -> None:
-        """Send what the store has not acknowledged yet, and delete the journal once its end has arrived.
+    def send(self, journal: Journal) -> bool:
+        """Send what the store has not acknowledged; once the end has arrived, delete it and return True.
 
-        MLflow ignores a metric with known key, step, time and value, and parameters, tags, inputs and artifacts
-        that it already holds, so repeating the event before a crash is harmless.
+        MLflow ignores a metric with known key, step, time and value, and parameters, tags, inputs and
+        artifacts that it already holds, so repeating the event before a crash is harmless.
 
         Raises:
             MlflowException, OSError: the store cannot be reached or refuses; the journal stays.
@@ -106,13 +105,16 @@ class Sender:
             self._deliver(journal, run_id, event)
             receipt = Receipt(self.store.key, run_id, number)
             journal.acknowledge(receipt)
-        if events and events[-1]["event"] == "end":
+        whole = bool(events) and events[-1]["event"] == "end"
+        if whole:
             journal.delete()
+        return whole
 
     def _run_of(self, journal: Journal, start: Event) -> str:
         experiment_id = self.store.experiment_id(start["experiment"])
         client = self.store.client
-        known = client.search_runs([experiment_id], f"tags.`damcrack.journal` = '{journal.key}'", max_results=1)
+        same = f"tags.`damcrack.journal` = '{journal.key}'"
+        known = client.search_runs([experiment_id], same, max_results=1)
         if known:
             return str(known[0].info.run_id)
         tags = {**start["tags"], "damcrack.journal": journal.key}
@@ -179,13 +181,19 @@ class Sent:
     num_waiting: int
     problems: Sequence[str] = ()
 
+    def __str__(self) -> str:
+        waiting = (
+            f", {self.num_waiting} still waiting ({'; '.join(self.problems)})" if self.num_waiting else ""
+        )
+        return f"runs sent to {shown_uri(tracking_uri())}: {self.num_sent}{waiting}"
 
-def send_later(uri: str | None = None) -> Sent:
+
+def send_later() -> Sent:
     """Replay all waiting journals of finished or dead runs, oldest first; runs in progress are left alone."""
     if not any(_is_free(journal) for journal in waiting_journals()):
         return Sent(0, 0)
     set_defaults(QUIET | QUICK_FAILURE)
-    sender = Sender(Store(uri or tracking_uri()))
+    sender = Sender(Store(tracking_uri()))
     problems: dict[str, None] = {}
     num_sent = num_waiting = 0
     for journal in waiting_journals():
@@ -216,19 +224,20 @@ def _send_if_free(sender: Sender, journal: Journal) -> str | None:
 
 
 def one_line(error: Exception) -> str:
-    """The first line of a message, short enough for a terminal."""
+    """The first line of a message without passwords, short enough for a terminal."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:160]
+    return shown_uri(lines[0])[:160]
 
 
 class LiveSender:
-    """Sends a journal while its stage runs; after a failure it waits longer and longer before it tries again."""
+    """Sends a journal while its stage runs; after each failure it waits longer before it tries again."""
 
     def __init__(self, journal: Journal, sender: Sender) -> None:
         self._journal = journal
         self._sender = sender
         self._pause_s = 0.0
         self._next_try_s = 0.0
+        self._whole = False
 
     def follow(self, wakes: Iterable[str]) -> bool:
         """Send at each wake and once more when they end, which also means that the stage is over.
@@ -238,19 +247,22 @@ class LiveSender:
         for _ in wakes:
             if time.monotonic() >= self._next_try_s:
                 self._try()
-        self._journal.close_if_cut_off()
-        return self._try()
+        if not self._whole:
+            self._journal.close_if_cut_off()
+            self._try()
+        return self._whole
 
-    def _try(self) -> bool:
+    def _try(self) -> None:
+        if self._whole:
+            return
         try:
-            self._sender.send(self._journal)
+            self._whole = self._sender.send(self._journal)
         except sending_errors() as error:
             self._failed(error)
-            return False
+            return
         if self._pause_s:
-            print("MLflow answers again; this run's record is sent", flush=True)
+            print("MLflow answers again", flush=True)
             self._pause_s = 0.0
-        return True
 
     def _failed(self, error: Exception) -> None:
         if not self._pause_s:

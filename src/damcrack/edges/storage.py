@@ -11,6 +11,7 @@ from damcrack.stages.source import Source
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
+MOST_ATTEMPTS = 4
 _REFUSED = {
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -114,7 +115,7 @@ def _client(uri: str) -> Any:
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
-        retries={"max_attempts": 4, "mode": "standard"},
+        retries={"max_attempts": MOST_ATTEMPTS, "mode": "standard"},
         max_pool_connections=16,
     )
     try:

@@ -22,9 +22,11 @@ from typing import IO, Any, Self
 import damcrack
 from damcrack.edges.journal import JournalWriter
 from damcrack.edges.progress import Watcher
-from damcrack.edges.sender import QUICK_FAILURE, QUIET, experiment_name, tracking_uri
+from damcrack.edges.sender import QUICK_FAILURE, QUIET, experiment_name, send_later, tracking_uri
 from damcrack.errors import InputError
 from damcrack.stages.run import Item
+
+__all__ = ["TrackedRun", "Watcher", "send_later", "start_run"]
 
 # A sender that is still busy so long after its stage ended is stopped; the journal keeps what it had left.
 LAST_WORD_S = 60.0

@@ -14,7 +14,7 @@ import torch
 from damcrack.engine.resize import shrink
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet
-from damcrack.parallel import map_in_order
+from damcrack.parallel import in_order
 
 CHUNK = 64
 
@@ -77,7 +77,7 @@ def _decode_to(path: Path, images: ImageSet, image_px: int) -> None:
     array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
     try:
         decode = partial(_decode_chunk, image_px=image_px)
-        for rows, pixels_BHWC in map_in_order(decode, _chunks(images)):
+        for rows, pixels_BHWC in in_order(decode, _chunks(images)):
             array[rows] = pixels_BHWC
         array.flush()
         temporary.replace(path)

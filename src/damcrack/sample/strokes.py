@@ -48,7 +48,9 @@ def coverage(strokes: Sequence[Stroke], size_hw: tuple[int, int]) -> Bytes:
     return area
 
 
-def centreline_pixels(strokes: Sequence[Stroke], size_hw: tuple[int, int], below_px: float) -> NDArray[np.bool_]:
+def centreline_pixels(
+    strokes: Sequence[Stroke], size_hw: tuple[int, int], below_px: float
+) -> NDArray[np.bool_]:
     """Pixels that the centreline passes through where the stroke is narrower than `below_px`: bool HxW."""
     inside = np.zeros(size_hw, np.bool_)
     for stroke in strokes:
@@ -67,7 +69,9 @@ def painted(strokes: Sequence[Stroke], values: Sequence[Floats], size_hw: tuple[
         thickness = np.ceil(stroke.width_px + 8).astype(int)
         shades = np.round(np.clip(value, 0, 1) * 255)
         for i in range(len(corners) - 1):
-            cv2.line(canvas, corners[i].tolist(), corners[i + 1].tolist(), float(shades[i]), int(thickness[i]))
+            cv2.line(
+                canvas, corners[i].tolist(), corners[i + 1].tolist(), float(shades[i]), int(thickness[i])
+            )
     return canvas
 
 
@@ -87,8 +91,12 @@ def _blocks(low: Floats, high: Floats, size_hw: tuple[int, int]) -> Iterator[tup
     visible = np.all((high > 0) & (low <= last), axis=1)
     first_block = np.clip(low[visible], 0, last).astype(int) // BLOCK_PX
     last_block = np.clip(high[visible], 0, last).astype(int) // BLOCK_PX
-    # A shape is far smaller than a block, so its two corners name every block that it reaches, up to two more.
-    names = {(y, x) for a, b in zip(first_block, last_block, strict=True) for y in (a[1], b[1]) for x in (a[0], b[0])}
+    names = {
+        (y, x)
+        for a, b in zip(first_block, last_block, strict=True)
+        for y in range(a[1], b[1] + 1)
+        for x in range(a[0], b[0] + 1)
+    }
     for y, x in sorted(names):
         yield int(y) * BLOCK_PX, int(x) * BLOCK_PX
 

@@ -40,7 +40,7 @@ def read_classes(source: FixedSource) -> ClassLayout:
     layout = ClassLayout(num_ignored=len(source.sha256_of) - len(images) - len(lists))
     if lists:
         class_of = _classes_by_list(source, lists, layout)
-        layout.num_ignored += len(set(images) - class_of.keys())
+        layout.num_ignored += len(set(images) - class_of.keys() - {file.name for file in layout.set_aside})
     else:
         class_of = _classes_by_folder(source, images, layout)
     _keep_first_copies(source, class_of, layout)

@@ -142,7 +142,7 @@ def _write_tables(folder: Path, results: Results) -> None:
 def _predictions(experiments: Sequence[Scored], data: EvaluationSet) -> Iterator[dict[str, Any]]:
     keys, labels = data.column("key").tolist(), data.labels.tolist()
     for scored in experiments:
-        for key, label, prob in zip(keys, labels, scored.probs.astype("float32"), strict=True):
+        for key, label, prob in zip(keys, labels, scored.probs.tolist(), strict=True):
             yield {"experiment": scored.model.name, "key": key, "label": label, "crack_prob": prob}
 
 

@@ -16,9 +16,9 @@ from damcrack.errors import InputError, PhotoError
 from damcrack.images.imageset import ImageSetWriter
 from damcrack.images.photo import Pixels, centre_square, decode_photo, encode_jpeg
 from damcrack.outputs import new_directory, sha256_file, write_csv
+from damcrack.parallel import in_order
 from damcrack.stages.classfolders import ClassLayout, read_classes
 from damcrack.stages.intake import SetAside
-from damcrack.stages.parallel import in_order
 from damcrack.stages.run import Run
 from damcrack.stages.snapshot import FixedSource, open_fixed
 from damcrack.stages.source import OpenSource
@@ -32,7 +32,7 @@ ReadImage = Callable[[str, str], Pixels]
 
 
 @dataclass(frozen=True)
-class MiniImagenetConfig:
+class MiniimagenetConfig:
     """The `miniimagenet` section of params.yaml."""
 
     source: str
@@ -72,7 +72,7 @@ class Chosen:
 
 
 def miniimagenet(
-    snapshot: Path, out: Path, config: MiniImagenetConfig, open_source: OpenSource, run: Run
+    snapshot: Path, out: Path, config: MiniimagenetConfig, open_source: OpenSource, run: Run
 ) -> dict[str, object]:
     """Fill `out` (see above) with equally many images of each class.
 
@@ -117,7 +117,7 @@ def _outside(source: FixedSource) -> tuple[ClassLayout, ReadImage]:
     return read_classes(source), lambda _, name: decode_photo(source.read(name), MAX_PIXELS)
 
 
-def _sample(config: MiniImagenetConfig) -> tuple[ClassLayout, ReadImage]:
+def _sample(config: MiniimagenetConfig) -> tuple[ClassLayout, ReadImage]:
     from damcrack.sample.natural import class_names, render_natural
 
     number_of = {label: number for number, label in enumerate(class_names(config.sample_classes))}
@@ -138,7 +138,7 @@ def _drawn(names: Sequence[str], label: str, seed: int) -> list[str]:
 def _fill(
     drawn: Mapping[str, Sequence[str]],
     read: ReadImage,
-    config: MiniImagenetConfig,
+    config: MiniimagenetConfig,
     spool: IO[bytes],
     run: Run,
 ) -> tuple[dict[str, list[Chosen]], list[SetAside]]:
@@ -188,7 +188,7 @@ def _write_set(
     folder: Path,
     chosen_of: Mapping[str, Sequence[Chosen]],
     num_val: int,
-    config: MiniImagenetConfig,
+    config: MiniimagenetConfig,
     spool: IO[bytes],
 ) -> None:
     """Write class by class, by name; the first `num_val` of each class's draw are for validation."""

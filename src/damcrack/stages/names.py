@@ -5,12 +5,14 @@ from pathlib import PurePosixPath
 
 from damcrack.images.photo import PHOTO_SUFFIXES
 
+# Read too, only to be set aside with a reason: somebody meant these to be photos.
+OTHER_IMAGE_SUFFIXES = (".bmp", ".gif", ".heic", ".heif", ".jp2", ".webp")
 LONGEST_PART_BYTES = 200  # file systems allow 255; some is left for suffixes of our own
 
 
 def is_image_name(name: str) -> bool:
-    """Tell whether the suffix is one of a JPEG, PNG or TIFF."""
-    return name.lower().endswith(PHOTO_SUFFIXES)
+    """Tell whether the suffix is one of an image, readable or not."""
+    return name.lower().endswith(PHOTO_SUFFIXES + OTHER_IMAGE_SUFFIXES)
 
 
 def is_hidden(name: str) -> bool:

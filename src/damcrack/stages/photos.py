@@ -16,8 +16,8 @@ from typing import Any
 from damcrack.errors import InputError, PhotoError
 from damcrack.images.photo import decode_mask, decode_photo, encode_mask
 from damcrack.outputs import new_directory, sha256_bytes, sha256_file, write_csv
+from damcrack.parallel import in_order
 from damcrack.stages.intake import PhotoFile, SetAside, read_layouts
-from damcrack.stages.parallel import in_order
 from damcrack.stages.ready import take_tiles
 from damcrack.stages.run import Run
 from damcrack.stages.snapshot import FixedSource, open_fixed

@@ -11,8 +11,8 @@ from typing import Any
 
 from damcrack.errors import InputError
 from damcrack.outputs import read_csv, sha256_bytes, write_csv
+from damcrack.parallel import in_order
 from damcrack.stages.names import escaped, is_hidden, is_image_name
-from damcrack.stages.parallel import in_order
 from damcrack.stages.run import Run
 from damcrack.stages.source import SAMPLE, OpenSource, Source
 

@@ -20,7 +20,7 @@ from damcrack.math.duplicates import Hashes, Thumbnails, connected_components, d
 from damcrack.math.splits import split_at_random, split_by_group
 from damcrack.math.tiling import num_columns, tile_boxes_xyxy
 from damcrack.outputs import new_directory, sha256_file
-from damcrack.stages.parallel import in_order
+from damcrack.parallel import in_order
 from damcrack.stages.run import Run
 from damcrack.stages.tile_pool import (
     Bools,

@@ -15,7 +15,7 @@ from damcrack.images.tiles import decode_file
 from damcrack.math.splits import choose_groups, choose_per_class
 from damcrack.math.tiling import crack_fractions, tile_boxes_xyxy
 from damcrack.outputs import read_csv
-from damcrack.stages.parallel import in_order
+from damcrack.parallel import in_order
 from damcrack.stages.run import Run
 
 Ints = npt.NDArray[np.int64]
@@ -134,19 +134,33 @@ def set_aside(pool: Pool, test_fraction: float, test_sources: Sequence[str], see
 
 
 def choose_training(pool: Pool, tiles: Ints, per_class: int | None, seed: int) -> Ints:
-    """Choose equally many crack and no-crack tiles to train and validate on.
+    """Choose equally many crack and no-crack tiles to train and validate on, in each source by itself.
+
+    Otherwise a network could learn which source a tile is from instead of whether it is cracked.
 
     Raises:
         InputError: fewer than asked, or a class is missing.
     """
+    tiles = _balanced_by_source(pool, tiles, seed)
     no_crack, crack = pool.class_counts(tiles)
     if not (no_crack and crack) or min(no_crack, crack) < (per_class or 1):
         asked = f"{per_class} of each were asked" if per_class else "both are needed"
         raise InputError(
-            f"{crack} crack and {no_crack} no-crack tiles can be used for training, {asked}: "
+            f"{crack} crack and {no_crack} no-crack tiles can be used for training once each source is balanced, "
+            f"{asked}: "
             "add photos with masks, or lower tile.tiles_per_class, tile.test_fraction or tile.crack_fraction"
         )
     return tiles[choose_per_class(pool.label[tiles], per_class, 2, seed)]
+
+
+def _balanced_by_source(pool: Pool, tiles: Ints, seed: int) -> Ints:
+    sources, source = pool.numbered("source")
+    chosen = []
+    for number in range(len(sources)):
+        here = tiles[source[tiles] == number]
+        if min(pool.class_counts(here)):
+            chosen.append(here[choose_per_class(pool.label[here], None, 2, seed)])
+    return np.concatenate([*chosen, np.empty(0, np.int64)])
 
 
 def choose_test(pool: Pool, tiles: Ints, per_class: int | None, seed: int, run: Run) -> Ints:

@@ -17,7 +17,7 @@ from damcrack.math.thresholds import (
     fit_global_threshold,
     otsu_dark_share,
 )
-from damcrack.parallel import map_in_order
+from damcrack.parallel import in_order
 from damcrack.stages.evaluation.scoring import EvaluationSet, full_scores
 from damcrack.stages.run import Run
 
@@ -67,7 +67,7 @@ def grey_histograms(tiles: ImageSet, rows: Counts, run: Run) -> Counts:
 
 
 def _histograms(wanted: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, Counts]]:
-    return map_in_order(_histogram, wanted)
+    return in_order(_histogram, wanted)
 
 
 def _histogram(tile: tuple[int, bytes]) -> tuple[int, Counts]:

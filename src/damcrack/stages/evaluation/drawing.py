@@ -6,6 +6,8 @@ The same figure gives the same bytes. Nothing here uses pyplot, so nothing globa
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from math import ceil
@@ -28,8 +30,9 @@ COLOURS = (
     "#8a9a2b",
     "#7f8791",
 )
+PX_PER_PT = 1.45  # figures in the page: 10 pt type as large as its running text
 DASHES = ("-", "--", ":", "-.")
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # the type stubs want literal keys
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -42,6 +45,7 @@ STYLE: dict[str, Any] = {
     "grid.alpha": 0.3,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names are names, a dollar sign in them too
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
 
@@ -57,30 +61,44 @@ class Drawing:
     alt: str
 
 
+@contextmanager
+def house_look() -> Iterator[None]:
+    """Draw in our style, whatever the user's own matplotlib settings are; they are back afterwards."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
 def finish(name: str, figure: Figure, caption: str, alt: str) -> Drawing:
+    """Render a figure in both forms."""
     png, svg = io.BytesIO(), io.StringIO()
     figure.savefig(png, format="png", dpi=110, facecolor="white", metadata={"Software": None})
+    figure.set_layout_engine("none")  # it stays as laid out; doing it again costs a third of the time
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Drawing(name, png.getvalue(), _inline(svg.getvalue(), name, alt), caption, alt)
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
-    """Make an SVG file an element: ids unique within the page, ink that follows the page, words for readers."""
+    """Make an SVG file an element: ids unique within the page, ink that follows it, words for readers."""
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     body = re.sub(r'( id="|"#|url\(#)', rf"\g<1>{name}-", body).replace(INK, "currentColor")
     width, height = re.findall(r'(?:width|height)="([\d.]+)pt"', body)[:2]
     opening = f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {width} {height}"'
+    opening += f' style="width: 100%; max-width: {float(width) * PX_PER_PT:.0f}px"'
     opening += ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     return opening + body[body.index(">") + 1 :]
 
 
 def style_of(number: int) -> dict[str, Any]:
+    """Colour and dashes of the line with this number."""
     dash = DASHES[number // len(COLOURS) % len(DASHES)]
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": dash}
 
 
 def panels_of(num: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure with `num` panels of `size` (width, height) inches in at most `columns` columns."""
     columns = min(num, columns)
     rows = ceil(num / columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.4), layout="constrained")
@@ -91,7 +109,6 @@ def panels_of(num: int, columns: int, size: tuple[float, float]) -> tuple[Figure
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """Put the legend of one panel below all of them."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
-
-

@@ -5,7 +5,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -23,9 +22,9 @@ from damcrack.stages.evaluation.curves import (
 from damcrack.stages.evaluation.drawing import (
     COLOURS,
     MUTED,
-    STYLE,
     Drawing,
     finish,
+    house_look,
     legend_below,
     panels_of,
     style_of,
@@ -35,7 +34,7 @@ from damcrack.stages.evaluation.results import Results
 
 def draw_all(results: Results, num_bins: int) -> list[Drawing]:
     """Draw every figure for which there is something to show."""
-    with mpl.rc_context(STYLE):
+    with house_look():
         return [
             finish(name, figure, caption, alt) for name, figure, caption, alt in _figures(results, num_bins)
         ]
@@ -50,29 +49,49 @@ def write_figures(folder: Path, drawings: Sequence[Drawing]) -> None:
 
 def _figures(results: Results, num_bins: int) -> Iterator[tuple[str, Figure, str, str]]:
     finetuned = [scored.model for scored in results.experiments]
-    gap = "Training accuracy minus validation accuracy at the best epoch; smaller means less overfitting."
+    gap = "Training minus validation accuracy at the best epoch: blue for crack tiles, grey for pretraining."
     if results.pretraining:
         caption = "Learning curves on the pretraining set (the paper's figure 7)."
-        yield "figure7_pretraining", learning_curves(results.pretraining), caption, curve_words(results.pretraining)
+        yield (
+            "figure7_pretraining",
+            learning_curves(results.pretraining),
+            caption,
+            curve_words(results.pretraining),
+        )
     caption = "Learning curves of the crack experiments (the paper's figure 8)."
     yield "figure8_cracks", learning_curves(finetuned), caption, curve_words(finetuned)
     if taught := [m for m in (*results.pretraining, *finetuned) if m.info.teacher_sha256]:
-        caption = "Temperature, its parameter theta, and the weight lambda of the reversed gradient over epochs."
+        caption = (
+            "Temperature, its parameter theta, and the weight lambda of the reversed gradient over epochs."
+        )
         yield "temperature", temperature_curves(taught), caption, temperature_words(taught)
-    yield "confusion", _confusion(results), "Confusion matrices: tiles by truth and verdict.", _confusion_words(
-        results
+    yield (
+        "confusion",
+        _confusion(results),
+        "Confusion matrices: tiles by truth and verdict.",
+        _confusion_words(results),
     )
-    yield "roc", _roc(results), "ROC curves; the cross marks the verdict at probability one half.", _words(
-        results, "auroc", "Area under the ROC curve"
+    yield (
+        "roc",
+        _roc(results),
+        "ROC curves; the cross marks the verdict at probability one half.",
+        _words(results, "auroc", "Area under the ROC curve"),
     )
-    caption = "Reliability: where the model says 80 %, 80 % should be cracks. Dots grow with the number of tiles."
+    caption = (
+        "Reliability: where the model says 80 %, 80 % should be cracks. Dots grow with the number of tiles."
+    )
     alt = _words(results, "ece", "Expected calibration error")
     yield "reliability", _reliability(results, num_bins), caption, alt
     models = [*results.pretraining, *finetuned]
     yield "train_val_gap", gap_bars(models), gap, gap_words(models)
     if len(_sources(results)) > 1:
-        caption = "Accuracy by source of the photographs; grey numbers count the tiles."
-        yield "sources", _by_source(results), caption, _words(results, "accuracy", "Accuracy over all sources")
+        caption = "Accuracy by source of the photographs."
+        yield (
+            "sources",
+            _by_source(results),
+            caption,
+            _words(results, "accuracy", "Accuracy over all sources"),
+        )
 
 
 def _confusion(results: Results) -> Figure:
@@ -86,7 +105,9 @@ def _confusion(results: Results) -> Figure:
             axes.add_patch(Rectangle((verdict - 0.5, truth - 0.5), 1, 1, color=colour, alpha=alpha, lw=0))
             words = f"{matrix[truth, verdict]}\n{shares[truth, verdict]:.1%}"
             axes.text(verdict, truth, words, ha="center", va="center")
-        axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), title=scored.model.name, xlabel="verdict", ylabel="truth")
+        axes.set(
+            xlim=(-0.5, 1.5), ylim=(1.5, -0.5), title=scored.model.name, xlabel="verdict", ylabel="truth"
+        )
         axes.set_xticks([0, 1], ["no crack", "crack"])
         axes.set_yticks([0, 1], ["no crack", "crack"], rotation=90, va="center")
         axes.grid(visible=False)

@@ -69,8 +69,8 @@ def score_model(model: TrainedModel, start: str, data: EvaluationSet, run: Run) 
     images = decode_set(data.tiles.root, info.image_px, run.scratch / "decoded")
     detector = Detector(network, info).to(best_device())
     logits = predict_logits(detector, images.images_NHWC, data.rows).astype(np.float64)
-    # float32 as written to predictions.csv, so that whoever reads that file comes to the same verdicts
-    probs = (1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))).astype(np.float32).astype(np.float64)
+    # in float64, so that sure verdicts keep their order
+    probs = np.exp(-np.logaddexp(0, logits[:, 0] - logits[:, 1]))
     return Scored(model, start, probs, (probs > 0.5).astype(np.int64))
 
 

@@ -1,0 +1,176 @@
+"""The graph on real photographs, for several seeds and splits (docs/LOG.md reports it).
+
+Reads params/real.yaml and the folders that it names: natural (class folders), metu-tiles (Positive/, Negative/),
+hires, uav75 and uav-embankment (images/, masks/). Calls the same stage functions as `dvc repro`; each finished
+output is kept, so the command can be interrupted and called again.
+
+    python -m experiments.real --seeds 3
+"""
+
+import argparse
+import csv
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from damcrack.edges.params import read_params, stage_config
+from damcrack.edges.storage import open_source
+from damcrack.stages.distill import distill
+from damcrack.stages.evaluate import evaluate
+from damcrack.stages.finetune import finetune
+from damcrack.stages.miniimagenet import miniimagenet
+from damcrack.stages.photos import photos
+from damcrack.stages.pretrain import pretrain
+from damcrack.stages.run import SilentRun
+from damcrack.stages.snapshot import snapshot
+from damcrack.stages.tile import tile
+
+WORK = Path(".bench/real")
+# name: which sources train, and how they are split; the others of params/real.yaml test only.
+SPLITS: dict[str, dict[str, Any]] = {
+    "metu": {"split": "photo", "test_sources": ["hires", "uav75", "uav-embankment"]},
+    "photo": {"split": "photo", "sources": ["hires", "uav75"], "test_sources": [], "test_fraction": 0.0},
+    "random": {"split": "random", "sources": ["hires", "uav75"], "test_sources": [], "test_fraction": 0.0},
+}
+EXPERIMENTS = (
+    "resnet18-scratch",
+    "resnet18-pretrained",
+    "resnet50-pretrained",
+    "resnet18-fixed",
+    "resnet18-dynamic",
+)
+
+
+class SpokenRun(SilentRun):
+    """Shows what the stages say, records nothing."""
+
+    def say(self, line: str) -> None:
+        """Print at once."""
+        print(line, flush=True)
+
+
+RUN = SpokenRun(WORK / "scratch")
+
+
+def once(out: Path, make: Callable[[Path], object]) -> Path:
+    """Make `out` unless it is there."""
+    if not out.exists():
+        print(f"== {out}", flush=True)
+        make(out)
+    return out
+
+
+def pretraining(params: dict[str, Any]) -> None:
+    """Natural images: teacher, student, and the student under the teacher at fixed and learned temperature."""
+    config = stage_config(params, "miniimagenet", None)
+    listed = once(
+        WORK / "natural.csv", lambda out: snapshot({"miniimagenet": config.source}, out, open_source, RUN)
+    )
+    images = once(WORK / "miniimagenet", lambda out: miniimagenet(listed, out, config, open_source, RUN))
+    for item in ("resnet18", "resnet50"):
+        settings = stage_config(params, "pretrain", item)
+        once(WORK / "models/pretrain" / item, lambda out: pretrain(images, out, item, settings, RUN))
+    teacher = WORK / "models/pretrain/resnet50"
+    for item in ("fixed", "dynamic"):
+        settings = stage_config(params, "distill", item)
+        once(WORK / "models/distill" / item, lambda out: distill(images, teacher, out, item, settings, RUN))
+
+
+def tiles_of(params: dict[str, Any], name: str) -> Path:
+    """Photos and tiles of one split."""
+    how = dict(SPLITS[name])
+    config = stage_config(params, "photos", None)
+    wanted = how.pop("sources", list(config.sources))
+    config = replace(config, sources={source: config.sources[source] for source in wanted})
+    key = "-".join(sorted(wanted))
+    listed = once(WORK / f"{key}.csv", lambda out: snapshot(config.sources, out, open_source, RUN))
+    taken = once(WORK / "photos" / key, lambda out: photos(listed, out, config, open_source, RUN))
+    settings = replace(stage_config(params, "tile", None), **how)
+    return once(WORK / "tiles" / name, lambda out: tile(taken, out, settings, RUN))
+
+
+def crack_stage(params: dict[str, Any], name: str, seed: int) -> Path:
+    """All crack experiments of one split and seed, and their evaluation."""
+    tiles = tiles_of(params, name)
+    models = WORK / "crack" / name / str(seed)
+    for experiment in EXPERIMENTS:
+        config = replace(stage_config(params, "finetune", experiment), seed=seed)
+        folder = "distill" if config.init in ("fixed", "dynamic") else "pretrain"
+        init = WORK / "models" / folder / config.init if config.init else None
+        once(
+            models / "finetune" / experiment,
+            lambda out: finetune(tiles, out, experiment, config, RUN, init=init),
+        )
+    settings = stage_config(params, "evaluate", None)
+    return once(models / "evaluate", lambda out: evaluate(tiles, models, out, settings, RUN))
+
+
+def table(
+    title: str, seeds: int, value: Callable[[dict[str, Any]], dict[str, float]], folders: list[Path]
+) -> str:
+    """Markdown: mean and deviation over the seeds, in percent, one row per experiment."""
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    columns = list(value(metrics[0]["experiments"][EXPERIMENTS[0]]))
+    lines = [f"| {title} | {' | '.join(columns)} |", f"| --- |{' --- |' * len(columns)}"]
+    for experiment in EXPERIMENTS:
+        rows = [value(one["experiments"][experiment]) for one in metrics]
+        cells = [_mean_and_deviation([row[column] for row in rows]) for column in columns]
+        lines.append(f"| {experiment} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean_and_deviation(values: list[float]) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{100 * statistics.mean(values):.2f} ± {100 * deviation:.2f}"
+
+
+def by_source(row: dict[str, Any]) -> dict[str, float]:
+    """Accuracy on each test source."""
+    return {source: numbers["accuracy"] for source, numbers in row["by_source"].items()}
+
+
+def overall(row: dict[str, Any]) -> dict[str, float]:
+    """What one split says of an experiment."""
+    return {name: row[name] for name in ("accuracy", "recall", "f1", "auroc", "train_val_gap")}
+
+
+def pretraining_table() -> str:
+    """Last epoch of the four networks on the natural images."""
+    lines = ["| pretraining | best epoch | train | validation, best | validation, last | gap | T, last |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for folder in sorted((WORK / "models").glob("*/*")):
+        rows = list(csv.DictReader((folder / "history.csv").open()))
+        best = max(rows, key=lambda row: float(row["val_accuracy"]))
+        train, last = float(rows[-1]["train_accuracy"]), float(rows[-1]["val_accuracy"])
+        lines.append(
+            f"| {folder.name} | {best['epoch']} | {train:.2%} | {float(best['val_accuracy']):.2%} | {last:.2%} "
+            f"| {train - last:+.2%} | {rows[-1]['temperature'] or '-'} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--params", type=Path, default=Path("params/real.yaml"))
+    options = parser.parse_args()
+    params = read_params(options.params)
+    pretraining(params)
+    folders = {name: [crack_stage(params, name, seed) for seed in range(options.seeds)] for name in SPLITS}
+    print(pretraining_table(), end="\n\n")
+    print(
+        table("trained on METU, accuracy % by test source", options.seeds, by_source, folders["metu"]),
+        end="\n\n",
+    )
+    for name in ("random", "photo"):
+        print(table(f"hires + uav75, split by {name}, %", options.seeds, overall, folders[name]), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()

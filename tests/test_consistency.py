@@ -1,0 +1,172 @@
+"""Names are the same everywhere, imports point one way, and the graph knows which code it runs."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from damcrack.edges.graph import STAGES
+from damcrack.edges.params import check_params, config_class, read_params
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "damcrack"
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+FLOOR = {"errors", "outputs", "parallel", "__init__"}
+# Each room may import itself, the floor, and the rooms named here.
+MAY_IMPORT = {
+    "math": set(),
+    "images": {"math"},
+    "sample": {"images", "math"},
+    "engine": {"images", "math"},
+    "stages": {"engine", "images", "math", "sample"},
+    "edges": {"engine", "images", "math", "sample", "stages"},
+}
+HEAVY = {"mlflow": "edges", "boto3": "edges", "botocore": "edges", "pydantic": "edges", "click": "edges"}
+
+
+def module_file(name: str) -> Path | None:
+    """File of a dotted module of ours, or None if it is not a module."""
+    path = SOURCE.parent / Path(*name.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+@cache
+def imported_names(path: Path) -> frozenset[str]:
+    """Modules that a file imports anywhere in it; `from package import name` counts as package.name too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(names)
+
+
+def our_imports(path: Path) -> set[Path]:
+    files = (module_file(name) for name in imported_names(path) if name.startswith("damcrack"))
+    return {file for file in files if file is not None}
+
+
+def closure(path: Path) -> set[Path]:
+    """The file and everything of ours that it imports, directly or not."""
+    found, waiting = {path}, [path]
+    while waiting:
+        new = our_imports(waiting.pop()) - found
+        found |= new
+        waiting += new
+    return found
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(SOURCE).parts
+    return parts[0].removesuffix(".py")
+
+
+def stage_of(dvc_stage: str) -> str:
+    """`finetune-scratch` is a group of the stage `finetune`."""
+    return dvc_stage.split("-")[0]
+
+
+def spec(dvc_stage: str) -> dict[str, object]:
+    entry: dict[str, object] = GRAPH[dvc_stage]
+    return entry.get("do", entry)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_one_way(path: Path) -> None:
+    """A room imports only rooms below it; the floor imports the floor alone."""
+    here = room(path)
+    allowed = FLOOR if here in FLOOR else FLOOR | {here} | MAY_IMPORT[here]
+    assert {room(file) for file in our_imports(path)} <= allowed
+
+
+@pytest.mark.parametrize(("library", "home"), HEAVY.items())
+def test_libraries_of_the_edges_stay_there(library: str, home: str) -> None:
+    """Storage, tracking, validation and command line libraries are imported in edges alone."""
+    users = {
+        room(path)
+        for path in SOURCE.rglob("*.py")
+        for name in imported_names(path)
+        if name.split(".")[0] == library
+    }
+    assert users <= {home}
+
+
+def test_one_name_per_concept() -> None:
+    """Stage function, schema, command, params section and DVC stage carry one name."""
+    params = read_params(ROOT / "params.yaml")
+    assert {stage_of(name) for name in GRAPH} == set(STAGES) == set(params)
+    for name in STAGES:
+        assert config_class(name).__name__ == f"{name.capitalize()}Config"
+        tree = ast.parse((SOURCE / "stages" / f"{name}.py").read_text())
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("dvc_stage", GRAPH)
+def test_stage_runs_its_own_command(dvc_stage: str) -> None:
+    """The command of a DVC stage is the command of that name, writing the declared output."""
+    words = str(spec(dvc_stage)["cmd"]).split()
+    assert words[:2] == ["damcrack", stage_of(dvc_stage)]
+    assert [words[words.index("--out") + 1]] == spec(dvc_stage)["outs"]
+
+
+@pytest.mark.parametrize("dvc_stage", GRAPH)
+def test_dependencies_name_exactly_the_code_that_runs(dvc_stage: str) -> None:
+    """Every file of ours that a stage imports is under one of its deps, and no code dep is superfluous."""
+    needed = closure(SOURCE / "stages" / f"{stage_of(dvc_stage)}.py")
+    needed = {file for file in needed if file.name != "__init__.py"}
+    deps = [ROOT / dep for dep in spec(dvc_stage)["deps"] if dep.startswith("src/")]  # type: ignore[attr-defined]
+    missing = {str(file.relative_to(ROOT)) for file in needed if not any(map(file.is_relative_to, deps))}
+    superfluous = {
+        str(dep.relative_to(ROOT)) for dep in deps if not any(f.is_relative_to(dep) for f in needed)
+    }
+    assert (missing, superfluous) == (set(), set())
+
+
+@pytest.mark.parametrize("dvc_stage", GRAPH)
+def test_every_stage_depends_on_the_locked_requirements(dvc_stage: str) -> None:
+    """Other versions of the libraries are another input."""
+    assert "requirements/lock.txt" in spec(dvc_stage)["deps"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "file", ["params.yaml", *sorted(f"params/{p.name}" for p in (ROOT / "params").iterdir())]
+)
+def test_value_sets_share_one_schema(file: str) -> None:
+    """Each committed value set is valid, and has the demo's stages."""
+    names = check_params(read_params(ROOT / file), list(STAGES))
+    assert {name.split("@")[0] for name in names} == set(STAGES)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["tile", "--help"], ["finetune", "--help"]])
+def test_help_does_not_load_heavy_libraries(arguments: list[str]) -> None:
+    """Help answers without importing torch, mlflow, dvc or pydantic."""
+    code = (
+        "import sys\nfrom damcrack.edges.cli import main\n"
+        f"sys.argv = ['damcrack', *{arguments!r}]\n"
+        "try:\n    main()\nfinally:\n"
+        "    print('LOADED', sorted({'torch', 'mlflow', 'dvc', 'pydantic', 'cv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "LOADED []" in done.stdout, done.stdout + done.stderr
+
+
+def test_photos_and_tiles_do_not_load_torch() -> None:
+    """Taking photos in and cutting tiles works, and starts fast, without torch."""
+    code = (
+        "import sys, damcrack.stages.photos, damcrack.stages.tile, damcrack.stages.miniimagenet\n"
+        "print('LOADED', 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "LOADED False" in done.stdout
+
+
+def test_no_secrets_hosts_or_machine_paths_are_committed() -> None:
+    """Lock files carry versions and hashes; no line names an index."""
+    for path in (ROOT / "requirements").iterdir():
+        lines = path.read_text().splitlines()
+        assert not [line for line in lines if "://" in line or line.startswith(("--index", "-i "))]
