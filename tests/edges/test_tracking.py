@@ -170,7 +170,7 @@ def test_journal_waits_for_the_store(store, tmp_path, monkeypatch):
 
 
 def test_live_sender_pauses_after_a_failure(store, monkeypatch, capsys):
-    """A store that is away is asked at the first epoch and at the end, not each time, and one line says so."""
+    """A store that is away is asked at the first epoch and at the end only, and one line says so."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with start_run("tile", None, {}, {}):
         pass
@@ -251,7 +251,7 @@ def server(tmp_path_factory):
 
 
 def test_outage_in_the_middle(server, tmp_path, monkeypatch, capfd):
-    """The server dies between epochs: training goes on, says so once, and later every metric is there once."""
+    """The server dies between epochs: training goes on, says so once; later each metric is there once."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", tmp_path.name)
@@ -279,7 +279,7 @@ def test_outage_in_the_middle(server, tmp_path, monkeypatch, capfd):
 
 
 def test_killed_stage_ends_as_killed(store, tmp_path, monkeypatch):
-    """The sender outlives a stage that is killed without warning, and records what it had and that it died."""
+    """The sender outlives a stage that is killed, and records what it had and that it died."""
     script = "import time\nfrom damcrack.edges.tracking import start_run\n"
     script += "with start_run('tile', None, {}, {}) as run:\n"
     script += (

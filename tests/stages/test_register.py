@@ -152,13 +152,13 @@ def test_experiment_that_was_not_evaluated(make):
     """The message names the experiments that there are."""
     evaluation, export = make()
     write_json(export / "model.json", json.loads((export / "model.json").read_text()) | {"name": "vgg"})
-    with pytest.raises(InputError, match="no experiment 'vgg'.*only dynamic"):
+    with pytest.raises(InputError, match=r"no experiment 'vgg'.*only dynamic"):
         read_entry(evaluation / "metrics.json", export, "crack")
 
 
 def test_missing_metrics(tmp_path):
     """Without an evaluation the message says what to run."""
-    with pytest.raises(InputError, match="metrics.json is missing; run"):
+    with pytest.raises(InputError, match=r"metrics\.json is missing; run"):
         read_entry(tmp_path / "metrics.json", tmp_path, "crack")
 
 

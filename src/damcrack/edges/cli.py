@@ -1,6 +1,7 @@
 """The command line: each stage as a command, and a few that help around them."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the user's mistakes end in one message, ours in a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped container ends like Ctrl-C
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -138,7 +140,7 @@ def send() -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 def tiles_to_folders(tiles: Path, out: Path) -> None:
     """Unpack tiles into two folders per split, as the paper keeps them: SPLIT/crack, SPLIT/no-crack."""
-    from damcrack.edges.tracking import Watcher
+    from damcrack.edges.progress import Watcher
     from damcrack.stages.tiles_to_folders import tiles_to_folders as unpack
 
     unpack(tiles, out, Watcher())

@@ -36,7 +36,7 @@ def execute(
     tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given)}
     with start_run(stage.name, item, flatten(config), tags) as run:
         summary = function(**arguments, run=run)
-        run.finish_outputs(content_digest(out))
+        run.finish_outputs(content_digest(out), **parents(out))
     _show(stage.name if item is None else f"{stage.name}@{item}", summary, time.monotonic() - started)
 
 
@@ -70,6 +70,13 @@ def content_digest(path: Path) -> str:
     names = sorted(file for kind in ("*.csv", "*.json") for file in path.rglob(kind))
     lines = [f"{file.relative_to(path).as_posix()} {sha256_file(file)}" for file in names]
     return sha256_bytes("\n".join(lines).encode())
+
+
+def parents(out: Path) -> dict[str, str]:
+    """The weights that a model was made from, by hash; nothing for other outputs."""
+    path = out / "model.json"
+    info = json.loads(path.read_text()) if path.is_file() else {}
+    return {name: info[name] for name in ("init_sha256", "teacher_sha256") if info.get(name)}
 
 
 def _show(name: str, summary: dict[str, object], seconds: float) -> None:

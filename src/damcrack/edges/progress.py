@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator, Sized
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from damcrack.stages.run import Item
+from damcrack.stages.run import Item, SilentRun
 
 PLAIN_LINE_EVERY_S = 10.0
 
 
-class Watcher:
-    """Shows what a run says and how far it is, on standard error."""
+class Watcher(SilentRun):
+    """A run that is not recorded: shows what it says and how far it is, on standard error."""
 
     def __init__(self, console: Console | None = None) -> None:
+        super().__init__()
         self._console = console or Console(stderr=True)
         self._bars: Progress | None = None
 

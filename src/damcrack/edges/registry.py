@@ -211,6 +211,8 @@ def save_model(entry: Entry, folder: Path, model_id: str, run_id: str | None) ->
         signature=signature,
         input_example=_example(signature.inputs.inputs[0].shape),
         pip_requirements=[f"{name}=={installed_version(name)}" for name in NEEDED_TO_SCORE],
+        # The onnxruntime that we pin, and that the parity check ran on, is the CPU's.
+        onnx_execution_providers=["CPUExecutionProvider"],
         save_as_external_data=False,
         extra_files=[str(path) for path in (*present, entry.metrics)],
     )

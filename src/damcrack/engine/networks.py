@@ -1,6 +1,7 @@
 """Networks by name, with a head that can be replaced for transfer (paper, section 2.3)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,10 +11,11 @@ from torch import nn
 Trainable = Literal["all", "head"]
 
 # One line per network: its constructor. A new network is a new line here and a value in params.yaml.
+# Residual branches start at zero (Goyal et al. 2017): without it a ResNet50 hardly moves in the first epochs.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "resnet18": zoo.resnet18,
-    "resnet34": zoo.resnet34,
-    "resnet50": zoo.resnet50,
+    "resnet18": partial(zoo.resnet18, zero_init_residual=True),
+    "resnet34": partial(zoo.resnet34, zero_init_residual=True),
+    "resnet50": partial(zoo.resnet50, zero_init_residual=True),
 }
 
 

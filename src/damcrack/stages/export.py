@@ -1,6 +1,6 @@
 """Stage `export`: a fine-tuned model becomes one ONNX file that takes raw tiles, compared with the original.
 
-OUT/model.onnx            tiles (batch, side, side, 3) uint8 RGB in; crack_prob (batch,), logits (batch, 2) out
+OUT/model.onnx            tiles (batch, side, side, 3) uint8 RGB to crack_prob (batch,), logits (batch, 2)
 OUT/model.json            what it is, what it was made from, its inputs and outputs
 OUT/weights.safetensors   the weights that it was made from
 OUT/parity.json           how far onnxruntime is from torch on real tiles
@@ -40,8 +40,12 @@ Scores = dict[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Section `export` of params.yaml; `max_abs_difference` is of logits, onnxruntime against torch."""
+    """Section `export` of params.yaml.
 
+    `experiment` is the fine-tuned model to export; `max_abs_difference` is of logits, onnxruntime against torch.
+    """
+
+    experiment: str
     opset: int
     parity_tiles: int
     max_abs_difference: float
