@@ -51,7 +51,7 @@ def otsu_levels(histograms_NL: Counts) -> Labels:
 
 
 def otsu_dark_share(histograms_NL: Counts) -> Floats:
-    """Share of pixels (N,) on the dark side of each tile's own Otsu level; a tile of one grey, but black, has none."""
+    """Share of pixels (N,) on the dark side of each tile's own Otsu level; 0 for one grey above 0."""
     levels_N = otsu_levels(histograms_NL)
     return darker_share(histograms_NL)[np.arange(len(levels_N)), np.minimum(levels_N + 1, LEVELS - 1)]
 

@@ -122,8 +122,9 @@ def _leach_lime(rng: np.random.Generator, colour: Field, area: Bytes) -> None:
     size = (colour.shape[1], colour.shape[0])
     near = cv2.resize(area, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     near = cv2.GaussianBlur(near, (0, 0), sigmaX=float(rng.uniform(1.5, 4)), sigmaY=float(rng.uniform(3, 10)))
-    here = np.clip(smooth_noise(rng, (size[1], size[0]), (40, 40)), 0, 1)
-    colour *= (1 + np.clip(near * here * np.float32(0.02), 0, np.float32(0.45)))[..., None]
+    here = np.clip(smooth_noise(rng, (size[1], size[0]), (30, 20)), 0, 1)
+    here *= 1 + np.float32(0.6) * smooth_noise(rng, (size[1], size[0]), (3, 2))
+    colour *= (1 + np.clip(near * here * np.float32(0.012), 0, np.float32(0.25)))[..., None]
 
 
 def _expose(rng: np.random.Generator, light: Field, colour: Field) -> Bytes:

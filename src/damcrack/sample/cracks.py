@@ -37,9 +37,9 @@ def grow_crack(
     rng: np.random.Generator, start_xy: Floats, heading_rad: float, length_px: float
 ) -> list[Crack]:
     """Grow one crack with its branches; widths stay within 0.5 and 12 px."""
-    width_px = float(np.exp(rng.uniform(np.log(1.1), np.log(8.5))))
+    width_px = float(np.exp(rng.uniform(np.log(1.5), np.log(9.5))))
     # Thin cracks are seldom deep black: light reaches their ground, and the lens blurs them.
-    darkness = float(np.clip(rng.normal(0.58 + 0.025 * width_px, 0.13), 0.35, 0.9))
+    darkness = float(np.clip(rng.normal(0.68 + 0.02 * width_px, 0.11), 0.45, 0.93))
     return _grow(rng, start_xy, heading_rad, (length_px, width_px, darkness), depth=0)
 
 

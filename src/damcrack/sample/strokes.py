@@ -16,7 +16,7 @@ Bytes = NDArray[np.uint8]
 SUPERSAMPLE = 8
 BLOCK_PX = 128
 SHIFT_BITS = 4  # fractional bits of the corner coordinates that cv2 draws
-# cv2 fills the outline too, which widens a shape on each side by about so many supersampled pixels (measured).
+# cv2 fills the outline too, which widens a shape by about so many supersampled pixels a side (measured).
 OUTLINE_SUBPX = 0.5
 
 

@@ -28,8 +28,8 @@ def concrete_surface(rng: np.random.Generator, size_hw: tuple[int, int]) -> Fiel
         (extent_px / 3, 0.05),
         (180, 0.04),
         (45, 0.03),
-        (12, 0.028),
-        (5, 0.03),
+        (12, 0.02),
+        (5, 0.025),
         (2.2, 0.04),
     ):
         stretch = rng.uniform(0.7, 1.8)  # run-off and vibration smear a wall more downwards than sideways

@@ -42,7 +42,8 @@ Scores = dict[str, npt.NDArray[np.float32]]
 class ExportConfig:
     """Section `export` of params.yaml.
 
-    `experiment` is the fine-tuned model to export; `max_abs_difference` is of logits, onnxruntime against torch.
+    `experiment` is the fine-tuned model to export; `max_abs_difference` is between the logits of onnxruntime
+    and of torch.
     """
 
     experiment: str
