@@ -1,4 +1,4 @@
-"""Times variants in turn in one process (A B A B ...), because machines drift; ratios are taken pair by pair."""
+"""Times variants in turn in one process (A B A B ...), because machines drift."""
 
 import statistics
 import time

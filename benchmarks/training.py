@@ -1,7 +1,7 @@
 """ResNet18 training at 224 px: our data path and precision beside a plain float32 torchvision loop.
 
-The plain loop is what a careful newcomer writes: ImageFolder, PIL, torchvision transforms, DataLoader with one
-worker per core, float32, eager. Both read the same JPEG tiles and take the same optimiser steps.
+The plain loop is what a careful newcomer writes: ImageFolder, PIL, torchvision transforms, a DataLoader with one
+worker per core, float32, eager. Both train on the same JPEG tiles with the same optimiser.
 """
 
 import os

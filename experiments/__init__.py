@@ -1,0 +1,1 @@
+"""Commands whose numbers docs/LOG.md reports."""

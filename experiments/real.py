@@ -1,8 +1,8 @@
 """The graph on real photographs, for several seeds and splits (docs/LOG.md reports it).
 
-Reads params/real.yaml and the folders that it names: natural (class folders), metu-tiles (Positive/, Negative/),
-hires, uav75 and uav-embankment (images/, masks/). Calls the same stage functions as `dvc repro`; each finished
-output is kept, so the command can be interrupted and called again.
+Reads params/real.yaml and the folders that it names: natural (class folders), metu-tiles (Positive/ and
+Negative/), hires, uav75 and uav-embankment (images/, masks/). Calls the same stage functions as `dvc repro`. Each
+finished output is kept, so the command can be interrupted and called again.
 
     python -m experiments.real --seeds 3
 """
@@ -55,28 +55,33 @@ class SpokenRun(SilentRun):
 RUN = SpokenRun(WORK / "scratch")
 
 
-def once(out: Path, make: Callable[[Path], object]) -> Path:
-    """Make `out` unless it is there."""
+def once(stage: Callable[..., object], out: Path, **arguments: Any) -> Path:
+    """Call a stage unless its output is there."""
     if not out.exists():
         print(f"== {out}", flush=True)
-        make(out)
+        stage(out=out, **arguments)
     return out
 
 
 def pretraining(params: dict[str, Any]) -> None:
     """Natural images: teacher, student, and the student under the teacher at fixed and learned temperature."""
     config = stage_config(params, "miniimagenet", None)
-    listed = once(
-        WORK / "natural.csv", lambda out: snapshot({"miniimagenet": config.source}, out, open_source, RUN)
+    listed = once(snapshot, WORK / "natural.csv", sources=config.sources, open_source=open_source, run=RUN)
+    images = once(
+        miniimagenet,
+        WORK / "miniimagenet",
+        snapshot=listed,
+        config=config,
+        open_source=open_source,
+        run=RUN,
     )
-    images = once(WORK / "miniimagenet", lambda out: miniimagenet(listed, out, config, open_source, RUN))
     for item in ("resnet18", "resnet50"):
         settings = stage_config(params, "pretrain", item)
-        once(WORK / "models/pretrain" / item, lambda out: pretrain(images, out, item, settings, RUN))
-    teacher = WORK / "models/pretrain/resnet50"
+        once(pretrain, WORK / "models/pretrain" / item, images=images, item=item, config=settings, run=RUN)
+    given = {"images": images, "teacher": WORK / "models/pretrain/resnet50", "run": RUN}
     for item in ("fixed", "dynamic"):
         settings = stage_config(params, "distill", item)
-        once(WORK / "models/distill" / item, lambda out: distill(images, teacher, out, item, settings, RUN))
+        once(distill, WORK / "models/distill" / item, item=item, config=settings, **given)
 
 
 def tiles_of(params: dict[str, Any], name: str) -> Path:
@@ -86,26 +91,25 @@ def tiles_of(params: dict[str, Any], name: str) -> Path:
     wanted = how.pop("sources", list(config.sources))
     config = replace(config, sources={source: config.sources[source] for source in wanted})
     key = "-".join(sorted(wanted))
-    listed = once(WORK / f"{key}.csv", lambda out: snapshot(config.sources, out, open_source, RUN))
-    taken = once(WORK / "photos" / key, lambda out: photos(listed, out, config, open_source, RUN))
+    listed = once(snapshot, WORK / f"{key}.csv", sources=config.sources, open_source=open_source, run=RUN)
+    taken = once(
+        photos, WORK / "photos" / key, snapshot=listed, config=config, open_source=open_source, run=RUN
+    )
     settings = replace(stage_config(params, "tile", None), **how)
-    return once(WORK / "tiles" / name, lambda out: tile(taken, out, settings, RUN))
+    return once(tile, WORK / "tiles" / name, photos=taken, config=settings, run=RUN)
 
 
 def crack_stage(params: dict[str, Any], name: str, seed: int) -> Path:
     """All crack experiments of one split and seed, and their evaluation."""
     tiles = tiles_of(params, name)
     models = WORK / "crack" / name / str(seed)
-    for experiment in EXPERIMENTS:
-        config = replace(stage_config(params, "finetune", experiment), seed=seed)
+    for item in EXPERIMENTS:
+        config = replace(stage_config(params, "finetune", item), seed=seed)
         folder = "distill" if config.init in ("fixed", "dynamic") else "pretrain"
         init = WORK / "models" / folder / config.init if config.init else None
-        once(
-            models / "finetune" / experiment,
-            lambda out: finetune(tiles, out, experiment, config, RUN, init=init),
-        )
+        once(finetune, models / "finetune" / item, tiles=tiles, item=item, config=config, run=RUN, init=init)
     settings = stage_config(params, "evaluate", None)
-    return once(models / "evaluate", lambda out: evaluate(tiles, models, out, settings, RUN))
+    return once(evaluate, models / "evaluate", tiles=tiles, models=models, config=settings, run=RUN)
 
 
 def table(
@@ -146,8 +150,8 @@ def pretraining_table() -> str:
         best = max(rows, key=lambda row: float(row["val_accuracy"]))
         train, last = float(rows[-1]["train_accuracy"]), float(rows[-1]["val_accuracy"])
         lines.append(
-            f"| {folder.name} | {best['epoch']} | {train:.2%} | {float(best['val_accuracy']):.2%} | {last:.2%} "
-            f"| {train - last:+.2%} | {rows[-1]['temperature'] or '-'} |"
+            f"| {folder.name} | {best['epoch']} | {train:.2%} | {float(best['val_accuracy']):.2%} "
+            f"| {last:.2%} | {train - last:+.2%} | {rows[-1]['temperature'] or '-'} |"
         )
     return "\n".join(lines)
 
@@ -169,7 +173,7 @@ def main() -> None:
         end="\n\n",
     )
     for name in ("random", "photo"):
-        print(table(f"hires + uav75, split by {name}, %", options.seeds, overall, folders[name]), end="\n\n")
+        print(table(f"hires + uav75, split by {name}, %", overall, folders[name]), end="\n\n")
 
 
 if __name__ == "__main__":

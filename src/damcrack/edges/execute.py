@@ -17,6 +17,7 @@ from damcrack.edges.progress import Watcher
 from damcrack.edges.tracking import start_run
 from damcrack.errors import InputError
 from damcrack.outputs import sha256_bytes, sha256_file
+from damcrack.stages.run import Run
 
 
 def execute(
@@ -35,7 +36,8 @@ def execute(
     arguments |= {name: _service(name) for name in stage.services}
     tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given)}
     with start_run(stage.name, item, flatten(config), tags) as run:
-        summary = function(**arguments, run=run)
+        watched: Run = run  # a stage sees no more than this of its caller
+        summary = function(**arguments, run=watched)
         run.finish_outputs(content_digest(out), **parents(out))
     _show(stage.name if item is None else f"{stage.name}@{item}", summary, time.monotonic() - started)
 

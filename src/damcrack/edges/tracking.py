@@ -152,6 +152,7 @@ class TrackedRun:
         self._writer = writer
         self._watcher = watcher
         self._sender = sender
+        self.scratch = watcher.scratch
         self._wake()
 
     def _wake(self) -> None:

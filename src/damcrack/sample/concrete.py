@@ -87,7 +87,7 @@ def _cut(light: Field, strokes: Sequence[Stroke], darkness: Sequence[Floats]) ->
         return area
     depth = painted(strokes, darkness, (light.shape[0], light.shape[1]))
     dark = cv2.multiply(area, depth, scale=1 / 255).astype(np.float32)
-    shoulder = cv2.GaussianBlur(dark, (0, 0), 1.6)
+    shoulder = np.asarray(cv2.GaussianBlur(dark, (0, 0), 1.6), np.float32)
     lit = np.roll(shoulder, 2, axis=0)
     lit -= shoulder
     dark *= np.float32(0.8)
@@ -120,8 +120,9 @@ def _leach_lime(rng: np.random.Generator, colour: Field, area: Bytes) -> None:
     if rng.random() < 0.7 or not area.any():
         return
     size = (colour.shape[1], colour.shape[0])
-    near = cv2.resize(area, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    near = cv2.GaussianBlur(near, (0, 0), sigmaX=float(rng.uniform(1.5, 4)), sigmaY=float(rng.uniform(3, 10)))
+    near = cv2.resize(area, size, interpolation=cv2.INTER_AREA)
+    reach_x, reach_y = float(rng.uniform(1.5, 4)), float(rng.uniform(3, 10))
+    near = cv2.GaussianBlur(near.astype(np.float32), (0, 0), sigmaX=reach_x, sigmaY=reach_y)
     here = np.clip(smooth_noise(rng, (size[1], size[0]), (30, 20)), 0, 1)
     here *= 1 + np.float32(0.6) * smooth_noise(rng, (size[1], size[0]), (3, 2))
     colour *= (1 + np.clip(near * here * np.float32(0.012), 0, np.float32(0.25)))[..., None]
@@ -138,7 +139,7 @@ def _expose(rng: np.random.Generator, light: Field, colour: Field) -> Bytes:
     colour *= (tint * rng.uniform(115, 215)).astype(np.float32)
     light = np.asarray(cv2.GaussianBlur(light, (0, 0), float(rng.uniform(0.35, 0.9))), np.float32)
     light += rng.standard_normal((height, width), dtype=np.float32) * np.float32(rng.uniform(0.004, 0.02))
-    full = cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR)
+    full = np.asarray(cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     full *= light[..., None]
     return _developed(full)
 
@@ -150,7 +151,7 @@ def _lighting(rng: np.random.Generator, small_hw: tuple[int, int]) -> Field:
     slope_y, slope_x = rng.normal(0, 0.12, 2).astype(np.float32)
     glow = smooth_noise(rng, small_hw, (small_hw[0] / 1.5, small_hw[1] / 1.5)) * np.float32(0.06)
     vignette = np.float32(rng.uniform(0, 0.18)) * (rows**2 + columns**2)
-    return np.clip(1 + slope_y * rows + slope_x * columns + glow - vignette, 0.35, 1.6)
+    return np.asarray(np.clip(1 + slope_y * rows + slope_x * columns + glow - vignette, 0.35, 1.6))
 
 
 def _developed(linear: Field) -> Bytes:

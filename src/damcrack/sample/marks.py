@@ -122,11 +122,10 @@ def _blotches(rng: np.random.Generator, small_hw: tuple[int, int]) -> Field:
     """Patches with ragged edges, some crisp like a dried puddle, some soft."""
     period_px = rng.uniform(25, 90)
     noise = smooth_noise(rng, small_hw, (period_px * rng.uniform(1, 2), period_px))
-    noise += np.float32(0.4) * smooth_noise(rng, small_hw, (8, 6)) + np.float32(0.2) * smooth_noise(
-        rng, small_hw, (2, 2)
-    )
+    for ragged_yx, strength in (((8, 6), 0.4), ((2, 2), 0.2)):
+        noise += np.float32(strength) * smooth_noise(rng, small_hw, ragged_yx)
     edge = np.clip((noise - np.float32(rng.uniform(0.5, 1.8))) * np.float32(rng.uniform(0.6, 4)), 0, 1)
-    return edge * np.float32(rng.uniform(0.2, 0.75))
+    return np.asarray(edge * np.float32(rng.uniform(0.2, 0.75)))
 
 
 def _streaks(rng: np.random.Generator, small_hw: tuple[int, int]) -> Field:
@@ -137,7 +136,7 @@ def _streaks(rng: np.random.Generator, small_hw: tuple[int, int]) -> Field:
     ends = np.interp(np.arange(width), np.linspace(0, width, 12), rng.uniform(0.1, 1.4, 12)) * height
     fall = np.clip(1 - np.arange(height)[:, None] / ends[None, :], 0, 1).astype(np.float32)
     ragged = 1 + np.float32(0.3) * smooth_noise(rng, small_hw, (50, 2))
-    return np.clip(strength[None, :] * fall * ragged, 0, 1) * np.float32(rng.uniform(0.4, 0.95))
+    return np.asarray(np.clip(strength[None, :] * fall * ragged, 0, 1) * np.float32(rng.uniform(0.4, 0.95)))
 
 
 def _run_down(

@@ -21,7 +21,7 @@ NUM_HUES = 6
 
 
 def class_names(num_classes: int) -> list[str]:
-    """Names of the first `num_classes` classes, such as "furry_blob"; at most 100. Raises InputError beyond."""
+    """Names of the first `num_classes` classes, 1 to 100, such as "furry_blob". Raises InputError beyond."""
     if not 1 <= num_classes <= MAX_CLASSES:
         raise InputError(f"num_classes: got {num_classes}; the sample has 1 to {MAX_CLASSES} classes")
     return ["_".join(_kinds(number)) for number in range(num_classes)]
@@ -47,7 +47,7 @@ def render_natural(seed: int, class_index: int, index: int, image_px: int) -> ND
 
 
 def _kinds(class_index: int) -> tuple[str, str]:
-    """Coat and outline: a Latin square, so that the first ten classes share neither, and no two share both."""
+    """Coat and outline: the first ten classes share neither, and no two share both (a Latin square)."""
     coats, outlines = list(COATS), list(OUTLINES)
     coat = class_index % len(coats)
     return coats[coat], outlines[(class_index // len(coats) + coat) % len(outlines)]
@@ -78,7 +78,7 @@ def _background(rng: np.random.Generator, image_px: int) -> Field:
 
 
 def _painted(rng: np.random.Generator, class_index: int, brightness: Field) -> Field:
-    """Two shades of the object's colour. Hues overlap between classes, and one image in eight ignores them."""
+    """Two shades of the object's colour; hues overlap between classes, and one image in eight has any."""
     hue = rng.normal((class_index * 5 % NUM_HUES) / NUM_HUES, 0.08) if rng.random() < 0.88 else rng.uniform()
     saturation, value = rng.uniform(0.3, 0.75), rng.normal((0.4, 0.6, 0.8)[class_index % 3], 0.08)
     contrast = rng.uniform(0.14, 0.4)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
+# Object coordinates in, out how deep inside (positive) or outside (negative) each point lies, in about the same unit.
 Outline = Callable[[np.random.Generator, Field, Field], Field]
 
 
@@ -22,18 +23,20 @@ def _blob(rng: np.random.Generator, x: Field, y: Field) -> Field:
 def _star(rng: np.random.Generator, x: Field, y: Field) -> Field:
     radius, angle = _polar(x, y)
     arms = rng.integers(5, 8)
-    return 0.62 + rng.uniform(0.2, 0.3) * (2 * np.abs((angle * arms / 6.2832) % 1 - 0.5) * 2 - 1) - radius
+    return np.asarray(
+        0.62 + rng.uniform(0.2, 0.3) * (2 * np.abs((angle * arms / 6.2832) % 1 - 0.5) * 2 - 1) - radius
+    )
 
 
 def _burr(rng: np.random.Generator, x: Field, y: Field) -> Field:
     radius, angle = _polar(x, y)
     spikes = rng.integers(13, 20)
-    return 0.62 + 0.26 * np.cos(spikes * angle) ** 3 - radius
+    return np.asarray(0.62 + 0.26 * np.cos(spikes * angle) ** 3 - radius)
 
 
 def _ring(rng: np.random.Generator, x: Field, y: Field) -> Field:
     radius = np.hypot(x, y * rng.uniform(1.0, 1.3))
-    return rng.uniform(0.12, 0.22) - np.abs(radius - 0.66)
+    return np.asarray(rng.uniform(0.12, 0.22) - np.abs(radius - 0.66))
 
 
 def _limbs(rng: np.random.Generator, x: Field, y: Field) -> Field:
@@ -43,7 +46,7 @@ def _limbs(rng: np.random.Generator, x: Field, y: Field) -> Field:
         leg = np.minimum(0.09 - np.abs(x - start - lean * y), np.minimum(y + 0.05, 0.9 - y))
         field = np.maximum(field, leg)
     side = rng.choice([-1, 1])
-    return np.maximum(field, 0.24 - np.hypot(x - side * 0.6, y + 0.4))
+    return np.asarray(np.maximum(field, 0.24 - np.hypot(x - side * 0.6, y + 0.4)))
 
 
 def _wheel(rng: np.random.Generator, x: Field, y: Field) -> Field:
@@ -51,24 +54,24 @@ def _wheel(rng: np.random.Generator, x: Field, y: Field) -> Field:
     spokes = rng.integers(4, 9)
     rim = 0.12 - np.abs(radius - 0.75)
     spoke = np.minimum(0.08 - radius * np.abs(np.sin(angle * spokes / 2)) * 2 / spokes, 0.8 - radius)
-    return np.maximum(np.maximum(rim, spoke), 0.16 - radius)
+    return np.asarray(np.maximum(np.maximum(rim, spoke), 0.16 - radius))
 
 
 def _cross(rng: np.random.Generator, x: Field, y: Field) -> Field:
     half, reach = rng.uniform(0.16, 0.26), rng.uniform(0.75, 0.9)
     bar = np.minimum(half - np.abs(x), reach - np.abs(y))
-    return np.maximum(bar, np.minimum(half - np.abs(y), reach - np.abs(x)))
+    return np.asarray(np.maximum(bar, np.minimum(half - np.abs(y), reach - np.abs(x))))
 
 
 def _crescent(rng: np.random.Generator, x: Field, y: Field) -> Field:
     shift = rng.uniform(0.3, 0.5)
-    return np.minimum(0.85 - np.hypot(x, y), np.hypot(x - shift, y) - 0.68)
+    return np.asarray(np.minimum(0.85 - np.hypot(x, y), np.hypot(x - shift, y) - 0.68))
 
 
 def _spindle(rng: np.random.Generator, x: Field, y: Field) -> Field:
     offset = rng.uniform(0.55, 0.85)
     reach = np.hypot(offset, 0.92)
-    return np.minimum(reach - np.hypot(x, y - offset), reach - np.hypot(x, y + offset))
+    return np.asarray(np.minimum(reach - np.hypot(x, y - offset), reach - np.hypot(x, y + offset)))
 
 
 def _cluster(rng: np.random.Generator, x: Field, y: Field) -> Field:
