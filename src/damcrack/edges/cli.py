@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import damcrack
-from damcrack.edges.graph import STAGES, Stage
+from damcrack.edges.graph import INPUT_HELP, STAGES, Stage
 from damcrack.errors import InputError
 
 PARAMS = click.option(
@@ -86,7 +86,7 @@ def _stage_command(stage: Stage) -> click.Command:
         command = click.option("--item", required=True, help="Which item of its section.")(command)
     for name in reversed(stage.inputs):
         option, needed = f"--{name.rstrip('?')}", not name.endswith("?")
-        command = click.option(option, type=path, required=needed, help="To read.")(command)
+        command = click.option(option, type=path, required=needed, help=INPUT_HELP[option[2:]])(command)
     return click.command(stage.name, help=stage.help)(command)
 
 
@@ -136,7 +136,7 @@ def send() -> None:
 
 
 @cli.command("tiles-to-folders")
-@click.option("--tiles", type=click.Path(path_type=Path), required=True, help="To read.")
+@click.option("--tiles", type=click.Path(path_type=Path), required=True, help="Output folder of `tile`.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 def tiles_to_folders(tiles: Path, out: Path) -> None:
     """Unpack tiles into two folders per split, as the paper keeps them: SPLIT/crack, SPLIT/no-crack."""

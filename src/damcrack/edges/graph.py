@@ -18,6 +18,19 @@ class Stage:
     services: tuple[str, ...] = ()
 
 
+INPUT_HELP = {
+    "snapshot": "Names and hashes of the source's files, as `damcrack snapshot` writes them.",
+    "photos": "Output folder of `photos`.",
+    "images": "Output folder of `miniimagenet`.",
+    "tiles": "Output folder of `tile`.",
+    "teacher": "Model folder of the teacher, trained on the same images.",
+    "init": "Model folder whose weights training starts from; none is from scratch.",
+    "models": "Folder with pretrain/, distill/ and finetune/, one model folder per item in each.",
+    "model": "Model folder of a crack classifier.",
+    "evaluation": "Output folder of `evaluate`.",
+    "export": "Output folder of `export`.",
+}
+
 STAGES = {
     stage.name: stage
     for stage in (

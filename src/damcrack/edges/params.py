@@ -103,7 +103,11 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def _validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
-    missing = [field.name for field in fields(schema) if field.name not in values]
+    known = [field.name for field in fields(schema)]
+    for name in values:
+        if name not in known:
+            raise InputError(_unknown(where, name, known))
+    missing = [name for name in known if name not in values]
     if missing:
         raise InputError(f"{where}: {missing} missing; take the values of the demo set: make values SET=demo")
     adapter = TypeAdapter(checked(schema, frozen=True, config=ConfigDict(extra="forbid")))
@@ -117,10 +121,14 @@ def _sentence(where: str, schema: type[Any], error: Any) -> str:
     path = [str(part) for part in error["loc"]]
     if error["type"] == "unexpected_keyword_argument":
         known = [field.name for field in fields(_schema_at(schema, path[:-1]))]
-        return f"{'.'.join([where, *path])}: unknown name{_meant(path[-1], known)}; known are {sorted(known)}"
+        return _unknown(".".join([where, *path[:-1]]), path[-1], known)
     if error["type"] == "value_error":
         return f"{where}.{error['ctx']['error']}"
     return f"{'.'.join([where, *path])}: got {error['input']!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _unknown(where: str, name: str, known: list[str]) -> str:
+    return f"{where}.{name}: unknown name{_meant(name, known)}; known are {sorted(known)}"
 
 
 def _schema_at(schema: type[Any], path: list[str]) -> type[Any]:

@@ -1,0 +1,115 @@
+"""How much a random split leaks: near-duplicates of known tiles are injected and followed through the tile stage.
+
+Reads a folder of ready tiles (Positive/, Negative/). For a share of them a second version is made as cameras and
+data sets make them: shifted by two pixels, five grey values brighter, JPEG quality 60. Then tiles are split at
+random with and without `keep_duplicates_together`, pairs across the split are counted, and a ResNet18 is trained.
+
+    python -m experiments.leak data/source/metu-tiles --seeds 3
+"""
+
+import argparse
+import shutil
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from damcrack.edges.params import read_params, stage_config
+from damcrack.edges.storage import open_source
+from damcrack.engine.decoded import decode_set
+from damcrack.engine.detector import Detector, predict_logits
+from damcrack.engine.weights import load_model
+from damcrack.images.imageset import ImageSet
+from damcrack.stages.finetune import finetune
+from damcrack.stages.photos import photos
+from damcrack.stages.run import SilentRun
+from damcrack.stages.snapshot import snapshot
+from damcrack.stages.tile import tile
+
+WORK = Path(".bench/leak")
+NUM_PER_CLASS, COPIES_PER_CLASS = 400, 200
+RUN = SilentRun(WORK / "scratch")
+
+
+def near_duplicate(encoded: bytes) -> bytes:
+    """A second shot of the same tile: two pixels aside, a little brighter, compressed harder."""
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    moved = cv2.warpAffine(image, np.float32([[1, 0, 2], [0, 1, 0]]), image.shape[1::-1], borderMode=4)
+    return cv2.imencode(".jpg", cv2.add(moved, (5, 5, 5, 0)), [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
+
+
+def write_source(tiles: Path, folder: Path) -> None:
+    """Copy evenly spread tiles of both classes; every second one gets a near-duplicate, numbered far away."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("Positive", "Negative"):
+        files = sorted((tiles / name).glob("*.jpg"))
+        (folder / name).mkdir(parents=True)
+        for number in range(NUM_PER_CLASS):
+            encoded = files[number * len(files) // NUM_PER_CLASS].read_bytes()
+            (folder / name / f"{number:05d}.jpg").write_bytes(encoded)
+            if number < COPIES_PER_CLASS:
+                (folder / name / f"{90_000 + number}.jpg").write_bytes(near_duplicate(encoded))
+
+
+def twins(images: ImageSet) -> list[tuple[int, int]]:
+    """Row numbers of each tile and its injected near-duplicate."""
+    rows_of: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for number, row in enumerate(images.rows):
+        rows_of[Path(row["photo"]).parent.name, int(Path(row["photo"]).stem) % 90_000].append(number)
+    return [(rows[0], rows[1]) for rows in rows_of.values() if len(rows) == 2]
+
+
+def measure(tiles: Path, seed: int) -> tuple[int, int, float, float]:
+    """Pairs, pairs across the split, and validation accuracy on twins of training tiles and on the others."""
+    images = ImageSet.open(tiles)
+    splits = [row["split"] for row in images.rows]
+    pairs = twins(images)
+    across = [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]]
+    config = stage_config(read_params(Path("params/real.yaml")), "finetune", "resnet18-scratch")
+    model = WORK / "models" / f"{tiles.name}-{seed}"
+    if not model.exists():
+        finetune(tiles, model, model.name, replace(config, seed=seed), RUN)
+    network, info = load_model(model)
+    data = decode_set(tiles, info.image_px, WORK / "scratch" / "decoded")
+    rows = data.rows_of["val"]
+    right = predict_logits(Detector(network, info), data.images_NHWC, rows).argmax(1) == data.labels_N[rows]
+    leaked = np.isin(rows, [row for pair in across for row in pair])
+    return len(pairs), len(across), right[leaked].mean() if leaked.any() else np.nan, right[~leaked].mean()
+
+
+def main() -> None:
+    """Print one row per setting."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("tiles", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    params = read_params(Path("params/real.yaml"))
+    write_source(options.tiles, WORK / "source")
+    sources = {"tiles": str(WORK / "source")}
+    snapshot(sources, WORK / "snapshot.csv", open_source, RUN)
+    config = replace(stage_config(params, "photos", None), sources=sources, ready_tile_block=1)
+    photos(WORK / "snapshot.csv", WORK / "photos", config, open_source, RUN)
+    print(
+        "| keep_duplicates_together | pairs | across the split | val accuracy, leaked | val accuracy, others |"
+    )
+    print("| --- | --- | --- | --- | --- |")
+    for together in (False, True):
+        how = {"split": "random", "test_sources": (), "test_fraction": 0.0, "tiles_per_class": None}
+        settings = replace(stage_config(params, "tile", None), keep_duplicates_together=together, **how)
+        name = WORK / f"together-{together}"
+        tile(WORK / "photos", name, settings, RUN)
+        rows = [measure(name, seed) for seed in range(options.seeds)]
+        leaked, others = (np.array([row[place] for row in rows]) * 100 for place in (2, 3))
+        print(
+            f"| {together} | {rows[0][0]} | {rows[0][1]} | {leaked.mean():.2f} ± {leaked.std(ddof=1):.2f} "
+            f"| {others.mean():.2f} ± {others.std(ddof=1):.2f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

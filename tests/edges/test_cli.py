@@ -1,0 +1,118 @@
+"""The command line: user errors end in one sentence, and nothing is left behind."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from damcrack.edges import cli
+from damcrack.edges.graph import STAGES
+from damcrack.outputs import new_directory
+
+DEMO = Path(__file__).parents[2] / "params" / "demo.yaml"
+
+
+@pytest.fixture(autouse=True)
+def in_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run in an empty folder with the demo's values; keep runs in the journal; restore the signal handler."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAMCRACK_TRACK", "later")
+    Path("params.yaml").write_text(DEMO.read_text())
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def damcrack(*arguments: str) -> str:
+    """Run the command; return its exit message, empty on success."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["damcrack", *arguments])
+        try:
+            cli.main()
+        except SystemExit as ended:
+            return str(ended.code)
+    return ""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_explains_itself(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each stage has a help page with its inputs and its output."""
+    damcrack(stage, "--help")
+    page = capsys.readouterr().out
+    assert STAGES[stage].help in " ".join(page.split())
+    assert all(f"--{name.rstrip('?')}" in page for name in (*STAGES[stage].inputs, "out", "params"))
+
+
+def test_missing_input_says_what_makes_it() -> None:
+    """A path that is not there is named, with the way to get it."""
+    message = damcrack("tile", "--photos", "data/photos", "--out", "tiles")
+    assert "data/photos does not exist" in message and "dvc repro" in message
+
+
+def test_mistyped_parameter_stops_before_any_work() -> None:
+    """A wrong name in params.yaml is refused with a guess, and no output appears."""
+    Path("params.yaml").write_text(DEMO.read_text().replace("tile_px:", "tile_pz:"))
+    Path("photos").mkdir()
+    for command in (["tile", "--photos", "photos", "--out", "tiles"], ["check"]):
+        assert "tile.tile_pz: unknown name (did you mean 'tile_px'?)" in damcrack(*command)
+    assert not Path("tiles").exists()
+
+
+def test_unknown_item_lists_the_items() -> None:
+    """An experiment that params.yaml does not have is answered with those that it has."""
+    Path("tiles").mkdir()
+    message = damcrack("finetune", "--item", "resnet19", "--tiles", "tiles", "--out", "model")
+    assert "resnet19" in message and "resnet18-scratch" in message
+
+
+def test_input_that_is_no_image_set_is_refused() -> None:
+    """A folder of something else is named, without a traceback."""
+    Path("tiles").mkdir()
+    message = damcrack("finetune", "--item", "resnet18-scratch", "--tiles", "tiles", "--out", "model")
+    assert "not an image set" in message
+    assert not Path("model").exists()
+
+
+def test_summary_before_the_graph_says_what_to_run() -> None:
+    """Without results the summary points to make repro."""
+    assert "make repro" in damcrack("summary")
+
+
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library of an extra that is not installed is answered with the install command."""
+    error = ModuleNotFoundError("No module named 'boto3'", name="boto3")
+    assert 'pip install "damcrack[s3]"' in cli._explain(error)
+
+
+def test_interruption_leaves_no_output(tmp_path: Path) -> None:
+    """Ctrl-C while writing removes what was begun and keeps what was there."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    with pytest.raises(KeyboardInterrupt), new_directory(tmp_path / "out") as folder:
+        (folder / "new").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name != "params.yaml"] == [
+        "old"
+    ]
+
+
+def test_interrupted_command_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends in one sentence."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("damcrack.edges.execute.execute", interrupted)
+    message = damcrack("tile", "--photos", "photos", "--out", "tiles")
+    assert "interrupted" in message
+
+
+def test_output_below_a_file_is_refused() -> None:
+    """An output whose parent is a file cannot be written, and says so."""
+    from damcrack.errors import InputError
+
+    Path("file").touch()
+    with pytest.raises(InputError, match="cannot write"), new_directory(Path("file/out")):
+        pass
