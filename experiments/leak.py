@@ -23,9 +23,9 @@ from damcrack.engine.detector import Detector, predict_logits
 from damcrack.engine.weights import load_model
 from damcrack.images.imageset import ImageSet
 from damcrack.stages.finetune import finetune
+from damcrack.stages.intake.snapshot import snapshot
 from damcrack.stages.photos import photos
 from damcrack.stages.run import SilentRun
-from damcrack.stages.snapshot import snapshot
 from damcrack.stages.tile import tile
 
 WORK = Path(".bench/leak")

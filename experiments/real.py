@@ -21,11 +21,11 @@ from damcrack.edges.storage import open_source
 from damcrack.stages.distill import distill
 from damcrack.stages.evaluate import evaluate
 from damcrack.stages.finetune import finetune
+from damcrack.stages.intake.snapshot import snapshot
 from damcrack.stages.miniimagenet import miniimagenet
 from damcrack.stages.photos import photos
 from damcrack.stages.pretrain import pretrain
 from damcrack.stages.run import SilentRun
-from damcrack.stages.snapshot import snapshot
 from damcrack.stages.tile import tile
 
 WORK = Path(".bench/real")

@@ -11,9 +11,9 @@ from damcrack.edges import storage
 from damcrack.edges.storage import open_source
 from damcrack.errors import InputError
 from damcrack.outputs import read_csv
+from damcrack.stages.intake.snapshot import snapshot
 from damcrack.stages.photos import PhotosConfig, photos
 from damcrack.stages.run import SilentRun
-from damcrack.stages.snapshot import snapshot
 
 
 def test_a_folder_lists_and_reads_its_files(tmp_path):

@@ -13,9 +13,9 @@ from damcrack.edges.storage import open_source
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet, ImageSetWriter
 from damcrack.outputs import read_csv
+from damcrack.stages.intake.snapshot import snapshot
 from damcrack.stages.miniimagenet import MiniimagenetConfig, miniimagenet
 from damcrack.stages.run import SilentRun
-from damcrack.stages.snapshot import snapshot
 
 CONFIG = MiniimagenetConfig(
     source="sample",

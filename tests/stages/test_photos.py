@@ -13,9 +13,9 @@ from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet
 from damcrack.images.photo import decode_mask, decode_photo
 from damcrack.outputs import read_csv, sha256_bytes
+from damcrack.stages.intake.snapshot import snapshot
 from damcrack.stages.photos import PhotosConfig, photos
 from damcrack.stages.run import SilentRun
-from damcrack.stages.snapshot import snapshot
 
 CONFIG = PhotosConfig(
     sources={"sample": "sample"},

@@ -5,8 +5,8 @@ import pytest
 from damcrack.edges.storage import open_source
 from damcrack.errors import InputError
 from damcrack.outputs import read_csv, sha256_bytes
+from damcrack.stages.intake.snapshot import open_fixed, snapshot
 from damcrack.stages.run import SilentRun
-from damcrack.stages.snapshot import open_fixed, snapshot
 
 
 def taken(tmp_path: Path, **files: bytes) -> tuple[Path, dict[str, str]]:

@@ -93,7 +93,7 @@ def _show(name: str, summary: dict[str, object], seconds: float) -> None:
 def take_snapshot(stage: str, params_path: Path) -> str:
     """Write snapshots/STAGE.csv for the sources that params.yaml names; return what was written, in words."""
     from damcrack.edges.storage import open_source
-    from damcrack.stages.snapshot import snapshot
+    from damcrack.stages.intake.snapshot import snapshot
 
     config = stage_config(read_params(params_path), stage, None)
     sources = config.sources if stage == "photos" else {"miniimagenet": config.source}

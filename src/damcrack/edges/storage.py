@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from damcrack.errors import InputError
-from damcrack.stages.source import Source
+from damcrack.stages.intake.source import Source
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60

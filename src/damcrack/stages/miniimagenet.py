@@ -17,11 +17,11 @@ from damcrack.images.imageset import ImageSetWriter
 from damcrack.images.photo import Pixels, centre_square, decode_photo, encode_jpeg
 from damcrack.outputs import new_directory, sha256_file, write_csv
 from damcrack.parallel import in_order
-from damcrack.stages.classfolders import ClassLayout, read_classes
-from damcrack.stages.intake import SetAside
+from damcrack.stages.intake.classfolders import ClassLayout, read_classes
+from damcrack.stages.intake.layouts import SetAside
+from damcrack.stages.intake.snapshot import FixedSource, open_fixed
+from damcrack.stages.intake.source import OpenSource
 from damcrack.stages.run import Run
-from damcrack.stages.snapshot import FixedSource, open_fixed
-from damcrack.stages.source import OpenSource
 
 SOURCE_NAME = "miniimagenet"
 MAX_PIXELS = 100_000_000

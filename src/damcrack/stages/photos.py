@@ -17,11 +17,11 @@ from damcrack.errors import InputError, PhotoError
 from damcrack.images.photo import decode_mask, decode_photo, encode_mask
 from damcrack.outputs import new_directory, sha256_bytes, sha256_file, write_csv
 from damcrack.parallel import in_order
-from damcrack.stages.intake import PhotoFile, SetAside, read_layouts
-from damcrack.stages.ready import take_tiles
+from damcrack.stages.intake.layouts import PhotoFile, SetAside, read_layouts
+from damcrack.stages.intake.ready import take_tiles
+from damcrack.stages.intake.snapshot import FixedSource, open_fixed
+from damcrack.stages.intake.source import SAMPLE, OpenSource
 from damcrack.stages.run import Run
-from damcrack.stages.snapshot import FixedSource, open_fixed
-from damcrack.stages.source import SAMPLE, OpenSource
 
 COLUMNS = ("photo", "source", "group", "file", "mask", "height_px", "width_px", "sha256")
 QUARANTINE_COLUMNS = ("source", "name", "reason")

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from damcrack.errors import InputError
-from damcrack.stages.intake import SetAside
-from damcrack.stages.names import escaped, is_hidden, is_image_name, why_unsafe
-from damcrack.stages.snapshot import FixedSource
+from damcrack.stages.intake.layouts import SetAside
+from damcrack.stages.intake.names import escaped, is_hidden, is_image_name, why_unsafe
+from damcrack.stages.intake.snapshot import FixedSource
 
 SPLIT_FILES = ("train.csv", "val.csv", "test.csv")
 _NOT_CLASSES = {"train", "val", "test", "images"}

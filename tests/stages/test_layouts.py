@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from damcrack.errors import InputError
-from damcrack.stages.intake import read_layout, read_scenes
-from damcrack.stages.names import Claims, escaped, why_unsafe
+from damcrack.stages.intake.layouts import read_layout, read_scenes
+from damcrack.stages.intake.names import Claims, escaped, why_unsafe
 
 
 def layout(*names, scenes=None, block=50):

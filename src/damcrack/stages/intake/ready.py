@@ -9,9 +9,9 @@ from damcrack.errors import PhotoError
 from damcrack.images.imageset import ImageSetWriter
 from damcrack.images.photo import decode_photo, encode_jpeg, is_plain_jpeg
 from damcrack.parallel import in_order
-from damcrack.stages.intake import SetAside, TileFile
+from damcrack.stages.intake.layouts import SetAside, TileFile
+from damcrack.stages.intake.snapshot import FixedSource
 from damcrack.stages.run import Run
-from damcrack.stages.snapshot import FixedSource
 
 CLASSES = ("no crack", "crack")
 

@@ -17,8 +17,8 @@ from pathlib import PurePosixPath
 
 from damcrack.errors import InputError
 from damcrack.outputs import sha256_bytes
-from damcrack.stages.names import Claims, is_hidden, is_image_name, why_unsafe
-from damcrack.stages.snapshot import FixedSource
+from damcrack.stages.intake.names import Claims, is_hidden, is_image_name, why_unsafe
+from damcrack.stages.intake.snapshot import FixedSource
 
 GROUPS_FILE = "groups.csv"
 _EMPTY = sha256_bytes(b"")

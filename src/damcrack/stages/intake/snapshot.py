@@ -12,9 +12,9 @@ from typing import Any
 from damcrack.errors import InputError
 from damcrack.outputs import read_csv, sha256_bytes, write_csv
 from damcrack.parallel import in_order
-from damcrack.stages.names import escaped, is_hidden, is_image_name
+from damcrack.stages.intake.names import escaped, is_hidden, is_image_name
+from damcrack.stages.intake.source import SAMPLE, OpenSource, Source
 from damcrack.stages.run import Run
-from damcrack.stages.source import SAMPLE, OpenSource, Source
 
 COLUMNS = ("source", "name", "size_bytes", "sha256")
 

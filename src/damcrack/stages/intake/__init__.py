@@ -1,0 +1,1 @@
+"""Taking outside data in: sources, snapshots, folder layouts, safe names."""
