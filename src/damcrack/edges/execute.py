@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from importlib import import_module
 from pathlib import Path
@@ -34,12 +35,18 @@ def execute(
     arguments: dict[str, Any] = {**given, "out": out, "config": config}
     arguments |= {"item": item} if item else {}
     arguments |= {name: _service(name) for name in stage.services}
-    tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given)}
+    tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **_caller_tags()}
     with start_run(stage.name, item, flatten(config), tags) as run:
         watched: Run = run  # a stage sees no more than this of its caller
         summary = function(**arguments, run=watched)
         run.finish_outputs(content_digest(out), **parents(out))
     _show(stage.name if item is None else f"{stage.name}@{item}", summary, time.monotonic() - started)
+
+
+def _caller_tags() -> dict[str, str]:
+    """Which run of the graph and which DVC stage this is, where the caller says so."""
+    names = {"damcrack.graph_run": "DAMCRACK_GRAPH_RUN", "damcrack.dvc_stage": "DVC_STAGE"}
+    return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
 
 
 def _service(name: str) -> Any:
