@@ -22,6 +22,7 @@ from damcrack.engine.decoded import decode_set
 from damcrack.engine.detector import Detector, predict_logits
 from damcrack.engine.weights import load_model
 from damcrack.images.imageset import ImageSet
+from damcrack.math.duplicates import duplicate_groups, fingerprint
 from damcrack.stages.finetune import finetune
 from damcrack.stages.intake.snapshot import snapshot
 from damcrack.stages.photos import photos
@@ -80,8 +81,25 @@ def measure(tiles: Path, seed: int) -> tuple[int, int, float, float]:
     return len(pairs), len(across), right[leaked].mean() if leaked.any() else np.nan, right[~leaked].mean()
 
 
+def recall_table(folder: Path) -> str:
+    """Share of injected pairs that the search joins, and groups that it sees among the originals, by bits."""
+    files = sorted(folder.glob("*/*.jpg"))
+    images = [cv2.imdecode(np.frombuffer(f.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB) for f in files]
+    hashes, thumbnails = (np.stack(part) for part in zip(*map(fingerprint, images), strict=True))
+    place = {(f.parent.name, int(f.stem)): number for number, f in enumerate(files)}
+    pairs = [(place[name, n - 90_000], at) for (name, n), at in place.items() if n >= 90_000]
+    originals = [at for (_, n), at in place.items() if n < 90_000]
+    lines = ["| duplicate_bits | injected pairs found | groups among originals |", "| --- | --- | --- |"]
+    for bits in (4, 8, 12):
+        groups = duplicate_groups(hashes, thumbnails, bits)
+        found = sum(groups[one] == groups[other] for one, other in pairs)
+        seen = np.bincount(duplicate_groups(hashes[originals], thumbnails[originals], bits))
+        lines.append(f"| {bits} | {found} of {len(pairs)} | {np.count_nonzero(seen > 1)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Print one row per setting."""
+    """Print the tables."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("tiles", type=Path)
@@ -89,6 +107,7 @@ def main() -> None:
     options = parser.parse_args()
     params = read_params(Path("params/real.yaml"))
     write_source(options.tiles, WORK / "source")
+    print(recall_table(WORK / "source"), end="\n\n")
     sources = {"tiles": str(WORK / "source")}
     snapshot(sources, WORK / "snapshot.csv", open_source, RUN)
     config = replace(stage_config(params, "photos", None), sources=sources, ready_tile_block=1)

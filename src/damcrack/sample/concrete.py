@@ -40,8 +40,8 @@ def render_photo(seed: int, index: int, size_hw: tuple[int, int]) -> ConcretePho
     light = concrete_surface(rng, size_hw)
     if rng.random() < 0.45:
         light *= board_marks(rng, size_hw)
-    holes_xy = press_tie_holes(rng, light) if rng.random() < 0.35 else np.zeros((0, 2))
-    gaps = joints(rng, size_hw) if rng.random() < 0.65 else []
+    holes_xy = press_tie_holes(rng, light) if rng.random() < 0.5 else np.zeros((0, 2))
+    gaps = joints(rng, size_hw) if rng.random() < 0.8 else []
     _cut(light, gaps, [np.full(len(gap.width_px), rng.uniform(0.35, 0.9)) for gap in gaps])
     _scratch(rng, light)
     cracks = _place_cracks(rng, size_hw)
@@ -136,7 +136,9 @@ def _expose(rng: np.random.Generator, light: Field, colour: Field) -> Bytes:
         light *= 1 - shade * np.float32(rng.uniform(0.2, 0.55) / 255)
     colour *= _lighting(rng, (colour.shape[0], colour.shape[1]))[..., None]
     tint = np.array(TINTS[rng.integers(len(TINTS))]) * rng.normal(1, 0.012, 3)
-    colour *= (tint * rng.uniform(115, 215)).astype(np.float32)
+    # From walls in the shade to sunlit ones: no one grey level tells a crack from its wall.
+    exposure = np.exp(rng.uniform(np.log(70), np.log(215)))
+    colour *= (tint * exposure).astype(np.float32)
     light = np.asarray(cv2.GaussianBlur(light, (0, 0), float(rng.uniform(0.35, 0.9))), np.float32)
     light += rng.standard_normal((height, width), dtype=np.float32) * np.float32(rng.uniform(0.004, 0.02))
     full = np.asarray(cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)

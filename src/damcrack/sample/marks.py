@@ -17,7 +17,7 @@ def joints(rng: np.random.Generator, size_hw: tuple[int, int]) -> list[Stroke]:
     """Formwork joints: nearly straight dark gaps from edge to edge, on a grid of panels."""
     height, width = size_hw
     tilt = float(np.radians(rng.normal(0, 1.2)))
-    panel_px, gap_px = rng.uniform(450, 1400), rng.uniform(1.2, 7.0)
+    panel_px, gap_px = rng.uniform(320, 1000), rng.uniform(1.5, 8.0)
     strokes = []
     for reach_px, length_px, upright in ((width, height, True), (height, width, False)):
         if rng.random() < 0.55:
@@ -68,12 +68,12 @@ def _arc(start_xy: Floats, heading: float, size: tuple[float, float], width_px: 
 def press_tie_holes(rng: np.random.Generator, light: Field) -> Floats:
     """Draw tie-rod holes on a grid onto `light`; return their centres (N, 2) in pixels."""
     height, width = light.shape
-    spacing_px, radius_px = rng.uniform(280, 620), rng.uniform(7, 19)
+    spacing_px, radius_px = rng.uniform(200, 450), rng.uniform(7, 19)
     columns = np.arange(rng.uniform(0, spacing_px), width, spacing_px)
     rows = np.arange(rng.uniform(0, spacing_px), height, spacing_px * rng.uniform(0.7, 1.3))
     centres_xy = np.array([(x, y) for y in rows for x in columns]).reshape(-1, 2)
     centres_xy += rng.normal(0, 6, centres_xy.shape)
-    plugged, depth = rng.random() < 0.4, rng.uniform(0.5, 0.85)
+    plugged, depth = rng.random() < 0.3, rng.uniform(0.65, 0.93)
     for x, y in centres_xy:
         _press_hole(light, (x, y), radius_px, 0.1 if plugged else depth)
     return centres_xy
