@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from damcrack.edges import cli
+from damcrack.edges.execute import content_digest
 from damcrack.edges.graph import STAGES
 from damcrack.outputs import new_directory
 
@@ -116,3 +117,17 @@ def test_output_below_a_file_is_refused() -> None:
     Path("file").touch()
     with pytest.raises(InputError, match="cannot write"), new_directory(Path("file/out")):
         pass
+
+
+def test_outputs_are_named_by_their_content(tmp_path: Path) -> None:
+    """A model by its weights, its export by the ONNX file, anything else by its tables and json files."""
+    model, export, tables = (tmp_path / name for name in ("model", "export", "tables"))
+    for folder in (model, export, tables):
+        folder.mkdir()
+    (model / "model.json").write_text('{"weights_sha256": "w"}')
+    (export / "model.json").write_text('{"weights_sha256": "w", "onnx_sha256": "o"}')
+    (tables / "tiles.csv").write_text("key\n1\n")
+    before = content_digest(tables)
+    (tables / "tiles.csv").write_text("key\n2\n")
+    assert (content_digest(model), content_digest(export)) == ("w", "o")
+    assert content_digest(tables) != before

@@ -70,12 +70,13 @@ def stage_key(stage: str, item: str | None, values: dict[str, Any], inputs: dict
 def content_digest(path: Path) -> str:
     """Name the content of a stage's output: its tables and json files hold the hashes of everything else.
 
-    A model is named by its weights, so that lineage can be followed from hash to hash.
+    A model is named by its weights, an exported one by its ONNX file: lineage is followed from hash to hash.
     """
     if path.is_file():
         return sha256_file(path)
     if (path / "model.json").is_file():
-        return str(json.loads((path / "model.json").read_text())["weights_sha256"])
+        info = json.loads((path / "model.json").read_text())
+        return str(info.get("onnx_sha256") or info["weights_sha256"])
     names = sorted(file for kind in ("*.csv", "*.json") for file in path.rglob(kind))
     lines = [f"{file.relative_to(path).as_posix()} {sha256_file(file)}" for file in names]
     return sha256_bytes("\n".join(lines).encode())
