@@ -22,6 +22,7 @@ from damcrack.engine.decoded import decode_set
 from damcrack.engine.detector import Detector, predict_logits
 from damcrack.engine.weights import load_model
 from damcrack.images.imageset import ImageSet
+from damcrack.images.photo import decode_photo
 from damcrack.math.duplicates import duplicate_groups, fingerprint
 from damcrack.stages.finetune import finetune
 from damcrack.stages.intake.snapshot import snapshot
@@ -84,8 +85,8 @@ def measure(tiles: Path, seed: int) -> tuple[int, int, float, float]:
 def recall_table(folder: Path) -> str:
     """Share of injected pairs that the search joins, and groups that it sees among the originals, by bits."""
     files = sorted(folder.glob("*/*.jpg"))
-    images = [cv2.imdecode(np.frombuffer(f.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB) for f in files]
-    hashes, thumbnails = (np.stack(part) for part in zip(*map(fingerprint, images), strict=True))
+    prints = [fingerprint(decode_photo(file.read_bytes(), 2**20)) for file in files]
+    hashes, thumbnails = (np.stack(part) for part in zip(*prints, strict=True))
     place = {(f.parent.name, int(f.stem)): number for number, f in enumerate(files)}
     pairs = [(place[name, n - 90_000], at) for (name, n), at in place.items() if n >= 90_000]
     originals = [at for (_, n), at in place.items() if n < 90_000]

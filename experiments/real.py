@@ -121,9 +121,7 @@ def crack_stage(
     return once(evaluate, models / "evaluate", tiles=tiles, models=models, config=settings, run=RUN)
 
 
-def table(
-    title: str, seeds: int, value: Callable[[dict[str, Any]], dict[str, float]], folders: list[Path]
-) -> str:
+def table(title: str, value: Callable[[dict[str, Any]], dict[str, float]], folders: list[Path]) -> str:
     """Markdown: mean and deviation over the seeds, in percent, one row per experiment."""
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
     shown = [name for name in EXPERIMENTS if name in metrics[0]["experiments"]]
