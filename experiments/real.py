@@ -11,7 +11,7 @@ import argparse
 import csv
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,6 @@ EXPERIMENTS = (
     "resnet18-fixed",
     "resnet18-dynamic",
 )
-# Eight epochs leave hires and uav75 hardly learned: one experiment is trained on, to compare the two splits.
-LONG_EXPERIMENTS, LONG_EPOCHS = ("resnet18-pretrained",), 24
 
 
 class SpokenRun(SilentRun):
@@ -101,19 +99,12 @@ def tiles_of(params: dict[str, Any], name: str) -> Path:
     return once(tile, WORK / "tiles" / name, photos=taken, config=settings, run=RUN)
 
 
-def crack_stage(
-    params: dict[str, Any],
-    name: str,
-    seed: int,
-    items: Sequence[str] = EXPERIMENTS,
-    epochs: int | None = None,
-) -> Path:
-    """Crack experiments of one split and seed, and their evaluation; `epochs` None is as in the params."""
+def crack_stage(params: dict[str, Any], name: str, seed: int) -> Path:
+    """All crack experiments of one split and seed, and their evaluation."""
     tiles = tiles_of(params, name)
-    models = WORK / ("crack" if epochs is None else f"crack-{epochs}-epochs") / name / str(seed)
-    for item in items:
+    models = WORK / "crack" / name / str(seed)
+    for item in EXPERIMENTS:
         config = replace(stage_config(params, "finetune", item), seed=seed)
-        config = replace(config, epochs=epochs or config.epochs)
         folder = "distill" if config.init in ("fixed", "dynamic") else "pretrain"
         init = WORK / "models" / folder / config.init if config.init else None
         once(finetune, models / "finetune" / item, tiles=tiles, item=item, config=config, run=RUN, init=init)
@@ -121,22 +112,25 @@ def crack_stage(
     return once(evaluate, models / "evaluate", tiles=tiles, models=models, config=settings, run=RUN)
 
 
-def table(title: str, value: Callable[[dict[str, Any]], dict[str, float]], folders: list[Path]) -> str:
+def table(title: str, value: Callable[[dict[str, Any]], dict[str, Any]], folders: list[Path]) -> str:
     """Markdown: mean and deviation over the seeds, in percent, one row per experiment."""
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
-    shown = [name for name in EXPERIMENTS if name in metrics[0]["experiments"]]
-    columns = list(value(metrics[0]["experiments"][shown[0]]))
+    columns = list(value(metrics[0]["experiments"][EXPERIMENTS[0]]))
     lines = [f"| {title} | {' | '.join(columns)} |", f"| --- |{' --- |' * len(columns)}"]
-    for experiment in shown:
+    for experiment in EXPERIMENTS:
         rows = [value(one["experiments"][experiment]) for one in metrics]
         cells = [_mean_and_deviation([row[column] for row in rows]) for column in columns]
         lines.append(f"| {experiment} | {' | '.join(cells)} |")
+    for name, row in metrics[0]["baselines"].items():  # these have no seed
+        cells = [_mean_and_deviation([number]) for number in value(row).values()]
+        lines.append(f"| {name} (no network) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _mean_and_deviation(values: list[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{100 * statistics.mean(values):.2f} ± {100 * deviation:.2f}"
+def _mean_and_deviation(values: list[Any]) -> str:
+    if len(values) == 1:
+        return "-" if values[0] is None else f"{100 * values[0]:.2f}"
+    return f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f}"
 
 
 def by_source(row: dict[str, Any]) -> dict[str, float]:
@@ -144,9 +138,9 @@ def by_source(row: dict[str, Any]) -> dict[str, float]:
     return {source: numbers["accuracy"] for source, numbers in row["by_source"].items()}
 
 
-def overall(row: dict[str, Any]) -> dict[str, float]:
+def overall(row: dict[str, Any]) -> dict[str, Any]:
     """What one split says of an experiment."""
-    return {name: row[name] for name in ("accuracy", "recall", "f1", "auroc", "train_val_gap")}
+    return {name: row.get(name) for name in ("accuracy", "recall", "f1", "auroc", "train_val_gap")}
 
 
 def pretraining_table() -> str:
@@ -166,29 +160,18 @@ def pretraining_table() -> str:
 
 def main() -> None:
     """Run what is missing, print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--params", type=Path, default=Path("params/real.yaml"))
     options = parser.parse_args()
-    params = read_params(options.params)
+    params, seeds = read_params(options.params), range(options.seeds)
     pretraining(params)
-    seeds = range(options.seeds)
     folders = {name: [crack_stage(params, name, seed) for seed in seeds] for name in SPLITS}
-    longer = {
-        name: [crack_stage(params, name, seed, LONG_EXPERIMENTS, LONG_EPOCHS) for seed in seeds]
-        for name in ("random", "photo")
-    }
     print(pretraining_table(), end="\n\n")
-    print(
-        table("trained on METU, accuracy % by test source", by_source, folders["metu"]),
-        end="\n\n",
-    )
+    print(table("trained on METU, accuracy % by test source", by_source, folders["metu"]), end="\n\n")
     for name in ("random", "photo"):
         print(table(f"hires + uav75, split by {name}, %", overall, folders[name]), end="\n\n")
-        title = f"the same, {LONG_EPOCHS} epochs"
-        print(table(title, overall, longer[name]), end="\n\n")
 
 
 if __name__ == "__main__":
