@@ -12,6 +12,7 @@ from damcrack.images.imageset import ImageSet, ImageSetWriter
 from damcrack.outputs import sha256_bytes, write_csv
 from damcrack.stages.run import SilentRun
 from damcrack.stages.tile import TileConfig, tile
+from damcrack.stages.tile_pool import Pool, choose_training
 from damcrack.stages.tiles_to_folders import tiles_to_folders
 
 CONFIG = TileConfig(
@@ -280,7 +281,7 @@ def test_more_tiles_than_there_are_is_refused_with_the_counts(
 ) -> None:
     """Asking 61 of 60 says how many there are, and writes nothing."""
     with pytest.raises(
-        InputError, match="60 crack and 60 no-crack tiles can be used for training, 61 of each"
+        InputError, match=r"60 crack and 60 no-crack tiles can be used for training .* 61 of each"
     ):
         run_tile(photos, tmp_path / "tiles", tiles_per_class=61)
     assert not (tmp_path / "tiles").exists()
@@ -415,3 +416,15 @@ def test_values_out_of_range_are_refused_by_name(field: str, value: object) -> N
     """The message begins with the field and says what is allowed."""
     with pytest.raises(ValueError, match=f"^{field}: .*allowed: "):
         replace(CONFIG, **{field: value})
+
+
+def test_each_source_is_balanced_by_itself() -> None:
+    """A source with mostly cracks and one with hardly any: equally many of both classes from each."""
+    label = np.array([1] * 30 + [0] * 10 + [1] * 5 + [0] * 40)
+    origins = [{"source": "metu"}, {"source": "hires"}]
+    origin = np.repeat([0, 1], [40, 45])
+    nothing = np.zeros(len(label))
+    pool = Pool(origins, 0, origin, np.arange(len(label)), nothing, label, 0)
+    chosen = choose_training(pool, np.arange(len(label)), None, seed=0)
+    counts = np.bincount(origin[chosen] * 2 + label[chosen]).tolist()
+    assert counts == [10, 10, 5, 5]
