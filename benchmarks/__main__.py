@@ -76,6 +76,7 @@ def main() -> None:
         training.main(),
         f"## Tiling: {options.photos} photos of 4032x3024",
         tiling(options.photos),
+        "The peak of memory counts this page's own process at the fork; run benchmarks/tile.py by itself for its own.",
         "## Start-up",
         start_up(),
     ]
