@@ -1,15 +1,16 @@
 """The training loop: invariants that a refactoring must keep."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from damcrack.engine.augment import Augmentation
 from damcrack.engine.batches import DeviceImages
 from damcrack.engine.checkpoint import FolderCheckpoint, NoCheckpoint
-from damcrack.engine.decoded import DecodedSet
+from damcrack.engine.frozen import Frozen
 from damcrack.engine.networks import build_network, head, replace_head, set_trainable
 from damcrack.engine.objectives import Distillation, Objective, Supervised
 from damcrack.engine.training import Trained, TrainingConfig, train
@@ -17,7 +18,7 @@ from damcrack.engine.weights import snapshot_of
 from damcrack.errors import NonFiniteLossError
 from damcrack.math.temperature import TemperatureConfig
 
-STATISTICS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+MakeImages = Callable[..., DeviceImages]
 DYNAMIC = TemperatureConfig("dynamic", ramp_epochs=2)
 
 
@@ -32,85 +33,84 @@ def config(**values: object) -> TrainingConfig:
         "flips": "dihedral",
         "rotate_deg": 0.0,
         "shift_px": 0.0,
+        "views": None,
         "precision": "float32",
+        "compile": "off",
         "seed": 0,
     }
     return TrainingConfig(**{**settings, **values})  # type: ignore[arg-type]
 
 
-def images(num_train: int = 16, num_val: int = 8, px: int = 32) -> DeviceImages:
-    """Bright and dark noise: two classes that a network can tell apart."""
-    random = np.random.default_rng(0)
-    labels = np.arange(num_train + num_val) % 2
-    pixels = random.integers(0, 128, (len(labels), px, px, 3)) + 100 * labels[:, None, None, None]
-    rows = np.arange(len(labels))
-    rows_of = {"train": rows[:num_train], "val": rows[num_train:], "test": rows[:0]}
-    decoded = DecodedSet(pixels.astype(np.uint8), labels, rows_of, ("no crack", "crack"), "digest")
-    return DeviceImages(decoded, STATISTICS, torch.device("cpu"))
-
-
 def run(
-    network: nn.Module, objective: Objective, settings: TrainingConfig, checkpoint: object = None
+    images: DeviceImages,
+    network: nn.Module,
+    objective: Objective,
+    settings: TrainingConfig,
+    checkpoint: object = None,
 ) -> Trained:
-    return train(network, objective, images(), settings, checkpoint or NoCheckpoint(), lambda row: None)  # type: ignore[arg-type]
+    return train(network, objective, images, settings, checkpoint or NoCheckpoint(), lambda row: None)  # type: ignore[arg-type]
 
 
 def distillation(teacher: nn.Module, temperature: TemperatureConfig = DYNAMIC) -> Distillation:
-    return Distillation(teacher, temperature, 0.6, "inside")
+    return Distillation(Frozen(teacher, bfloat16=False), temperature, 0.6, "inside")
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_twice_gives_the_same_bits() -> None:
+def test_training_twice_gives_the_same_bits(images: MakeImages) -> None:
     """Same seed, same data: weights and history are equal bit for bit."""
-    first, second = (run(build_network("resnet18", 2, 0), Supervised(), config(epochs=2)) for _ in range(2))
+    first, second = (
+        run(images(), build_network("resnet18", 2, 0), Supervised(), config(epochs=2)) for _ in range(2)
+    )
     assert same(first.last, second.last)
     assert first.history == second.history
 
 
-def test_other_seed_gives_another_order() -> None:
+def test_other_seed_gives_another_order(images: MakeImages) -> None:
     """The seed decides the order and the draws."""
     batches = [
-        torch.cat([labels for _, labels in images().shuffled(8, config().augmentation, seed)])
-        for seed in (0, 0, 1)
+        torch.cat([batch.labels_B for batch in images().shuffled(8, seed, epoch=1)]) for seed in (0, 0, 1)
     ]
     assert torch.equal(batches[0], batches[1])
     assert not torch.equal(batches[0], batches[2])
 
 
-def test_every_image_is_seen_once_an_epoch() -> None:
+def test_every_image_is_seen_once_an_epoch(images: MakeImages) -> None:
     """No image is dropped when the batch size does not divide the number of images."""
-    sizes = [len(labels) for _, labels in images(num_train=17).shuffled(8, config().augmentation, 0)]
+    sizes = [len(batch.labels_B) for batch in images(num_train=17).shuffled(8, 0, 1)]
     assert sorted(sizes) == [5, 6, 6]
 
 
-def test_distillation_leaves_the_teacher_as_it_was() -> None:
+def test_distillation_leaves_the_teacher_as_it_was(images: MakeImages) -> None:
     """The teacher's weights and buffers are bitwise unchanged, and the student's are not."""
     teacher, student = build_network("resnet18", 2, 1), build_network("resnet18", 2, 2)
     teacher_before, student_before = snapshot_of(teacher), snapshot_of(student)
-    trained = run(student, distillation(teacher), config(epochs=2))
+    trained = run(images(), student, distillation(teacher), config(epochs=2))
     assert same(snapshot_of(teacher), teacher_before)
     assert not same(trained.last, student_before)
     assert not teacher.training
 
 
-def test_dynamic_temperature_moves_and_is_recorded() -> None:
+def test_dynamic_temperature_moves_and_is_recorded(images: MakeImages) -> None:
     """Temperature, theta and lambda are in every epoch's row; theta has left its start."""
     history = run(
-        build_network("resnet18", 2, 2), distillation(build_network("resnet18", 2, 1)), config(epochs=2)
+        images(),
+        build_network("resnet18", 2, 2),
+        distillation(build_network("resnet18", 2, 1)),
+        config(epochs=2),
     ).history
     assert [row["reversal_weight"] for row in history] == pytest.approx([0.5, 1.0])
     assert history[-1]["theta"] != 0
     assert all(3 < row["temperature"] < 5 for row in history)
 
 
-def test_theta_is_not_decayed_towards_the_middle() -> None:
+def test_theta_is_not_decayed_towards_the_middle(images: MakeImages) -> None:
     """With a reversal weight of nearly 0 and strong weight decay theta stays where it is."""
     temperature = TemperatureConfig("dynamic", theta_start=2.0, ramp_epochs=10_000_000)
     objective = distillation(build_network("resnet18", 2, 1), temperature)
-    run(build_network("resnet18", 2, 2), objective, config(epochs=1, weight_decay=0.5))
+    run(images(), build_network("resnet18", 2, 2), objective, config(epochs=1, weight_decay=0.5))
     assert objective.state_row(1)["theta"] == pytest.approx(2.0, abs=1e-6)
 
 
@@ -119,7 +119,9 @@ class StopHere(Exception):  # noqa: N818 - a signal, not an error
 
 
 @pytest.mark.parametrize("taught", [False, True], ids=["supervised", "distilled"])
-def test_resumed_training_ends_like_uninterrupted_training(tmp_path: Path, taught: bool) -> None:
+def test_resumed_training_ends_like_uninterrupted_training(
+    images: MakeImages, tmp_path: Path, taught: bool
+) -> None:
     """Stopped after two of four epochs and taken up again: weights, best epoch and history are equal."""
 
     def fresh() -> tuple[nn.Module, Objective]:
@@ -131,55 +133,58 @@ def test_resumed_training_ends_like_uninterrupted_training(tmp_path: Path, taugh
             raise StopHere
 
     settings = config(epochs=4)
-    whole = run(*fresh(), settings)
+    whole = run(images(), *fresh(), settings)
     with pytest.raises(StopHere):
         train(*fresh(), images(), settings, FolderCheckpoint(tmp_path / "key", 0), stop_after_two)
-    resumed = run(*fresh(), settings, FolderCheckpoint(tmp_path / "key", 0))
+    resumed = run(images(), *fresh(), settings, FolderCheckpoint(tmp_path / "key", 0))
     assert same(resumed.last, whole.last)
     assert same(resumed.best, whole.best)
     assert (resumed.best_epoch, resumed.history) == (whole.best_epoch, whole.history)
 
 
-def test_eight_images_can_be_learned_by_heart() -> None:
+def test_eight_images_can_be_learned_by_heart(images: MakeImages) -> None:
     """The loop optimises: a network fits eight images."""
     network = build_network("resnet18", 2, 0)
-    settings = config(epochs=15, flips="none", batch_size=8, learning_rate=0.02)
-    data = images(num_train=8)
+    settings = config(epochs=15, batch_size=8, learning_rate=0.02)
+    data = images(num_train=8, how=Augmentation("none", 0, 0))
     trained = train(network, Supervised(), data, settings, NoCheckpoint(), lambda row: None)
     assert trained.history[-1]["train_accuracy"] == 1.0
 
 
-def test_best_epoch_is_the_one_with_highest_validation_accuracy() -> None:
+def test_best_epoch_is_the_one_with_highest_validation_accuracy(images: MakeImages) -> None:
     """Best weights belong to the epoch of highest validation accuracy, lowest loss among equals."""
-    trained = run(build_network("resnet18", 2, 0), Supervised(), config(epochs=4))
+    trained = run(images(), build_network("resnet18", 2, 0), Supervised(), config(epochs=4))
     quality = [(row["val_accuracy"], -row["val_loss"]) for row in trained.history]
     assert trained.best_epoch == quality.index(max(quality)) + 1
 
 
-def test_non_finite_loss_stops_with_epoch_and_step() -> None:
+def test_non_finite_loss_stops_with_epoch_and_step(images: MakeImages) -> None:
     """A diverging run names where it diverged and how to mend it."""
     network = build_network("resnet18", 2, 0)
     nn.init.constant_(head(network).bias, float("nan"))
     with pytest.raises(NonFiniteLossError, match=r"epoch 1, step 1 .*learning_rate"):
-        run(network, Supervised(), config())
+        run(images(), network, Supervised(), config())
 
 
-def test_frozen_backbone_trains_the_head_alone() -> None:
+def test_frozen_backbone_trains_the_head_alone(images: MakeImages) -> None:
     """With trainable=head no backbone weight and no batch norm statistic moves."""
     network = build_network("resnet18", 5, 0)
     replace_head(network, 2, 0)
     set_trainable(network, "head")
     before = snapshot_of(network)
-    after = run(network, Supervised(), config(epochs=1)).last
+    after = run(images(), network, Supervised(), config(epochs=1)).last
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"fc.weight", "fc.bias"}
 
 
-def test_bfloat16_follows_float32() -> None:
+def test_bfloat16_follows_float32(images: MakeImages) -> None:
     """Half-precision forward passes train alike: with small steps the losses agree within three percent."""
     gentle = [config(epochs=2, learning_rate=1e-4, precision=name) for name in ("float32", "bfloat16")]
     losses = [
-        [row["train_loss"] for row in run(build_network("resnet18", 2, 0), Supervised(), settings).history]
+        [
+            row["train_loss"]
+            for row in run(images(), build_network("resnet18", 2, 0), Supervised(), settings).history
+        ]
         for settings in gentle
     ]
     assert losses[1] == pytest.approx(losses[0], rel=0.03)

@@ -1,11 +1,11 @@
 """Augmentation in whole batches on the device, and per-channel normalisation.
 
-Shape suffixes: B images, C channels, H rows, W columns.
+Shape suffixes: B images of a batch, N of a set, C channels, H rows, W columns.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,20 +26,37 @@ class Augmentation:
     shift_px: float
 
 
-def augment(images_BCHW: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
-    """Return randomly turned copies of square uint8 or float images; each image draws for itself.
+class Draws(NamedTuple):
+    """What chance says of each image of a set in one view: coins (3, N), angles (N,) in rad, shifts (N, 2) in px."""
 
-    The draws come from `generator` on the CPU, so they are the same on every device.
-    Reflection fills the corners.
-    """
-    num = len(images_BCHW)
-    coins_3B = torch.rand(3, num, generator=generator) < 0.5
-    angles_B = (torch.rand(num, generator=generator) * 2 - 1) * math.radians(how.rotate_deg)
-    shifts_B2 = (torch.rand(num, 2, generator=generator) * 2 - 1) * how.shift_px * 2 / images_BCHW.shape[-1]
-    images_BCHW = _flip(images_BCHW, how.flips, coins_3B.to(images_BCHW.device))
+    coins_3N: Tensor
+    angles_N: Tensor
+    shifts_N2: Tensor
+
+    def of(self, rows_B: Tensor) -> "Draws":
+        """The draws of some images."""
+        return Draws(self.coins_3N[:, rows_B], self.angles_N[rows_B], self.shifts_N2[rows_B])
+
+    def to(self, device: torch.device) -> "Draws":
+        """The same draws on a device."""
+        return Draws(*(part.to(device) for part in self))
+
+
+def draw(num: int, how: Augmentation, seed: int) -> Draws:
+    """Draw for `num` images, each for itself; on the CPU, so the draws are the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    coins_3N = torch.rand(3, num, generator=generator) < 0.5
+    angles_N = (torch.rand(num, generator=generator) * 2 - 1) * math.radians(how.rotate_deg)
+    shifts_N2 = (torch.rand(num, 2, generator=generator) * 2 - 1) * how.shift_px
+    return Draws(coins_3N, angles_N, shifts_N2)
+
+
+def augment(images_BCHW: Tensor, how: Augmentation, draws: Draws) -> Tensor:
+    """Return turned copies of square uint8 or float images, each by its own draws; reflection fills the corners."""
+    images_BCHW = _flip(images_BCHW, how.flips, draws.coins_3N)
     if how.rotate_deg or how.shift_px:
-        device = images_BCHW.device
-        images_BCHW = _resample(images_BCHW.float(), angles_B.to(device), shifts_B2.to(device))
+        shifts_B2 = draws.shifts_N2 * 2 / images_BCHW.shape[-1]
+        images_BCHW = _resample(images_BCHW.float(), draws.angles_N, shifts_B2)
     return images_BCHW
 
 

@@ -42,10 +42,22 @@ def replace_head(network: nn.Module, num_classes: int, seed: int) -> None:
         network.register_module("fc", nn.Linear(head(network).in_features, num_classes))
 
 
+def without_head(network: nn.Module) -> nn.Module:
+    """Let the network give the features (B, F) that its head works on, in place."""
+    network.register_module("fc", nn.Identity())
+    return network
+
+
 def set_trainable(network: nn.Module, part: Trainable) -> None:
     """Let all weights train, or the head alone (the backbone's batch norms then keep their statistics)."""
     network.requires_grad_(part == "all")
     head(network).requires_grad_(True)
+
+
+def is_body_frozen(network: nn.Module) -> bool:
+    """Tell whether nothing but the head trains."""
+    trained = {weight for weight in network.parameters() if weight.requires_grad}
+    return trained <= set(head(network).parameters())
 
 
 def set_training_mode(network: nn.Module) -> None:

@@ -1,17 +1,23 @@
 """What a batch is trained towards: labels alone, or labels and a teacher.
 
-Shape suffixes: B images, C channels or classes, H rows, W columns.
+Shape suffixes: B images, C classes.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import record_function
 
+from damcrack.engine.batches import Batch
+from damcrack.engine.frozen import Frozen
 from damcrack.math.losses import TemperatureScale, distillation_loss
 from damcrack.math.schedules import reversal_weight
 from damcrack.math.temperature import DynamicTemperature, TemperatureConfig, build_temperature
+
+Forward = Callable[[Tensor], Tensor]
 
 
 class StepTerms(NamedTuple):
@@ -27,10 +33,10 @@ class StepTerms(NamedTuple):
 class Supervised(nn.Module):
     """Cross-entropy with the labels."""
 
-    def forward(self, student: nn.Module, images_BCHW: Tensor, labels_B: Tensor, epoch: int) -> StepTerms:
+    def forward(self, student: Forward, batch: Batch, epoch: int) -> StepTerms:
         """One step's terms; all objectives are called alike."""
-        logits_BC = student(images_BCHW).float()
-        hard = F.cross_entropy(logits_BC, labels_B)
+        logits_BC = _student_logits(student, batch)
+        hard = F.cross_entropy(logits_BC, batch.labels_B)
         absent = torch.full_like(hard, torch.nan)
         return StepTerms(hard, hard, absent, absent, logits_BC)
 
@@ -42,32 +48,33 @@ class Supervised(nn.Module):
 class Distillation(nn.Module):
     """The paper's loss (Algorithm 1): one backward pass trains the student and, reversed, the temperature.
 
-    The teacher is no submodule: it is in evaluation mode, without gradient, and never checkpointed. The
-    caller puts it on the device.
+    The teacher is no submodule, so it is never checkpointed; it is not run on batches that bring its answer.
     """
 
     def __init__(
         self,
-        teacher: nn.Module,
+        teacher: Frozen,
         temperature: TemperatureConfig,
         alpha: float,
         temperature_scale: TemperatureScale,
     ) -> None:
         super().__init__()
-        self._teacher = (teacher.eval().requires_grad_(False),)
+        self.teacher = teacher
         self.temperature = build_temperature(temperature)
         self.ramp_epochs = temperature.ramp_epochs
         self.alpha = alpha
         self.temperature_scale = temperature_scale
 
-    def forward(self, student: nn.Module, images_BCHW: Tensor, labels_B: Tensor, epoch: int) -> StepTerms:
+    def forward(self, student: Forward, batch: Batch, epoch: int) -> StepTerms:
         """One step's terms, with the temperature's gradient reversed as strongly as the epoch says."""
-        with torch.no_grad():
-            teacher_logits_BC = self._teacher[0](images_BCHW).float()
-        logits_BC = student(images_BCHW).float()
+        teacher_logits_BC = batch.teacher_logits_BC
+        if teacher_logits_BC is None:
+            with record_function("forward teacher"):
+                teacher_logits_BC = self.teacher(batch.inputs)
+        logits_BC = _student_logits(student, batch)
         temperature = self.temperature(reversal_weight(epoch, self.ramp_epochs))
         terms = distillation_loss(
-            logits_BC, teacher_logits_BC, labels_B, temperature, self.alpha, self.temperature_scale
+            logits_BC, teacher_logits_BC, batch.labels_B, temperature, self.alpha, self.temperature_scale
         )
         return StepTerms(*terms, temperature.detach(), logits_BC)
 
@@ -77,6 +84,11 @@ class Distillation(nn.Module):
             return {}
         theta = float(self.temperature.theta.detach())
         return {"theta": theta, "reversal_weight": reversal_weight(epoch, self.ramp_epochs)}
+
+
+def _student_logits(student: Forward, batch: Batch) -> Tensor:
+    with record_function("forward student"):
+        return student(batch.inputs).float()
 
 
 Objective = Supervised | Distillation

@@ -5,30 +5,34 @@ ends where an uninterrupted one does. Losses stay on the device until the epoch 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import record_function
 
 from damcrack.engine.augment import Augmentation, Flips
-from damcrack.engine.batches import DeviceImages
+from damcrack.engine.batches import Batch, Batches
 from damcrack.engine.checkpoint import Checkpoint
+from damcrack.engine.hardware import Compile, Precision, uses_bfloat16
 from damcrack.engine.networks import set_training_mode
-from damcrack.engine.objectives import Objective
+from damcrack.engine.objectives import Forward, Objective
 from damcrack.engine.weights import snapshot_of
 from damcrack.errors import NonFiniteLossError
 from damcrack.math.schedules import learning_rate
 
-Precision = Literal["auto", "float32", "bfloat16"]
 EpochLog = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Fields that every training stage has in its section of params.yaml."""
+    """Fields that every training stage has in its section of params.yaml.
+
+    `views` null draws augmentations anew in every epoch. A number fixes so many draws per image, used in turn:
+    what a teacher or a frozen backbone says of them is then computed once and kept.
+    """
 
     epochs: int
     warmup_epochs: int
@@ -39,7 +43,9 @@ class TrainingConfig:
     flips: Flips
     rotate_deg: float
     shift_px: float
+    views: int | None
     precision: Precision
+    compile: Compile
     seed: int
 
     def __post_init__(self) -> None:
@@ -51,6 +57,8 @@ class TrainingConfig:
             raise ValueError(f"batch_size: {self.batch_size}; batch norm needs at least 2")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate: {self.learning_rate}; expected more than 0")
+        if self.views is not None and self.views < 1:
+            raise ValueError(f"views: {self.views}; expected 1 or more, or null")
 
     @property
     def augmentation(self) -> Augmentation:
@@ -68,37 +76,19 @@ class Trained:
     history: list[dict[str, float]]
 
 
-def best_device() -> torch.device:
-    """The first GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def uses_bfloat16(precision: Precision) -> bool:
-    """Whether the forward passes run in bfloat16: on request, or with `auto` where the hardware has it."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return _cpu_has_bfloat16()
-
-
-def _cpu_has_bfloat16() -> bool:
-    # Without these instructions mkldnn emulates bfloat16, slower than float32.
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-
-
 def train(
     network: nn.Module,
     objective: Objective,
-    images: DeviceImages,
+    images: Batches,
     config: TrainingConfig,
     checkpoint: Checkpoint,
     log: EpochLog,
+    forward: Forward | None = None,
 ) -> Trained:
     """Train `network` and the objective's temperature in place; call `log` with each epoch's history row.
 
-    Network, objective and `images` are on the same device.
+    Network, objective and `images` are on the same device. `forward` is what a batch goes through, if not the
+    network as it is: its compiled form, or its head where the batches hold features.
 
     Raises:
         NonFiniteLossError: the loss stopped being a number.
@@ -108,8 +98,10 @@ def train(
     progress = checkpoint.restore(parts, optimiser)
     for epoch in range(progress.epoch + 1, config.epochs + 1):
         row: dict[str, float] = {"epoch": epoch}
-        row |= _train_epoch(network, objective, optimiser, images, config, epoch)
-        row |= validate(network, images, config)
+        set_training_mode(network)
+        row |= _train_epoch(forward or network, objective, optimiser, images, config, epoch)
+        network.eval()
+        row |= validate(forward or network, images, config)
         progress.add(row, network)
         log(row)
         if epoch < config.epochs:
@@ -118,32 +110,40 @@ def train(
 
 
 def _train_epoch(
-    network: nn.Module,
+    forward: Forward,
     objective: Objective,
     optimiser: torch.optim.Optimizer,
-    images: DeviceImages,
+    images: Batches,
     config: TrainingConfig,
     epoch: int,
 ) -> dict[str, float]:
-    seed = config.seed * 100_003 + epoch
-    torch.manual_seed(seed)  # for dropout, where a network has it
-    set_training_mode(network)
+    torch.manual_seed(config.seed * 100_003 + epoch)  # for dropout, where a network has it
     num_steps, steps, rate = images.num_batches("train", config.batch_size), [], 0.0
-    for batch, (images_BCHW, labels_B) in enumerate(
-        images.shuffled(config.batch_size, config.augmentation, seed)
-    ):
-        step = (epoch - 1) * num_steps + batch
+    for number, batch in enumerate(_timed(images.shuffled(config.batch_size, config.seed, epoch))):
+        step = (epoch - 1) * num_steps + number
         rate = learning_rate(step, num_steps, config.epochs, config.warmup_epochs, config.learning_rate)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        with autocast(images_BCHW.device, config.precision):
-            terms = objective(network, images_BCHW, labels_B, epoch)
-        optimiser.zero_grad(set_to_none=True)
-        terms.total.backward()
-        optimiser.step()
-        correct = (terms.logits_BC.argmax(1) == labels_B).float().mean()
+        with autocast(batch.labels_B.device, config.precision):
+            terms = objective(forward, batch, epoch)
+        with record_function("backward"):
+            optimiser.zero_grad(set_to_none=True)
+            terms.total.backward()
+        with record_function("optimiser"):
+            optimiser.step()
+        correct = (terms.logits_BC.argmax(1) == batch.labels_B).float().mean()
         steps.append(torch.stack([*terms[:4], correct]).detach())
     return _epoch_row(torch.stack(steps).cpu(), epoch, rate) | objective.state_row(epoch)
+
+
+def _timed(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches; a profiler sees the time that each took as "data"."""
+    while True:
+        with record_function("data"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def _epoch_row(steps_S5: Tensor, epoch: int, rate: float) -> dict[str, float]:
@@ -162,13 +162,12 @@ def _epoch_row(steps_S5: Tensor, epoch: int, rate: float) -> dict[str, float]:
 
 
 @torch.no_grad()
-def validate(network: nn.Module, images: DeviceImages, config: TrainingConfig) -> dict[str, float]:
-    """Mean cross-entropy and accuracy over the validation split, in evaluation mode."""
-    network.eval()
+def validate(forward: Forward, images: Batches, config: TrainingConfig) -> dict[str, float]:
+    """Mean cross-entropy and accuracy over the validation split; the caller sets evaluation mode."""
     losses, hits, count = [], [], 0
-    for images_BCHW, labels_B in images.in_order("val", config.batch_size):
-        with autocast(images_BCHW.device, config.precision):
-            logits_BC = network(images_BCHW).float()
+    for inputs, labels_B, _ in images.in_order("val", config.batch_size):
+        with autocast(labels_B.device, config.precision):
+            logits_BC = forward(inputs).float()
         losses.append(F.cross_entropy(logits_BC, labels_B, reduction="sum"))
         hits.append((logits_BC.argmax(1) == labels_B).sum())
         count += len(labels_B)
@@ -186,4 +185,4 @@ def _optimiser(network: nn.Module, objective: Objective, config: TrainingConfig)
     groups = [{"params": weights, "weight_decay": config.weight_decay}]
     if learned := list(objective.parameters()):  # theta: no decay, which would pull T to the middle
         groups.append({"params": learned, "weight_decay": 0.0})
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)

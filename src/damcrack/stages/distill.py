@@ -31,7 +31,7 @@ def distill(
 ) -> dict[str, object]:
     """Train a student from random weights under the teacher; write a model folder."""
     data = open_images(images, None, "miniimagenet", run)
-    lecturer, lecturer_info = load_teacher(teacher, data)
+    lecturer, lecturer_info = load_teacher(teacher, data, config)
     network = build_network(config.network, len(data.classes), config.seed)
     objective = Distillation(lecturer, config.temperature, config.alpha, config.temperature_scale)
     lineage = Lineage(teacher_sha256=lecturer_info.weights_sha256)

@@ -83,6 +83,6 @@ def _objective(
 ) -> tuple[Objective, str | None]:
     if teacher is None:
         return Supervised(), None
-    lecturer, info = load_teacher(teacher, data)
+    lecturer, info = load_teacher(teacher, data, config)
     objective = Distillation(lecturer, config.temperature, config.alpha, config.temperature_scale)
     return objective, info.weights_sha256

@@ -10,11 +10,14 @@ import torch
 from torch import nn
 
 import damcrack
-from damcrack.engine.batches import DeviceImages
+from damcrack.engine.batches import Batches, DeviceImages, StoredViews
 from damcrack.engine.checkpoint import FolderCheckpoint
 from damcrack.engine.decoded import DecodedSet, decode_set
-from damcrack.engine.objectives import Objective
-from damcrack.engine.training import Trained, TrainingConfig, best_device, train, uses_bfloat16
+from damcrack.engine.frozen import Frozen, feature_tables, soft_target_table
+from damcrack.engine.hardware import Plan, best_device, compiled, plan, uses_bfloat16
+from damcrack.engine.networks import head, is_body_frozen
+from damcrack.engine.objectives import Distillation, Forward, Objective
+from damcrack.engine.training import Trained, TrainingConfig, train
 from damcrack.engine.weights import ModelInfo, load_model, save_model
 from damcrack.errors import InputError
 from damcrack.outputs import new_directory, write_csv
@@ -57,8 +60,8 @@ def open_images(root: Path, image_px: int | None, name: str, run: Run) -> Decode
     return images
 
 
-def load_teacher(folder: Path, images: DecodedSet) -> tuple[nn.Module, ModelInfo]:
-    """Load a teacher for the classes of `images` onto the device.
+def load_teacher(folder: Path, images: DecodedSet, config: TrainingConfig) -> tuple[Frozen, ModelInfo]:
+    """Load a teacher for the classes of `images` onto the device, in the precision of the training.
 
     Raises:
         InputError: it was trained on other images, so its normalisation and classes may differ.
@@ -69,7 +72,7 @@ def load_teacher(folder: Path, images: DecodedSet) -> tuple[nn.Module, ModelInfo
             f"teacher {folder} was trained on images {info.data_digest[:12]}, the student's are "
             f"{images.digest[:12]}; train the teacher on the same set first"
         )
-    return teacher.to(best_device(), memory_format=torch.channels_last), info  # type: ignore[call-overload]
+    return Frozen(teacher.to(best_device()), uses_bfloat16(config.precision)), info
 
 
 def check_alpha(alpha: float) -> None:
@@ -113,18 +116,51 @@ def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: 
     A checkpoint keyed by all inputs is left when training is interrupted, taken up by the next call, and
     removed once the model is in its place.
     """
-    device, info = best_device(), task.info
-    task.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    task.objective.to(device)
-    data = DeviceImages(images, (info.mean, info.std), device)
+    info = task.info
+    num_steps = config.epochs * -(-len(images.rows_of["train"]) // config.batch_size)
+    here = plan(config.precision, config.compile, images.images_NHWC.nbytes, num_steps)
+    run.say(here.words)
+    task.network.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task.objective.to(here.device)
+    data, forward = _prepare(task, images, config, here, run)
     checkpoint = FolderCheckpoint(run.scratch / "checkpoints" / _key(info))
-    trained = train(task.network, task.objective, data, config, checkpoint, partial(_log, run, config.epochs))
+    log = partial(_log, run, config.epochs)
+    trained = train(task.network, task.objective, data, config, checkpoint, log, forward)
     with new_directory(out) as folder:
         save_model(folder, replace(info, best_epoch=trained.best_epoch), trained.best, trained.last)
         write_csv(folder / "history.csv", HISTORY_COLUMNS, trained.history)
     checkpoint.remove()
-    precision = "bfloat16" if uses_bfloat16(config.precision) else "float32"
-    return _summary(info, trained, f"{device.type}, {precision}", out)
+    return _summary(info, trained, here.words, out)
+
+
+def _prepare(
+    task: Task, images: DecodedSet, config: TrainingConfig, here: Plan, run: Run
+) -> tuple[Batches, Forward]:
+    """What the loop reads and what a batch goes through; with fixed views, frozen networks answer here, once."""
+    info, network = task.info, task.network
+    data = DeviceImages(
+        images, (info.mean, info.std), config.augmentation, here.device, config.views, here.resident
+    )
+    forward = compiled(network, here.device) if here.compiled else network
+    if config.views is None:
+        return data, forward
+    soft_targets, features = None, None
+    if isinstance(task.objective, Distillation):
+        inputs = _soft_target_inputs(info, config, here)
+        soft_targets = soft_target_table(task.objective.teacher, data, inputs, run.scratch / "soft-targets")
+    if is_body_frozen(network):
+        features, forward = feature_tables(network, data, here.bfloat16), head(network)
+    return StoredViews(data, soft_targets, features), forward
+
+
+def _soft_target_inputs(info: ModelInfo, config: TrainingConfig, here: Plan) -> dict[str, object]:
+    """All that a teacher's logits for the fixed views are a function of."""
+    return {
+        "teacher": info.teacher_sha256,
+        "data": (info.data_digest, info.image_px, info.mean, info.std),
+        "views": (config.views, asdict(config.augmentation)),
+        "computed": (here.device.type, here.bfloat16, torch.__version__, damcrack.__version__),
+    }
 
 
 def _key(info: ModelInfo) -> str:

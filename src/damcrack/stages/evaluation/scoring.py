@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from damcrack.engine.decoded import decode_set
 from damcrack.engine.detector import Detector, predict_logits
-from damcrack.engine.training import best_device
+from damcrack.engine.hardware import best_device
 from damcrack.engine.weights import load_model
 from damcrack.images.imageset import ImageSet
 from damcrack.math import metrics

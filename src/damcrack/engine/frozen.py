@@ -1,0 +1,73 @@
+"""Networks that no longer learn: teachers and frozen backbones, run as fast as they go, and their stored answers.
+
+Shape suffixes: N training images, B images of a batch, V views, C outputs (classes or features), H rows, W columns.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from damcrack.engine.batches import DeviceImages, Features
+from damcrack.engine.networks import without_head
+from damcrack.engine.weights import load_tensors, save_tensors
+from damcrack.outputs import new_directory
+
+BATCH_SIZE = 64
+
+
+class Frozen:
+    """A network in evaluation mode, without gradient, that answers in float32.
+
+    With `bfloat16` it is a copy with folded batch norms (Jacob et al. 2018) and bfloat16 weights; without, the
+    network itself, to the bit.
+    """
+
+    def __init__(self, network: nn.Module, bfloat16: bool) -> None:
+        network.eval().requires_grad_(False)
+        self._dtype = torch.bfloat16 if bfloat16 else torch.float32
+        self._network = fuse(network).to(self._dtype) if bfloat16 else network
+        self._network.to(memory_format=torch.channels_last)
+
+    def __call__(self, images_BCHW: Tensor) -> Tensor:
+        """Answer (B, C) to a batch; it may enter a loss that is differentiated."""
+        with torch.inference_mode(), torch.autocast(images_BCHW.device.type, enabled=False):
+            outputs_BC: Tensor = self._network(images_BCHW.to(self._dtype))
+        return outputs_BC.to(torch.float32, copy=True)
+
+
+def answers(network: Frozen, images: DeviceImages) -> Tensor:
+    """What `network` says of every fixed view of every training image: float32 (V, N, C) on the device."""
+    assert images.views is not None
+    views = [
+        torch.cat([network(batch.inputs) for batch in images.view(number, BATCH_SIZE)])
+        for number in range(images.views)
+    ]
+    return torch.stack(views)
+
+
+def feature_tables(network: nn.Module, images: DeviceImages, bfloat16: bool) -> Features:
+    """The features that a network's frozen body gives; training then needs the head alone."""
+    body = Frozen(without_head(deepcopy(network)), bfloat16)
+    of_validation = [body(batch.inputs) for batch in images.in_order("val", BATCH_SIZE)]
+    return Features(answers(body, images), torch.cat(of_validation))
+
+
+def soft_target_table(
+    teacher: Frozen, images: DeviceImages, inputs: Mapping[str, object], cache: Path
+) -> Tensor:
+    """The teacher's logits (V, N, C) for every fixed view, from an earlier call with equal `inputs` if there was one.
+
+    `inputs` name all that the logits are a function of; the table is CACHE/HASH/logits.safetensors.
+    """
+    folder = cache / hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
+    path = folder / "logits.safetensors"
+    if not path.is_file():
+        with new_directory(folder) as new:
+            save_tensors(new / path.name, {"logits": answers(teacher, images)})
+    return load_tensors(path)["logits"].to(images.device)

@@ -1,0 +1,101 @@
+"""What this machine allows: device, precision, compilation, where the pixels stay; and one line that says so."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Compile = Literal["auto", "on", "off"]
+
+# Compiling takes a minute or so; with fewer steps than this it is not won back on a GPU.
+STEPS_WORTH_COMPILING = 2000
+# Share of the GPU's free memory that the pixels may take; the rest is for the networks.
+PIXELS_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a training runs here. `resident`: all pixels on the device."""
+
+    device: torch.device
+    bfloat16: bool
+    compiled: bool
+    resident: bool
+    words: str
+
+
+def plan(precision: Precision, compile: Compile, num_bytes: int, num_steps: int) -> Plan:
+    """Choose the best way for a set of `num_bytes` of pixels and so many steps; `words` is one line for the user."""
+    device = best_device()
+    bfloat16 = uses_bfloat16(precision)
+    resident = _fits(device, num_bytes)
+    compiled, why_not = _compiles(device, compile, num_steps)
+    words = [_device_words(device), "bfloat16" if bfloat16 else f"float32{_why_float32(precision)}"]
+    words += ["compiled"] if compiled else ([why_not] if why_not else [])
+    if not resident:
+        words.append(
+            f"{num_bytes / 2**30:.1f} GiB of pixels do not fit on the GPU: fetched ahead of each step"
+        )
+    return Plan(device, bfloat16, compiled, resident, "runs on " + ", ".join(words))
+
+
+def best_device() -> torch.device:
+    """The first GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def uses_bfloat16(precision: Precision) -> bool:
+    """Whether the forward passes run in bfloat16: on request, or with `auto` where the hardware has it."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Without these instructions mkldnn emulates bfloat16, slower than float32.
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def _fits(device: torch.device, num_bytes: int) -> bool:
+    if device.type != "cuda":
+        return True  # the array is mapped: pages come and go
+    return num_bytes <= PIXELS_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def _compiles(device: torch.device, compile: Compile, num_steps: int) -> tuple[bool, str]:
+    """Whether to compile the student, and else a reason worth telling."""
+    if compile == "off" or (
+        compile == "auto" and (device.type == "cpu" or num_steps < STEPS_WORTH_COMPILING)
+    ):
+        return False, ""  # on CPUs it did not pay, see docs/LOG.md
+    names = (os.environ.get("CXX"), "g++", "clang++") if device.type == "cpu" else ("cc", "gcc", "clang")
+    if not any(name and shutil.which(name) for name in names):
+        return False, "not compiled (no C++ compiler found)"
+    if device.type == "cuda" and find_spec("triton") is None:
+        return False, "not compiled (no triton found)"
+    return True, ""
+
+
+def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The network's compiled form, on a GPU as CUDA graphs; what cannot be compiled runs as it is."""
+    torch._dynamo.config.suppress_errors = True
+    forward: Callable[[Tensor], Tensor] = torch.compile(
+        network, mode="reduce-overhead" if device.type == "cuda" else "default"
+    )
+    return forward
+
+
+def _device_words(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{threads} CPU core{'s' if threads > 1 else ''} (no GPU)"
+
+
+def _why_float32(precision: Precision) -> str:
+    return " (no bfloat16 instructions here)" if precision == "auto" else ""
