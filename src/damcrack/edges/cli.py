@@ -79,7 +79,24 @@ def _stage_command(stage: Stage) -> click.Command:
 
         execute(stage, params_path, out, item, inputs)
 
-    command: Callable[..., None] = PARAMS(run_stage)
+    return click.command(stage.name, help=stage.help)(_with_stage_options(stage, run_stage))
+
+
+def _profile_command(stage: Stage) -> click.Command:
+    def run_profile(params_path: Path, out: Path, item: str, steps: int, **inputs: Path | None) -> None:
+        from damcrack.edges.profile import profile
+
+        profile(stage, params_path, out, item, inputs, steps)
+
+    steps = click.option(
+        "--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps to time."
+    )
+    command = _with_stage_options(stage, steps(run_profile))
+    return click.command(stage.name, help=f"Profile: {stage.help[0].lower()}{stage.help[1:]}")(command)
+
+
+def _with_stage_options(stage: Stage, command: Callable[..., None]) -> Callable[..., None]:
+    command = PARAMS(command)
     path = click.Path(path_type=Path)
     command = click.option("--out", type=path, required=True, help="Folder to write.")(command)
     if stage.has_items:
@@ -87,7 +104,7 @@ def _stage_command(stage: Stage) -> click.Command:
     for name in reversed(stage.inputs):
         option, needed = f"--{name.rstrip('?')}", not name.endswith("?")
         command = click.option(option, type=path, required=needed, help=INPUT_HELP[option[2:]])(command)
-    return click.command(stage.name, help=stage.help)(command)
+    return command
 
 
 @cli.command()
@@ -146,5 +163,17 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
     unpack(tiles, out, Watcher())
 
 
+@cli.group("profile")
+def profile_group() -> None:
+    """Show where the time of a training step goes; write a trace.
+
+    Runs the stage for some steps with the options of its own command, keeps nothing of the training, and
+    writes OUT/trace.json.gz and OUT/profile.json: time in data, teacher, student, backward, optimiser and the
+    rest, images per second, and the share of what the processor and its memory could do at most.
+    """
+
+
 for _stage in STAGES.values():
     cli.add_command(_stage_command(_stage))
+    if _stage.has_items:
+        profile_group.add_command(_profile_command(_stage))

@@ -26,10 +26,7 @@ def execute(
 ) -> None:
     """Run one stage function with its config, recorded as one MLflow run, and print its summary."""
     started = time.monotonic()
-    given = {name: path for name, path in inputs.items() if path is not None}
-    for name, path in given.items():
-        if not path.exists():
-            raise InputError(f"--{name} {path} does not exist; run the stage that makes it, or `dvc repro`")
+    given = check_inputs(inputs)
     config = stage_config(read_params(params_path), stage.name, item)
     function = getattr(import_module(f"damcrack.stages.{stage.name}"), stage.name)
     arguments: dict[str, Any] = {**given, "out": out, "config": config}
@@ -41,6 +38,19 @@ def execute(
         summary = function(**arguments, run=watched)
         run.finish_outputs(content_digest(out), **parents(out))
     _show(stage.name if item is None else f"{stage.name}@{item}", summary, time.monotonic() - started)
+
+
+def check_inputs(inputs: dict[str, Path | None]) -> dict[str, Path]:
+    """The inputs that were given, all there.
+
+    Raises:
+        InputError: one of them does not exist.
+    """
+    given = {name: path for name, path in inputs.items() if path is not None}
+    for name, path in given.items():
+        if not path.exists():
+            raise InputError(f"--{name} {path} does not exist; run the stage that makes it, or `dvc repro`")
+    return given
 
 
 def _caller_tags() -> dict[str, str]:

@@ -101,7 +101,8 @@ def train(
         set_training_mode(network)
         row |= _train_epoch(forward or network, objective, optimiser, images, config, epoch)
         network.eval()
-        row |= validate(forward or network, images, config)
+        with record_function("validation"):
+            row |= validate(forward or network, images, config)
         progress.add(row, network)
         log(row)
         if epoch < config.epochs:
