@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from damcrack.images.imageset import ImageSet
-from damcrack.images.photo import decode_photo, encode_mask
+from damcrack.images.mask import encode_mask
+from damcrack.images.photo import decode_photo
 from damcrack.images.tiles import encode_tile
 from damcrack.math.tiling import tile_boxes_xyxy
 from damcrack.outputs import read_csv, sha256_bytes, write_bytes, write_csv

@@ -1,4 +1,5 @@
 import io
+import itertools
 import random
 
 import cv2
@@ -9,12 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from damcrack.errors import PhotoError
+from damcrack.images.mask import encode_mask
 from damcrack.images.photo import (
     centre_square,
     decode_mask,
     decode_photo,
     encode_jpeg,
-    encode_mask,
     is_plain_jpeg,
     photo_size_hw,
 )
@@ -141,6 +142,68 @@ def test_other_content_is_refused_with_its_reason(content, says):
     """Empty files, text, other formats and unbounded pixel modes are told apart in the message."""
     with pytest.raises(PhotoError, match=says):
         decode_photo(content, MEGAPIXEL)
+
+
+def by_pillow(file: bytes) -> np.ndarray | None:
+    """Pillow's pixels, or None if Pillow refuses the file."""
+    try:
+        return np.asarray(Image.open(io.BytesIO(file), formats=("JPEG",)).convert("RGB"))
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+JPEG_KINDS = [
+    {"subsampling": 0},
+    {"subsampling": 1},
+    {"subsampling": 2},
+    {"subsampling": 2, "progressive": True},
+    {"subsampling": 2, "restart_marker_blocks": 3, "optimize": True},
+]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", JPEG_KINDS)
+def test_plain_jpegs_have_pillows_pixels(mode, options):
+    """Bit for bit, for each subsampling, in scans or with restarts, with odd sides, at low and high quality."""
+    for (height, width), quality in itertools.product([(97, 131), (64, 80), (1, 1)], (20, 95)):
+        file = encoded(
+            Image.fromarray(noise(height, width)).convert(mode), "JPEG", quality=quality, **options
+        )
+        assert np.array_equal(decode_photo(file, MEGAPIXEL), by_pillow(file))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("options", JPEG_KINDS[2:])
+def test_damaged_jpegs_are_judged_as_pillow_judges_them(options):
+    """With bytes flipped or cut off a JPEG gives the pixels that Pillow gives, or is refused as by Pillow."""
+    rng = random.Random(2)
+    file = encoded(Image.fromarray(noise(48, 64)), "JPEG", quality=80, **options)
+    damaged = [file[: len(file) - cut] for cut in range(1, len(file), len(file) // 40)]
+    for _ in range(150):
+        at = rng.randrange(len(file))
+        damaged.append(file[:at] + bytes([rng.randrange(256)]) + file[at + 1 :])
+    outcomes = {True: 0, False: 0}
+    for content in damaged:
+        expected = by_pillow(content)
+        outcomes[expected is None] += 1
+        if expected is None:
+            with pytest.raises(PhotoError):
+                decode_photo(content, MEGAPIXEL)
+        elif max(expected.shape) <= 200:
+            assert np.array_equal(decode_photo(content, MEGAPIXEL), expected)
+    assert min(outcomes.values()) >= 10
+
+
+def test_plain_jpegs_are_decoded_into_given_memory():
+    """Of a large enough one a part is used; with too little, or for other kinds, the pixels are the same."""
+    memory = np.empty(3 * 50 * 70, np.uint8)
+    photo = Image.fromarray(noise(40, 60))
+    jpeg = encoded(photo, "JPEG")
+    inside = decode_photo(jpeg, MEGAPIXEL, memory)
+    assert np.shares_memory(inside, memory)
+    assert np.array_equal(inside, by_pillow(jpeg))
+    assert np.array_equal(decode_photo(jpeg, MEGAPIXEL, memory[:7199]), by_pillow(jpeg))
+    assert np.array_equal(decode_photo(encoded(photo), MEGAPIXEL, memory), noise(40, 60))
 
 
 def test_huge_dimensions_are_refused_before_decoding():

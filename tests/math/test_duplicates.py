@@ -100,6 +100,32 @@ def test_flat_tiles_under_one_lamp_are_not_duplicates() -> None:
     assert duplicate_groups(hashes, thumbnails, 8).tolist() == list(range(30))
 
 
+def area_average(grey: np.ndarray, num_rows: int, num_columns: int) -> np.ndarray:
+    """Averages over equal cells in float64; a pixel on an edge counts in both cells by its share."""
+
+    def shares(length: int, num: int) -> np.ndarray:
+        edges = np.linspace(0, length, num + 1)
+        pixel = np.arange(length)
+        inside = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+        return np.clip(inside, 0, 1) / (length / num)
+
+    return shares(grey.shape[0], num_rows) @ grey @ shares(grey.shape[1], num_columns).T
+
+
+@pytest.mark.parametrize("size_px", [32, 64, 224, 227])
+def test_fingerprints_are_area_averages(size_px: int) -> None:
+    """Bits compare neighbours of 8 x 9 cells, row by row from the lowest bit; the thumbnail is 16 x 16 cells."""
+    for seed in range(5):
+        tile = concrete(np.random.default_rng(seed), size_px)
+        grey = cv2.cvtColor(tile, cv2.COLOR_RGB2GRAY).astype(np.float64)
+        steps = np.diff(area_average(grey, 8, 9), axis=1).ravel()
+        code, thumbnail = fingerprint(tile)
+        bits = np.array([int(code) >> number & 1 for number in range(64)], bool)
+        clear = np.abs(steps) > 1e-3
+        assert np.array_equal(bits[clear], steps[clear] > 0)
+        assert np.abs(thumbnail - area_average(grey, 16, 16)).max() <= 0.501
+
+
 def test_featureless_tiles_match_nothing() -> None:
     """Blank tiles with one faint speck, which would tie unrelated photos together, stay apart."""
     blank = np.full((64, 64, 3), 250, np.uint8)

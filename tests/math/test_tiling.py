@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from damcrack.errors import PhotoError
-from damcrack.math.tiling import crack_fractions, cut_tiles, num_columns, stitch_tiles, tile_boxes_xyxy
+from damcrack.math.tiling import (
+    crack_fractions,
+    cut_tiles,
+    num_columns,
+    stitch_tiles,
+    tile_box_xyxy,
+    tile_boxes_xyxy,
+)
 
 TILES = st.integers(1, 24)
 
@@ -46,8 +53,17 @@ def test_boxes_are_whole_tiles_inside_the_photo_in_reading_order(photo: tuple[np
 
 @settings(deadline=None)
 @given(photos())
+def test_one_box_is_that_of_the_grid(photo: tuple[np.ndarray, int]) -> None:
+    """By its position alone, shifted last row and column included."""
+    image, tile_px = photo
+    boxes = tile_boxes_xyxy(image.shape[:2], tile_px).tolist()
+    assert [list(tile_box_xyxy(image.shape[:2], tile_px, number)) for number in range(len(boxes))] == boxes
+
+
+@settings(deadline=None)
+@given(photos())
 def test_crack_fractions_are_the_means_of_the_tiles(photo: tuple[np.ndarray, int]) -> None:
-    """The summed-area table gives what averaging each tile of the mask gives."""
+    """Counting gives what averaging each tile of the mask gives."""
     image, tile_px = photo
     mask = np.where(image.reshape(*image.shape[:2], -1)[..., 0] > 180, np.uint8(255), np.uint8(0))
     boxes = tile_boxes_xyxy(mask.shape, tile_px)

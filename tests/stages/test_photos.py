@@ -11,6 +11,7 @@ from PIL import Image
 from damcrack.edges.storage import open_source
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet
+from damcrack.images.mask import decode_stored_mask
 from damcrack.images.photo import decode_mask, decode_photo
 from damcrack.outputs import read_csv, sha256_bytes
 from damcrack.stages.intake.snapshot import snapshot
@@ -90,7 +91,9 @@ def test_photos_and_masks_arrive_as_the_contract_says(tmp_path):
     }
     assert [row["mask"] for row in rows] == ["masks/dam/images/b.png", ""]
     assert (out / rows[0]["file"]).read_bytes() == turned
-    assert decode_mask((out / rows[0]["mask"]).read_bytes(), 10**6)[5].min() == 255
+    stored = decode_stored_mask((out / rows[0]["mask"]).read_bytes(), 10**6)
+    assert stored is not None
+    assert stored[5].min() == 255
     assert (summary["photos"], summary["with mask"], summary["unlabelled"]) == (2, 1, 1)
     assert not (out / "ready").exists()
 

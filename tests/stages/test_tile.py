@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from damcrack import parallel
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet, ImageSetWriter
 from damcrack.outputs import sha256_bytes, write_csv
@@ -218,6 +219,7 @@ def test_test_tiles_that_repeat_a_training_tile_are_dropped(photos: PhotosDirect
     images = run_tile(photos, tmp_path / "tiles", test_sources=("field",))
     assert {images.rows[number]["photo"] for number in images.where("test")} == {"field/own.png"}
     assert counts(images)["train", 0] + counts(images)["val", 0] == 60
+    assert len(decoded(images)) == len(images) < 60 + 60 + 12 + 12
 
 
 def test_test_sources_are_for_testing_only(photos: PhotosDirectory, tmp_path: Path) -> None:
@@ -256,10 +258,13 @@ def test_tiles_show_the_pixels_of_their_boxes_in_true_colours(
         assert differences.mean(axis=(0, 1)).max() < 3
 
 
-def test_two_runs_write_the_same_bytes(photos: PhotosDirectory, tmp_path: Path) -> None:
+def test_the_number_of_workers_changes_no_byte(
+    photos: PhotosDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Index, settings and shards are identical whatever order the threads finish in."""
     digests = []
-    for name in ("one", "two"):
+    for name, workers in (("one", 1), ("two", 5)):
+        monkeypatch.setattr(parallel, "num_workers", lambda workers=workers: workers)
         run_tile(photos, tmp_path / name, test_fraction=0.2)
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         digests.append([(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files])

@@ -7,14 +7,13 @@
 Forty thousand loose files are slow in DVC and object stores; a few tar files are not (WebDataset's layout).
 """
 
-import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from damcrack.errors import InputError
 from damcrack.outputs import read_csv, sha256_bytes, sha256_file, write_csv, write_json
@@ -34,7 +33,7 @@ class ImageSetWriter:
         self.root = root
         self.rows: list[dict[str, Any]] = []
         self._limit = shard_mib * 2**20
-        self._tar: tarfile.TarFile | None = None
+        self._tar: BinaryIO | None = None
         self._written = 0
         self._num_shards = 0
         (root / "shards").mkdir(parents=True)
@@ -44,23 +43,38 @@ class ImageSetWriter:
         if self._tar is None or self._written >= self._limit:
             self._open_next()
         assert self._tar is not None
-        member = tarfile.TarInfo(key)
-        member.size = len(encoded)
-        self._tar.addfile(member, io.BytesIO(encoded))
+        self._tar.write(_tar_member(key, encoded))
         self._written += len(encoded)
         shard = f"{self._num_shards - 1:05d}.tar"
         self.rows.append({"key": key, "shard": shard, "sha256": sha256_bytes(encoded), **columns})
 
     def _open_next(self) -> None:
         self.close()
-        path = self.root / "shards" / f"{self._num_shards:05d}.tar"
-        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed by close()
+        self._tar = (self.root / "shards" / f"{self._num_shards:05d}.tar").open("wb")
         self._num_shards += 1
         self._written = 0
+
+    def drop(self, unwanted: Sequence[bool]) -> None:
+        """Take images out again, True per row; only shards that hold one of them are written anew."""
+        self.close()
+        shards = {row["shard"] for row, drop in zip(self.rows, unwanted, strict=True) if drop}
+        self.rows = [row for row, drop in zip(self.rows, unwanted, strict=True) if not drop]
+        for shard in sorted(shards):
+            kept = {row["key"] for row in self.rows if row["shard"] == shard}
+            path = self.root / "shards" / shard
+            old = path.rename(path.with_suffix(".old"))
+            if kept:
+                with path.open("wb") as tar:
+                    for key, encoded in _members(old):
+                        if key in kept:
+                            tar.write(_tar_member(key, encoded))
+                    tar.write(_tar_end(tar.tell()))
+            old.unlink()
 
     def close(self) -> None:
         """Close the open shard; needed only when giving up before `finish`."""
         if self._tar is not None:
+            self._tar.write(_tar_end(self._tar.tell()))
             self._tar.close()
             self._tar = None
 
@@ -144,6 +158,18 @@ class ImageSet:
             raise InputError(
                 f"{self.root}: {seen} images in the shards, {len(self.rows)} rows in {self.index}"
             )
+
+
+def _tar_member(key: str, encoded: bytes) -> bytes:
+    # Half the time of TarFile.addfile, which copies through a file object.
+    member = tarfile.TarInfo(key)
+    member.size = len(encoded)
+    return member.tobuf(tarfile.USTAR_FORMAT) + encoded + bytes(-len(encoded) % tarfile.BLOCKSIZE)
+
+
+def _tar_end(written: int) -> bytes:
+    end = 2 * tarfile.BLOCKSIZE
+    return bytes(end + -(written + end) % tarfile.RECORDSIZE)
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:

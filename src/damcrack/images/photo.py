@@ -1,6 +1,8 @@
 """Read photographs and masks of every kind that cameras and annotators write, strictly.
 
 JPEG, PNG and TIFF only. Pillow is the reader because it refuses truncated files; OpenCV fills them with grey.
+Plain JPEGs go through simplejpeg: the same pixels, 35 instead of 115 ms for 12 megapixels, most of which Pillow
+spends on fresh memory.
 Of a TIFF with several pages the first is the photo. 16-bit values keep their high byte, so the whole range of
 the file maps to the whole range of 8 bits.
 """
@@ -13,9 +15,11 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from damcrack.errors import PhotoError
+from damcrack.images.mask import decode_stored_mask
 
 # Pillow's process-wide limit gives way to the callers' max_pixels, checked before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -25,32 +29,29 @@ MASK_CUT = 127
 WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # What Pillow's decoders raise on damaged files, found by flipping bytes in valid ones.
 _DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error)
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def decode_photo(encoded: bytes, max_pixels: int) -> Pixels:
+def decode_photo(encoded: bytes, max_pixels: int, memory: Pixels | None = None) -> Pixels:
     """Decode a JPEG, PNG or TIFF to uint8 RGB of shape (height, width, 3), turned upright by its EXIF.
 
-    Transparent parts become white, as a viewer shows them on a page.
+    Transparent parts become white, as a viewer shows them on a page. The result may lie in `memory` (flat, at
+    least 3 * height * width), and holds until that is used again.
 
     Raises:
         PhotoError: not such a file, truncated, corrupt, over `max_pixels`, or of a colour mode with no fixed
             range (32-bit, LAB).
     """
-    image, orientation = _load(encoded, max_pixels)
-    return np.asarray(_turned(_rgb(image), orientation))
+    with _opened(encoded) as image:
+        _check_size(image, max_pixels)
+        rgb = _plain_jpeg(image, encoded, memory)
+        if rgb is None:
+            image.load()
+            rgb = np.asarray(_rgb(image))
+        return _turned(rgb, _orientation(image))
 
 
 def decode_mask(encoded: bytes, max_pixels: int) -> Pixels:
@@ -62,8 +63,13 @@ def decode_mask(encoded: bytes, max_pixels: int) -> Pixels:
         PhotoError: unreadable as in `decode_photo`, or a lossless mask whose marks are all too dark to count
             (class numbers 0 and 1 instead of 0 and 255): taken as it is, it would hide every crack.
     """
-    image, orientation = _load(encoded, max_pixels)
-    grey = np.asarray(_turned(_grey(image), orientation))
+    stored = decode_stored_mask(encoded, max_pixels)
+    if stored is not None:
+        return stored
+    with _opened(encoded) as image:
+        _check_size(image, max_pixels)
+        image.load()
+        grey, orientation = np.asarray(_grey(image)), _orientation(image)
     full = np.iinfo(grey.dtype).max
     crack = grey > full // 255 * MASK_CUT
     lossless = image.format in ("PNG", "TIFF")
@@ -72,7 +78,7 @@ def decode_mask(encoded: bytes, max_pixels: int) -> Pixels:
             f"mask: its brightest value is {grey.max()}, expected white ({full}) for crack; "
             f"save it with 0 for no crack and {full} for crack"
         )
-    return np.where(crack, np.uint8(255), np.uint8(0))
+    return _turned(np.where(crack, np.uint8(255), np.uint8(0)), orientation)
 
 
 def photo_size_hw(encoded: bytes) -> tuple[int, int]:
@@ -109,19 +115,15 @@ def encode_jpeg(rgb: Pixels, quality: int = 95) -> bytes:
     return bytes(encoded)
 
 
-def encode_mask(mask: Pixels) -> bytes:
-    """Encode a uint8 mask of shape (height, width) as an 8-bit grey PNG."""
-    done, encoded = cv2.imencode(".png", mask)
-    assert done
-    return bytes(encoded)
-
-
-def _load(encoded: bytes, max_pixels: int) -> tuple[Image.Image, int]:
-    """Decode all pixels; the orientation is read afterwards because loading a TIFF already turns it."""
-    with _opened(encoded) as image:
-        _check_size(image, max_pixels)
-        image.load()
-        return image, _orientation(image)
+def _plain_jpeg(image: Image.Image, encoded: bytes, memory: Pixels | None) -> Pixels | None:
+    """RGB as stored; None if the file is no undamaged 8-bit grey or RGB JPEG, and Pillow has to judge it."""
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+        return None
+    try:
+        rgb: Pixels = simplejpeg.decode_jpeg(encoded, "RGB", strict=True, buffer=memory)
+    except ValueError:
+        return None
+    return rgb if rgb.shape[:2] == (image.height, image.width) else None
 
 
 @contextmanager
@@ -151,12 +153,17 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
+    """EXIF's number of how the camera was held; of a TIFF only once loaded, because loading already turns it."""
     value = image.getexif().get(ExifTags.Base.Orientation, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
+def _turned(stored: Pixels, orientation: int) -> Pixels:
+    """Orientations 5 to 8 are 1 to 4 after swapping rows and columns."""
+    if orientation >= 5:
+        stored = np.asarray(cv2.transpose(stored), np.uint8)
+    flips = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
+    return np.asarray(cv2.flip(stored, flips[orientation]) if orientation in flips else stored, np.uint8)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

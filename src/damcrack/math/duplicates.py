@@ -24,8 +24,6 @@ MIN_CONTRAST = 0.5
 MAX_PAIRS = 1_000_000
 BLOCK = 1024
 
-_BIT_VALUES = np.uint64(1) << np.arange(64, dtype=np.uint64)
-
 
 def fingerprint(tile_rgb: npt.NDArray[np.uint8]) -> tuple[np.uint64, Thumbnails]:
     """The 64-bit difference hash of a tile (H, W, 3) and its grey thumbnail (16, 16).
@@ -34,10 +32,12 @@ def fingerprint(tile_rgb: npt.NDArray[np.uint8]) -> tuple[np.uint64, Thumbnails]
     rounding to whole grey levels makes the bits of flat tiles arbitrary.
     """
     grey = cv2.cvtColor(tile_rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    cells = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
-    bits = (cells[:, 1:] > cells[:, :-1]).ravel()
-    thumbnail = cv2.resize(grey, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
-    return _BIT_VALUES[bits].sum(dtype=np.uint64), np.rint(thumbnail).astype(np.uint8)
+    # Averages of averages are the averages; with the rows first both together take half the time.
+    rows = cv2.resize(grey, (grey.shape[1], THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
+    cells = cv2.resize(rows, (9, 8), interpolation=cv2.INTER_AREA)
+    bits = np.packbits(cells[:, 1:] > cells[:, :-1], bitorder="little")
+    thumbnail = cv2.resize(rows, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
+    return bits.view("<u8")[0], np.rint(thumbnail).astype(np.uint8)
 
 
 def duplicate_groups(hashes: Hashes, thumbnails: Thumbnails, max_bits: int) -> Groups:

@@ -2,7 +2,7 @@
 
 OUT/photos.csv                   one row per photo
 OUT/photos/SOURCE/NAME           original bytes
-OUT/masks/SOURCE/STEM.png        8-bit grey, 0 or 255, as large as the upright photo
+OUT/masks/SOURCE/STEM.png        one-bit grey, white = crack, as large as the upright photo
 OUT/ready/                       ready tiles as an image set, if a source has any
 OUT/quarantine.csv               what was set aside, and why
 """
@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from damcrack.errors import InputError, PhotoError
-from damcrack.images.photo import decode_mask, decode_photo, encode_mask
+from damcrack.images.mask import encode_mask
+from damcrack.images.photo import decode_mask, decode_photo
 from damcrack.outputs import new_directory, sha256_bytes, sha256_file, write_csv
 from damcrack.parallel import in_order
 from damcrack.stages.intake.layouts import PhotoFile, SetAside, read_layouts

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from damcrack.images.imageset import ImageSetWriter
-from damcrack.images.tiles import EncodedTiles, Spool, cut_photo, fit_ready_tiles
+from damcrack.images.tiles import EncodedTiles, cut_photo, fit_ready_tiles
 from damcrack.math.duplicates import Hashes, Thumbnails, connected_components, duplicate_groups
 from damcrack.math.splits import split_at_random, split_by_group
-from damcrack.math.tiling import num_columns, tile_boxes_xyxy
+from damcrack.math.tiling import num_columns, tile_box_xyxy, tile_boxes_xyxy
 from damcrack.outputs import new_directory, sha256_file
 from damcrack.parallel import in_order
 from damcrack.stages.run import Run
@@ -86,17 +86,14 @@ def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, obj
     pool = label_tiles(photos, config.tile_px, config.crack_fraction, run)
     run.dataset("photos", sha256_file(photos / "photos.csv"), "photos stage", "training")
     chosen, is_test = _choose(pool, config, run)
-    with new_directory(out) as folder, closing(Spool(folder)) as spool:
-        hashes, thumbnails = _cut(photos, pool, chosen, config, spool, run)
+    with new_directory(out) as folder, closing(ImageSetWriter(folder)) as writer:
+        hashes, thumbnails = _cut(photos, pool, chosen, config, writer, run)
         duplicate = duplicate_groups(hashes, thumbnails, config.duplicate_bits)
         split = _split(pool, chosen, is_test, duplicate, config)
-        with closing(ImageSetWriter(folder)) as writer:
-            for number in np.flatnonzero(split != "").tolist():
-                columns = _columns(pool, chosen[number], config.tile_px)
-                group = int(duplicate[number])
-                content = spool.read(number)
-                writer.add(encoded=content, split=str(split[number]), **columns, duplicate_group=group)
-            writer.finish("tiles.csv", CLASSES, (config.tile_px, config.tile_px))
+        for row, name, group in zip(writer.rows, split.tolist(), duplicate.tolist(), strict=True):
+            row.update(split=name, duplicate_group=group)
+        writer.drop((split == "").tolist())
+        writer.finish("tiles.csv", CLASSES, (config.tile_px, config.tile_px))
     return _summary(photos, pool, chosen, split, duplicate) | {"written": str(out / "tiles.csv")}
 
 
@@ -110,21 +107,21 @@ def _choose(pool: Pool, config: TileConfig, run: Run) -> tuple[Ints, Bools]:
 
 
 def _cut(
-    photos: Path, pool: Pool, chosen: Ints, config: TileConfig, spool: Spool, run: Run
+    photos: Path, pool: Pool, chosen: Ints, config: TileConfig, writer: ImageSetWriter, run: Run
 ) -> tuple[Hashes, Thumbnails]:
-    """Encode the chosen tiles into the spool, in their order; return their hashes and thumbnails."""
+    """Write the chosen tiles, in their order, while others are being cut; return hashes and thumbnails."""
     first_ready = int(np.searchsorted(pool.origin[chosen], pool.num_photos))
     from_photos, from_ready = chosen[:first_ready], chosen[first_ready:]
     num_jobs = len(np.unique(pool.origin[from_photos])) + -(-len(from_ready) // READY_BATCH)
-    hashes, thumbnails = [], []
+    hashes, thumbnails, numbers = [], [], iter(chosen.tolist())
 
     def jobs() -> Iterator[Callable[[], EncodedTiles]]:
         yield from _photo_jobs(photos, pool, from_photos, config)
         yield from _ready_jobs(photos, pool, from_ready, config)
 
     for tiles in run.track(in_order(lambda job: job(), jobs()), "cutting tiles", num_jobs):
-        for encoded in tiles.encoded:
-            spool.add(encoded)
+        for encoded, number in zip(tiles.encoded, numbers):  # noqa: B905 - `numbers` goes on with the next photo
+            writer.add(encoded=encoded, **_columns(pool, number, config.tile_px))
         hashes.append(tiles.hashes)
         thumbnails.append(tiles.thumbnails)
     return np.concatenate(hashes), np.concatenate(thumbnails)
@@ -184,7 +181,7 @@ def _columns(pool: Pool, number: int, tile_px: int) -> dict[str, Any]:
         )
         return {"key": f"ready{origin - pool.num_photos:06d}.jpg", **row, **place, "crack_fraction": ""}
     size = size_hw(source)
-    box = tile_boxes_xyxy(size, tile_px)[position].tolist()
+    box = tile_box_xyxy(size, tile_px, position)
     line, column = divmod(position, num_columns(size[1], tile_px))
     place = {"row": line, "column": column}
     place |= dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), box, strict=True))
