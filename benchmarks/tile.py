@@ -1,76 +1,74 @@
-"""The paper's scale of tiling: 458 photos of 4032x3024 become 20,000 + 20,000 tiles, 32,000 / 8,000.
+"""Speed, memory and growth of tiling 12-megapixel photos (4032x3024).
 
-    python benchmarks/tile.py                 # renders about 3 GB of photos under .bench/ first, once
-    python benchmarks/tile.py --photos 20     # a small part of it, tiles in proportion
+    python benchmarks/tile.py --photos 20     # tiles in proportion to the paper's 40,000 of 458 photos
+    python benchmarks/tile.py                 # the paper's scale: renders about 1 GB of photos under .bench/ first
 
-Prints a markdown table: seconds of each part, peak memory, and the ratio to a bare loop that does nothing but
-decode photos and encode tiles on the same cores. For a clean peak render first, with --render-only.
+Prints markdown. The first table has the whole stage (labels from masks, decoding, encoding, near-duplicates,
+split, shards, index) in turn with two loops over the same tiles: the bare one only decodes photos and encodes
+tiles, with the stage's libraries on all cores; the plain one is what a careful newcomer would write, with Pillow in
+one process. Ratios are taken round by round, because machines drift. The last table has one process per row.
 """
 
 import argparse
-import resource
+import csv
+import io
+import json
+import os
+import shutil
+import statistics
+import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from tile_photos import MAX_PIXELS, SIZE_HW, first_photos, render_all
 
 from damcrack.images.imageset import ImageSet
-from damcrack.images.mask import encode_mask
 from damcrack.images.photo import decode_photo
 from damcrack.images.tiles import encode_tile
 from damcrack.math.tiling import tile_boxes_xyxy
-from damcrack.outputs import read_csv, sha256_bytes, write_bytes, write_csv
+from damcrack.outputs import read_csv
 from damcrack.parallel import in_order, num_workers
 from damcrack.stages import tile as stage
 from damcrack.stages.run import SilentRun
 
-SIZE_HW = (3024, 4032)
 PAPER_PHOTOS, PAPER_TILES_PER_CLASS = 458, 20_000
-COLUMNS = ("photo", "source", "group", "file", "mask", "height_px", "width_px", "sha256")
+GROWTH = (20, 60, 200)
+QUALITY = 95
 PARTS = {
     "label_tiles": "labels from masks",
-    "_cut": "decode, cut, encode, hash",
+    "_cut": "decode, cut, encode, fingerprint, write shards",
     "duplicate_groups": "near-duplicates",
     "_split": "split",
 }
+Tiles = dict[str, list[tuple[int, ...]]]  # boxes x0, y0, x1, y1 by photo
 
 
-def render(folder: Path, seed: int, index: int) -> dict[str, Any]:
-    """Write one photo and its mask, unless an earlier run did."""
-    from damcrack.sample.concrete import encode_photo, render_photo
-
-    photo, mask = folder / f"photos/sample/{index:05d}.jpg", folder / f"masks/sample/{index:05d}.png"
-    if not (photo.exists() and mask.exists()):
-        drawn = render_photo(seed, index, SIZE_HW)
-        write_bytes(mask, encode_mask(drawn.mask))
-        write_bytes(photo, encode_photo(drawn.rgb, index))
-    return {
-        "photo": f"sample/{photo.name}",
-        "source": "sample",
-        "group": f"sample/{photo.name}",
-        "file": photo.relative_to(folder),
-        "mask": mask.relative_to(folder),
-        "height_px": SIZE_HW[0],
-        "width_px": SIZE_HW[1],
-        "sha256": sha256_bytes(photo.read_bytes()),
-    }
-
-
-def render_all(folder: Path, num_photos: int, seed: int) -> None:
-    """Make `folder` what the photos stage writes for a sample of this size."""
-    for name in ("photos/sample", "masks/sample"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    rows = []
-    for row in in_order(partial(render, folder, seed), range(num_photos)):
-        rows.append(row)
-        print(f"\rphoto {len(rows)} of {num_photos}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    write_csv(folder / "photos.csv", COLUMNS, rows)
+def run_stage(photos: Path, out: Path) -> dict[str, object]:
+    """Run the stage as for the paper, 8:2 at random, tiles in proportion to the photos."""
+    num_photos = len(read_csv(photos / "photos.csv"))
+    config = stage.TileConfig(
+        tile_px=224,
+        crack_fraction=0.002,
+        tiles_per_class=PAPER_TILES_PER_CLASS * num_photos // PAPER_PHOTOS,
+        split="random",
+        val_fraction=0.2,
+        test_fraction=0.0,
+        test_sources=(),
+        test_tiles_per_class=None,
+        keep_duplicates_together=True,
+        duplicate_bits=8,
+        jpeg_quality=QUALITY,
+        seed=0,
+    )
+    shutil.rmtree(out, ignore_errors=True)
+    return stage.tile(photos, out, config, SilentRun())
 
 
 @contextmanager
@@ -97,102 +95,149 @@ def timed_parts() -> Iterator[dict[str, float]]:
             setattr(stage, name, part)
 
 
-def bare_seconds_per_photo(photos: Path, num_photos: int, tiles_per_photo: int) -> float:
-    """Decode photos and encode evenly spread tiles of each, nothing else, on all cores."""
-    boxes = tile_boxes_xyxy(SIZE_HW, 224)
-    boxes = boxes[np.linspace(0, len(boxes) - 1, tiles_per_photo).astype(int)]
+def bare_loop(photos: Path, tiles: Tiles) -> None:
+    """Decode each photo and encode its tiles on all cores, nothing else."""
 
-    def work(row: dict[str, str]) -> int:
-        rgb = decode_photo((photos / row["file"]).read_bytes(), 2**31 - 1)
-        return sum(len(encode_tile(rgb[y0:y1, x0:x1], 95)) for x0, y0, x1, y1 in boxes.tolist())
+    def work(name: str) -> int:
+        rgb = decode_photo((photos / "photos" / name).read_bytes(), MAX_PIXELS)
+        return sum(len(encode_tile(rgb[y0:y1, x0:x1], QUALITY)) for x0, y0, x1, y1 in tiles[name])
 
-    rows = read_csv(photos / "photos.csv")[:num_photos]
-    start = time.perf_counter()
-    assert all(in_order(work, rows))
-    return (time.perf_counter() - start) / len(rows)
+    assert all(in_order(work, tiles))
 
 
-def peak_memory_gib() -> float:
-    """Most resident memory of this process and of any child so far."""
-    kib = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(kib) / 2**20
+def plain_loop(photos: Path, tiles: Tiles, out: Path) -> None:
+    """Write the same tiles to one tar and one list, the obvious way with Pillow: no near-duplicates, no split."""
+    grid = tile_boxes_xyxy(SIZE_HW, 224).tolist()
+    with tarfile.open(out.with_suffix(".tar"), "w") as tar, out.with_suffix(".csv").open("w") as file:
+        index = csv.writer(file)
+        for name, boxes in tiles.items():
+            photo = Image.open(photos / "photos" / name).convert("RGB")
+            mask = np.asarray(Image.open((photos / "masks" / name).with_suffix(".png")).convert("L"))
+            fractions = {tuple(box): (mask[box[1] : box[3], box[0] : box[2]] > 0).mean() for box in grid}
+            for box in boxes:
+                encoded = io.BytesIO()
+                photo.crop(box).save(encoded, "JPEG", quality=QUALITY)
+                member = tarfile.TarInfo(f"{Path(name).stem}_{box[1]}_{box[0]}.jpg")
+                member.size = encoded.tell()
+                encoded.seek(0)
+                tar.addfile(member, encoded)
+                index.writerow([member.name, name, *box, fractions[box], int(fractions[box] >= 0.002)])
 
 
-def main() -> None:
-    """Render what is missing, tile, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--photos", type=int, default=PAPER_PHOTOS)
-    parser.add_argument("--folder", type=Path, default=Path(".bench"))
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--tiles-per-class", type=int)
-    parser.add_argument("--crack-fraction", type=float, default=0.002)
-    parser.add_argument("--bare-photos", type=int, default=30)
-    parser.add_argument("--render-only", action="store_true")
-    args = parser.parse_args()
-    per_class = args.tiles_per_class or PAPER_TILES_PER_CLASS * args.photos // PAPER_PHOTOS
-    photos = args.folder / "photos"
-    render_all(photos, args.photos, args.seed)
-    if args.render_only:
-        return
-    before = peak_memory_gib()
-    config = stage.TileConfig(
-        tile_px=224,
-        crack_fraction=args.crack_fraction,
-        tiles_per_class=per_class,
-        split="random",
-        val_fraction=0.2,
-        test_fraction=0.0,
-        test_sources=(),
-        test_tiles_per_class=None,
-        keep_duplicates_together=True,
-        duplicate_bits=8,
-        jpeg_quality=95,
-        seed=0,
-    )
-    out = args.folder / f"tiles-{args.photos}"
-    start = time.perf_counter()
-    with timed_parts() as seconds:
-        summary = stage.tile(photos, out, config, SilentRun())
-    total = time.perf_counter() - start
-    peak = peak_memory_gib()
-    used = min(args.bare_photos, args.photos)
-    bare = bare_seconds_per_photo(photos, used, round(2 * per_class / args.photos)) * args.photos
-    report(summary, seconds, total, (before, peak), bare)
-    check(ImageSet.open(out), per_class)
+def chosen_tiles(out: Path) -> Tiles:
+    """Boxes of the stage's tiles by photo."""
+    tiles: Tiles = {}
+    for row in ImageSet.open(out).rows:
+        box = tuple(int(row[name]) for name in ("x0_px", "y0_px", "x1_px", "y1_px"))
+        tiles.setdefault(row["photo"], []).append(box)
+    return tiles
 
 
-def report(
-    summary: dict[str, object],
-    seconds: dict[str, float],
-    total: float,
-    memory_gib: tuple[float, float],
-    bare: float,
-) -> None:
-    """Print the markdown table."""
-    rest = total - sum(seconds.values())
-    rows = [(title, f"{seconds[name]:.1f} s") for name, title in PARTS.items()]
-    rows += [
-        ("hashing the list, writing shards and index", f"{rest:.1f} s"),
-        ("whole stage", f"{total:.1f} s"),
+def compare(photos: Path, out: Path, rounds: int) -> str:
+    """Time the stage and both loops in turn; markdown."""
+    summary = run_stage(photos, out)  # warms up, and says which tiles
+    check(ImageSet.open(out))
+    tiles = chosen_tiles(out)
+    variants: dict[str, Callable[[], object]] = {
+        "whole stage": lambda: run_stage(photos, out),
+        f"bare decode and encode, {num_workers()} cores": lambda: bare_loop(photos, tiles),
+        "plain loop, Pillow, one process": lambda: plain_loop(photos, tiles, out),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, variant in variants.items():
+            shutil.rmtree(out, ignore_errors=True)
+            start = time.perf_counter()
+            variant()
+            seconds[name].append(time.perf_counter() - start)
+    with timed_parts() as parts:
+        run_stage(photos, out)
+    lines = ["| median (min to max) | seconds | stage / this | this / stage |", "|---|---|---|---|"]
+    for name, values in seconds.items():
+        ratios = [whole / other for whole, other in zip(seconds["whole stage"], values, strict=True)]
+        lines.append(
+            f"| {name} | {spread(values)} | {spread(ratios)} | {spread([1 / ratio for ratio in ratios])} |"
+        )
+    lines += [
+        f"| one more run of the stage: {PARTS[name]} | {value:.2f} | | |" for name, value in parts.items()
     ]
-    rows += [(f"bare decode and encode loop, {num_workers()} cores", f"{bare:.1f} s")]
-    rows += [
-        ("cutting / bare loop", f"{seconds['_cut'] / bare:.2f}"),
-        ("stage / bare loop", f"{total / bare:.2f}"),
+    notes = "; ".join(f"{title}: {value}" for title, value in summary.items() if title != "written")
+    return "\n".join(lines) + f"\n\n{rounds} rounds. {notes}."
+
+
+def spread(values: list[float]) -> str:
+    """Median with the range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def growth(folder: Path, rounds: int) -> str:
+    """Tile 1, 3 and 10 times as many photos, in turn, each in a process of its own; markdown."""
+    found: dict[int, list[dict[str, float]]] = {num: [] for num in GROWTH}
+    for _ in range(rounds):
+        for num in GROWTH:
+            command = [sys.executable, __file__, "--folder", str(folder), "--one-run", str(num)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found[num].append(json.loads(done.stdout))
+    lines = [
+        "| photos | tiles | ms per tile, median (min to max) | times the first row's | peak memory, MiB |",
+        "|---|---|---|---|---|",
     ]
-    rows += [("peak memory before / with tiling", f"{memory_gib[0]:.2f} / {memory_gib[1]:.2f} GiB")]
-    rows += [(title, str(value)) for title, value in summary.items()]
-    print("\n".join(["| part | |", "|---|---|", *(f"| {title} | {value} |" for title, value in rows)]))
+    first = [run["ms_per_tile"] for run in found[GROWTH[0]]]
+    for num, runs in found.items():
+        each = [run["ms_per_tile"] for run in runs]
+        ratios = [mine / other for mine, other in zip(each, first, strict=True)]
+        peak = spread([run["peak_mib"] for run in runs])
+        lines.append(f"| {num} | {runs[0]['tiles']:.0f} | {spread(each)} | {spread(ratios)} | {peak} |")
+    return "\n".join(lines)
 
 
-def check(images: ImageSet, per_class: int) -> None:
-    """Stop unless the counts are exactly the asked ones, 8:2."""
+def one_run(photos: Path, out: Path) -> dict[str, float]:
+    """Tile in this process, once to warm up on few photos and once for the clock."""
+    run_stage(first_photos(photos, GROWTH[0]), out)
+    few = first_photos(photos, int(out.name.split("-")[1]))
+    start = time.perf_counter()
+    run_stage(few, out)
+    seconds = time.perf_counter() - start
+    num_tiles = len(ImageSet.open(out))
+    shutil.rmtree(out)
+    # Not ru_maxrss: that begins with the memory of the process that started this one.
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+    return {
+        "tiles": num_tiles,
+        "ms_per_tile": seconds / num_tiles * 1000,
+        "peak_mib": int(peak.split()[1]) / 1024,
+    }
+
+
+def check(images: ImageSet) -> None:
+    """Stop unless both classes are equally many, 8:2."""
+    per_class = len(images) // 2
     num_val = round(per_class * 0.2)
     for split, expected in (("train", per_class - num_val), ("val", num_val)):
         labels = [images.labels[number] for number in images.where(split)]
         assert [labels.count(0), labels.count(1)] == [expected, expected], (split, expected)
+
+
+def main() -> None:
+    """Render what is missing, measure, print."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--photos", type=int, default=PAPER_PHOTOS)
+    parser.add_argument("--folder", type=Path, default=Path(".bench"))
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--render-only", action="store_true")
+    parser.add_argument("--one-run", type=int, help="what the growth table starts for each of its rows")
+    args = parser.parse_args()
+    photos = args.folder / "photos"
+    if args.one_run:
+        print(json.dumps(one_run(photos, args.folder / f"tiles-{args.one_run}-{os.getpid()}")))
+        return
+    render_all(photos, max(args.photos, *GROWTH), args.seed)
+    if not args.render_only:
+        print(compare(first_photos(photos, args.photos), args.folder / "tiles", args.rounds))
+        print("\nGrowth:\n")
+        print(growth(args.folder, args.rounds))
 
 
 if __name__ == "__main__":
