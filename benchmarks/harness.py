@@ -38,7 +38,7 @@ def as_table(timings: list[Timing]) -> str:
     """Markdown: median rate with its range, and the median of the ratios to the first variant."""
     reference = timings[0]
     lines = [
-        "| variant | images/s, median (min to max) | times the plain loop, median (min to max) |",
+        "| variant | images/s, median (min to max) | times the first row, median (min to max) |",
         "| --- | --- | --- |",
     ]
     for timing in timings:

@@ -94,7 +94,7 @@ def train(
         NonFiniteLossError: the loss stopped being a number.
     """
     parts = {"network": network, "objective": objective}
-    optimiser = _optimiser(network, objective, config)
+    optimiser = new_optimiser(network, objective, config)
     progress = checkpoint.restore(parts, optimiser)
     for epoch in range(progress.epoch + 1, config.epochs + 1):
         row: dict[str, float] = {"epoch": epoch}
@@ -181,9 +181,10 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bfloat16(precision))
 
 
-def _optimiser(network: nn.Module, objective: Objective, config: TrainingConfig) -> torch.optim.SGD:
+def new_optimiser(network: nn.Module, objective: Objective, config: TrainingConfig) -> torch.optim.SGD:
+    """Fused SGD with momentum over what trains; theta is not decayed, which would pull T to the middle."""
     weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [{"params": weights, "weight_decay": config.weight_decay}]
-    if learned := list(objective.parameters()):  # theta: no decay, which would pull T to the middle
+    if learned := list(objective.parameters()):
         groups.append({"params": learned, "weight_decay": 0.0})
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
