@@ -30,7 +30,11 @@ def tiny_params() -> dict[str, Any]:
     params["miniimagenet"] |= {"sample_classes": 3, "sample_per_class": 10, "image_px": 32}
     for section in ("pretrain", "distill", "finetune"):
         params[section]["common"] |= {"epochs": 1, "batch_size": 8}
+    params["tile"] |= {"tile_px": 224, "tiles_per_class": None}
     params["finetune"]["common"]["image_px"] = 32
+    params["finetune"]["taught"] = {
+        "resnet18-dynamic-taught": {"init": "dynamic", "teacher": "resnet50-pretrained", "views": 1}
+    }
     params["export"]["parity_tiles"] = 8
     params["register"]["min_accuracy"] = 0.0
     return params
@@ -105,6 +109,22 @@ def test_lineage_goes_from_hash_to_hash(workspace: Path) -> None:
     )
     assert crack["init_sha256"] == student["weights_sha256"]
     assert student["teacher_sha256"] == teacher["weights_sha256"]
+
+
+def test_stored_soft_targets_serve_the_next_student(workspace: Path) -> None:
+    """Fixed and dynamic students of one teacher read one table; the crack stage's teacher has its own."""
+    assert len(list((workspace / ".damcrack/soft-targets").iterdir())) == 2
+
+
+def test_profile_shows_where_a_step_goes(workspace: Path) -> None:
+    """A training stage of the graph is profiled by its own options, and leaves nothing but the record."""
+    options = ["--images", "data/miniimagenet", "--teacher", "models/pretrain/resnet50", "--steps", "3"]
+    shown = call(workspace, "damcrack", "profile", "distill", "--item", "dynamic", *options, "--out", "profile")
+    record = json.loads((workspace / "profile/profile.json").read_text())
+    assert record["steps"] == 3 and 0 < record["share_of_bound"] < 1
+    assert {"data", "forward student", "backward", "optimiser", "other"} <= record["parts_s"].keys()
+    assert "images/s" in shown
+    assert sorted(path.name for path in (workspace / "profile").iterdir()) == ["profile.json", "trace.json.gz"]
 
 
 def test_second_run_runs_nothing(workspace: Path) -> None:
