@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks import plain
-from benchmarks.harness import Variant, as_table, compare
+from benchmarks.harness import Timing, Variant, as_table, compare
 from damcrack.engine.augment import Augmentation
 from damcrack.engine.batches import Batches, DeviceImages, StoredViews
 from damcrack.engine.checkpoint import NoCheckpoint
@@ -72,37 +72,41 @@ CONFIG = TrainingConfig(
 )
 
 
-def main(rounds: int = 5) -> str:
-    """Return the tables of this machine."""
-    device = best_device()
-    size = size_for(device)
+Sections = dict[str, list[Timing]]
+
+
+def measure(rounds: int = 5) -> Sections:
+    """Time all variants on this machine, one section after the other, printing each table when it is there."""
+    size = size_for(best_device())
+    found: Sections = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_tiles(root, size)
-        sections = {
-            f"ResNet18 training, batches of {size.batch_size}": _training(root, size),
+        for title, variants in {
+            f"ResNet18 training, batches of {size.batch_size}": _training(root, size, "resnet18"),
+            f"ResNet50 training, batches of {size.batch_size}": _training(root, size, "resnet50"),
             f"Distillation ResNet50 to ResNet18, batches of {size.batch_size}": _distillation(root, size),
             f"Frozen body, {TRANSFER_EPOCHS} epochs of the head": _transfer(root, size),
-        }
-        parts = []
-        for title, variants in sections.items():
-            timings = compare(variants, rounds)
-            table = as_table(timings)
-            if "second student" in timings[-1].name:
-                table += "\n\n" + as_table(timings[2:])
-            parts.append(f"### {title}\n\n{table}")
-            print(parts[-1], end="\n\n", flush=True)
-    return "\n\n".join(parts)
+        }.items():
+            found[title] = compare(variants, rounds)
+            print(as_section(title, found[title]), end="\n\n", flush=True)
+    return found
 
 
-def _training(root: Path, size: Size) -> dict[str, Variant]:
+def as_section(title: str, timings: list[Timing]) -> str:
+    """Markdown; a second student is also compared with the live teacher before it."""
+    table = f"### {title}\n\n{as_table(timings)}"
+    return f"{table}\n\n{as_table(timings[-2:])}" if "second student" in timings[-1].name else table
+
+
+def _training(root: Path, size: Size, name: str) -> dict[str, Variant]:
     variants = {
-        "plain loop": plain.training(root / "train", "resnet18", size.batch_size, size.steps, size.device),
-        "damcrack, float32": _stepping(root, size, "float32"),
-        "damcrack, bfloat16": _stepping(root, size, "bfloat16"),
+        "plain loop": plain.training(root / "train", name, size.batch_size, size.steps, size.device),
+        "damcrack, float32": _stepping(root, size, "float32", name),
+        "damcrack, bfloat16": _stepping(root, size, "bfloat16", name),
     }
     if size.device.type == "cuda":
-        variants["damcrack, bfloat16, compiled"] = _stepping(root, size, "bfloat16", compile_it=True)
+        variants["damcrack, bfloat16, compiled"] = _stepping(root, size, "bfloat16", name, compile_it=True)
     return variants
 
 
@@ -158,11 +162,12 @@ def _stepping(
     root: Path,
     size: Size,
     precision: Precision,
+    name: str = "resnet18",
     taught: bool = False,
     stored: bool = False,
     compile_it: bool = False,
 ) -> Variant:
-    network = build_network("resnet18", 2, 0).to(size.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build_network(name, 2, 0).to(size.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_training_mode(network)
     objective: Objective = Supervised()
     data: Batches = images(root, size.device, views=1 if stored else None)
@@ -225,4 +230,4 @@ if __name__ == "__main__":
     )
     parser.add_argument("--rounds", type=int, default=5)
     print(f"{os.cpu_count()} cores, {best_device()}", flush=True)
-    main(parser.parse_args().rounds)
+    measure(parser.parse_args().rounds)

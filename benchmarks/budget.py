@@ -1,0 +1,44 @@
+"""What the paper's training takes at full scale, computed from speeds measured here at 224 px.
+
+    python -m benchmarks.budget
+
+Tables 1 and 2 of the paper: 100 epochs of 48,000 images for student, teacher, fixed and dynamic temperature; 10 epochs
+of 32,000 tiles for ResNet18 from scratch, pretrained and distilled, and for ResNet50 from scratch and pretrained.
+CBAM, AlexNet and VGG16 are not among the networks yet. Validation passes are left out.
+"""
+
+from benchmarks.harness import Timing
+from benchmarks.steps import Sections, measure
+
+PRETRAINING, CRACKS = 100 * 48_000, 10 * 32_000
+
+
+def rates(timings: list[Timing], fastest_from: int) -> tuple[float, float]:
+    """Images per second of the plain loop, and of the fastest variant from number `fastest_from` on."""
+    return timings[0].median, max(timing.median for timing in timings[fastest_from:])
+
+
+def table(sections: Sections) -> str:
+    """Markdown: hours of each training, the plain way and ours."""
+    resnet18, resnet50, distilled = (list(sections.values())[number] for number in range(3))
+    student, teacher = rates(resnet18, 1), rates(resnet50, 1)
+    live, stored = (distilled[0].median, distilled[-2].median), (distilled[0].median, distilled[-1].median)
+    rows = [
+        ("Table 1: student", PRETRAINING, student),
+        ("Table 1: teacher", PRETRAINING, teacher),
+        ("Table 1: fixed temperature", PRETRAINING, live),
+        ("Table 1: dynamic temperature, its soft targets stored", PRETRAINING, stored),
+        ("Table 2: ResNet18, three starts", 3 * CRACKS, student),
+        ("Table 2: ResNet50, two starts", 2 * CRACKS, teacher),
+    ]
+    lines = ["| training | images | plain loop, h | damcrack, h |", "| --- | --- | --- | --- |"]
+    hours = [[number / rate / 3600 for rate in both] for _, number, both in rows]
+    for (title, number, _), (plain, ours) in zip(rows, hours, strict=True):
+        lines.append(f"| {title} | {number:,} | {plain:.1f} | {ours:.1f} |")
+    plain, ours = (sum(column) for column in zip(*hours, strict=True))
+    lines.append(f"| all | {sum(row[1] for row in rows):,} | {plain:.1f} | {ours:.1f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table(measure()))
