@@ -25,7 +25,7 @@ from damcrack.engine.decoded import decode_set
 from damcrack.engine.frozen import Frozen, answers, feature_tables
 from damcrack.engine.hardware import Precision, best_device, compiled
 from damcrack.engine.networks import build_network, head, set_trainable, set_training_mode
-from damcrack.engine.objectives import Distillation, Forward, Objective, Supervised
+from damcrack.engine.objectives import Distillation, Forward, Objective, Supervised, Teaching
 from damcrack.engine.training import TrainingConfig, autocast, new_optimiser, train
 from damcrack.images.imageset import ImageSetWriter
 from damcrack.math.temperature import TemperatureConfig
@@ -70,6 +70,7 @@ CONFIG = TrainingConfig(
     compile="off",
     seed=0,
 )
+TEACHING = Teaching(plain.ALPHA, "kl", "inside", TemperatureConfig("dynamic"))
 
 
 Sections = dict[str, list[Timing]]
@@ -173,7 +174,7 @@ def _stepping(
     data: Batches = images(root, size.device, views=1 if stored else None)
     if taught:
         teacher = Frozen(build_network("resnet50", 2, 1).to(size.device), precision == "bfloat16")
-        objective = Distillation(teacher, TemperatureConfig("dynamic"), plain.ALPHA, "inside").to(size.device)
+        objective = Distillation(teacher, TEACHING, CONFIG.epochs).to(size.device)
         if stored:
             assert isinstance(data, DeviceImages)
             data = StoredViews(data, answers(teacher, data))

@@ -12,7 +12,7 @@ from damcrack.engine.batches import DeviceImages, StoredViews
 from damcrack.engine.checkpoint import NoCheckpoint
 from damcrack.engine.frozen import Frozen, feature_tables, soft_target_table
 from damcrack.engine.networks import build_network, head, set_trainable, set_training_mode
-from damcrack.engine.objectives import Distillation, Supervised
+from damcrack.engine.objectives import Distillation, Supervised, Teaching
 from damcrack.engine.training import TrainingConfig, train
 from damcrack.math.temperature import TemperatureConfig
 
@@ -138,7 +138,11 @@ def test_student_of_stored_soft_targets_learns_what_a_live_teacher_teaches(
     for stored in (False, True):
         teacher = Frozen(trained_network(), bfloat16=False)
         source = StoredViews(data, soft_target_table(teacher, data, {"a": 1}, tmp_path)) if stored else data
-        objective = Distillation(teacher, TemperatureConfig("dynamic", ramp_epochs=4), 0.6, "inside")
+        objective = Distillation(
+            teacher,
+            Teaching(0.6, "kl", "inside", TemperatureConfig("dynamic", ramp_epochs=4)),
+            SETTINGS.epochs,
+        )
         network = build_network("resnet18", 2, 2)
         histories.append(
             train(network, objective, source, SETTINGS, NoCheckpoint(), lambda row: None).history

@@ -11,7 +11,7 @@ from damcrack.engine.batches import DeviceImages
 from damcrack.engine.checkpoint import NoCheckpoint
 from damcrack.engine.frozen import Frozen
 from damcrack.engine.networks import build_network
-from damcrack.engine.objectives import Distillation
+from damcrack.engine.objectives import Distillation, Teaching
 from damcrack.engine.profiling import CountedBytes, Peaks, measured_peaks, profiled_steps
 from damcrack.engine.training import TrainingConfig, train
 from damcrack.math.temperature import TemperatureConfig
@@ -51,7 +51,9 @@ def test_measured_peaks_are_those_of_a_machine() -> None:
 def test_profile_divides_the_time_of_a_training(images: MakeImages, tmp_path: Path, epochs: int) -> None:
     """The training is ended after the steps asked for; parts and rest sum to the whole; operations are counted."""
     teacher, student = build_network("resnet18", 2, 1), build_network("resnet18", 2, 2)
-    objective = Distillation(Frozen(teacher, False), TemperatureConfig("dynamic"), 0.6, "inside")
+    objective = Distillation(
+        Frozen(teacher, False), Teaching(0.6, "kl", "inside", TemperatureConfig("dynamic")), epochs=10
+    )
     settings = TrainingConfig(
         epochs=epochs,
         warmup_epochs=1,

@@ -12,7 +12,7 @@ from damcrack.engine.batches import DeviceImages
 from damcrack.engine.checkpoint import FolderCheckpoint, NoCheckpoint
 from damcrack.engine.frozen import Frozen
 from damcrack.engine.networks import build_network, head, replace_head, set_trainable
-from damcrack.engine.objectives import Distillation, Objective, Supervised
+from damcrack.engine.objectives import Distillation, Objective, Supervised, Teaching
 from damcrack.engine.training import Trained, TrainingConfig, train
 from damcrack.engine.weights import snapshot_of
 from damcrack.errors import NonFiniteLossError
@@ -51,8 +51,11 @@ def run(
     return train(network, objective, images, settings, checkpoint or NoCheckpoint(), lambda row: None)  # type: ignore[arg-type]
 
 
-def distillation(teacher: nn.Module, temperature: TemperatureConfig = DYNAMIC) -> Distillation:
-    return Distillation(Frozen(teacher, bfloat16=False), temperature, 0.6, "inside")
+def distillation(
+    teacher: nn.Module, temperature: TemperatureConfig = DYNAMIC, epochs: int = 10
+) -> Distillation:
+    teaching = Teaching(0.6, "kl", "inside", temperature)
+    return Distillation(Frozen(teacher, bfloat16=False), teaching, epochs)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -112,6 +115,30 @@ def test_theta_is_not_decayed_towards_the_middle(images: MakeImages) -> None:
     objective = distillation(build_network("resnet18", 2, 1), temperature)
     run(images(), build_network("resnet18", 2, 2), objective, config(epochs=1, weight_decay=0.5))
     assert objective.state_row(1)["theta"] == pytest.approx(2.0, abs=1e-6)
+
+
+def test_last_epochs_run_at_temperature_one(images: MakeImages) -> None:
+    """With one epoch at T = 1 of three, the last has T = 1, theta stands still in it, the others are in [3, 5]."""
+    temperature = TemperatureConfig("dynamic", ramp="constant", epochs_at_one=1)
+    objective = distillation(build_network("resnet18", 2, 1), temperature, epochs=3)
+    history = run(
+        images(), build_network("resnet18", 2, 2), objective, config(epochs=3, momentum=0.0)
+    ).history
+    assert [3 < row["temperature"] < 5 for row in history] == [True, True, False]
+    assert history[2]["temperature"] == 1
+    assert history[2]["theta"] == history[1]["theta"] != history[0]["theta"]
+
+
+def test_teacher_trained_at_a_temperature_divides_its_logits(images: MakeImages) -> None:
+    """The loss at temperature T is the cross-entropy of logits / T."""
+    network = build_network("resnet18", 2, 0)
+    batch = next(iter(images().shuffled(8, 0, 1)))
+    network.eval()
+    with torch.no_grad():
+        terms = Supervised(4.0)(network, batch, 1)
+    expected = torch.nn.functional.cross_entropy(terms.logits_BC / 4, batch.labels_B)
+    assert terms.total.item() == pytest.approx(expected.item())
+    assert terms.total.item() != Supervised(1.0)(network, batch, 1).total.item()
 
 
 class StopHere(Exception):  # noqa: N818 - a signal, not an error

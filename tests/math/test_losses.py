@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from damcrack.math.losses import distillation_loss, soft_divergence
+from damcrack.math.losses import distillation_loss, soft_cross_entropy, soft_divergence
 
 Array = npt.NDArray[np.float64]
 
@@ -76,6 +76,30 @@ def test_squared_temperature_decides_the_direction_of_its_gradient(scale: str, d
     terms.total.backward()
     assert temperature.grad is not None
     assert np.sign(temperature.grad.item()) == direction
+
+
+def test_soft_cross_entropy_is_the_divergence_plus_the_teachers_entropy() -> None:
+    """The value, the same gradient by the student, and another gradient by T: the entropy's is added."""
+    student, teacher, _ = example()
+    t, step = 3.0, 1e-5
+
+    def entropy(at: float) -> float:
+        p = reference_softmax(teacher / at)
+        return float(-(p * np.log(p)).sum(axis=1).mean())
+
+    by_student, by_t, values = [], [], []
+    for soft in (soft_divergence, soft_cross_entropy):
+        logits = torch.tensor(student, requires_grad=True)
+        temperature = torch.tensor(t, dtype=torch.float64, requires_grad=True)
+        values.append(soft(logits, torch.tensor(teacher), temperature))
+        values[-1].backward()
+        assert temperature.grad is not None
+        by_student.append(logits.grad)
+        by_t.append(temperature.grad.item())
+    assert values[1].item() == pytest.approx(values[0].item() + entropy(t), rel=1e-12)
+    np.testing.assert_allclose(by_student[1], by_student[0], rtol=1e-9, atol=1e-15)
+    slope = (entropy(t + step) - entropy(t - step)) / (2 * step)
+    assert by_t[1] - by_t[0] == pytest.approx(slope, rel=1e-6)
 
 
 @given(

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from damcrack.math.schedules import learning_rate, reversal_weight
+from damcrack.math.schedules import Ramp, learning_rate, reversal_weight
 
 
 def test_learning_rate_at_informative_points() -> None:
@@ -32,3 +32,12 @@ def test_reversal_weight_rises_from_near_zero_to_one() -> None:
     """Half a cosine over the ramp, then one: values listed for a ramp of four epochs."""
     weights = [reversal_weight(epoch, 4) for epoch in range(1, 7)]
     assert weights == pytest.approx([0.1464466, 0.5, 0.8535534, 1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("ramp", "weights"),
+    [("linear", [0.25, 0.5, 0.75, 1.0, 1.0]), ("constant", [1.0, 1.0, 1.0, 1.0, 1.0])],
+)
+def test_other_ramps(ramp: Ramp, weights: list[float]) -> None:
+    """Values listed for a ramp of four epochs."""
+    assert [reversal_weight(epoch, 4, ramp) for epoch in range(1, 6)] == weights

@@ -4,6 +4,7 @@ Shape suffixes: B images, C classes.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch.profiler import record_function
 
 from damcrack.engine.batches import Batch
 from damcrack.engine.frozen import Frozen
-from damcrack.math.losses import TemperatureScale, distillation_loss
+from damcrack.math.losses import SoftLoss, TemperatureScale, distillation_loss
 from damcrack.math.schedules import reversal_weight
 from damcrack.math.temperature import DynamicTemperature, TemperatureConfig, build_temperature
 
@@ -30,13 +31,34 @@ class StepTerms(NamedTuple):
     logits_BC: Tensor
 
 
+@dataclass(frozen=True)
+class Teaching:
+    """How a teacher teaches: weight and kind of the soft loss, and the temperature."""
+
+    alpha: float
+    soft_loss: SoftLoss
+    temperature_scale: TemperatureScale
+    temperature: TemperatureConfig
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha: {self.alpha}; expected 0 to 1")
+
+
 class Supervised(nn.Module):
-    """Cross-entropy with the labels."""
+    """Cross-entropy with the labels, of logits divided by `temperature`.
+
+    A later teacher may be trained at the temperature at which it teaches (paper, section 2.1); 1 is plain.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = temperature
 
     def forward(self, student: Forward, batch: Batch, epoch: int) -> StepTerms:
         """One step's terms; all objectives are called alike."""
         logits_BC = _student_logits(student, batch)
-        hard = F.cross_entropy(logits_BC, batch.labels_B)
+        hard = F.cross_entropy(logits_BC / self.temperature, batch.labels_B)
         absent = torch.full_like(hard, torch.nan)
         return StepTerms(hard, hard, absent, absent, logits_BC)
 
@@ -51,19 +73,12 @@ class Distillation(nn.Module):
     The teacher is no submodule, so it is never checkpointed; it is not run on batches that bring its answer.
     """
 
-    def __init__(
-        self,
-        teacher: Frozen,
-        temperature: TemperatureConfig,
-        alpha: float,
-        temperature_scale: TemperatureScale,
-    ) -> None:
+    def __init__(self, teacher: Frozen, teaching: Teaching, epochs: int) -> None:
         super().__init__()
         self.teacher = teacher
-        self.temperature = build_temperature(temperature)
-        self.ramp_epochs = temperature.ramp_epochs
-        self.alpha = alpha
-        self.temperature_scale = temperature_scale
+        self.teaching = teaching
+        self.temperature = build_temperature(teaching.temperature)
+        self.epochs = epochs
 
     def forward(self, student: Forward, batch: Batch, epoch: int) -> StepTerms:
         """One step's terms, with the temperature's gradient reversed as strongly as the epoch says."""
@@ -72,18 +87,34 @@ class Distillation(nn.Module):
             with record_function("forward teacher"):
                 teacher_logits_BC = self.teacher(batch.inputs)
         logits_BC = _student_logits(student, batch)
-        temperature = self.temperature(reversal_weight(epoch, self.ramp_epochs))
+        how, temperature = self.teaching, self._temperature(epoch)
         terms = distillation_loss(
-            logits_BC, teacher_logits_BC, batch.labels_B, temperature, self.alpha, self.temperature_scale
+            logits_BC,
+            teacher_logits_BC,
+            batch.labels_B,
+            temperature,
+            how.alpha,
+            how.temperature_scale,
+            how.soft_loss,
         )
         return StepTerms(*terms, temperature.detach(), logits_BC)
+
+    def _temperature(self, epoch: int) -> Tensor:
+        temperature: Tensor = self.temperature(self._reversal_weight(epoch))
+        if epoch > self.epochs - self.teaching.temperature.epochs_at_one:
+            return torch.ones_like(temperature)
+        return temperature
+
+    def _reversal_weight(self, epoch: int) -> float:
+        how = self.teaching.temperature
+        return reversal_weight(epoch, how.ramp_epochs, how.ramp)
 
     def state_row(self, epoch: int) -> dict[str, float]:
         """Theta and lambda after an epoch; nothing if the temperature is fixed."""
         if not isinstance(self.temperature, DynamicTemperature):
             return {}
         theta = float(self.temperature.theta.detach())
-        return {"theta": theta, "reversal_weight": reversal_weight(epoch, self.ramp_epochs)}
+        return {"theta": theta, "reversal_weight": self._reversal_weight(epoch)}
 
 
 def _student_logits(student: Forward, batch: Batch) -> Tensor:

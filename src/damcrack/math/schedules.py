@@ -1,6 +1,9 @@
 """What changes with training, as pure functions of the step or the epoch."""
 
 import math
+from typing import Literal
+
+Ramp = Literal["cosine", "linear", "constant"]
 
 
 def learning_rate(step: int, steps_per_epoch: int, epochs: int, warmup_epochs: int, peak: float) -> float:
@@ -16,9 +19,11 @@ def learning_rate(step: int, steps_per_epoch: int, epochs: int, warmup_epochs: i
     return peak * (1 + math.cos(math.pi * (step - warmup_steps) / annealing_steps)) / 2
 
 
-def reversal_weight(epoch: int, ramp_epochs: int) -> float:
-    """Weight lambda of the reversed gradient in epoch `epoch` (from 1): 0 -> 1 along half a cosine.
+def reversal_weight(epoch: int, ramp_epochs: int, ramp: Ramp = "cosine") -> float:
+    """Weight lambda of the reversed gradient in epoch `epoch` (from 1), 1 from epoch `ramp_epochs` on.
 
-    Source: curriculum temperature (Li et al. 2023): (1 - cos(pi * min(i, L) / L)) / 2 with i counted from 1.
+    "cosine" rises along half a cosine, (1 - cos(pi * min(i, L) / L)) / 2 with i counted from 1 (curriculum
+    temperature, Li et al. 2023); "linear" is min(i, L) / L; "constant" is 1 from the first epoch.
     """
-    return (1 - math.cos(math.pi * min(epoch, ramp_epochs) / ramp_epochs)) / 2
+    share = min(epoch, ramp_epochs) / ramp_epochs
+    return {"cosine": (1 - math.cos(math.pi * share)) / 2, "linear": share, "constant": 1.0}[ramp]

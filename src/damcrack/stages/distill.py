@@ -5,25 +5,13 @@ from pathlib import Path
 
 from damcrack.engine.networks import build_network
 from damcrack.engine.objectives import Distillation
-from damcrack.engine.training import TrainingConfig
-from damcrack.math.losses import TemperatureScale
-from damcrack.math.temperature import TemperatureConfig
-from damcrack.stages.fitting import Lineage, Task, check_alpha, describe, fit, load_teacher, open_images
+from damcrack.stages.fitting import Lineage, Task, TaughtConfig, describe, fit, load_teacher, open_images
 from damcrack.stages.run import Run
 
 
 @dataclass(frozen=True)
-class DistillConfig(TrainingConfig):
+class DistillConfig(TaughtConfig):
     """Section `distill` of params.yaml: `common` with one of `items`."""
-
-    network: str
-    alpha: float
-    temperature_scale: TemperatureScale
-    temperature: TemperatureConfig
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_alpha(self.alpha)
 
 
 def distill(
@@ -33,7 +21,7 @@ def distill(
     data = open_images(images, None, "miniimagenet", run)
     lecturer, lecturer_info = load_teacher(teacher, data, config)
     network = build_network(config.network, len(data.classes), config.seed)
-    objective = Distillation(lecturer, config.temperature, config.alpha, config.temperature_scale)
+    objective = Distillation(lecturer, config.teaching, config.epochs)
     lineage = Lineage(teacher_sha256=lecturer_info.weights_sha256)
     info = describe(item, config.network, data, config, lineage)
     return fit(Task(network, objective, info), data, config, out, run)

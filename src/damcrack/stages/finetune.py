@@ -8,35 +8,24 @@ from torch import nn
 from damcrack.engine.decoded import DecodedSet
 from damcrack.engine.networks import Trainable, build_network, replace_head, set_trainable
 from damcrack.engine.objectives import Distillation, Objective, Supervised
-from damcrack.engine.training import TrainingConfig
 from damcrack.engine.weights import load_model
 from damcrack.errors import InputError
-from damcrack.math.losses import TemperatureScale
-from damcrack.math.temperature import TemperatureConfig
-from damcrack.stages.fitting import Lineage, Task, check_alpha, describe, fit, load_teacher, open_images
+from damcrack.stages.fitting import Lineage, Task, TaughtConfig, describe, fit, load_teacher, open_images
 from damcrack.stages.run import Run
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(TrainingConfig):
+class FinetuneConfig(TaughtConfig):
     """Section `finetune` of params.yaml: `common` with one experiment of a group.
 
     `init` names the weights to start from and `teacher` the fine-tuned teacher of a crack-stage distillation;
-    null is none. The last three fields act only with a teacher.
+    null is none. The fields of the distillation loss act only with a teacher.
     """
 
-    network: str
     init: str | None
     teacher: str | None
     image_px: int
     trainable: Trainable
-    alpha: float
-    temperature_scale: TemperatureScale
-    temperature: TemperatureConfig
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_alpha(self.alpha)
 
 
 def finetune(
@@ -84,5 +73,5 @@ def _objective(
     if teacher is None:
         return Supervised(), None
     lecturer, info = load_teacher(teacher, data, config)
-    objective = Distillation(lecturer, config.temperature, config.alpha, config.temperature_scale)
+    objective = Distillation(lecturer, config.teaching, config.epochs)
     return objective, info.weights_sha256

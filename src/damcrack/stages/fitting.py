@@ -16,10 +16,12 @@ from damcrack.engine.decoded import DecodedSet, decode_set
 from damcrack.engine.frozen import Frozen, feature_tables, soft_target_table
 from damcrack.engine.hardware import Plan, best_device, compiled, plan, uses_bfloat16
 from damcrack.engine.networks import head, is_body_frozen
-from damcrack.engine.objectives import Distillation, Forward, Objective
+from damcrack.engine.objectives import Distillation, Forward, Objective, Teaching
 from damcrack.engine.training import Trained, TrainingConfig, train
 from damcrack.engine.weights import ModelInfo, load_model, save_model
 from damcrack.errors import InputError
+from damcrack.math.losses import SoftLoss, TemperatureScale
+from damcrack.math.temperature import TemperatureConfig
 from damcrack.outputs import new_directory, write_csv
 from damcrack.stages.run import Run
 
@@ -36,6 +38,26 @@ HISTORY_COLUMNS = (
     "theta",
     "reversal_weight",
 )
+
+
+@dataclass(frozen=True)
+class TaughtConfig(TrainingConfig):
+    """Fields of the stages in which a teacher may teach."""
+
+    network: str
+    alpha: float
+    soft_loss: SoftLoss
+    temperature_scale: TemperatureScale
+    temperature: TemperatureConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.teaching  # checks alpha
+
+    @property
+    def teaching(self) -> Teaching:
+        """The fields of the distillation loss as one."""
+        return Teaching(self.alpha, self.soft_loss, self.temperature_scale, self.temperature)
 
 
 @dataclass(frozen=True)
@@ -73,12 +95,6 @@ def load_teacher(folder: Path, images: DecodedSet, config: TrainingConfig) -> tu
             f"{images.digest[:12]}; train the teacher on the same set first"
         )
     return Frozen(teacher.to(best_device()), uses_bfloat16(config.precision)), info
-
-
-def check_alpha(alpha: float) -> None:
-    """Refuse a weight of the soft loss outside 0..1."""
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha: {alpha}; expected 0 to 1")
 
 
 def describe(

@@ -15,6 +15,12 @@ class PretrainConfig(TrainingConfig):
     """Section `pretrain` of params.yaml: `common` with one of `items`."""
 
     network: str
+    temperature: float  # of the softmax; above 1 for a teacher that is trained as softly as it teaches
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature <= 0:
+            raise ValueError(f"temperature: {self.temperature}; expected more than 0")
 
 
 def pretrain(images: Path, out: Path, item: str, config: PretrainConfig, run: Run) -> dict[str, object]:
@@ -22,4 +28,4 @@ def pretrain(images: Path, out: Path, item: str, config: PretrainConfig, run: Ru
     data = open_images(images, None, "miniimagenet", run)
     network = build_network(config.network, len(data.classes), config.seed)
     info = describe(item, config.network, data, config, Lineage())
-    return fit(Task(network, Supervised(), info), data, config, out, run)
+    return fit(Task(network, Supervised(config.temperature), info), data, config, out, run)
