@@ -1,5 +1,6 @@
 """The command line: user errors end in one sentence, and nothing is left behind."""
 
+import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from damcrack.edges import cli
-from damcrack.edges.execute import content_digest
+from damcrack.edges.execute import content_digest, failure_kept
 from damcrack.edges.graph import STAGES
+from damcrack.errors import InputError
 from damcrack.outputs import new_directory
 
 DEMO = Path(__file__).parents[2] / "params" / "demo.yaml"
@@ -66,6 +68,27 @@ def test_unknown_item_lists_the_items() -> None:
     Path("tiles").mkdir()
     message = damcrack("finetune", "--item", "resnet19", "--tiles", "tiles", "--out", "model")
     assert "resnet19" in message and "resnet18-scratch" in message
+
+
+def test_a_value_set_on_the_command_line_wins_and_is_checked() -> None:
+    """--set NAME=VALUE takes the place of the file's value, under the same rules."""
+    Path("photos").mkdir()
+    assert "tile.tile_pz: unknown name" in damcrack(
+        "tile", "--set", "tile_pz=3", "--photos", "photos", "--out", "t"
+    )
+    assert "expected NAME=VALUE" in damcrack("tile", "--set", "tile_px", "--photos", "photos", "--out", "t")
+    assert "32 to 4096" in damcrack("tile", "--set", "tile_px=3", "--photos", "photos", "--out", "t")
+
+
+def test_a_failure_is_recorded_until_the_output_is_there() -> None:
+    """The record says why; a later success removes it."""
+    with pytest.raises(InputError), failure_kept(Path("models/a"), Path(".damcrack")):
+        raise InputError("no tiles")
+    record = Path(".damcrack/failed/models/a.json")
+    assert json.loads(record.read_text()) == {"out": "models/a", "error": "InputError: no tiles"}
+    with failure_kept(Path("models/a"), Path(".damcrack")):
+        assert "killed" in record.read_text()
+    assert not record.exists()
 
 
 def test_input_that_is_no_image_set_is_refused() -> None:

@@ -74,12 +74,23 @@ def _explain(error: Exception) -> str:
 
 
 def _stage_command(stage: Stage) -> click.Command:
-    def run_stage(params_path: Path, out: Path, item: str | None = None, **inputs: Path | None) -> None:
+    def run_stage(
+        params_path: Path,
+        out: Path,
+        settings: tuple[str, ...],
+        item: str | None = None,
+        **inputs: Path | None,
+    ) -> None:
         from damcrack.edges.execute import execute
+        from damcrack.edges.params import parse_changes, read_params, stage_config
 
-        execute(stage, params_path, out, item, inputs)
+        config = stage_config(read_params(params_path), stage.name, item, parse_changes(settings))
+        execute(stage, config, out, item, inputs)
 
-    return click.command(stage.name, help=stage.help)(_with_stage_options(stage, run_stage))
+    settings = click.option(
+        "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that wins over params.yaml's."
+    )
+    return click.command(stage.name, help=stage.help)(_with_stage_options(stage, settings(run_stage)))
 
 
 def _profile_command(stage: Stage) -> click.Command:

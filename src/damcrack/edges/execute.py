@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,17 +19,14 @@ from damcrack.edges.params import flatten, read_params, stage_config
 from damcrack.edges.progress import Watcher
 from damcrack.edges.tracking import start_run
 from damcrack.errors import InputError
-from damcrack.outputs import sha256_bytes, sha256_file
+from damcrack.outputs import sha256_bytes, sha256_file, write_json
 from damcrack.stages.run import Run
 
 
-def execute(
-    stage: Stage, params_path: Path, out: Path, item: str | None, inputs: dict[str, Path | None]
-) -> None:
+def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict[str, Path | None]) -> None:
     """Run one stage function with its config, recorded as one MLflow run, and print its summary."""
     started = time.monotonic()
     given = check_inputs(inputs)
-    config = stage_config(read_params(params_path), stage.name, item)
     function = getattr(import_module(f"damcrack.stages.{stage.name}"), stage.name)
     arguments: dict[str, Any] = {**given, "out": out, "config": config}
     arguments |= {"item": item} if item else {}
@@ -35,9 +34,27 @@ def execute(
     tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **_caller_tags()}
     with start_run(stage.name, item, flatten(config), tags) as run:
         watched: Run = run  # a stage sees no more than this of its caller
-        summary = function(**arguments, run=watched)
+        with failure_kept(out, run.scratch):
+            summary = function(**arguments, run=watched)
         run.finish_outputs(content_digest(out), **parents(out))
     _show(stage.name if item is None else f"{stage.name}@{item}", summary, time.monotonic() - started)
+
+
+@contextmanager
+def failure_kept(out: Path, scratch: Path) -> Iterator[None]:
+    """Leave a record of why `out` is not there, for who looks at many outputs; none once it is.
+
+    The record is there from the start, so that a process that is killed leaves one too.
+    """
+    record = scratch / "failed" / out.with_name(out.name + ".json")
+    record.parent.mkdir(parents=True, exist_ok=True)
+    write_json(record, {"out": str(out), "error": "it began and did not end: killed, or still running"})
+    try:
+        yield
+    except BaseException as error:
+        write_json(record, {"out": str(out), "error": f"{type(error).__name__}: {error}"})
+        raise
+    record.unlink()
 
 
 def check_inputs(inputs: dict[str, Path | None]) -> dict[str, Path]:

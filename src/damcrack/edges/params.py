@@ -1,7 +1,7 @@
 """params.yaml to frozen configs: every value checked, every error named by section and field."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -40,8 +40,12 @@ def config_class(stage: str) -> type[Any]:
     return schema
 
 
-def stage_config(params: Mapping[str, Any], stage: str, item: str | None) -> Any:
+def stage_config(
+    params: Mapping[str, Any], stage: str, item: str | None, changed: Mapping[str, Any] | None = None
+) -> Any:
     """Validate one section, or one item of a section that has `common` values, into its frozen config.
+
+    Values of `changed` take the place of those in the file.
 
     Raises:
         InputError: section, item or key unknown, or a value not allowed.
@@ -50,13 +54,32 @@ def stage_config(params: Mapping[str, Any], stage: str, item: str | None) -> Any
     if not isinstance(section, dict):
         raise InputError(f"params.yaml has no section {stage!r}; its sections are {sorted(params)}")
     if COMMON not in section:
-        return _validate(stage, section, config_class(stage))
+        return _validate(stage, {**section, **(changed or {})}, config_class(stage))
     items = dict(section_items(section))
     if item not in items:
         raise InputError(
             f"{stage} has no item {item!r}{_meant(str(item), items)}; its items are {list(items)}"
         )
-    return _validate(f"{stage}.{item}", {**section[COMMON], **items[item]}, config_class(stage))
+    values = {**section[COMMON], **items[item], **(changed or {})}
+    return _validate(f"{stage}.{item}", values, config_class(stage))
+
+
+def parse_changes(settings: Iterable[str]) -> dict[str, Any]:
+    """Values by name from NAME=VALUE texts; values are read as YAML.
+
+    Raises:
+        InputError: a text without "=", or a value that is not YAML.
+    """
+    changed = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        try:
+            changed[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {setting}: {text!r} is not YAML") from error
+        if not (name and equals):
+            raise InputError(f"--set {setting}: expected NAME=VALUE, for example seed=3")
+    return changed
 
 
 def section_items(section: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,8 +1,9 @@
 """Stage `finetune`: a network learns crack tiles, from scratch or by transfer (paper, section 2.3)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from damcrack.engine.decoded import DecodedSet
@@ -19,13 +20,20 @@ class FinetuneConfig(TaughtConfig):
     """Section `finetune` of params.yaml: `common` with one experiment of a group.
 
     `init` names the weights to start from and `teacher` the fine-tuned teacher of a crack-stage distillation;
-    null is none. The fields of the distillation loss act only with a teacher.
+    null is none. `labelled_tiles` takes so many tiles only, half of them cracks, a fifth for validation: how
+    much is learned from few labels. The fields of the distillation loss act only with a teacher.
     """
 
     init: str | None
     teacher: str | None
     image_px: int
     trainable: Trainable
+    labelled_tiles: int | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labelled_tiles is not None and self.labelled_tiles < 10:
+            raise ValueError(f"labelled_tiles: {self.labelled_tiles}; expected 10 or more, or null for all")
 
 
 def finetune(
@@ -45,11 +53,35 @@ def finetune(
     _check_given("init", config.init, init)
     _check_given("teacher", config.teacher, teacher)
     data = open_images(tiles, config.image_px, "tiles", run)
+    if config.labelled_tiles is not None:
+        data = few_labels(data, config.labelled_tiles, config.seed)
     network, init_sha256 = _start(config, init, data)
     objective, teacher_sha256 = _objective(config, teacher, data)
     set_trainable(network, config.trainable)
     info = describe(item, config.network, data, config, Lineage(init_sha256, teacher_sha256))
     return fit(Task(network, objective, info), data, config, out, run)
+
+
+def few_labels(images: DecodedSet, num: int, seed: int) -> DecodedSet:
+    """Keep `num` training and validation tiles, 8:2, as many of each class; a larger `num` keeps them all and more.
+
+    Raises:
+        InputError: there are not so many.
+    """
+    wanted = {"val": num // 10, "train": num // 2 - num // 10}
+    rows_of = dict(images.rows_of)
+    for split, per_class in wanted.items():
+        rows = images.rows_of[split]
+        there = np.bincount(images.labels_N[rows], minlength=2).min()
+        if there < per_class:
+            raise InputError(
+                f"finetune.labelled_tiles: {num} needs {per_class} {split} tiles of each class, there are {there}; "
+                "lower it or raise tile.tiles_per_class"
+            )
+        order = np.random.default_rng(seed).permutation(len(rows))
+        first = [order[images.labels_N[rows[order]] == label][:per_class] for label in (0, 1)]
+        rows_of[split] = rows[np.sort(np.concatenate(first))]
+    return replace(images, rows_of=rows_of)
 
 
 def _check_given(name: str, named: str | None, path: Path | None) -> None:

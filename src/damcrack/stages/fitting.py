@@ -22,7 +22,7 @@ from damcrack.engine.weights import ModelInfo, load_model, save_model
 from damcrack.errors import InputError
 from damcrack.math.losses import SoftLoss, TemperatureScale
 from damcrack.math.temperature import TemperatureConfig
-from damcrack.outputs import new_directory, write_csv
+from damcrack.outputs import new_directory, sha256_bytes, write_csv
 from damcrack.stages.run import Run
 
 HISTORY_COLUMNS = (
@@ -162,18 +162,21 @@ def _prepare(
         return data, forward
     soft_targets, features = None, None
     if isinstance(task.objective, Distillation):
-        inputs = _soft_target_inputs(info, config, here)
+        inputs = _soft_target_inputs(info, images, config, here)
         soft_targets = soft_target_table(task.objective.teacher, data, inputs, run.scratch / "soft-targets")
     if is_body_frozen(network):
         features, forward = feature_tables(network, data, here.bfloat16), head(network)
     return StoredViews(data, soft_targets, features), forward
 
 
-def _soft_target_inputs(info: ModelInfo, config: TrainingConfig, here: Plan) -> dict[str, object]:
+def _soft_target_inputs(
+    info: ModelInfo, images: DecodedSet, config: TrainingConfig, here: Plan
+) -> dict[str, object]:
     """All that a teacher's logits for the fixed views are a function of."""
     return {
         "teacher": info.teacher_sha256,
         "data": (info.data_digest, info.image_px, info.mean, info.std),
+        "images": sha256_bytes(images.rows_of["train"].tobytes()),
         "views": (config.views, asdict(config.augmentation)),
         "computed": (here.device.type, here.bfloat16, torch.__version__, damcrack.__version__),
     }
