@@ -1,0 +1,233 @@
+"""Whether one classifier is better than another on the same tiles, and how well its probabilities fit.
+
+What is undefined is NaN: a share of no tiles, a spread of one seed, an interval of one photo.
+Shape suffixes: N tiles, S seeds, G groups (photos), C classes, M methods, D draws, B draws of one block.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+T_MIN, T_MAX = 0.05, 20.0
+# Halves a bracket beyond the resolution of a double.
+NUM_HALVINGS = 60
+# Draws times groups held at once: 8 MB for each array of doubles.
+BLOCK_CELLS = 1_000_000
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+class McNemar(NamedTuple):
+    """Tiles that only one of two classifiers got right, and how surprising their imbalance is."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def mcnemar(right_a_N: Bools, right_b_N: Bools) -> McNemar:
+    """Test whether two classifiers are right equally often on the same tiles (McNemar 1947, exact form).
+
+    The two-sided p-value, in [0, 1], is that of a fair coin on the tiles where just one is right; 1 if there
+    are none. It takes the tiles as independent, so tiles that share photos make it too small:
+    `difference_interval` does not have this fault.
+    """
+    only_a = int(np.count_nonzero(right_a_N > right_b_N))
+    only_b = int(np.count_nonzero(right_b_N > right_a_N))
+    return McNemar(only_a, only_b, min(1.0, 2 * _fair_tail(min(only_a, only_b), only_a + only_b)))
+
+
+def _fair_tail(k: int, n: int) -> float:
+    """Chance of at most k heads in n throws, k <= n / 2: the last term, times a sum of ratios to it."""
+    last = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
+    down = np.arange(k, 0, -1)
+    return math.exp(last) * (1 + float(np.cumprod(down / (n - down + 1)).sum()))
+
+
+def holm(p_values_M: Floats) -> Floats:
+    """Adjust p-values (M,) of methods compared with one baseline, in the given order (Holm 1979).
+
+    Calling those at most alpha significant keeps the chance of any false claim at most alpha, however the
+    comparisons depend on each other.
+    """
+    order = np.argsort(p_values_M, kind="stable")
+    factor_M = np.arange(len(p_values_M), 0, -1)
+    adjusted_M = np.empty(len(p_values_M))
+    adjusted_M[order] = np.minimum(1, np.maximum.accumulate(factor_M * p_values_M[order]))
+    return adjusted_M
+
+
+class Interval(NamedTuple):
+    """Accuracy of b minus that of a, in [-1, 1], and the bounds it may lie within."""
+
+    difference: float
+    low: float
+    high: float
+
+
+def difference_interval(
+    right_a_SN: Bools,
+    right_b_SN: Bools,
+    group_N: Ints,
+    *,
+    num_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Bound the accuracy of b minus that of a, mean of paired seeds, by a bootstrap of photos and seeds.
+
+    Each draw takes G whole groups and S seeds with replacement (pigeonhole bootstrap, Owen 2007; percentiles,
+    Efron 1979), since neither the tiles of one photo nor the verdicts of one trained network are independent.
+    As groups differ in size, a draw is a ratio of sums, not a mean of group accuracies.
+
+    With one group the bounds are NaN: nothing says how photos differ. With one seed they hold for these two
+    trained networks only, not for training again. Few groups or seeds make them too narrow: the bootstrap's
+    variance is (G - 1) / G and (S - 1) / S of the unbiased one.
+    """
+    change_SN = right_b_SN.astype(np.float64) - right_a_SN
+    difference = _mean(change_SN)
+    _, index_N, size_G = np.unique(group_N, return_inverse=True, return_counts=True)
+    if len(size_G) < 2:
+        return Interval(difference, math.nan, math.nan)
+    gain_SG = np.array([np.bincount(index_N, weights=change_N) for change_N in change_SN], np.float64)
+    drawn_D = _draw_differences(gain_SG, size_G, num_draws, np.random.default_rng(seed))
+    low, high = np.quantile(drawn_D, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return Interval(difference, low, high)
+
+
+def _draw_differences(gain_SG: Floats, size_G: Ints, num_draws: int, rng: np.random.Generator) -> Floats:
+    num_seeds, num_groups = gain_SG.shape
+    times_DS = _times_drawn(num_seeds, num_draws, rng)
+    block = max(1, BLOCK_CELLS // num_groups)
+    drawn_D = np.empty(num_draws)
+    for start in range(0, num_draws, block):
+        times_BS = times_DS[start : start + block]
+        times_BG = _times_drawn(num_groups, len(times_BS), rng)
+        gain_B = ((times_BG @ gain_SG.T) * times_BS).sum(axis=1)
+        drawn_D[start : start + block] = gain_B / (num_seeds * (times_BG @ size_G))
+    return drawn_D
+
+
+def _times_drawn(num: int, num_draws: int, rng: np.random.Generator) -> Floats:
+    """How often each of `num` things came in `num` draws with replacement, (num_draws, num)."""
+    row = num * np.arange(num_draws)[:, None]
+    drawn = rng.integers(num, size=(num_draws, num)) + row
+    return np.bincount(drawn.ravel(), minlength=num_draws * num).reshape(num_draws, num).astype(np.float64)
+
+
+class MeanInterval(NamedTuple):
+    """Mean of seeds, its standard deviation (n - 1) and the bounds of the mean."""
+
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+def mean_interval(values_S: Floats, level: float = 0.95) -> MeanInterval:
+    """Bound the mean of seeds by Student's t (1908); one seed has no spread, so all but its mean is NaN."""
+    if len(values_S) < 2:
+        return MeanInterval(_mean(values_S), math.nan, math.nan, math.nan)
+    mean, std = _mean(values_S), float(values_S.std(ddof=1))
+    half = _t_bound(level, len(values_S) - 1) * std / math.sqrt(len(values_S))
+    return MeanInterval(mean, std, mean - half, mean + half)
+
+
+def _t_bound(level: float, dof: int) -> float:
+    """The t that Student's variable stays within, on both sides, with chance `level`."""
+    assert 0 < level < 1
+    angle = _bisect(lambda angle: _t_mass(angle, dof) >= level, 0.0, math.pi / 2)
+    return math.sqrt(dof) * math.tan(angle)
+
+
+def _t_mass(angle: float, dof: int) -> float:
+    """Chance of |t| <= sqrt(dof) * tan(angle), a finite sum (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4)."""
+    sin, cos, odd = math.sin(angle), math.cos(angle), dof % 2
+    i = np.arange(1, dof // 2)
+    series = 1 + float(np.cumprod((2 * i - 1 + odd) / (2 * i + odd) * cos**2).sum())
+    if not odd:
+        return sin * series
+    return 2 / math.pi * (angle + (sin * cos * series if dof > 1 else 0))
+
+
+def nll(logits_NC: Floats, labels_N: Ints, temperature: float = 1.0) -> float:
+    """Mean negative log-likelihood of softmax(logits / temperature), in nats, at least 0."""
+    scaled_NC = _below_top(logits_NC) / temperature
+    return _mean(np.log(np.exp(scaled_NC).sum(axis=1)) - _of_label(scaled_NC, labels_N))
+
+
+def brier(probs_N: Floats, labels_N: Ints) -> float:
+    """Mean squared distance of crack probability and label, in [0, 1]; half of the sum in Brier 1950."""
+    return _mean((probs_N - labels_N) ** 2)
+
+
+def fit_temperature(logits_NC: Floats, labels_N: Ints) -> float:
+    """Find the T in [0.05, 20] with the least `nll`, temperature scaling (Guo et al. 2017).
+
+    Bisects log T by the sign of the slope, which changes once as the loss is convex in 1 / T. If all
+    tiles are right, it ends at the lower bound; if no tile prefers a class, T changes nothing and is 1.
+
+    Raises:
+        ValueError: no tiles.
+    """
+    if not len(labels_N):
+        raise ValueError("fit_temperature: got 0 tiles, expected at least 1; give it a validation subset")
+    below_NC = _below_top(logits_NC)
+    if not below_NC.any():
+        return 1.0
+    if _colder_is_better(below_NC, labels_N, T_MIN):
+        return T_MIN
+    if not _colder_is_better(below_NC, labels_N, T_MAX):
+        return T_MAX
+    log_t = _bisect(lambda u: _colder_is_better(below_NC, labels_N, math.exp(u)), *np.log([T_MIN, T_MAX]))
+    return math.exp(log_t)
+
+
+def _colder_is_better(below_NC: Floats, labels_N: Ints, temperature: float) -> bool:
+    """Whether the loss does not fall with T: the mean logit expected is not above the label's."""
+    weight_NC = np.exp(below_NC / temperature)
+    expected_N = (weight_NC * below_NC).sum(axis=1) / weight_NC.sum(axis=1)
+    return float((expected_N - _of_label(below_NC, labels_N)).sum()) <= 0
+
+
+def _below_top(logits_NC: Floats) -> Floats:
+    """Logits less the highest of their tile, which softmax does not notice and exp does not overflow."""
+    logits_NC = logits_NC.astype(np.float64)
+    below_NC: Floats = logits_NC - logits_NC.max(axis=1, keepdims=True)
+    return below_NC
+
+
+def _of_label(values_NC: Floats, labels_N: Ints) -> Floats:
+    return values_NC[np.arange(len(labels_N)), labels_N]
+
+
+def agreement(predicted_a_N: Ints, predicted_b_N: Ints) -> float:
+    """Share of tiles with equal verdicts, in [0, 1]."""
+    return _mean(predicted_a_N == predicted_b_N)
+
+
+def kappa(predicted_a_N: Ints, predicted_b_N: Ints) -> float:
+    """Agreement beyond chance, in [-1, 1], 1 if equal (Cohen 1960); NaN if both know one and the same verdict."""
+    num = len(predicted_a_N)
+    _, both = np.unique(np.concatenate([predicted_a_N, predicted_b_N]), return_inverse=True)
+    count_a, count_b = (np.bincount(part, minlength=2 * num) for part in (both[:num], both[num:]))
+    # counted in pairs, so that "no room beyond chance" is an exact 0
+    same, chance = num * int((predicted_a_N == predicted_b_N).sum()), int(count_a @ count_b)
+    return (same - chance) / (num**2 - chance) if num**2 != chance else math.nan
+
+
+def _mean(values: npt.NDArray[Any]) -> float:
+    return float(values.mean()) if values.size else math.nan
+
+
+def _bisect(is_beyond: Callable[[float], bool], low: float, high: float) -> float:
+    """Find where `is_beyond` turns from False to True."""
+    for _ in range(NUM_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_beyond(middle) else (middle, high)
+    return high
