@@ -1,11 +1,14 @@
 """Fine-tuning on few labels: which tiles are kept."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from damcrack.edges.params import read_params, stage_config
 from damcrack.engine.decoded import DecodedSet
 from damcrack.errors import InputError
-from damcrack.stages.finetune import few_labels
+from damcrack.stages.finetune import few_labels, with_enough_epochs
 
 
 def tiles() -> DecodedSet:
@@ -43,3 +46,12 @@ def test_more_labels_keep_the_fewer() -> None:
     for split in ("train", "val"):
         assert set(few.rows_of[split]) <= set(more.rows_of[split])
     assert set(few.rows_of["train"]) != set(other.rows_of["train"])
+
+
+@pytest.mark.parametrize(("num_train", "epochs"), [(40, 40), (160, 12), (1000, 6)])
+def test_few_tiles_get_more_epochs(num_train: int, epochs: int) -> None:
+    """At batches of 16 and least_steps 120: 3 steps an epoch ask for 40 epochs, 10 for 12; 63 keep the 6."""
+    params = read_params(Path(__file__).parents[2] / "params" / "demo.yaml")
+    changed = {"least_steps": 120, "epochs": 6, "batch_size": 16}
+    config = stage_config(params, "finetune", "resnet18-scratch", changed)
+    assert with_enough_epochs(config, num_train).epochs == epochs

@@ -21,7 +21,8 @@ class FinetuneConfig(TaughtConfig):
 
     `init` names the weights to start from and `teacher` the fine-tuned teacher of a crack-stage distillation;
     null is none. `labelled_tiles` takes so many tiles only, half of them cracks, a fifth for validation: how
-    much is learned from few labels. The fields of the distillation loss act only with a teacher.
+    much is learned from few labels; epochs are then added until there are `least_steps`. The fields of the
+    distillation loss act only with a teacher.
     """
 
     init: str | None
@@ -29,11 +30,14 @@ class FinetuneConfig(TaughtConfig):
     image_px: int
     trainable: Trainable
     labelled_tiles: int | None
+    least_steps: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.labelled_tiles is not None and self.labelled_tiles < 10:
             raise ValueError(f"labelled_tiles: {self.labelled_tiles}; expected 10 or more, or null for all")
+        if self.least_steps < 0:
+            raise ValueError(f"least_steps: {self.least_steps}; expected 0 or more")
 
 
 def finetune(
@@ -55,6 +59,7 @@ def finetune(
     data = open_images(tiles, config.image_px, "tiles", run)
     if config.labelled_tiles is not None:
         data = few_labels(data, config.labelled_tiles, config.seed)
+    config = with_enough_epochs(config, len(data.rows_of["train"]))
     network, init_sha256 = _start(config, init, data)
     objective, teacher_sha256 = _objective(config, teacher, data)
     set_trainable(network, config.trainable)
@@ -82,6 +87,12 @@ def few_labels(images: DecodedSet, num: int, seed: int) -> DecodedSet:
         first = [order[images.labels_N[rows[order]] == label][:per_class] for label in (0, 1)]
         rows_of[split] = rows[np.sort(np.concatenate(first))]
     return replace(images, rows_of=rows_of)
+
+
+def with_enough_epochs(config: FinetuneConfig, num_train: int) -> FinetuneConfig:
+    """The config with at least as many epochs as `least_steps` optimiser steps take."""
+    steps_per_epoch = -(-num_train // config.batch_size)
+    return replace(config, epochs=max(config.epochs, -(-config.least_steps // steps_per_epoch)))
 
 
 def _check_given(name: str, named: str | None, path: Path | None) -> None:

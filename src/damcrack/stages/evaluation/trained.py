@@ -18,12 +18,16 @@ Row = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model folder's description and history; `stage` is pretrain, distill or finetune."""
+    """A model folder's description and history; `stage` is pretrain, distill or finetune.
+
+    `title` is what figures call it, where that is not its folder's name.
+    """
 
     stage: str
     folder: Path
     info: ModelInfo
     history: tuple[Row, ...]
+    title: str | None = None
 
     @property
     def name(self) -> str:
@@ -33,6 +37,8 @@ class TrainedModel:
     @property
     def label(self) -> str:
         """The name as figures show it; items of pretrain and distill may be called alike."""
+        if self.title:
+            return self.title
         return self.name if self.stage == "finetune" else f"{self.stage}/{self.name}"
 
     @property
@@ -81,13 +87,18 @@ def read_models(root: Path, stage: str) -> list[TrainedModel]:
     """Read all models of a stage under `root`, by name; none if the stage has no folder there.
 
     Raises:
-        InputError: a folder is no model, or its history does not reach its best epoch.
+        InputError: a folder is no model, see `read_model`.
     """
     folders = sorted(path for path in (root / stage).glob("*") if path.is_dir() and path.name[0] != ".")
-    return [_read(stage, folder) for folder in folders]
+    return [read_model(stage, folder) for folder in folders]
 
 
-def _read(stage: str, folder: Path) -> TrainedModel:
+def read_model(stage: str, folder: Path, title: str | None = None) -> TrainedModel:
+    """Read one model folder.
+
+    Raises:
+        InputError: it is no model, or its history does not reach its best epoch.
+    """
     info, path = ModelInfo.read(folder), folder / "history.csv"
     if not path.is_file():
         raise InputError(f"{path} is missing; train the model again")
@@ -96,7 +107,7 @@ def _read(stage: str, folder: Path) -> TrainedModel:
         raise InputError(
             f"{path}: {len(history)} epochs, but the best epoch is {info.best_epoch}; train the model again"
         )
-    return TrainedModel(stage, folder, info, history)
+    return TrainedModel(stage, folder, info, history, title)
 
 
 def start_of(model: TrainedModel, earlier: Sequence[TrainedModel]) -> str:
