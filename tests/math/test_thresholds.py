@@ -6,9 +6,14 @@ from hypothesis import strategies as st
 
 from damcrack.math.thresholds import (
     LEVELS,
+    MARGIN,
+    WINDOW_PX,
+    adaptive_dark,
+    adaptive_dark_share,
     best_rule,
     darker_share,
     fit_global_threshold,
+    otsu_dark,
     otsu_dark_share,
     otsu_levels,
 )
@@ -34,7 +39,7 @@ def test_otsu_level_is_opencvs(seed):
     expected, _ = cv2.threshold(tile, 0, 255, cv2.THRESH_OTSU)
     level = int(otsu_levels(histograms_of([tile]))[0])
     assert np.array_equal(tile <= level, tile <= expected)
-    assert otsu_dark_share(histograms_of([tile]))[0] == (tile <= expected).mean()
+    assert otsu_dark_share(histograms_of([tile]))[0] == (tile <= expected).mean() == otsu_dark(tile).mean()
 
 
 @pytest.mark.parametrize("grey", [0, 128, 255])
@@ -42,6 +47,39 @@ def test_tile_of_one_grey_has_no_dark_side(grey):
     """A blank wall has nothing to divide: Otsu's dark share is 0 or all of it, never NaN."""
     share = otsu_dark_share(histograms_of([np.full((8, 8), grey, dtype=np.uint8)]))
     assert share[0] in (0.0, 1.0)
+
+
+def concrete_with(rng, size_hw, crack_px=0, shadow=0):
+    """Mottled grey that is `shadow` darker in its left half, with a vertical crack of that width at three quarters."""
+    tile = rng.normal(150, 4, size_hw)
+    tile[:, : size_hw[1] // 2] -= shadow
+    crack = slice(3 * size_hw[1] // 4, 3 * size_hw[1] // 4 + crack_px)
+    tile[:, crack] -= 70
+    return np.clip(tile, 0, 255).astype(np.uint8), crack
+
+
+@pytest.mark.parametrize("size_hw", [(40, 37), (64, 64), (20, 50)], ids=["odd", "square", "below the window"])
+def test_adaptive_dark_is_a_plain_loop(size_hw):
+    """Pixel by pixel: at least MARGIN below the rounded mean of the window, the edge repeated beyond the border."""
+    tile, _ = concrete_with(np.random.default_rng(5), size_hw, crack_px=3, shadow=40)
+    around = np.pad(tile.astype(np.float64), WINDOW_PX // 2, mode="edge")
+    expected = np.zeros(size_hw, dtype=bool)
+    for y in range(size_hw[0]):
+        for x in range(size_hw[1]):
+            mean = np.rint(around[y : y + WINDOW_PX, x : x + WINDOW_PX].mean())
+            expected[y, x] = tile[y, x] <= mean - MARGIN
+    assert np.array_equal(adaptive_dark(tile), expected)
+    assert adaptive_dark_share(tile) == expected.mean() > 0
+
+
+def test_adaptive_dark_sees_a_crack_and_not_a_shadow():
+    """A crack is marked along its whole length and a blank wall not at all; of a shadow at most the rim is."""
+    rng = np.random.default_rng(6)
+    cracked, crack = concrete_with(rng, (96, 96), crack_px=4)
+    shaded, _ = concrete_with(rng, (96, 96), shadow=30)
+    assert adaptive_dark(cracked)[:, crack].all()
+    assert adaptive_dark_share(concrete_with(rng, (96, 96))[0]) == 0
+    assert adaptive_dark_share(shaded) < 0.02 < 0.4 < otsu_dark_share(histograms_of([shaded]))[0]
 
 
 def test_darker_share_counts_strictly_darker_pixels():

@@ -8,17 +8,25 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as reference
+from torch.nn.functional import interpolate
 
+from damcrack.engine.augment import normalise
 from damcrack.engine.decoded import decode_set
 from damcrack.engine.detector import Detector, predict_logits
 from damcrack.engine.networks import build_network
+from damcrack.engine.resize import shrink
 from damcrack.engine.weights import ModelInfo, load_model, save_model
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet, ImageSetWriter
 from damcrack.outputs import read_csv, write_csv
 from damcrack.stages.evaluate import EvaluateConfig, evaluate
 from damcrack.stages.evaluation.baselines import score_baselines
-from damcrack.stages.evaluation.scoring import EvaluationSet
+from damcrack.stages.evaluation.feature_maps import feature_maps
+from damcrack.stages.evaluation.pictures import draw_pictures
+from damcrack.stages.evaluation.results import Results
+from damcrack.stages.evaluation.scoring import EvaluationSet, Scored
+from damcrack.stages.evaluation.shown import choose_tiles
+from damcrack.stages.evaluation.trained import read_models
 from damcrack.stages.run import SilentRun
 
 CONFIG = EvaluateConfig(calibration_bins=10, worst_tiles=6, worst_photos=3)
@@ -235,11 +243,114 @@ def test_baseline_rules_come_from_training_tiles_alone(world):
     """Other labels on the scored tiles change the baselines' scores and not their rules."""
     data = EvaluationSet.choose(ImageSet.open(world / "tiles"))
     turned = replace(data, labels=1 - data.labels)
-    found, other = (score_baselines(each, SilentRun(world)) for each in (data, turned))
-    for name in found:
+    pairs = zip(*(score_baselines(each, SilentRun(world)) for each in (data, turned)), strict=True)
+    for found, other in pairs:
         for part in ("level", "sign", "cut", "train_accuracy"):
-            assert found[name][part] == other[name][part]
-        assert found[name]["accuracy"] == pytest.approx(1 - other[name]["accuracy"])
+            assert found.scores[part] == other.scores[part]
+        assert found.scores["accuracy"] == pytest.approx(1 - other.scores["accuracy"])
+        assert np.array_equal(found.predicted, other.predicted)
+
+
+def test_page_tells_how_often_brightness_alone_gives_a_false_alarm(evaluated):
+    """Each baseline and the chosen network have their share of tiles without a crack that they call a crack."""
+    out, metrics, _, _ = evaluated
+    table = (out / "results.html").read_text().split("False alarms of thresholds")[1].split("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr")[2:]]
+    assert set(metrics["baselines"]) == {"global_threshold", "otsu_threshold", "adaptive_threshold"}
+    judges = [*metrics["baselines"].values(), metrics["experiments"][metrics["chosen"]]]
+    for (_, _, count, share, *_), scores in zip(rows, judges, strict=True):
+        (tn, fp), _ = scores["confusion"]
+        assert count == f"{fp} of {tn + fp}"
+        assert share == f"<strong>{100 * fp / (tn + fp):.2f}</strong>"
+
+
+def results_of(world, probs=None):
+    """Results of one experiment with random crack probabilities on the test tiles, all four kinds among them."""
+    data = EvaluationSet.choose(ImageSet.open(world / "tiles"))
+    model = next(m for m in read_models(world / "models", "finetune") if m.name == "resnet18-scratch")
+    probs = np.random.default_rng(9).random(len(data.rows)) if probs is None else probs
+    scored = Scored(model, "scratch", probs, (probs > 0.5).astype(np.int64))
+    baselines = score_baselines(data, SilentRun(world))
+    return Results(data, [scored], baselines, [], {"chosen": model.name})
+
+
+def test_samples_are_the_surest_of_each_kind_in_turns(world):
+    """Samples are of their kind, begin with its surest tile, and show a second photo before one photo twice."""
+    results = results_of(world)
+    shown = choose_tiles(results, worst_tiles=4)
+    probs, labels = results.chosen.probs, results.data.labels
+    photos = results.data.column("photo")
+    assert sum(shown.num_of.values()) == len(labels)
+    for kind, numbers in shown.samples.items():
+        all_of_kind = np.flatnonzero((labels == kind.truth) & ((probs > 0.5) == kind.verdict))
+        assert set(numbers.tolist()) <= set(all_of_kind.tolist())
+        assert numbers[0] == all_of_kind[np.abs(probs[all_of_kind] - 0.5).argmax()]
+        assert len(set(photos[numbers])) == min(len(set(photos[all_of_kind])), len(numbers))
+    assert len(shown.alarms) + len(shown.misses) <= 4
+
+
+def test_examples_are_two_cracks_one_wall_and_one_error(world):
+    """The tiles to look into: two found cracks, a passed tile that fools most thresholds, the surest error."""
+    results = results_of(world)
+    examples = choose_tiles(results, worst_tiles=4).examples
+    labels, predicted = results.data.labels, results.chosen.predicted
+    assert list(zip(labels[examples[:3]], predicted[examples[:3]], strict=True)) == [(1, 1), (1, 1), (0, 0)]
+    assert labels[examples[3]] != predicted[examples[3]]
+    num_fooled = sum(baseline.predicted for baseline in results.baselines)
+    assert num_fooled[examples[2]] == num_fooled[(labels == 0) & (predicted == 0)].max()
+
+
+def test_a_network_without_error_shows_three_examples(world):
+    """Where a kind does not occur its row is empty and nothing stands in for it."""
+    labels = results_of(world).data.labels
+    shown = choose_tiles(results_of(world, np.where(labels == 1, 0.9, 0.1)), worst_tiles=4)
+    assert [len(shown.alarms), len(shown.misses), len(shown.examples)] == [0, 0, 3]
+    alts = {drawing.name: drawing.alt for drawing in draw_pictures(results_of(world), shown, SilentRun())}
+    assert "false alarms (truth: no crack, verdict: crack): none" in alts["sample_detections"]
+
+
+def test_feature_maps_are_the_networks_own_activations(world):
+    """Each shown channel is that of a plain forward pass, upsampled; the four strongest, in order."""
+    folder = world / "models/finetune/resnet18-scratch"
+    tiles = decode_set(world / "tiles", None, world / "scratch/decoded").images_NHWC[:3]
+    network, info = load_model(folder)
+    images = normalise(
+        shrink(torch.from_numpy(tiles).permute(0, 3, 1, 2), 32),
+        torch.tensor(info.mean),
+        torch.tensor(info.std),
+    )
+    with torch.no_grad():
+        stem = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+        plain = [stem, network.layer1(stem), network.layer2(network.layer1(stem))]
+    for stage, expected in zip(feature_maps(folder, tiles), plain, strict=True):
+        strength = expected.abs().mean(dim=(0, 2, 3)).numpy()
+        assert strength[stage.channels].tolist() == sorted(strength, reverse=True)[:4]
+        assert stage.maps_NKHW.shape == (3, 4, 64, 64)
+        large = interpolate(expected[:, stage.channels], size=(64, 64), mode="bilinear").numpy()
+        low, high = (
+            f(expected[:, stage.channels].numpy(), axis=(0, 2, 3), keepdims=True) for f in (np.min, np.max)
+        )
+        np.testing.assert_allclose(stage.maps_NKHW, (large - low) / (high - low), atol=1e-5)
+
+
+def test_network_without_such_stages_has_no_feature_maps(world, monkeypatch):
+    """The figure is left out, the run says why, and the others are drawn."""
+    monkeypatch.setattr("damcrack.stages.evaluation.feature_maps.FIRST_STAGES", {"stem": "features"})
+    results, run = results_of(world), RecordingRun(world / "scratch")
+    drawings = draw_pictures(results, choose_tiles(results, worst_tiles=4), run)
+    assert [drawing.name for drawing in drawings] == ["sample_detections", "threshold_segmentation"]
+    assert any("no figure of feature maps" in line for line in run.said)
+
+
+def test_pictures_of_tiles_are_on_the_page_and_among_the_files(evaluated):
+    """Samples, feature maps and threshold masks are PNG files, and elements of the page that are told in words."""
+    out, _, run, _ = evaluated
+    page = (out / "results.html").read_text()
+    for name in ("sample_detections", "feature_maps", "threshold_segmentation"):
+        assert f"{name}.png" in run.files
+        assert cv2.imread(str(out / "figures" / f"{name}.png")) is not None
+        figure = page.split(f'<figure id="{name}">')[1].split("</figure>")[0]
+        assert re.search(r'<svg role="img" aria-label="[^"]{60,}"', figure)
 
 
 def test_validation_split_serves_where_there_is_no_test_split(world, tmp_path):

@@ -1,14 +1,22 @@
 """Brightness thresholding: what a detector that only looks at dark pixels can do.
 
-Shape suffixes: N tiles, L = 256 grey levels.
+Shape suffixes: N tiles, L = 256 grey levels, H and W pixels of one tile.
 """
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 LEVELS = 256
+# Bradley & Roth 2007: an eighth of the image (here the paper's 224 px tile), 15 % darker (here of mid grey). So the
+# window is several times as wide as a crack, which then hardly darkens its own mean, and narrower than most shadows.
+WINDOW_PX = 29
+MARGIN = 19
+
+Grey = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -54,6 +62,27 @@ def otsu_dark_share(histograms_NL: Counts) -> Floats:
     """Share of pixels (N,) on the dark side of each tile's own Otsu level; 0 for one grey above 0."""
     levels_N = otsu_levels(histograms_NL)
     return darker_share(histograms_NL)[np.arange(len(levels_N)), np.minimum(levels_N + 1, LEVELS - 1)]
+
+
+def otsu_dark(grey_HW: Grey) -> Mask:
+    """Pixels (H, W) on the dark side of the tile's own Otsu level."""
+    histogram_L = np.bincount(grey_HW.ravel(), minlength=LEVELS)
+    mask_HW: Mask = grey_HW <= otsu_levels(histogram_L[None])[0]
+    return mask_HW
+
+
+def adaptive_dark(grey_HW: Grey) -> Mask:
+    """Pixels (H, W) at least MARGIN grey levels darker than the rounded mean of the WINDOW_PX square around them.
+
+    Beyond the border the tile's edge is repeated.
+    """
+    mean, inverse = cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV
+    return cv2.adaptiveThreshold(grey_HW, 1, mean, inverse, WINDOW_PX, MARGIN).astype(np.bool_)
+
+
+def adaptive_dark_share(grey_HW: Grey) -> float:
+    """Share of one tile's pixels that are darker than their surroundings, see `adaptive_dark`."""
+    return float(adaptive_dark(grey_HW).mean())
 
 
 def best_rule(scores_N: Floats, labels_N: Labels) -> tuple[Rule, float]:

@@ -4,7 +4,8 @@ OUT/metrics.json       scores of experiments and baselines, histories of the pre
 OUT/predictions.csv    crack probability of each tile by each experiment
 OUT/photos.csv         errors of each experiment on each photo
 OUT/table1.csv         mini-ImageNet, the paper's numbers beside ours; OUT/table2.csv the same for cracks
-OUT/figures/*.png      learning curves, temperature, confusion, ROC, reliability, gaps, sources
+OUT/figures/*.png      learning curves, temperature, confusion, ROC, reliability, gaps, sources; sample detections,
+                       feature maps, threshold masks
 OUT/results.html       all of it on one page that needs no network
 """
 
@@ -17,9 +18,10 @@ from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet
 from damcrack.outputs import new_directory, write_bytes, write_csv, write_json
 from damcrack.stages.evaluation import tables
-from damcrack.stages.evaluation.baselines import score_baselines
+from damcrack.stages.evaluation.baselines import Baseline, score_baselines
 from damcrack.stages.evaluation.figures import draw_all, write_figures
-from damcrack.stages.evaluation.page import PageLimits, render
+from damcrack.stages.evaluation.page import render
+from damcrack.stages.evaluation.pictures import draw_pictures
 from damcrack.stages.evaluation.results import Results
 from damcrack.stages.evaluation.scoring import (
     EvaluationSet,
@@ -28,6 +30,7 @@ from damcrack.stages.evaluation.scoring import (
     photo_rows,
     score_model,
 )
+from damcrack.stages.evaluation.shown import choose_tiles
 from damcrack.stages.evaluation.trained import TrainedModel, read_models, start_of
 from damcrack.stages.run import Run
 
@@ -62,13 +65,15 @@ def evaluate(tiles: Path, models: Path, out: Path, config: EvaluateConfig, run: 
     pretraining = read_models(models, "pretrain") + read_models(models, "distill")
     tracked = run.track(finetuned, "evaluating models", len(finetuned))
     experiments = [score_model(model, start_of(model, pretraining), data, run) for model in tracked]
-    metrics = _metrics(experiments, pretraining, data, left_out, config, run)
-    results = Results(data, experiments, pretraining, metrics)
-    figures = draw_all(results, config.calibration_bins)
+    baselines = score_baselines(data, run)
+    metrics = _metrics(experiments, baselines, pretraining, data, config) | {"left_out": left_out}
+    results = Results(data, experiments, baselines, pretraining, metrics)
+    shown = choose_tiles(results, config.worst_tiles)
+    charts, pictures = draw_all(results, config.calibration_bins), draw_pictures(results, shown, run)
     with new_directory(out) as folder:
         _write_tables(folder, results)
-        write_figures(folder / "figures", figures)
-        page = render(results, figures, PageLimits(config.worst_tiles, config.worst_photos))
+        write_figures(folder / "figures", [*charts, *pictures])
+        page = render(results, shown, charts, pictures, config.worst_photos)
         write_bytes(folder / "results.html", page.encode())
     _report(out, metrics, run)
     return _summary(out, metrics, data)
@@ -103,11 +108,10 @@ def _usable(root: Path, data: EvaluationSet, run: Run) -> tuple[list[TrainedMode
 
 def _metrics(
     experiments: Sequence[Scored],
+    baselines: Sequence[Baseline],
     pretraining: Sequence[TrainedModel],
     data: EvaluationSet,
-    left_out: Mapping[str, str],
     config: EvaluateConfig,
-    run: Run,
 ) -> dict[str, Any]:
     num_bins = config.calibration_bins
     return {
@@ -117,9 +121,8 @@ def _metrics(
         "experiments": {
             scored.model.name: experiment_scores(scored, data, num_bins) for scored in experiments
         },
-        "baselines": score_baselines(data, run),
+        "baselines": {baseline.name: baseline.scores for baseline in baselines},
         "pretraining": {model.label: model.facts for model in pretraining},
-        "left_out": dict(left_out),
     }
 
 

@@ -14,8 +14,11 @@ from math import ceil
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 INK, MUTED = "#1b1f24", "#87919c"
 COLOURS = (
@@ -31,6 +34,7 @@ COLOURS = (
     "#7f8791",
 )
 PX_PER_PT = 1.45  # figures in the page: 10 pt type as large as its running text
+CANVAS_IN = 9.0  # width of a sheet of pictures
 DASHES = ("-", "--", ":", "-.")
 STYLE: Any = {  # the type stubs want literal keys
     "font.family": "DejaVu Sans",
@@ -48,6 +52,8 @@ STYLE: Any = {  # the type stubs want literal keys
     "text.parse_math": False,  # names are names, a dollar sign in them too
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
+
+Picture = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,26 @@ def panels_of(num: int, columns: int, size: tuple[float, float]) -> tuple[Figure
     for spare in grid.flat[num:]:
         spare.set_axis_off()
     return figure, list(grid.flat[:num])
+
+
+def canvas_of(height_in: float) -> tuple[Figure, Axes]:
+    """An empty sheet for pictures: places on it are inches from the top left corner."""
+    figure = Figure(figsize=(CANVAS_IN, height_in))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, CANVAS_IN), ylim=(height_in, 0), autoscale_on=False)
+    return figure, axes
+
+
+def put_picture(
+    axes: Axes, picture: Picture, corner: tuple[float, float], side_in: float, frame: str | None = None
+) -> None:
+    """Put a square picture with its top left `corner` there: uint8 RGB, or 0..1 dark to bright, NaN for nothing."""
+    x, y = corner
+    extent = (x, x + side_in, y + side_in, y)
+    axes.imshow(picture, extent=extent, aspect="auto", cmap="viridis", vmin=0, vmax=1)
+    if frame:
+        axes.add_patch(Rectangle((x, y), side_in, side_in, fill=False, ec=frame, lw=2.5))
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int) -> None:

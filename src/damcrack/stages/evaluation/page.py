@@ -9,26 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from damcrack.images.imageset import ImageSet
 from damcrack.stages.evaluation.drawing import Drawing
 from damcrack.stages.evaluation.results import Results
 from damcrack.stages.evaluation.scoring import photo_rows
+from damcrack.stages.evaluation.shown import ShownTiles
 from damcrack.stages.evaluation.tables import table_1, table_2
 
 ABSENT = "–"  # noqa: RUF001 - an en dash, as tables have it
-
-
-@dataclass(frozen=True)
-class PageLimits:
-    """How many wrongly judged tiles and how many photos the page shows; the CSV files hold all."""
-
-    worst_tiles: int
-    worst_photos: int
 
 
 @dataclass(frozen=True)
@@ -41,12 +31,18 @@ class WrongTile:
     data_uri: str
 
 
-def render(results: Results, drawings: Sequence[Drawing], limits: PageLimits) -> str:
-    """Make the page's HTML."""
+def render(
+    results: Results,
+    shown: ShownTiles,
+    charts: Sequence[Drawing],
+    pictures: Sequence[Drawing],
+    worst_photos: int,
+) -> str:
+    """Make the page's HTML: `charts` are of scores, `pictures` of tiles; photos with most errors come first."""
     photos = photo_rows([results.chosen], results.data)
     wrong = [row for row in photos if row["num_errors"]]
     wrong.sort(key=lambda row: (-row["num_errors"], row["accuracy"], row["photo"]))
-    false_positives, false_negatives = _worst_tiles(results, limits.worst_tiles)
+    errors = {"false alarms": shown.alarms, "missed cracks": shown.misses}
     return (
         _environment()
         .get_template("page.html.j2")
@@ -55,12 +51,13 @@ def render(results: Results, drawings: Sequence[Drawing], limits: PageLimits) ->
             chosen=results.metrics["chosen"],
             table_1=table_1(results.pretraining),
             table_2=table_2(results.experiments, results.metrics["experiments"]),
-            figures=[(drawing, Markup(drawing.svg)) for drawing in drawings],
-            photos=wrong[: limits.worst_photos],
+            charts=[(drawing, Markup(drawing.svg)) for drawing in charts],
+            pictures=[(drawing, Markup(drawing.svg)) for drawing in pictures],
+            photos=wrong[:worst_photos],
             num_photos=len(photos),
             num_wrong_photos=len(wrong),
             num_errors=sum(row["num_errors"] for row in photos),
-            errors={"false alarms": false_positives, "missed cracks": false_negatives},
+            errors={kind: [_wrong_tile(results, shown, n) for n in tiles] for kind, tiles in errors.items()},
             models=[*results.pretraining, *(scored.model for scored in results.experiments)],
             starts={scored.model.label: scored.start for scored in results.experiments},
         )
@@ -88,35 +85,13 @@ def _decimal(value: float | None, digits: int = 3) -> str:
     return ABSENT if value is None else f"{value:.{digits}f}"
 
 
-def _worst_tiles(results: Results, limit: int) -> tuple[list[WrongTile], list[WrongTile]]:
-    """False positives and false negatives of the chosen model, the surest error first; `limit` in all."""
-    chosen, labels = results.chosen, results.data.labels
-    wrong = chosen.predicted - labels
-    sureness = np.abs(chosen.probs - 0.5)
-    order = np.lexsort((np.arange(len(wrong)), -sureness))
-    alarms, misses = (order[wrong[order] == sign] for sign in (1, -1))
-    room = max(limit // 2, limit - len(misses))
-    alarms = alarms[:room]
-    misses = misses[: limit - len(alarms)]
-    rows = results.data.rows[np.concatenate([alarms, misses])]
-    encoded = _encoded(results.data.tiles, rows)
-    shown = [_wrong_tile(results, int(number), encoded) for number in (*alarms, *misses)]
-    return shown[: len(alarms)], shown[len(alarms) :]
-
-
-def _encoded(tiles: ImageSet, rows: npt.NDArray[np.int64]) -> dict[int, bytes]:
-    wanted = set(rows.tolist())
-    return {row: encoded for row, encoded in tiles.encoded() if row in wanted} if wanted else {}
-
-
-def _wrong_tile(results: Results, number: int, encoded: dict[int, bytes]) -> WrongTile:
-    row_number = int(results.data.rows[number])
-    row: dict[str, Any] = results.data.tiles.rows[row_number]
+def _wrong_tile(results: Results, shown: ShownTiles, number: int) -> WrongTile:
+    row: dict[str, Any] = results.data.tiles.rows[results.data.rows[number]]
     corner = f", at x {row['x0_px']} y {row['y0_px']}" if row.get("x0_px") else ""
     fraction = row.get("crack_fraction") or ""
     return WrongTile(
         place=f"{row['photo']}{corner}",
         crack_prob=float(results.chosen.probs[number]),
         crack_fraction=f"{float(fraction):.2%}" if fraction else "",
-        data_uri="data:image/jpeg;base64," + base64.b64encode(encoded[row_number]).decode(),
+        data_uri="data:image/jpeg;base64," + base64.b64encode(shown.jpegs[number]).decode(),
     )

@@ -4,16 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from damcrack.stages.evaluation.baselines import Baseline
 from damcrack.stages.evaluation.scoring import EvaluationSet, Scored
 from damcrack.stages.evaluation.trained import TrainedModel
 
 
 @dataclass(frozen=True)
 class Results:
-    """What was scored, the scored models, the pretraining behind them, and `metrics` as in metrics.json."""
+    """What was scored, the scored models and baselines, the pretraining, and `metrics` as in metrics.json."""
 
     data: EvaluationSet
     experiments: Sequence[Scored]
+    baselines: Sequence[Baseline]
     pretraining: Sequence[TrainedModel]
     metrics: Mapping[str, Any]
 
