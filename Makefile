@@ -32,6 +32,15 @@ ui: .venv/installed ## open MLflow's pages on the recorded runs at http://127.0.
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri $(MLFLOW_TRACKING_URI) \
 	    --artifacts-destination mlartifacts --host 127.0.0.1 --port 5000
 
+.PHONY: paper
+paper: export MLFLOW_TRACKING_URI := $(MLFLOW_TRACKING_URI)
+paper: export MLFLOW_EXPERIMENT_NAME ?= damcrack-paper
+paper: export DAMCRACK_TRACK ?= later
+paper: .venv/installed ## run the paper's experiments that are missing, write docs/results.md: make paper CELLS="pretrain distill"
+	@cd experiments/paper && damcrack snapshot photos && damcrack snapshot miniimagenet
+	@cd experiments/paper && dvc repro --keep-going $(CELLS); status=$$?; damcrack track send; \
+	    cd ../.. && damcrack paper --markdown docs/results.md && exit $$status
+
 .PHONY: values
 values: .venv/installed ## write params.yaml from a value set: make values SET=paper (or demo)
 	@damcrack check params/$(SET).yaml && cp params/$(SET).yaml params.yaml && echo "params.yaml holds the $(SET) values"

@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from damcrack.edges.graph import STAGES
-from damcrack.edges.params import check_params, config_class, read_params
+from damcrack.edges.params import check_params, config_class, read_params, section_items
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "damcrack"
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STUDY = yaml.safe_load((ROOT / "experiments/paper/dvc.yaml").read_text())["stages"]
 FLOOR = {"errors", "outputs", "parallel", "__init__"}
 # Each room may import itself, the floor, and the rooms named here.
 MAY_IMPORT = {
@@ -140,6 +141,37 @@ def test_value_sets_share_one_schema(file: str) -> None:
     """Each committed value set is valid, and has the demo's stages."""
     names = check_params(read_params(ROOT / file), list(STAGES))
     assert {name.split("@")[0] for name in names} == set(STAGES)
+
+
+@pytest.mark.parametrize("group", STUDY)
+def test_experiments_run_the_graphs_own_stages(group: str) -> None:
+    """A group of cells runs the command of its stage, on the code that the same stage of the graph depends on."""
+    cells, stage = STUDY[group], stage_of(group)
+    words = str(cells["cmd"]).split()
+    assert words[:2] == ["damcrack", stage]
+    assert [words[words.index("--out") + 1]] == cells["outs"]
+    same = next(spec(name) for name in GRAPH if stage_of(name) == stage)
+    shared = {"../../" + dep for dep in same["deps"] if dep.startswith(("src/", "requirements/"))}  # type: ignore[attr-defined]
+    assert {dep for dep in cells["deps"] if dep.startswith("../")} == shared
+
+
+def test_experiments_name_items_that_there_are() -> None:
+    """Every list of cells names items of params.yaml, which is valid; none is left out of the lists."""
+    params = read_params(ROOT / "experiments/paper/params.yaml")
+    check_params(params, list(STAGES))
+    cells = yaml.safe_load((ROOT / "experiments/paper/cells.yaml").read_text())["cells"]
+    distilled = {f"resnet18-{how}" for how in cells["distilled"]}
+    named = {
+        "pretrain": {*cells["pretrain"], *cells["pretrain_more"]},
+        "distill": {*cells["distill"], *cells["distill_more"], *cells["distill_under_soft_teacher"]},
+        "finetune": {f"{name}-scratch" for name in cells["scratch"] + cells["more_scratch"]}
+        | {f"{name}-pretrained" for name in cells["pretrained"] + cells["more_pretrained"]}
+        | distilled
+        | {f"resnet18-{how}-head" for how in cells["head"]}
+        | {f"resnet18-{how}-taught" for how in cells["taught"]},
+    }
+    for stage, names in named.items():
+        assert names == {name for name, _ in section_items(params[stage])}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["tile", "--help"], ["finetune", "--help"]])

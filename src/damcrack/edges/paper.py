@@ -1,0 +1,47 @@
+"""`damcrack paper`: the report of the experiments' cells, on the terminal and on disk."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from damcrack.edges.progress import Watcher
+from damcrack.errors import InputError
+from damcrack.outputs import write_bytes
+
+
+def tell(cells: Path, out: Path, markdown: Path | None) -> None:
+    """Write the report of `cells` to `out`, and its tables to `markdown`; print them.
+
+    Raises:
+        InputError: there are no cells, or some are missing after they were begun.
+    """
+    from damcrack.stages.study.report import report
+
+    watcher = Watcher()
+    watcher.scratch = cells / ".damcrack"
+    made = report(cells, out, _header(cells), watcher)
+    if markdown:
+        write_bytes(markdown, made.markdown.encode())
+    console = Console()
+    console.print(Markdown(made.markdown) if console.is_terminal else made.markdown)
+    places = [str(out / "results.html"), *([str(markdown)] if markdown else [])]
+    Console(stderr=True).print(f"{made.num_cells} cells; written: {', '.join(places)}")
+    if made.failures:
+        names = "\n".join(f"  {name}: {reason}" for name, reason in made.failures.items())
+        raise InputError(f"{len(made.failures)} cells are missing:\n{names}\n`make paper` fills only these")
+
+
+def _header(cells: Path) -> str:
+    """Command, machine and versions, for who reads the numbers elsewhere."""
+    from damcrack.engine.hardware import best_device
+
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision"))
+    where = "a GPU" if best_device().type == "cuda" else f"{os.cpu_count()} CPU cores, no GPU"
+    return (
+        f"Written by `make paper` (`damcrack paper`) from the cells of `{cells.as_posix()}`, whose `params.yaml` and "
+        f"`cells.yaml` hold all values and seeds. Machine: {where}; Python {platform.python_version()}, {versions}."
+    )
