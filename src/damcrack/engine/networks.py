@@ -2,20 +2,34 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torchvision.models as zoo
 from torch import nn
 
+from damcrack.engine.cbam import resnet18_cbam
+from damcrack.errors import InputError
+
 Trainable = Literal["all", "head"]
 
-# One line per network: its constructor. A new network is a new line here and a value in params.yaml.
+
+class Architecture(NamedTuple):
+    """A network's constructor, and the side of the smallest image that its pooling leaves something of."""
+
+    build: Callable[..., nn.Module]
+    least_px: int
+
+
+# One line per network. A new network is a new line here and a value in params.yaml.
 # Residual branches start at zero (Goyal et al. 2017): without it a ResNet50 hardly moves in the first epochs.
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "resnet18": partial(zoo.resnet18, zero_init_residual=True),
-    "resnet34": partial(zoo.resnet34, zero_init_residual=True),
-    "resnet50": partial(zoo.resnet50, zero_init_residual=True),
+NETWORKS = {
+    "resnet18": Architecture(partial(zoo.resnet18, zero_init_residual=True), 32),
+    "resnet34": Architecture(partial(zoo.resnet34, zero_init_residual=True), 32),
+    "resnet50": Architecture(partial(zoo.resnet50, zero_init_residual=True), 32),
+    "resnet18_cbam": Architecture(partial(resnet18_cbam, zero_init_residual=True), 32),
+    "alexnet": Architecture(zoo.alexnet, 63),
+    "vgg16": Architecture(zoo.vgg16, 32),
 }
 
 
@@ -25,12 +39,30 @@ def build_network(name: str, num_classes: int, seed: int) -> nn.Module:
         raise ValueError(f"network: {name!r}; expected one of {sorted(NETWORKS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NETWORKS[name](weights=None, num_classes=num_classes)
+        return NETWORKS[name].build(weights=None, num_classes=num_classes)
+
+
+def check_size(name: str, image_px: int) -> None:
+    """Refuse images too small for a network.
+
+    Raises:
+        InputError: their side is below the network's least.
+    """
+    least = NETWORKS[name].least_px
+    if image_px < least:
+        raise InputError(
+            f"{name} needs images of {least} px or more, these are {image_px} px; raise image_px"
+        )
+
+
+def _head_name(network: nn.Module) -> str:
+    names: list[str] = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    return names[-1]
 
 
 def head(network: nn.Module) -> nn.Linear:
-    """The last linear layer: its name is `fc` in all networks above."""
-    layer = network.get_submodule("fc")
+    """The last linear layer, which gives the logits."""
+    layer = network.get_submodule(_head_name(network))
     assert isinstance(layer, nn.Linear)
     return layer
 
@@ -39,12 +71,13 @@ def replace_head(network: nn.Module, num_classes: int, seed: int) -> None:
     """Put a fresh linear head for `num_classes` on a pretrained network, in place."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network.register_module("fc", nn.Linear(head(network).in_features, num_classes))
+        fresh = nn.Linear(head(network).in_features, num_classes)
+    network.set_submodule(_head_name(network), fresh)
 
 
 def without_head(network: nn.Module) -> nn.Module:
     """Let the network give the features (B, F) that its head works on, in place."""
-    network.register_module("fc", nn.Identity())
+    network.set_submodule(_head_name(network), nn.Identity())
     return network
 
 
@@ -61,9 +94,5 @@ def is_body_frozen(network: nn.Module) -> bool:
 
 
 def set_training_mode(network: nn.Module) -> None:
-    """Training mode for what trains; modules without a trainable weight stay in evaluation mode."""
-    network.eval()
-    for module in network.modules():
-        own = list(module.parameters(recurse=False))
-        if not own or any(parameter.requires_grad for parameter in own):
-            module.training = True
+    """Training mode, but for a frozen body: its batch norms keep their statistics and its dropout rests."""
+    network.train(not is_body_frozen(network))

@@ -15,7 +15,7 @@ from damcrack.engine.checkpoint import FolderCheckpoint
 from damcrack.engine.decoded import DecodedSet, decode_set
 from damcrack.engine.frozen import Frozen, feature_tables, soft_target_table
 from damcrack.engine.hardware import Plan, best_device, compiled, plan, uses_bfloat16
-from damcrack.engine.networks import head, is_body_frozen
+from damcrack.engine.networks import check_size, head, is_body_frozen
 from damcrack.engine.objectives import Distillation, Forward, Objective, Teaching
 from damcrack.engine.training import Trained, TrainingConfig, train
 from damcrack.engine.weights import ModelInfo, load_model, save_model
@@ -100,7 +100,12 @@ def load_teacher(folder: Path, images: DecodedSet, config: TrainingConfig) -> tu
 def describe(
     name: str, network: str, images: DecodedSet, config: TrainingConfig, lineage: Lineage
 ) -> ModelInfo:
-    """Say what is about to be trained on which data; best epoch and hash are still open."""
+    """Say what is about to be trained on which data; best epoch and hash are still open.
+
+    Raises:
+        InputError: the images are too small for the network.
+    """
+    check_size(network, images.image_px)
     mean, std = images.channel_statistics("train")
     return ModelInfo(
         name=name,
