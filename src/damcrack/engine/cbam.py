@@ -43,7 +43,7 @@ class SpatialAttention(nn.Module):
         return x_BCHW * weight
 
 
-class CbamBlock(BasicBlock):  # type: ignore[misc] - torchvision carries no types
+class CbamBlock(BasicBlock):  # type: ignore[misc]  # torchvision carries no types
     """A residual block whose branch passes through both attentions before it is added."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
