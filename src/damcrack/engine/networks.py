@@ -15,7 +15,7 @@ Trainable = Literal["all", "head"]
 
 
 class Architecture(NamedTuple):
-    """A network's constructor, and the side of the smallest image that its pooling leaves something of."""
+    """A network's constructor, and the side of the smallest image that its strides leave a pixel of."""
 
     build: Callable[..., nn.Module]
     least_px: int
