@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from damcrack.engine.augment import normalise
 from damcrack.engine.decoded import decode_set
 from damcrack.engine.detector import Detector, predict_logits
-from damcrack.engine.networks import build_network
+from damcrack.engine.networks import NETWORKS, build_network
 from damcrack.engine.resize import shrink
 from damcrack.engine.weights import ModelInfo, load_model, save_model
 from damcrack.errors import InputError
@@ -21,7 +21,7 @@ from damcrack.images.imageset import ImageSet, ImageSetWriter
 from damcrack.outputs import read_csv, write_csv
 from damcrack.stages.evaluate import EvaluateConfig, evaluate
 from damcrack.stages.evaluation.baselines import score_baselines
-from damcrack.stages.evaluation.feature_maps import feature_maps
+from damcrack.stages.evaluation.feature_maps import feature_maps, first_stages
 from damcrack.stages.evaluation.pictures import draw_pictures
 from damcrack.stages.evaluation.results import Results
 from damcrack.stages.evaluation.scoring import EvaluationSet, Scored
@@ -333,9 +333,19 @@ def test_feature_maps_are_the_networks_own_activations(world):
         np.testing.assert_allclose(stage.maps_NKHW, (large - low) / (high - low), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_has_three_stages_to_show(name):
+    """Residual networks show stem and stages, plain ones their poolings, in the order of the forward pass."""
+    with torch.device("meta"):
+        network = NETWORKS[name].build(weights=None, num_classes=2)
+    places = [list(network.modules()).index(module) for module in first_stages(network).values()]
+    assert len(places) == 3
+    assert places == sorted(places)
+
+
 def test_network_without_such_stages_has_no_feature_maps(world, monkeypatch):
     """The figure is left out, the run says why, and the others are drawn."""
-    monkeypatch.setattr("damcrack.stages.evaluation.feature_maps.FIRST_STAGES", {"stem": "features"})
+    monkeypatch.setattr("damcrack.stages.evaluation.feature_maps.first_stages", lambda network: {})
     results, run = results_of(world), RecordingRun(world / "scratch")
     drawings = draw_pictures(results, choose_tiles(results, worst_tiles=4), run)
     assert [drawing.name for drawing in drawings] == ["sample_detections", "threshold_segmentation"]

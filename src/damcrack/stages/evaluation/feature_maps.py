@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from damcrack.engine.detector import Detector
 from damcrack.engine.weights import load_model
 
-# the outputs that are shown, by torchvision's names of the modules in its ResNets
-FIRST_STAGES = {"stem": "maxpool", "first residual stage": "layer1", "second residual stage": "layer2"}
+# by torchvision's names of the modules in its ResNets
+RESIDUAL = {"stem": "maxpool", "first residual stage": "layer1", "second residual stage": "layer2"}
+PLAIN = ("first pooling", "second pooling", "third pooling")
 STRONGEST = 4
 
 Pixels = npt.NDArray[np.uint8]
@@ -38,15 +39,16 @@ class StageMaps(NamedTuple):
 
 
 def first_stages(network: nn.Module) -> dict[str, nn.Module]:
-    """The first stages by the names of FIRST_STAGES; none if the network is not built like a ResNet."""
+    """A ResNet's stem and first two stages; else its first three poolings, if it has any."""
     modules = dict(network.named_children())
-    if not set(FIRST_STAGES.values()) <= set(modules):
-        return {}
-    return {stage: modules[name] for stage, name in FIRST_STAGES.items()}
+    if set(RESIDUAL.values()) <= set(modules):
+        return {stage: modules[name] for stage, name in RESIDUAL.items()}
+    poolings = [module for module in network.modules() if isinstance(module, nn.MaxPool2d)]
+    return dict(zip(PLAIN, poolings, strict=False))
 
 
 def feature_maps(model: Path, tiles_NHWC: Pixels) -> list[StageMaps]:
-    """Maps of raw uint8 RGB tiles by the float32 network in folder `model`; empty if `first_stages` is."""
+    """Maps of raw uint8 RGB tiles by the float32 network in folder `model`; empty where there are no stages."""
     network, info = load_model(model)
     outputs = _outputs(Detector(network, info).eval(), first_stages(network), torch.from_numpy(tiles_NHWC))
     return [_strongest(stage, maps_NCHW, tiles_NHWC.shape[1:3]) for stage, maps_NCHW in outputs.items()]

@@ -21,7 +21,7 @@ from damcrack.stages.evaluation.drawing import (
     house_look,
     put_picture,
 )
-from damcrack.stages.evaluation.feature_maps import FIRST_STAGES, StageMaps, feature_maps
+from damcrack.stages.evaluation.feature_maps import StageMaps, feature_maps
 from damcrack.stages.evaluation.results import Results
 from damcrack.stages.evaluation.shown import MOST_EXAMPLES, SAMPLES, Kind, ShownTiles
 from damcrack.stages.run import Run
@@ -54,7 +54,7 @@ def _pictures(results: Results, shown: ShownTiles, run: Run) -> Iterator[Parts]:
         yield _feature_maps(results, shown, tiles, stages)
     else:
         network = results.chosen.model.info.network
-        run.say(f"no figure of feature maps: {network} lacks one of {', '.join(FIRST_STAGES.values())}")
+        run.say(f"no figure of feature maps: {network} has neither residual stages nor poolings")
     yield _threshold_segmentation(results, shown, tiles)
 
 
