@@ -50,7 +50,7 @@ def main() -> None:
         f"Written by `python -m benchmarks --photos {options.photos} --rounds {options.rounds}`. Machine: {machine()}",
         "Variants run in turn in one process; ratios are taken round by round, because machines drift.",
         "## Training, distillation and transfer at 224 px",
-        f"The plain loop is {str(plain.__doc__)[15:].strip()}",
+        "The plain loop is the reference. " + str(plain.__doc__).split("\n\n")[1].strip(),
         *(steps.as_section(title, found) for title, found in timings.items()),
         "## The paper's training at full scale, from these speeds",
         str(budget.__doc__).split("\n\n")[2].strip(),

@@ -1,7 +1,7 @@
-"""The reference: what a careful newcomer writes.
+"""The reference.
 
-ImageFolder, PIL, torchvision transforms, a DataLoader with one worker per core, float32, eager, losses read every
-step; a teacher without gradient, a frozen body without gradient.
+What a careful newcomer writes: ImageFolder, PIL, torchvision transforms, a DataLoader with one worker per core,
+float32, eager, losses read every step; a teacher without gradient, a frozen body without gradient.
 """
 
 import os
