@@ -79,7 +79,7 @@ def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in (0, 1):
             write_cell(root / f"models/finetune/{method}/40/{seed}", tiles.digest, seed + len(method))
     write_cell(root / "models/pretrain/resnet18/0", "natural", 0, whole=False)
-    failed = root / "scratch/failed/models/finetune/resnet18-dynamic/40/0.json"
+    failed = root / "scratch/failed/0.json"
     failed.parent.mkdir(parents=True)
     failed.write_text(
         json.dumps({"out": "models/x", "error": "NonFiniteLossError: the loss was nan in epoch 2"})
@@ -104,7 +104,9 @@ def test_a_failed_cell_does_not_lose_the_others(study_folder: Path, monkeypatch:
     made = report(study_folder, study_folder / "out", "Header.", run)
     assert dict(made.failures) == {"models/x": "NonFiniteLossError: the loss was nan in epoch 2"}
     assert "the loss was nan in epoch 2" in made.markdown
-    assert "| resnet18-scratch | 2 | 94.93 |" in made.markdown
+    assert "| resnet18-scratch | 2 | 94.93 |" in made.markdown and "nan" not in made.markdown.replace(
+        "was nan", ""
+    )
     names = {path.name for path in (study_folder / "out").iterdir()}
     assert names == {"results.md", "results.html", "figures", "verdicts.csv"}
     monkeypatch.setattr(study_cells, "load_model", None)
@@ -159,7 +161,7 @@ def synthetic(accuracies: dict[str, float], num: int = 2000, seeds: int = 3) -> 
             margin = np.where(right, 1.0, -1.0) * (2 * labels - 1)
             by_seed[seed] = (Cell(method, 100, seed, model), Answers(np.stack([-margin, margin], 1), 1.0))
         made[method, 100] = by_seed
-    return Study(tiles, made, ("wall",))
+    return Study(tiles, made, ("wall",), {"otsu_threshold": np.zeros(num, np.int64)})
 
 
 EMPTY = {"val_accuracy": 0.8, "hard_loss": 0.1, "val_loss": 0.1, "temperature": None}
@@ -189,7 +191,7 @@ def test_one_seed_of_a_method_is_compared_on_that_seed_only() -> None:
     study = synthetic({"resnet18-scratch": 0.8, "resnet18-pretrained": 0.9})
     cells = {key: dict(seeds) for key, seeds in study.cells.items()}
     cells["resnet18-scratch", 100] = {2: cells["resnet18-scratch", 100][2]}
-    one = Study(study.tiles, cells, study.trained_on)
+    one = Study(study.tiles, cells, study.trained_on, study.baselines)
     assert verdicts(one, ["wall"])[0].num_seeds == 1
     del cells["resnet18-pretrained", 100][2]
     assert verdicts(one, ["wall"]) == []
@@ -217,11 +219,14 @@ def test_verdict_without_an_interval_is_not_decidable() -> None:
 
 def test_document_tells_without_pretraining_or_unseen_sources() -> None:
     """What is not there leaves its table empty, not the page broken."""
-    text = document(synthetic({"resnet18-scratch": 0.8}), [], {}, "Header.")
+    study = synthetic({"resnet18-scratch": 0.8})
+    text = document(study, [], {}, "Header.")
+    share = (study.tiles.labels == 0).mean()
+    assert f"| otsu_threshold (no network) | {100 * share:.2f} |" in text
     assert "None: every cell that was begun is there." in text
 
 
-def test_failures_are_read_from_all_folders(study_folder: Path) -> None:
-    """Every record below the scratch folder counts."""
+def test_failures_are_read_where_there_are_some(study_folder: Path) -> None:
+    """Every record in the scratch folder counts; no folder is no failure."""
     assert list(read_failures(study_folder / "scratch")) == ["models/x"]
     assert read_failures(study_folder / "nowhere") == {}

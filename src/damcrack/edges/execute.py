@@ -46,13 +46,14 @@ def failure_kept(out: Path, scratch: Path) -> Iterator[None]:
 
     The record is there from the start, so that a process that is killed leaves one too.
     """
-    record = scratch / "failed" / out.with_name(out.name + ".json")
+    record = scratch / "failed" / f"{sha256_bytes(str(out).encode())[:32]}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     write_json(record, {"out": str(out), "error": "it began and did not end: killed, or still running"})
     try:
         yield
     except BaseException as error:
-        write_json(record, {"out": str(out), "error": f"{type(error).__name__}: {error}"})
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+        write_json(record, {"out": str(out), "error": why})
         raise
     record.unlink()
 

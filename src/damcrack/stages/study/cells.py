@@ -70,7 +70,7 @@ def read_cells(models: Path, stage: str) -> list[Cell]:
 
 def read_failures(scratch: Path) -> dict[str, str]:
     """Outputs that were begun and are not there, with the reason."""
-    records = [json.loads(path.read_text()) for path in sorted((scratch / "failed").rglob("*.json"))]
+    records = [json.loads(path.read_text()) for path in sorted((scratch / "failed").glob("*.json"))]
     return {record["out"]: record["error"] for record in records}
 
 

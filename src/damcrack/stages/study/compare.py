@@ -77,11 +77,12 @@ class ScoredTiles:
 
 @dataclass(frozen=True)
 class Study:
-    """All crack cells with their answers, by method and labels, then by seed."""
+    """All crack cells with their answers, by method and labels, then by seed; and what needs no network."""
 
     tiles: ScoredTiles
     cells: Mapping[Key, Mapping[int, tuple[Cell, Answers]]]
     trained_on: tuple[str, ...]
+    baselines: Mapping[str, Ints]  # verdicts (N,) of thresholds on brightness, fitted on the training tiles
 
     @property
     def labels(self) -> list[int]:
@@ -99,13 +100,15 @@ class Study:
         return tuple(sorted(set(self.tiles.source.tolist()) - set(self.trained_on)))
 
 
-def build_study(cells: Sequence[Cell], answers: Sequence[Answers], tiles: ImageSet) -> Study:
+def build_study(
+    cells: Sequence[Cell], answers: Sequence[Answers], baselines: Mapping[str, Ints], tiles: ImageSet
+) -> Study:
     """Order cells and answers for comparison."""
     by_key: dict[Key, dict[int, tuple[Cell, Answers]]] = {}
     for cell, answer in zip(cells, answers, strict=True):
         by_key.setdefault((cell.method, cell.labels or 0), {})[cell.seed] = (cell, answer)
     trained_on = {tiles.rows[number]["source"] for number in tiles.where("train")}
-    return Study(ScoredTiles.of(tiles), by_key, tuple(sorted(trained_on)))
+    return Study(ScoredTiles.of(tiles), by_key, tuple(sorted(trained_on)), baselines)
 
 
 def over_seeds(study: Study, key: Key, value: Callable[[Cell, Answers], float]) -> MeanInterval | None:

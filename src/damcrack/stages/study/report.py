@@ -12,7 +12,9 @@ from pathlib import Path
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet
 from damcrack.outputs import new_directory, write_bytes, write_csv
+from damcrack.stages.evaluation.baselines import score_baselines
 from damcrack.stages.evaluation.figures import write_figures
+from damcrack.stages.evaluation.scoring import EvaluationSet
 from damcrack.stages.run import Run
 from damcrack.stages.study.cells import Cell, read_cells, read_failures, score
 from damcrack.stages.study.compare import Study, build_study, verdicts
@@ -60,7 +62,8 @@ def report(cells: Path, out: Path, header: str, run: Run) -> Report:
     if not usable or not tiles.where("test"):
         raise InputError(f"{cells}: no crack network was trained on {tiles.root}, or it has no test tiles")
     pretraining = [cell for stage in ("pretrain", "distill") for cell in read_cells(cells / "models", stage)]
-    study = build_study(usable, score(usable, tiles, run), tiles)
+    baselines = {one.name: one.predicted for one in score_baselines(EvaluationSet.choose(tiles), run)}
+    study = build_study(usable, score(usable, tiles, run), baselines, tiles)
     failures = read_failures(run.scratch) | {
         str(cell.model.folder): "trained on other tiles; train it again"
         for cell in found
