@@ -33,8 +33,8 @@ PAPER_TABLE_1 = {
 PAPER_TABLE_2 = {claim.worse: claim.paper[0] for claim in CLAIMS} | {"resnet18-dynamic": 99.85}
 READING = f"""## How to read this
 
-- **Numbers** are mean ± standard deviation over seeds, in percent, or the mean with Student's 95 % interval in
-  brackets; *n* says how many seeds. A cell that could not be trained is listed at the end with its reason and missing
+- **Numbers** are mean ± standard deviation over seeds, in percent; brackets hold Student's 95 % interval of
+  the mean; *n* says how many seeds. A cell that could not be trained is listed at the end with its reason and missing
   here.
 - **Test tiles were seen by no choice**: best epochs, calibration and everything else come from validation tiles. The
   paper reports the tiles on which it chose its best epoch, split at random; our tiles are split by photo (METU: by
@@ -63,12 +63,10 @@ def percent(value: MeanInterval | None, digits: int = 2) -> str:
 
 
 def bounded(value: MeanInterval | None) -> str:
-    """Mean of shares with its interval, in percent; an interval is of the seeds, on these tiles."""
-    if value is None:
-        return ABSENT
-    if math.isnan(value.low):
-        return f"{100 * value.mean:.2f}"
-    return f"{100 * value.mean:.2f} ({100 * value.low:.2f} to {100 * value.high:.2f})"
+    """Mean ± standard deviation of shares with the mean's interval, in percent: of the seeds, on these tiles."""
+    if value is None or math.isnan(value.low):
+        return percent(value)
+    return f"{percent(value)} ({100 * value.low:.2f} to {100 * value.high:.2f})"
 
 
 def table_1(cells: Sequence[Cell]) -> str:
