@@ -148,7 +148,7 @@ def test_student_of_stored_soft_targets_learns_what_a_live_teacher_teaches(
             train(network, objective, source, SETTINGS, NoCheckpoint(), lambda row: None).history
         )
     for one, other in zip(*histories, strict=True):
-        assert other == pytest.approx(one, rel=1e-3)
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-7)  # theta has moved by 1e-7 only
 
 
 def test_soft_targets_are_computed_once_for_equal_inputs(images: MakeImages, tmp_path: Path) -> None:
