@@ -226,7 +226,10 @@ def test_document_tells_without_pretraining_or_unseen_sources() -> None:
     assert "None: every cell that was begun is there." in text
 
 
-def test_failures_are_read_where_there_are_some(study_folder: Path) -> None:
-    """Every record in the scratch folder counts; no folder is no failure."""
-    assert list(read_failures(study_folder / "scratch")) == ["models/x"]
-    assert read_failures(study_folder / "nowhere") == {}
+def test_failures_are_those_outputs_that_are_still_missing(study_folder: Path) -> None:
+    """A record counts while its output is absent, also one that a cache brings; no folder is no failure."""
+    assert list(read_failures(study_folder, study_folder / "scratch")) == ["models/x"]
+    assert read_failures(study_folder, study_folder / "nowhere") == {}
+    (study_folder / "models/x").mkdir()
+    assert read_failures(study_folder, study_folder / "scratch") == {}
+    (study_folder / "models/x").rmdir()

@@ -68,10 +68,10 @@ def read_cells(models: Path, stage: str) -> list[Cell]:
     return sorted(cells, key=lambda cell: (cell.method, cell.labels or 0, cell.seed))
 
 
-def read_failures(scratch: Path) -> dict[str, str]:
-    """Outputs that were begun and are not there, with the reason."""
+def read_failures(cells: Path, scratch: Path) -> dict[str, str]:
+    """Outputs that were begun and are not there, with the reason; a cache may have brought some since."""
     records = [json.loads(path.read_text()) for path in sorted((scratch / "failed").glob("*.json"))]
-    return {record["out"]: record["error"] for record in records}
+    return {record["out"]: record["error"] for record in records if not (cells / record["out"]).exists()}
 
 
 def score(cells: Sequence[Cell], tiles: ImageSet, run: Run) -> list[Answers]:

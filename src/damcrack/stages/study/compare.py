@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -192,24 +192,22 @@ def verdicts(study: Study, sources: Sequence[str]) -> list[Verdict]:
         _verdict(study, claim, labels, tuple(sources))
         for labels in study.labels
         for claim in CLAIMS
-        if {(claim.worse, labels), (claim.better, labels)} <= study.cells.keys()
+        if _common_seeds(study, claim, labels)
     ]
-    found = [verdict for verdict in found if verdict.num_seeds]
     adjusted = holm(np.array([verdict.p for verdict in found]))
-    return [
-        Verdict(**{**verdict.__dict__, "p": float(p)}) for verdict, p in zip(found, adjusted, strict=True)
-    ]
+    return [replace(verdict, p=float(p)) for verdict, p in zip(found, adjusted, strict=True)]
+
+
+def _common_seeds(study: Study, claim: Claim, labels: int) -> list[int]:
+    worse, better = (study.cells.get((name, labels), {}) for name in (claim.worse, claim.better))
+    return sorted(worse.keys() & better.keys())
 
 
 def _verdict(study: Study, claim: Claim, labels: int, sources: tuple[str, ...]) -> Verdict:
-    here = study.tiles.where(sources)
-    worse, better = (study.cells[name, labels] for name in (claim.worse, claim.better))
-    seeds = sorted(worse.keys() & better.keys())
-    if not seeds:
-        return Verdict(claim, labels, sources, 0, math.nan, math.nan, math.nan, math.nan)
+    here, seeds = study.tiles.where(sources), _common_seeds(study, claim, labels)
+    sides = (study.cells[name, labels] for name in (claim.worse, claim.better))
     right = [
-        np.stack([(side[seed][1].predicted == study.tiles.labels)[here] for seed in seeds])
-        for side in (worse, better)
+        np.stack([(side[seed][1].predicted == study.tiles.labels)[here] for seed in seeds]) for side in sides
     ]
     interval = difference_interval(right[0], right[1], study.tiles.group[here])
     p_values = sorted(mcnemar(one, other).p for one, other in zip(*right, strict=True))

@@ -64,7 +64,7 @@ def report(cells: Path, out: Path, header: str, run: Run) -> Report:
     pretraining = [cell for stage in ("pretrain", "distill") for cell in read_cells(cells / "models", stage)]
     baselines = {one.name: one.predicted for one in score_baselines(EvaluationSet.choose(tiles), run)}
     study = build_study(usable, score(usable, tiles, run), baselines, tiles)
-    failures = read_failures(run.scratch) | {
+    failures = read_failures(cells, run.scratch) | {
         str(cell.model.folder): "trained on other tiles; train it again"
         for cell in found
         if cell not in usable
