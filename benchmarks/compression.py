@@ -7,10 +7,7 @@ The weights are random: size and speed do not depend on them, how well int8 dete
 """
 
 import argparse
-import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,18 +18,17 @@ import onnx
 import onnxruntime
 import torch
 import yaml
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.__main__ import machine
 from benchmarks.harness import Timing, Variant, as_table, compare
-from damcrack.engine.detector import Detector
+from damcrack.engine.locator import Locator
 from damcrack.engine.networks import NETWORKS, build_network
 from damcrack.engine.weights import ModelInfo
 from damcrack.sample.concrete import render_photo
 from damcrack.stages.export import to_onnx
+from damcrack.stages.int8 import to_int8
 
 PAGE = Path("docs/compression.md")
 OPSET = yaml.safe_load(Path("params.yaml").read_text())["export"]["opset"]
@@ -75,7 +71,7 @@ def new_network(name: str) -> nn.Module:
     return network
 
 
-def deployed(name: str, network: nn.Module) -> Detector:
+def deployed(name: str, network: nn.Module) -> Locator:
     """The network as it is exported: raw tiles in, crack probability out."""
     info = ModelInfo(
         name=name,
@@ -90,45 +86,7 @@ def deployed(name: str, network: nn.Module) -> Detector:
         best_epoch=0,
         config={},
     )
-    return Detector(network, info).eval()
-
-
-class Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carries no types
-    """Hands out tiles in batches."""
-
-    def __init__(self, tiles_NHWC: Tiles) -> None:
-        self._batches = iter(np.split(tiles_NHWC, len(tiles_NHWC) // BATCH_SIZE))
-
-    def get_next(self) -> dict[str, Tiles] | None:
-        """The next batch by input name, None at the end."""
-        batch = next(self._batches, None)
-        return None if batch is None else {"tiles": batch}
-
-
-@contextmanager
-def no_advice() -> Iterator[None]:
-    """Silence onnxruntime, which advises to preprocess also where that has been done."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def write_int8(float32: Path, int8: Path, tiles_NHWC: Tiles) -> None:
-    """Quantise statically: a scale for each output channel of the weights, extremes over the tiles for activations."""
-    prepared = int8.with_suffix(".prepared")
-    with no_advice():
-        quant_pre_process(float32, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            int8,
-            Calibration(tiles_NHWC),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-    prepared.unlink()
+    return Locator(network, info).eval()
 
 
 def multiply_adds(name: str) -> int:
@@ -145,7 +103,7 @@ def write_both(name: str, folder: Path, tiles_NHWC: Tiles) -> Size:
     network = new_network(name)
     float32, int8 = (folder / f"{name}-{precision}.onnx" for precision in ("float32", "int8"))
     float32.write_bytes(to_onnx(deployed(name, network), (TILE_PX, TILE_PX), OPSET))
-    write_int8(float32, int8, tiles_NHWC)
+    int8.write_bytes(to_int8(float32.read_bytes(), tiles_NHWC))
     parameters = sum(weight.numel() for weight in network.parameters())
     return Size(parameters, multiply_adds(name), float32.stat().st_size, int8.stat().st_size)
 

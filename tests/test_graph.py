@@ -1,5 +1,6 @@
 """The graph for real: a tiny copy of it run by DVC in its own workspace, and its stages by other callers."""
 
+import csv
 import hashlib
 import json
 import os
@@ -35,7 +36,7 @@ def tiny_params() -> dict[str, Any]:
     params["finetune"]["taught"] = {
         "resnet18-dynamic-taught": {"init": "dynamic", "teacher": "resnet50-pretrained", "views": 1}
     }
-    params["export"]["parity_tiles"] = 8
+    params["export"] |= {"parity_tiles": 8, "calibration_tiles": 8}
     params["register"]["min_accuracy"] = 0.0
     return params
 
@@ -99,6 +100,20 @@ def test_graph_ends_with_a_registered_model(workspace: Path) -> None:
     assert registered["weights_sha256"] == model["weights_sha256"]
     assert "<html" in (workspace / "results/evaluate/results.html").read_text()
     assert "resnet18-dynamic" in call(workspace, "damcrack", "summary")
+
+
+def test_case_study_looks_at_photos_that_no_training_saw(workspace: Path) -> None:
+    """Every block of the test photos is judged, the brightness threshold beside it; the report is there."""
+    study = json.loads((workspace / "results/inspect/case-study.json").read_text())
+    with (workspace / "data/tiles/tiles.csv").open(newline="") as file:
+        splits = {(row["photo"], row["split"]) for row in csv.DictReader(file)}
+    with (workspace / "results/inspect/photos.csv").open(newline="") as file:
+        inspected = {row["photo"] for row in csv.DictReader(file)}
+    assert inspected and {split for photo, split in splits if photo in inspected} == {"test"}
+    blocks = study["blocks"]["all"]
+    assert blocks["network"]["num_blocks"] == blocks["global threshold"]["num_blocks"] > 0
+    assert set(study["pixels"]) == {"ridges", "global threshold", "Otsu", "adaptive"}
+    assert (workspace / "results/inspect/report.html").is_file()
 
 
 def test_lineage_goes_from_hash_to_hash(workspace: Path) -> None:

@@ -45,7 +45,8 @@ def test_every_stage_explains_itself(stage: str, capsys: pytest.CaptureFixture[s
     damcrack(stage, "--help")
     page = capsys.readouterr().out
     assert STAGES[stage].help in " ".join(page.split())
-    assert all(f"--{name.rstrip('?')}" in page for name in (*STAGES[stage].inputs, "out", "params"))
+    named = [name.rstrip("?") for name in (*STAGES[stage].inputs, "out", "params")]
+    assert all(f"--{name}" in page or f"{name.upper()}..." in page for name in named)
 
 
 def test_missing_input_says_what_makes_it() -> None:

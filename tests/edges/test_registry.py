@@ -171,7 +171,7 @@ def test_unreachable_registry(workspace, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     inputs = workspace / "evaluation", workspace / "export"
-    with pytest.raises(InputError, match=r"http://127.0.0.1:9 .*run `damcrack register` again") as caught:
+    with pytest.raises(InputError, match=r"http://127.0.0.1:9 .*run the same command again") as caught:
         register(*inputs, tmp_path / "out", CONFIG, MlflowRegistry(), SilentRun())
     assert "secret" not in str(caught.value)
     assert not (tmp_path / "out").exists()

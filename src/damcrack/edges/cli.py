@@ -25,12 +25,12 @@ EXTRA_OF = {
     "torchvision": "train",
     "safetensors": "train",
     "matplotlib": "results",
-    "jinja2": "results",
+    "jinja2": "inspect",
     "markdown_it": "results",
     "sklearn": "results",
     "onnx": "export",
     "onnxscript": "export",
-    "onnxruntime": "export",
+    "onnxruntime": "inspect",
     "mlflow": "track",
     "boto3": "s3",
 }
@@ -202,6 +202,80 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
     unpack(tiles, out, Watcher())
 
 
+@cli.command("inspect")
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
+@click.option("--model", required=True, help=INPUT_HELP["detector"])
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--gsd", type=float, help="Millimetres per pixel on the wall, for all photos.")
+@click.option(
+    "--gsd-csv", type=click.Path(path_type=Path), help="Table photo,gsd_mm_per_px; wins over --gsd."
+)
+@click.option("--distance", type=float, help="Metres from camera to wall; the focal length comes from EXIF.")
+@click.option("--overlap", type=float, help="Share of a block's side that neighbours have in common.")
+@click.option(
+    "--tiles", type=click.Path(path_type=Path), help="Case study: output of `tile` for the PHOTOS stage's."
+)
+@click.option(
+    "--params", "params_path", type=click.Path(path_type=Path), help="Take the section `inspect` of it."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that wins over all others."
+)
+def inspect(
+    photos: tuple[str, ...],
+    model: str,
+    out: Path,
+    gsd: float | None,
+    gsd_csv: Path | None,
+    distance: float | None,
+    overlap: float | None,
+    tiles: Path | None,
+    params_path: Path | None,
+    settings: tuple[str, ...],
+) -> None:
+    r"""Look for cracks in photos; write maps, tables and a report for the engineer.
+
+    PHOTOS are files, folders, patterns, videos and s3:// prefixes. Needs neither params.yaml nor torch. Called
+    again with the same --out it goes on where it stopped, and looks only at what is new or changed.
+
+    \b
+    damcrack inspect spillway/ --model results/export --out survey --gsd 0.8
+    damcrack inspect s3://dam/2026-05 --model models:/dam-crack-detector@champion --out survey
+    """
+    from damcrack.edges import inspection
+
+    named = {"gsd_mm_per_px": gsd, "distance_m": distance, "overlap": overlap}
+    changed = {name: value for name, value in named.items() if value is not None}
+    inspection.inspect(photos, model, out, params_path, settings, changed, gsd_csv, tiles)
+
+
+@cli.command()
+@click.argument("survey", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+def review(survey: Path, out: Path) -> None:
+    """Turn the blocks that you sorted in SURVEY/review into a source of labelled tiles for the next training."""
+    from damcrack.edges import inspection
+
+    inspection.review(survey, out)
+
+
+@cli.command()
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "--pairs", type=click.Path(path_type=Path), help="Table old,new of photo names; default: same names."
+)
+def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
+    """Compare two surveys of the same wall: new, grown and vanished cracks.
+
+    OLD and NEW are folders that `damcrack inspect` wrote.
+    """
+    from damcrack.edges import inspection
+
+    inspection.compare(old, new, out, pairs)
+
+
 @cli.group("profile")
 def profile_group() -> None:
     """Show where the time of a training step goes; write a trace.
@@ -213,6 +287,7 @@ def profile_group() -> None:
 
 
 for _stage in STAGES.values():
-    cli.add_command(_stage_command(_stage))
+    if _stage.name not in cli.commands:  # inspect has its own: it is a tool beside the graph too
+        cli.add_command(_stage_command(_stage))
     if _stage.has_items:
         profile_group.add_command(_profile_command(_stage))

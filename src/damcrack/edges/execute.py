@@ -37,7 +37,7 @@ def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict
         with failure_kept(out, run.scratch):
             summary = function(**arguments, run=watched)
         run.finish_outputs(content_digest(out), **parents(out))
-    _show(stage.name if item is None else f"{stage.name}@{item}", summary, time.monotonic() - started)
+    show(stage.name if item is None else f"{stage.name}@{item}", summary, time.monotonic() - started)
 
 
 @contextmanager
@@ -117,7 +117,8 @@ def parents(out: Path) -> dict[str, str]:
     return {name: info[name] for name in ("init_sha256", "teacher_sha256") if info.get(name)}
 
 
-def _show(name: str, summary: dict[str, object], seconds: float) -> None:
+def show(name: str, summary: dict[str, object], seconds: float) -> None:
+    """Print the summary that a stage or a tool returned."""
     table = Table.grid(padding=(0, 2))
     for title, value in summary.items():
         table.add_row(title, str(value))

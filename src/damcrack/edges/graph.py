@@ -27,6 +27,7 @@ INPUT_HELP = {
     "init": "Model folder whose weights training starts from; none is from scratch.",
     "models": "Folder with pretrain/, distill/ and finetune/, one model folder per item in each.",
     "model": "Model folder of a crack classifier.",
+    "detector": "An ONNX file, a folder that `export` wrote, or models:/NAME@ALIAS of the registry.",
     "evaluation": "Output folder of `evaluate`.",
     "export": "Output folder of `export`.",
 }
@@ -62,6 +63,11 @@ STAGES = {
         ),
         Stage("evaluate", "Score all crack classifiers; write tables, figures, page.", ("tiles", "models")),
         Stage("export", "Turn a crack classifier into ONNX and check that it agrees.", ("model", "tiles")),
+        Stage(
+            "inspect",
+            "Look for cracks in photos; write maps, tables and a report for the engineer.",
+            ("photos", "tiles", "model"),
+        ),
         Stage(
             "register",
             "Put the exported model into the MLflow registry.",

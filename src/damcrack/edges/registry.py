@@ -26,6 +26,7 @@ from damcrack.edges.sender import (
     tracking_uri,
 )
 from damcrack.errors import InputError
+from damcrack.outputs import new_directory
 from damcrack.stages.register import Entry, Registered, Scores
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 
 # A model of 90 MB takes its time to a distant store, and nothing is being trained meanwhile.
 PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-EXTRA_FILES = ("weights.safetensors", "model.json", "parity.json")
+EXTRA_FILES = ("model-int8.onnx", "weights.safetensors", "model.json", "parity.json")
+FETCHED = Path(".damcrack/models")
+FOR_INSPECTION = ("model.onnx", "model-int8.onnx", "model.json")
 PARENT_TAGS = ("damcrack.init_sha256", "damcrack.teacher_sha256")
 NEEDED_TO_SCORE = ("mlflow", "onnx", "onnxruntime", "numpy", "pandas")
 
@@ -150,15 +153,52 @@ class MlflowRegistry:
         return min(found, key=lambda run: "damcrack.restored_from" in run.data.tags, default=None)
 
 
+def fetch_model(uri: str) -> Path:
+    """Folder with the exported files of models:/NAME@ALIAS or models:/NAME/VERSION, as `damcrack export` wrote them.
+
+    A version is fetched once; which one an alias means is asked every time.
+
+    Raises:
+        InputError: mlflow is missing, the registry does not answer, or has no such version.
+    """
+    registry = MlflowRegistry()
+    name, number = _named(registry, uri)
+    kept = FETCHED / f"{name}-{number}"
+    if not kept.is_dir():
+        with _answering(registry, "give the model"), new_directory(kept) as folder:
+            from mlflow.artifacts import download_artifacts
+
+            with tempfile.TemporaryDirectory() as given:
+                got = Path(download_artifacts(f"models:/{name}/{number}", dst_path=given))
+                for path in sorted(got.rglob("*")):
+                    if path.name in FOR_INSPECTION:
+                        shutil.copyfile(path, folder / path.name)
+    return kept
+
+
+def _named(registry: MlflowRegistry, uri: str) -> tuple[str, str]:
+    """Model name and version of a models:/ address."""
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    if not at:
+        name, slash, number = name.partition("/")
+        if not (slash and number.isdigit() and name):
+            raise InputError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
+        return name, number
+    champion = registry.aliased(name, alias)
+    if champion is None:
+        raise InputError(f"{uri}: the model has no alias {alias}; register one, or name a version")
+    return name, champion.version
+
+
 @contextmanager
-def _answering(registry: MlflowRegistry) -> Iterator[None]:
+def _answering(registry: MlflowRegistry, what: str = "take the model") -> Iterator[None]:
     """Turn a registry that is away or unwilling into words."""
     try:
         yield
     except sending_errors() as error:
         raise InputError(
-            f"the model registry at {shown_uri(tracking_uri())} did not take the model ({one_line(error)}); "
-            "start the server or set MLFLOW_TRACKING_URI, then run `damcrack register` again"
+            f"the model registry at {shown_uri(tracking_uri())} did not {what} ({one_line(error)}); "
+            "start the server or set MLFLOW_TRACKING_URI, then run the same command again"
         ) from error
 
 

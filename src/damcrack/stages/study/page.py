@@ -7,10 +7,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from damcrack.stages.evaluation import drawing
 from damcrack.stages.evaluation.drawing import Drawing
 
-FOLDERS = [Path(__file__).parent, Path(drawing.__file__).parent]  # the style is that of the result page
+FOLDERS = [Path(__file__).parent, Path(__file__).parents[1]]  # style.css is shared
 
 
 def as_page(markdown: str, drawings: Sequence[Drawing]) -> str:

@@ -1,0 +1,72 @@
+"""How much each pixel looks like the middle of a dark line, at several widths."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Grey = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+# Standard deviations in pixels: lines of about 1 to 20 px. Each is taken on an image halved often enough that the
+# filter stays small, which makes the wide ones nearly free.
+SCALES_PX = (1.0, 2.0, 4.0, 8.0)
+SMALLEST_FILTER_PX = 2.0
+ALONG_SCALES = 4.0
+
+
+class Ridge(NamedTuple):
+    """`strength` (H, W) in grey levels, 0 where there is no dark line; `scale_px` (H, W) of the best scale."""
+
+    strength: Floats
+    scale_px: Floats
+
+
+def dark_ridge(grey: Grey, scales_px: Sequence[float] = SCALES_PX) -> Ridge:
+    """Strength of dark lines in an image (H, W), the largest over the scales.
+
+    At scale s it is s^2 (a - |b|), where a >= b are the eigenvalues of the Hessian at that scale (Lindeberg 1998):
+    positive where the brightness is a valley, 0 on pits, which are as curved along as across. What the pixels around
+    agree on counts: the directions of the lines (as double angles) are averaged over ALONG_SCALES scales, and where
+    they contradict each other, as in rough concrete, the average is small.
+    """
+    strength, best_px = np.zeros(grey.shape, np.float32), np.full(grey.shape, scales_px[0], np.float32)
+    for scale_px in scales_px:
+        found = _at_scale(grey, scale_px)
+        better = found > strength
+        np.copyto(strength, found, where=better)
+        best_px[better] = scale_px
+    return Ridge(strength, best_px)
+
+
+def _at_scale(grey: Grey, scale_px: float) -> Floats:
+    shrink = 1
+    while scale_px / shrink > SMALLEST_FILTER_PX and min(grey.shape) >= 8 * shrink:
+        shrink *= 2
+    image = grey
+    if shrink > 1:
+        size_wh = (max(1, grey.shape[1] // shrink), max(1, grey.shape[0] // shrink))
+        image = np.asarray(cv2.resize(grey, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+    strength = _valley(image, scale_px / shrink)
+    if shrink > 1:
+        strength = np.asarray(
+            cv2.resize(strength, grey.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32
+        )
+    return strength
+
+
+def _valley(image: Grey, sigma_px: float) -> Floats:
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma_px)
+    xx, yy, xy = (
+        cv2.sepFilter2D(smooth, cv2.CV_32F, np.array(across, np.float32), np.array(down, np.float32))
+        for across, down in (([1, -2, 1], [0, 1, 0]), ([0, 1, 0], [1, -2, 1]), ([-0.5, 0, 0.5],) * 2)
+    )
+    mean, cos = (xx + yy) / 2, (xx - yy) / 2
+    spread = cv2.magnitude(cos, xy)
+    strength = sigma_px**2 * np.maximum(mean + spread - np.abs(mean - spread), 0)
+    share = strength / np.maximum(spread, 1e-6)
+    window = (2 * round(ALONG_SCALES * sigma_px) + 1,) * 2
+    agreed = cv2.magnitude(cv2.blur(cos * share, window), cv2.blur(xy * share, window))
+    return np.asarray(cv2.sqrt(strength * agreed * window[0]), np.float32)

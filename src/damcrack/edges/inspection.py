@@ -1,0 +1,73 @@
+"""The commands around inspections: values and models from wherever the user has them, then the stage functions."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from damcrack.edges.execute import execute, show
+from damcrack.edges.graph import STAGES
+from damcrack.edges.params import parse_changes, read_params, stage_config
+from damcrack.edges.progress import Watcher
+from damcrack.edges.storage import open_source
+from damcrack.errors import InputError
+from damcrack.stages.inspect import InspectConfig, inspect_photos
+from damcrack.stages.inspection.review import take_back
+from damcrack.stages.inspection.scale import read_scale_csv
+
+REGISTRY = "models:/"
+
+
+def inspect(
+    photos: Sequence[str],
+    model: str,
+    out: Path,
+    params_path: Path | None,
+    settings: Sequence[str],
+    named: Mapping[str, Any],
+    gsd_csv: Path | None,
+    tiles: Path | None,
+) -> None:
+    """Inspect photos, or run the case study where `tiles` say which photos no training saw.
+
+    Raises:
+        InputError: a value, the model or the photos cannot be used.
+    """
+    params = read_params(params_path) if params_path else {"inspect": asdict(InspectConfig())}
+    config = stage_config(params, "inspect", None, {**named, **parse_changes(settings)})
+    given = _model(model)
+    if tiles is not None:
+        if len(photos) != 1:
+            raise InputError(
+                f"--tiles: got {len(photos)} PHOTOS, expected one: the output folder of `photos`"
+            )
+        execute(
+            STAGES["inspect"], config, out, None, {"photos": Path(photos[0]), "tiles": tiles, "model": given}
+        )
+        return
+    started, by_photo = time.monotonic(), read_scale_csv(gsd_csv) if gsd_csv else None
+    summary = inspect_photos(photos, given, out, config, open_source, Watcher(), by_photo)
+    show("inspect", summary, time.monotonic() - started)
+
+
+def _model(text: str) -> Path:
+    if not text.startswith(REGISTRY):
+        return Path(text)
+    from damcrack.edges.registry import fetch_model
+
+    return fetch_model(text)
+
+
+def review(survey: Path, out: Path) -> None:
+    """Take sorted blocks back in as labelled tiles."""
+    started = time.monotonic()
+    show("review", take_back(survey, out), time.monotonic() - started)
+
+
+def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
+    """Compare two surveys."""
+    from damcrack.stages.compare import compare as compare_surveys
+
+    started = time.monotonic()
+    show("compare", compare_surveys(old, new, out, pairs, Watcher()), time.monotonic() - started)
