@@ -35,9 +35,8 @@ def dark_ridge(grey: Grey, scales_px: Sequence[float] = SCALES_PX) -> Ridge:
     strength, best_px = np.zeros(grey.shape, np.float32), np.full(grey.shape, scales_px[0], np.float32)
     for scale_px in scales_px:
         found = _at_scale(grey, scale_px)
-        better = found > strength
-        np.copyto(strength, found, where=better)
-        best_px[better] = scale_px
+        best_px[found > strength] = scale_px
+        np.maximum(strength, found, out=strength)
     return Ridge(strength, best_px)
 
 
@@ -63,10 +62,12 @@ def _valley(image: Grey, sigma_px: float) -> Floats:
         cv2.sepFilter2D(smooth, cv2.CV_32F, np.array(across, np.float32), np.array(down, np.float32))
         for across, down in (([1, -2, 1], [0, 1, 0]), ([0, 1, 0], [1, -2, 1]), ([-0.5, 0, 0.5],) * 2)
     )
-    mean, cos = (xx + yy) / 2, (xx - yy) / 2
+    mean, cos = cv2.addWeighted(xx, 0.5, yy, 0.5, 0), cv2.addWeighted(xx, 0.5, yy, -0.5, 0)
     spread = cv2.magnitude(cos, xy)
-    strength = sigma_px**2 * np.maximum(mean + spread - np.abs(mean - spread), 0)
-    share = strength / np.maximum(spread, 1e-6)
+    # The eigenvalues are mean + spread and mean - spread, so a - |b| is twice the smaller of mean and spread.
+    strength = np.maximum(cv2.min(mean, spread), 0) * np.float32(2 * sigma_px**2)
+    share = strength / np.maximum(spread, np.float32(1e-6))
     window = (2 * round(ALONG_SCALES * sigma_px) + 1,) * 2
-    agreed = cv2.magnitude(cv2.blur(cos * share, window), cv2.blur(xy * share, window))
-    return np.asarray(cv2.sqrt(strength * agreed * window[0]), np.float32)
+    along = (cv2.blur(cv2.multiply(part, share), window) for part in (cos, xy))
+    agreed = cv2.magnitude(*along)
+    return np.asarray(cv2.sqrt(cv2.multiply(strength, agreed, scale=window[0])), np.float32)

@@ -153,9 +153,13 @@ def survey(
     work = Survey(out, detector, rules, scale, config.max_megapixels * 10**6)
     _make(out)
     kept, set_aside = list[Path](), list[Unusable]()
-    found = work.look_at_all(opened(listed, config.video_every_s), run)
+    found = work.look_at_all(opened(listed, config.video_every_s))
     for one in run.track(found, "inspecting photos", len(listed)):
-        (set_aside if isinstance(one, Unusable) else kept).append(one)  # type: ignore[arg-type]
+        if isinstance(one, Unusable):
+            run.say(f"set aside: {one.name}: {one.reason}")
+            set_aside.append(one)
+        else:
+            kept.append(one)
     if not kept:
         raise InputError(
             f"none of {len(set_aside)} photos could be looked at; the first: {set_aside[0].name}: {set_aside[0].reason}"

@@ -7,11 +7,12 @@ OUT/photos/NAME-HASH/preview.jpg      the photo, small
 OUT/photos/NAME-HASH/detail.jpg       its positive blocks at full size, the rest blurred
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,34 +20,18 @@ import numpy as np
 from damcrack.errors import PhotoError
 from damcrack.images.photo import decode_photo, encode_jpeg
 from damcrack.outputs import new_directory, sha256_bytes, write_bytes, write_json
-from damcrack.parallel import num_workers
+from damcrack.parallel import in_order, num_workers
 from damcrack.stages.inspection.detector import OnnxDetector
 from damcrack.stages.inspection.kept import Pixels, folder_name, known_findings, preview
 from damcrack.stages.inspection.photo import Findings, Rules, as_rows, look_at
 from damcrack.stages.inspection.review import block_files
 from damcrack.stages.inspection.scale import Scale, position
 from damcrack.stages.inspection.sources import Photo, Unusable
-from damcrack.stages.run import Run
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 PREVIEW_PX = 1024
 PREVIEW_QUALITY = 80
 DETAIL_QUALITY = 85
 BLURRED_SHRINK = 8
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A photo that can be looked at; `key` names everything that its findings depend on, `kept` is their folder."""
-
-    photo: Photo
-    key: str
-    kept: Path
-    rgb: Pixels | None  # None: it was looked at before
-    gsd_mm_per_px: float | None
-    lon_lat: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -59,73 +44,63 @@ class Survey:
     scale: Scale
     max_pixels: int
 
-    def look_at_all(self, photos: Iterable[Photo | Unusable], run: Run) -> Iterator[Path | Unusable]:
-        """Look at photo after photo, unless that was done before; yields the folder of each.
+    def look_at_all(self, photos: Iterable[Photo | Unusable]) -> Iterator[Path | Unusable]:
+        """Look at all photos, unless that was done before; yields the folder of each, in order.
 
-        The next photo is decoded while one is looked at: two are in memory, however many there are.
+        As many photos as there are cores are in memory, however many there are: while one is read or its cracks are
+        traced, the network looks at another. A single photo has all cores to itself.
         """
-        with ThreadPoolExecutor(num_workers()) as workers, ThreadPoolExecutor(1) as ahead:
-            for item in _one_ahead(self._decode, photos, ahead):
-                if isinstance(item, Unusable):
-                    run.say(f"set aside: {item.name}: {item.reason}")
-                    yield item
-                    continue
-                try:
-                    if item.rgb is not None:
-                        self._keep(item, workers)
-                except PhotoError as error:
-                    run.say(f"set aside: {item.photo.name}: {error}")
-                    yield Unusable(item.photo.name, str(error))
-                    continue
-                yield item.kept
+        with ThreadPoolExecutor(num_workers()) as workers:
+            yield from in_order(partial(self._look_at, workers), photos)
 
-    def _decode(self, photo: Photo | Unusable) -> Decoded | Unusable:
+    def _look_at(self, workers: Executor, photo: Photo | Unusable) -> Path | Unusable:
         if isinstance(photo, Unusable):
             return photo
-        digest = sha256_bytes(photo.encoded)
-        kept = self.root / "photos" / folder_name(photo.name, digest)
         try:
-            known = known_findings(kept)
-            rgb = None if known else decode_photo(photo.encoded, self.max_pixels)
-            gsd = None
-            if rgb is not None:
-                gsd = self.scale.of(photo.name, photo.encoded, rgb.shape[1], rgb.shape[0])
-            elif known:
-                gsd = self.scale.of(photo.name, photo.encoded, known["width_px"], known["height_px"])
-            key = self._key(photo.name, digest, gsd)
-            if known and known["key"] != key:
-                rgb = decode_photo(photo.encoded, self.max_pixels)
-            return Decoded(photo, key, kept, rgb, gsd, position(photo.encoded))
+            return self._kept(photo, workers)
         except PhotoError as error:
             return Unusable(photo.name, str(error))
 
-    def _key(self, name: str, digest: str, gsd: float | None) -> str:
-        return sha256_bytes(repr((name, digest, self.detector.sha256, self.rules, gsd)).encode())
-
-    def _keep(self, decoded: Decoded, workers: Executor) -> None:
-        assert decoded.rgb is not None
-        findings = look_at(decoded.rgb, self.detector, self.rules, workers)
-        rows = {
-            "photo": decoded.photo.name,
-            "sha256": sha256_bytes(decoded.photo.encoded),
-            "key": decoded.key,
-            "gsd_mm_per_px": decoded.gsd_mm_per_px,
-            "lon_lat": decoded.lon_lat,
+    def _kept(self, photo: Photo, workers: Executor) -> Path:
+        """Folder of the photo's findings: from an earlier call, or made now."""
+        digest = sha256_bytes(photo.encoded)
+        folder = self.root / "photos" / folder_name(photo.name, digest)
+        known = known_findings(folder)
+        if known and known["key"] == self._key(photo, digest, (known["height_px"], known["width_px"])):
+            return folder
+        rgb = decode_photo(photo.encoded, self.max_pixels)
+        size_hw = rgb.shape[0], rgb.shape[1]
+        facts = {
+            "photo": photo.name,
+            "sha256": digest,
+            "key": self._key(photo, digest, size_hw),
+            "gsd_mm_per_px": self._gsd(photo, size_hw),
+            "lon_lat": position(photo.encoded),
             "block_px": self.detector.tile_px,
             "threshold": self.rules.threshold,
             "uncertain": list(self.rules.uncertain),
-            **as_rows(findings),
         }
-        with new_directory(decoded.kept) as folder:
-            write_bytes(
-                folder / "preview.jpg", encode_jpeg(preview(decoded.rgb, PREVIEW_PX), PREVIEW_QUALITY)
-            )
+        self._keep(folder, rgb, facts, look_at(rgb, self.detector, self.rules, workers))
+        return folder
+
+    def _gsd(self, photo: Photo, size_hw: tuple[int, int]) -> float | None:
+        return self.scale.of(photo.name, photo.encoded, size_hw[1], size_hw[0])
+
+    def _key(self, photo: Photo, digest: str, size_hw: tuple[int, int]) -> str:
+        """Names everything that the findings depend on."""
+        gsd = self._gsd(photo, size_hw)
+        return sha256_bytes(repr((photo.name, digest, self.detector.sha256, self.rules, gsd)).encode())
+
+    def _keep(self, out: Path, rgb: Pixels, facts: dict[str, Any], findings: Findings) -> None:
+        rows = facts | as_rows(findings)
+        with new_directory(out) as folder:
+            write_bytes(folder / "preview.jpg", encode_jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
             if findings.verdict == "crack":
                 write_bytes(folder / "mask.png", _png(findings.masks.sure))
                 write_bytes(folder / "possible.png", _png(findings.masks.possible))
-                sharp = positive_only(decoded.rgb, findings, self.rules.threshold)
+                sharp = positive_only(rgb, findings, self.rules.threshold)
                 write_bytes(folder / "detail.jpg", encode_jpeg(sharp, DETAIL_QUALITY))
-            for name, encoded in block_files(decoded.rgb, rows, self.rules.uncertain).items():
+            for name, encoded in block_files(rgb, rows, self.rules.uncertain).items():
                 (folder / "review").mkdir(exist_ok=True)
                 write_bytes(folder / "review" / name, encoded)
             write_json(folder / "findings.json", rows)
@@ -145,15 +120,3 @@ def _png(mask: Pixels) -> bytes:
     done, encoded = cv2.imencode(".png", mask * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
     assert done
     return bytes(encoded)
-
-
-def _one_ahead(work: Callable[[Item], Result], items: Iterable[Item], ahead: Executor) -> Iterator[Result]:
-    """Yield `work(item)` in order, with the next one under way."""
-    waiting = None
-    for item in items:
-        coming = ahead.submit(work, item)
-        if waiting is not None:
-            yield waiting.result()
-        waiting = coming
-    if waiting is not None:
-        yield waiting.result()
