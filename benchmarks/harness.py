@@ -44,7 +44,7 @@ def as_table(timings: list[Timing]) -> str:
     for timing in timings:
         ratios = [rate / plain for rate, plain in zip(timing.rates, reference.rates, strict=True)]
         lines.append(
-            f"| {timing.name} | {timing.median:.1f} ({min(timing.rates):.1f} to {max(timing.rates):.1f}) "
+            f"| {timing.name} | {timing.median:.3g} ({min(timing.rates):.3g} to {max(timing.rates):.3g}) "
             f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
         )
     return "\n".join(lines)

@@ -72,10 +72,14 @@ class OnnxDetector:
         return BlockScores(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def _score_batch(self, rgb: Pixels, boxes: Boxes, start: int) -> tuple[Floats, Floats]:
-        batch = boxes[start : start + BATCH_SIZE].tolist()
-        tiles = np.stack([rgb[y0:y1, x0:x1] for x0, y0, x1, y1 in batch])
+        tiles = self.cut(rgb, boxes[start : start + BATCH_SIZE])
         crack_prob, crack_map = self._session.run(OUTPUTS, {"tiles": tiles})
         return crack_prob, crack_map
+
+    @staticmethod
+    def cut(rgb: Pixels, boxes: Boxes) -> Pixels:
+        """Copies (N, tile, tile, 3) of the boxes (N, 4) of a photo."""
+        return np.stack([rgb[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes.tolist()])
 
 
 def _session(encoded: bytes, file: Path) -> Any:

@@ -1,0 +1,195 @@
+"""From a 12-megapixel photo to its map: a plain loop beside `damcrack inspect`, the parts, and memory.
+
+    python -m benchmarks.inspect --model MODEL --export EXPORT    # about 6 minutes on two cores; writes docs/inspection-speed.md
+
+MODEL is what `damcrack finetune` wrote (blocks of 224 px seen at 224 px), EXPORT what `damcrack export` made of it. The
+photos are of the built-in sample, 4032x3024. The plain loop is what a careful newcomer would write: PIL, crops, float32
+in torch without gradient, 32 blocks at a time; it ends with the blocks' probabilities. `damcrack inspect` goes on to crack
+pixels, lengths, widths and files.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.__main__ import machine
+from benchmarks.harness import as_table, compare
+from damcrack.engine.weights import load_model
+from damcrack.images.photo import decode_photo
+from damcrack.parallel import num_workers
+from damcrack.sample.concrete import encode_photo, render_photo
+from damcrack.stages.inspect import InspectConfig
+from damcrack.stages.inspection.blocks import block_boxes_xyxy
+from damcrack.stages.inspection.detector import BATCH_SIZE, OnnxDetector
+from damcrack.stages.inspection.photo import Rules, positive_regions, trace
+from damcrack.stages.inspection.scale import Scale
+from damcrack.stages.inspection.sources import Photo
+from damcrack.stages.inspection.survey import Survey
+
+PAGE = Path("docs/inspection-speed.md")
+SIZE_HW = (3024, 4032)
+NUM_PHOTOS = 4
+MEMORY_SIZE_HW = (1200, 1600)
+FEW, MANY = 5, 500
+MAX_PIXELS = 400 * 10**6
+CONFIG = InspectConfig()
+RULES = Rules(CONFIG.threshold, CONFIG.uncertain, CONFIG.overlap, CONFIG.join_px, CONFIG.segmentation)
+
+
+def plain_loop(network: torch.nn.Module, mean: list[float], std: list[float], files: list[Path]) -> int:
+    """Block probabilities of each photo, the obvious way."""
+    scale = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+    for file in files:
+        image = Image.open(file).convert("RGB")
+        boxes = block_boxes_xyxy((image.height, image.width), 224, 0.0).tolist()
+        with torch.no_grad():
+            for start in range(0, len(boxes), 32):
+                crops = [np.array(image.crop(box)) for box in boxes[start : start + 32]]
+                tiles = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+                torch.softmax(network((tiles - scale[0]) / scale[1]), 1)
+    return len(files)
+
+
+def inspection(detector: OnnxDetector, files: list[Path]) -> int:
+    """All that `damcrack inspect` does with each photo, into an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        survey = Survey(Path(folder), detector, RULES, Scale(), MAX_PIXELS)
+        photos = (Photo(file.name, file.read_bytes()) for file in files)
+        return len(list(survey.look_at_all(photos)))
+
+
+def parts(detector: OnnxDetector, file: Path, rounds: int) -> str:
+    """Markdown: seconds on one core of each part of one photo, one part after the other."""
+    found: dict[str, list[float]] = {}
+
+    def timed(name: str, work: Callable[[], object]) -> object:
+        started = time.perf_counter()
+        result = work()
+        found.setdefault(name, []).append(time.perf_counter() - started)
+        return result
+
+    cv2.setNumThreads(1)
+    with ThreadPoolExecutor(1) as worker:
+        for _ in range(rounds):
+            rgb = timed("decode", partial(decode_photo, file.read_bytes(), MAX_PIXELS))
+            boxes = block_boxes_xyxy(rgb.shape[:2], detector.tile_px, 0.0)
+            batches = [boxes[start : start + BATCH_SIZE] for start in range(0, len(boxes), BATCH_SIZE)]
+            timed("preprocess (cut blocks)", lambda: [detector.cut(rgb, batch) for batch in batches])
+            scores = timed("network, cutting included", partial(detector.score, rgb, boxes, worker))
+            regions = list(positive_regions(boxes, scores, RULES.threshold, rgb.shape[:2]))
+            timed("map (pixels, lengths, widths)", lambda: [trace(rgb, region, RULES) for region in regions])
+    cv2.setNumThreads(num_workers())
+    searched = sum(region.belief.size for region in regions) / (rgb.shape[0] * rgb.shape[1])
+    lines = ["| part | seconds on one core, median |", "| --- | --- |"]
+    lines += [f"| {name} | {statistics.median(values):.2f} |" for name, values in found.items()]
+    return "\n".join(lines) + f"\n\nCracks were searched in {searched:.0%} of this photo."
+
+
+def peak_mib(photos: Path, export: Path) -> float:
+    """Largest resident memory of `damcrack inspect` on a folder, in a process of its own."""
+    code = (
+        "import resource, sys\nfrom damcrack.edges.cli import main\n"
+        "try:\n    main()\nfinally:\n    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    with tempfile.TemporaryDirectory() as out:
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            "inspect",
+            str(photos),
+            "--model",
+            str(export),
+            "--out",
+            f"{out}/survey",
+        ]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1]) / 1024
+
+
+def memory(export: Path, folder: Path) -> str:
+    """Markdown: peak memory of a small and a large survey of different photos of one size."""
+    rows = []
+    for num in (FEW, MANY):
+        photos = folder / f"memory-{num}"
+        photos.mkdir()
+        for index in range(num):
+            if index < FEW:
+                rgb = render_photo(1, index, MEMORY_SIZE_HW).rgb
+                (photos / f"{index:04d}.jpg").write_bytes(encode_photo(rgb, index))
+            else:
+                shutil.copy(photos / f"{index % FEW:04d}.jpg", photos / f"{index:04d}.jpg")
+        rows.append((num, peak_mib(photos, export)))
+    lines = ["| photos of 1600x1200 | peak memory, MiB | times the first row |", "| --- | --- | --- |"]
+    lines += [f"| {num} | {mib:.0f} | {mib / rows[0][1]:.3f} |" for num, mib in rows]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write the page."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--export", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    network, info = load_model(options.model)
+    accuracy = json.loads((options.export / "model.json").read_text())["accuracy"]
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for index in range(NUM_PHOTOS):
+            files.append(Path(folder) / f"{index}.jpg")
+            files[-1].write_bytes(encode_photo(render_photo(0, index, SIZE_HW).rgb, index))
+        variants = {
+            "plain loop: PIL, crops, torch float32": partial(
+                plain_loop, network.eval(), list(info.mean), list(info.std), files
+            ),
+            **{
+                f"damcrack inspect, {precision}": partial(
+                    inspection, OnnxDetector.load(options.export, precision), files
+                )
+                for precision in ("float32", "int8")
+            },
+        }
+        timings = compare(variants, options.rounds)
+        by_part = parts(OnnxDetector.load(options.export), files[0], options.rounds)
+        flat = memory(options.export, Path(folder))
+    text = [
+        "# Speed and memory of an inspection",
+        f"Written by `python -m benchmarks.inspect --rounds {options.rounds}`. Machine: {machine()}",
+        str(__doc__).split("\n\n")[2].replace("\n", " ").strip(),
+        f"Network: {info.network}, trained on tiles {info.data_digest[:12]}, blocks of 224 px.",
+        f"## {NUM_PHOTOS} photos of 4032x3024, all cores",
+        as_table(timings).replace("images/s", "photos/s"),
+        "## Where the time goes (int8)",
+        by_part,
+        "## int8 beside float32",
+        f"On {accuracy['num_tiles']} tiles of the {accuracy['split']} split: accuracy "
+        f"{accuracy['float32']['accuracy']:.2%} in float32, {accuracy['int8']['accuracy']:.2%} in int8; the same verdict on "
+        f"{accuracy['same_verdict']:.2%}.",
+        "## Memory",
+        flat,
+    ]
+    PAGE.write_text("\n\n".join(text) + "\n")
+    print(
+        f"written: {PAGE}; this process took {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB"
+    )
+
+
+if __name__ == "__main__":
+    main()
