@@ -32,7 +32,9 @@ class Locator(nn.Module):
         self.head = head(network)
         self.image_px = info.image_px
         self.temperature = temperature
-        self.register_buffer("grey_mean", GREY_LEVELS * torch.tensor(info.mean)[:, None, None])
+        # At full size: onnxruntime takes one number per channel off in ten times the time.
+        mean = GREY_LEVELS * torch.tensor(info.mean)[:, None, None]
+        self.register_buffer("grey_mean", mean.expand(-1, info.image_px, info.image_px).contiguous())
 
     def forward(self, tiles_BHWC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Score uint8 RGB tiles (B, tile, tile, 3): probability (B,), logits (B, 2), map (B, h, w)."""
