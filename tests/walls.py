@@ -1,13 +1,13 @@
 """Synthetic concrete with cracks of known place and sub-pixel width, and a detector that needs no training."""
 
 import json
-from itertools import pairwise
 
 import cv2
 import numpy as np
 
+from damcrack.sample import strokes
+
 WALL, INSIDE = 150.0, 45.0
-FINER = 8  # the scene is drawn so many times larger and averaged down: what a sensor does
 
 
 def concrete(size_hw, seed=0, roughness=4.0, pores=True):
@@ -24,17 +24,10 @@ def concrete(size_hw, seed=0, roughness=4.0, pores=True):
 
 
 def coverage(size_hw, points_xy, width_px):
-    """Share (H, W) of each pixel that a line of this width covers, exact to 1 / 64 of a pixel's area."""
-    fine = np.zeros((size_hw[0] * FINER, size_hw[1] * FINER), np.uint8)
-    along = np.asarray(points_xy, np.float64)
-    for (x0, y0), (x1, y1) in pairwise(along):
-        length = np.hypot(x1 - x0, y1 - y0)
-        nx, ny = -(y1 - y0) / length * width_px / 2, (x1 - x0) / length * width_px / 2
-        corners = [(x0 + nx, y0 + ny), (x1 + nx, y1 + ny), (x1 - nx, y1 - ny), (x0 - nx, y0 - ny)]
-        # A pixel's middle is at its whole number, its edge half a pixel before.
-        cv2.fillPoly(fine, [np.rint((np.array(corners) + 0.5) * FINER * 16).astype(np.int32)], 255, shift=4)
-    shrunk = cv2.resize(fine, size_hw[::-1], interpolation=cv2.INTER_AREA)
-    return shrunk.astype(np.float32) / 255
+    """Share (H, W) of each pixel that a line of this width covers; a pixel's middle is at its whole number."""
+    points = np.asarray(points_xy, np.float64) + 0.5
+    drawn = strokes.coverage([strokes.Stroke(points, np.full(len(points), float(width_px)))], size_hw)
+    return drawn.astype(np.float32) / 255
 
 
 def photo(wall, *covers, inside=INSIDE, blur=0.6):
