@@ -173,7 +173,10 @@ def pixel_table(results: dict[str, dict[str, Any]]) -> str:
 
 def write_page(results: dict[str, Any], right_blocks: dict[str, Any], model: dict[str, Any]) -> None:
     """Write docs/inspection.md and its picture."""
-    shutil.copyfile(WORK / "inspect/figures/found.jpg", PICTURE)
+    found = cv2.imread(str(WORK / "inspect/figures/found.jpg"))
+    assert found is not None
+    small = cv2.resize(found, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(PICTURE), small, [cv2.IMWRITE_JPEG_QUALITY, 80])
     accuracy, calibration = model["accuracy"], model["calibration"]
     text = TEXT.read_text().format(
         num_photos=results["num_photos"],
