@@ -112,7 +112,7 @@ def _of_new(
     matched = (seen.told & seen.there).sum() / seen.told.sum()
     if matched <= limits.matched_share:
         return Change("new", number, length, length, width, None)
-    grown_px = _length_of_runs(samples, fresh, near_px, limits.length_px)
+    grown_px = _length_of_runs(samples, fresh, known, near_px, limits.length_px)
     wider_px = _wider(samples[seen.there], known, near_px)
     changed = grown_px >= limits.length_px or (wider_px is not None and wider_px >= limits.width_px)
     return Change("grown" if changed else "unchanged", number, length, grown_px, width, wider_px)
@@ -127,15 +127,32 @@ def _of_old(number: int, length: float, samples: Floats, seen: _Seen, limits: Li
     return Change("vanished", number, length, -length, float(np.median(samples[:, 2])), None)
 
 
-def _length_of_runs(samples: Floats, fresh: Bools, near_px: float, least_px: float) -> float:
-    """Length of runs of fresh samples; to each is added what lies too near to the known line to be told from it."""
+def _length_of_runs(
+    samples: Floats, fresh: Bools, known: Floats, near_px: float, least_px: float
+) -> float:
+    """Length of runs of fresh samples; to each is added its distance from the known line, which it grew from.
+
+    Faint lines reach past the end of a crack by some of its width, so a run begins later than the growth does.
+    """
     total = 0.0
     edges = np.flatnonzero(np.diff(np.concatenate([[0], fresh.astype(np.int8), [0]])))
     for start, end in edges.reshape(-1, 2).tolist():
-        steps = np.diff(samples[start:end, :2], axis=0)
-        run_px = float(np.hypot(steps[:, 0], steps[:, 1]).sum()) + near_px
-        total += run_px if run_px >= least_px else 0.0
+        run = samples[start:end]
+        steps = np.diff(run[:, :2], axis=0)
+        run_px = float(np.hypot(steps[:, 0], steps[:, 1]).sum())
+        if run_px + near_px >= least_px:
+            total += run_px + _gap(run, known, near_px)
     return total
+
+
+def _gap(run: Floats, known: Floats, near_px: float) -> float:
+    """From the ends of a run to the known line, as far as faint lines may hide it: `near_px` and two widths."""
+    most = near_px + 2 * float(np.median(run[:, 2]))
+    if not len(known):
+        return near_px
+    ends = run[[0, -1], None, :2]
+    nearest = float(np.linalg.norm(ends - known[None, :, :2], axis=2).min())
+    return nearest if near_px <= nearest <= most else near_px
 
 
 def _wider(samples: Floats, known: Floats, near_px: float) -> float | None:
