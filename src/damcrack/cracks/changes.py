@@ -127,9 +127,7 @@ def _of_old(number: int, length: float, samples: Floats, seen: _Seen, limits: Li
     return Change("vanished", number, length, -length, float(np.median(samples[:, 2])), None)
 
 
-def _length_of_runs(
-    samples: Floats, fresh: Bools, known: Floats, near_px: float, least_px: float
-) -> float:
+def _length_of_runs(samples: Floats, fresh: Bools, known: Floats, near_px: float, least_px: float) -> float:
     """Length of runs of fresh samples; to each is added its distance from the known line, which it grew from.
 
     Faint lines reach past the end of a crack by some of its width, so a run begins later than the growth does.

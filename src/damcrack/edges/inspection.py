@@ -1,7 +1,5 @@
 """The commands around inspections: values and models from wherever the user has them, then the stage functions."""
 
-import ctypes
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,7 +17,6 @@ from damcrack.stages.inspection.review import take_back
 from damcrack.stages.inspection.scale import read_scale_csv
 
 REGISTRY = "models:/"
-M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def inspect(
@@ -38,7 +35,6 @@ def inspect(
         InputError: a value, the model or the photos cannot be used.
     """
     params = read_params(params_path) if params_path else {"inspect": asdict(InspectConfig())}
-    _give_memory_back()
     config = stage_config(params, "inspect", None, {**named, **parse_changes(settings)})
     given = _model(model)
     if tiles is not None:
@@ -53,17 +49,6 @@ def inspect(
     started, by_photo = time.monotonic(), read_scale_csv(gsd_csv) if gsd_csv else None
     summary = inspect_photos(photos, given, out, config, open_source, Watcher(), by_photo)
     show("inspect", summary, time.monotonic() - started)
-
-
-def _give_memory_back() -> None:
-    """Have the C library give large freed arrays back at once instead of keeping them: memory stays flat.
-
-    By itself glibc raises the size from which it does, up to 32 MB, and what it keeps falls into pieces.
-    """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:  # other C libraries have none
-            mallopt(M_MMAP_THRESHOLD, 6291456)
 
 
 def _model(text: str) -> Path:

@@ -7,6 +7,8 @@ OUT/photos/NAME-HASH/preview.jpg      the photo, small
 OUT/photos/NAME-HASH/detail.jpg       its positive blocks at full size, the rest blurred
 """
 
+import ctypes
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +35,9 @@ PREVIEW_PX = 1024
 PREVIEW_QUALITY = 80
 DETAIL_QUALITY = 85
 BLURRED_SHRINK = 8
+
+# Of glibc; other C libraries have none.
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class Survey:
             "uncertain": list(self.rules.uncertain),
         }
         self._keep(folder, rgb, facts, look_at(rgb, self.detector, self.rules, workers))
+        del rgb
+        give_memory_back()
         return folder
 
     def _gsd(self, photo: Photo, size_hw: tuple[int, int]) -> float | None:
@@ -105,6 +112,12 @@ class Survey:
                 (folder / "review").mkdir(exist_ok=True)
                 write_bytes(folder / "review" / name, encoded)
             write_json(folder / "findings.json", rows)
+
+
+def give_memory_back() -> None:
+    """Have the C library hand freed memory to the system; what it keeps by itself falls into pieces and grows."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
 
 
 def positive_only(rgb: Pixels, findings: Findings, threshold: float) -> Pixels:
