@@ -22,7 +22,7 @@ Precision = Literal["int8", "float32"]
 CONTRACT = "damcrack"  # key of the ONNX metadata, as `damcrack export` writes it
 FORMAT = 2
 FILES = {"int8": "model-int8.onnx", "float32": "model.onnx"}
-BATCH_SIZE = 8
+BATCH_SIZE = 16
 OUTPUTS = ("crack_prob", "crack_map")
 
 
