@@ -88,7 +88,7 @@ class Survey:
         }
         self._keep(folder, rgb, facts, look_at(rgb, self.detector, self.rules, workers))
         del rgb
-        give_memory_back()
+        _give_memory_back()
         return folder
 
     def _gsd(self, photo: Photo, size_hw: tuple[int, int]) -> float | None:
@@ -114,7 +114,7 @@ class Survey:
             write_json(folder / "findings.json", rows)
 
 
-def give_memory_back() -> None:
+def _give_memory_back() -> None:
     """Have the C library hand freed memory to the system; what it keeps by itself falls into pieces and grows."""
     if _malloc_trim is not None:
         _malloc_trim(0)
