@@ -43,7 +43,7 @@ from experiments.real import RUN, once
 
 WORK = Path(".bench/walls")
 PAGE = Path("docs/inspection.md")
-PICTURE = WORK / "inspect/figures/found.jpg"  # made of the photos, which may not all be passed on
+PICTURE = WORK / "inspect/figures/found.jpg"  # stays here: some photos come without a licence
 BLOCK_PX = 224
 GIVEN = Path("data/source")
 WALLS = ("hires", "uav75", "uav-embankment")
