@@ -64,6 +64,8 @@ def test_profile_divides_the_time_of_a_training(images: MakeImages, tmp_path: Pa
         flips="dihedral",
         rotate_deg=0.0,
         shift_px=0.0,
+        scales=(1.0, 1.0),
+        appearance=None,
         views=None,
         precision="float32",
         compile="off",

@@ -33,6 +33,8 @@ def config(**values: object) -> TrainingConfig:
         "flips": "dihedral",
         "rotate_deg": 0.0,
         "shift_px": 0.0,
+        "scales": (1.0, 1.0),
+        "appearance": None,
         "views": None,
         "precision": "float32",
         "compile": "off",

@@ -5,6 +5,7 @@ Shape suffixes: B images of a batch, N of a set, C channels, H rows, W columns.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,29 +14,80 @@ from torch.nn import functional as F
 
 Flips = Literal["none", "horizontal", "dihedral"]
 
+# Shares of red, green and blue in brightness (ITU-R BT.601).
+LUMA_C = (0.299, 0.587, 0.114)
+# A binomial filter, close to a Gaussian of one pixel.
+SOFT = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How differently cameras and light may show the same wall.
+
+    `jitter`: brightness, contrast and saturation are each multiplied by 1 - jitter to 1 + jitter. `grey` and `blur`
+    are chances: of losing all colour, and of being softened by up to about one pixel. `noise`: the largest standard
+    deviation of added grain, in grey values of 255.
+    """
+
+    jitter: float
+    grey: float
+    blur: float
+    noise: float
+
+    def __post_init__(self) -> None:
+        for name in ("jitter", "grey", "blur"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"appearance.{name}: {getattr(self, name)}; expected 0 to 1")
+        if not 0 <= self.noise <= 255:
+            raise ValueError(f"appearance.noise: {self.noise}; expected 0 to 255")
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """`flips`: none, left-right, or all eight symmetries of the square; then rotation and shift in between.
+    """`flips`: none, left-right, or all eight symmetries of the square; then geometry, then appearance.
 
-    `rotate_deg` and `shift_px` are the ends of symmetric uniform ranges; 0 and 0 skip the resampling.
+    `rotate_deg` and `shift_px` are the ends of symmetric uniform ranges. `scales` are the least and the largest side
+    of what a view shows, as a share of the image's side (log-uniform): below 1 is a crop, above 1 a look from further
+    away, mirrored at the borders. 0, 0 and (1, 1) skip the resampling; `appearance` None leaves the colours.
     """
 
     flips: Flips
     rotate_deg: float
     shift_px: float
+    scales: tuple[float, float] = (1.0, 1.0)
+    appearance: Appearance | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scales[0] <= self.scales[1]:
+            raise ValueError(f"scales: {list(self.scales)}; expected two shares above 0, the smaller first")
+
+    @property
+    def resamples(self) -> bool:
+        """Whether pixels are computed anew from their neighbours."""
+        return bool(self.rotate_deg or self.shift_px or self.scales != (1.0, 1.0))
 
 
 class Draws(NamedTuple):
-    """What chance says of each image of a set in one view: coins (3, N), angles (N,) in rad, shifts (N, 2) in px."""
+    """What chance says of each image of a set in one view.
 
-    coins_3N: Tensor
+    Coins (N, 3), angles (N,) in rad, shifts (N, 2) in px, scales (N,), centres (N, 2) in -1..1 of the room that a crop
+    leaves, factors (N, 3) of brightness, contrast and saturation, softness (N,) in 0..1, grain (N,) as a deviation in
+    grey values, and where its pattern begins (N, 2).
+    """
+
+    coins_N3: Tensor
     angles_N: Tensor
     shifts_N2: Tensor
+    scales_N: Tensor
+    centres_N2: Tensor
+    factors_N3: Tensor
+    softness_N: Tensor
+    grain_N: Tensor
+    grain_start_N2: Tensor
 
     def of(self, rows_B: Tensor) -> "Draws":
         """The draws of some images."""
-        return Draws(self.coins_3N[:, rows_B], self.angles_N[rows_B], self.shifts_N2[rows_B])
+        return Draws(*(part[rows_B] for part in self))
 
     def to(self, device: torch.device) -> "Draws":
         """The same draws on a device."""
@@ -45,23 +97,42 @@ class Draws(NamedTuple):
 def draw(num: int, how: Augmentation, seed: int) -> Draws:
     """Draw for `num` images, each for itself; on the CPU, so the draws are the same on every device."""
     generator = torch.Generator().manual_seed(seed)
-    coins_3N = torch.rand(3, num, generator=generator) < 0.5
-    angles_N = (torch.rand(num, generator=generator) * 2 - 1) * math.radians(how.rotate_deg)
-    shifts_N2 = (torch.rand(num, 2, generator=generator) * 2 - 1) * how.shift_px
-    return Draws(coins_3N, angles_N, shifts_N2)
+    look = how.appearance or Appearance(0, 0, 0, 0)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    coins_N3 = (uniform(3, num) < 0.5).T
+    angles_N = (uniform(num) * 2 - 1) * math.radians(how.rotate_deg)
+    shifts_N2 = (uniform(num, 2) * 2 - 1) * how.shift_px
+    least, most = (math.log(scale) for scale in how.scales)
+    scales_N = torch.exp(least + (most - least) * uniform(num))
+    centres_N2 = uniform(num, 2) * 2 - 1
+    factors_N3 = 1 + (uniform(num, 3) * 2 - 1) * look.jitter
+    factors_N3[:, 2] *= uniform(num) >= look.grey
+    softness_N = (uniform(num) < look.blur) * uniform(num)
+    grain_N = uniform(num) * look.noise
+    starts_N2 = torch.randint(1 << 20, (num, 2), generator=generator)
+    return Draws(
+        coins_N3, angles_N, shifts_N2, scales_N, centres_N2, factors_N3, softness_N, grain_N, starts_N2
+    )
 
 
 def augment(images_BCHW: Tensor, how: Augmentation, draws: Draws) -> Tensor:
-    """Return turned copies of square uint8 or float images, each by its own draws; reflection fills the corners."""
-    images_BCHW = _flip(images_BCHW, how.flips, draws.coins_3N)
-    if how.rotate_deg or how.shift_px:
-        shifts_B2 = draws.shifts_N2 * 2 / images_BCHW.shape[-1]
-        images_BCHW = _resample(images_BCHW.float(), draws.angles_N, shifts_B2)
+    """Return changed copies of square uint8 or float images of 0..255, each by its own draws.
+
+    Reflection fills the corners. Colour images (C = 3) only, if `how` has an appearance.
+    """
+    images_BCHW = _flip(images_BCHW, how.flips, draws.coins_N3)
+    if how.resamples:
+        images_BCHW = _resample(images_BCHW.float(), draws)
+    if how.appearance:
+        images_BCHW = _look(images_BCHW.float(), draws)
     return images_BCHW
 
 
-def _flip(images_BCHW: Tensor, flips: Flips, coins_3B: Tensor) -> Tensor:
-    left_right, up_down, transpose = coins_3B[:, :, None, None, None]
+def _flip(images_BCHW: Tensor, flips: Flips, coins_B3: Tensor) -> Tensor:
+    left_right, up_down, transpose = coins_B3.T[:, :, None, None, None]
     if flips == "none":
         return images_BCHW
     images_BCHW = torch.where(left_right, images_BCHW.flip(3), images_BCHW)
@@ -71,11 +142,48 @@ def _flip(images_BCHW: Tensor, flips: Flips, coins_3B: Tensor) -> Tensor:
     return torch.where(transpose, images_BCHW.transpose(2, 3), images_BCHW)
 
 
-def _resample(images_BCHW: Tensor, angles_B: Tensor, shifts_B2: Tensor) -> Tensor:
-    cos, sin = torch.cos(angles_B), torch.sin(angles_B)
-    rows = [torch.stack([cos, -sin, shifts_B2[:, 0]], dim=1), torch.stack([sin, cos, shifts_B2[:, 1]], dim=1)]
+def _resample(images_BCHW: Tensor, draws: Draws) -> Tensor:
+    cos, sin = draws.scales_N * torch.cos(draws.angles_N), draws.scales_N * torch.sin(draws.angles_N)
+    room_B = (1 - draws.scales_N).clamp(min=0)
+    places_B2 = draws.shifts_N2 * 2 / images_BCHW.shape[-1] + draws.centres_N2 * room_B[:, None]
+    rows = [torch.stack([cos, -sin, places_B2[:, 0]], dim=1), torch.stack([sin, cos, places_B2[:, 1]], dim=1)]
     grid = F.affine_grid(torch.stack(rows, dim=1), list(images_BCHW.shape), align_corners=False)
     return F.grid_sample(images_BCHW, grid, padding_mode="reflection", align_corners=False)
+
+
+def _look(images_BCHW: Tensor, draws: Draws) -> Tensor:
+    """Softened, in other light and colours, with grain; values stay in 0..255."""
+    soft_BCHW = _softened(images_BCHW)
+    images_BCHW = torch.lerp(images_BCHW, soft_BCHW, draws.softness_N[:, None, None, None])
+    brightness, contrast, saturation = draws.factors_N3.T[:, :, None, None, None]
+    luma_C = torch.tensor(LUMA_C, device=images_BCHW.device)
+    luma_B1HW = (images_BCHW * luma_C[:, None, None]).sum(dim=1, keepdim=True)
+    images_BCHW = luma_B1HW + (images_BCHW - luma_B1HW) * saturation
+    mean_B111 = luma_B1HW.mean(dim=(2, 3), keepdim=True)
+    images_BCHW = ((images_BCHW - mean_B111) * contrast + mean_B111) * brightness
+    pattern_BCHW = _grain(draws.grain_start_N2, images_BCHW)
+    return (images_BCHW + pattern_BCHW * draws.grain_N[:, None, None, None]).clamp(0, 255)
+
+
+def _softened(images_BCHW: Tensor) -> Tensor:
+    channels = images_BCHW.shape[1]
+    kernel = torch.tensor(SOFT, device=images_BCHW.device).expand(channels, 1, 1, -1)
+    padded = F.pad(images_BCHW, (2, 2, 2, 2), mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel, groups=channels), kernel.transpose(2, 3), groups=channels)
+
+
+def _grain(starts_B2: Tensor, like_BCHW: Tensor) -> Tensor:
+    """One pattern of standard normal values for all, begun at another place for each image."""
+    channels, side = like_BCHW.shape[1:3]
+    pattern_CHW = _pattern(channels, side, like_BCHW.device)
+    steps = torch.arange(side, device=like_BCHW.device)
+    rows_BH, columns_BW = (start_B[:, None] % side + steps for start_B in starts_B2.T)
+    return pattern_CHW[:, rows_BH[:, :, None] % side, columns_BW[:, None] % side].transpose(0, 1)
+
+
+@lru_cache(maxsize=4)
+def _pattern(channels: int, side: int, device: torch.device) -> Tensor:
+    return torch.randn(channels, side, side, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def normalise(images_BCHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import record_function
 
-from damcrack.engine.augment import Augmentation, Flips
+from damcrack.engine.augment import Appearance, Augmentation, Flips
 from damcrack.engine.batches import Batch, Batches
 from damcrack.engine.checkpoint import Checkpoint
 from damcrack.engine.hardware import Compile, Precision, uses_bfloat16
@@ -43,6 +43,8 @@ class TrainingConfig:
     flips: Flips
     rotate_deg: float
     shift_px: float
+    scales: tuple[float, float]
+    appearance: Appearance | None
     views: int | None
     precision: Precision
     compile: Compile
@@ -59,11 +61,12 @@ class TrainingConfig:
             raise ValueError(f"learning_rate: {self.learning_rate}; expected more than 0")
         if self.views is not None and self.views < 1:
             raise ValueError(f"views: {self.views}; expected 1 or more, or null")
+        assert self.augmentation  # checks its fields
 
     @property
     def augmentation(self) -> Augmentation:
-        """The three augmentation fields as one."""
-        return Augmentation(self.flips, self.rotate_deg, self.shift_px)
+        """The augmentation fields as one."""
+        return Augmentation(self.flips, self.rotate_deg, self.shift_px, self.scales, self.appearance)
 
 
 @dataclass(frozen=True)
