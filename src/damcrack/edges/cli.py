@@ -1,5 +1,6 @@
 """The command line: each stage as a command, and a few that help around them."""
 
+import errno
 import os
 import signal
 import sys
@@ -69,6 +70,11 @@ def _explain(error: Exception) -> str:
         if extra is None:
             raise error
         return f'this command needs {error.name}; install it with: pip install "damcrack[{extra}]"'
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{error.strerror}{f': {error.filename}' if error.filename else ''}; "
+            "what was finished is kept: free some space and give the same command again"
+        )
     if isinstance(error, OSError):
         return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
     return str(error)
