@@ -244,12 +244,17 @@ def _histogram(title: str, values: Sequence[float], end: float | None) -> dict[s
             "width": round(width - 2, 1),
             "height": round(132 * count / most, 1),
             "count": int(count),
-            "label": f"{edges[bin_]:.3g} to {edges[bin_ + 1]:.3g}",
+            "label": f"{_number(edges[bin_])} to {_number(edges[bin_ + 1])}",
         }
         for bin_, count in enumerate(counts.tolist())
     ]
-    ticks = [{"x": 30 + 282 * part, "label": f"{top * part:.3g}"} for part in (0, 0.5, 1)]
+    ticks = [{"x": 30 + 282 * part, "label": _number(top * part)} for part in (0, 0.5, 1)]
     return {"title": title, "bars": bars, "ticks": ticks, "most": most}
+
+
+def _number(value: float) -> str:
+    """Three digits, or all of a larger number's."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _round_up(value: float) -> float:
