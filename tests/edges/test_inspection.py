@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+
 import walls
 
 SIZE_HW = (224, 336)
