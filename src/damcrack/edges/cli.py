@@ -60,7 +60,14 @@ def main() -> None:
     except (InputError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("DAMCRACK_TRACEBACK"):
             raise
-        sys.exit(f"damcrack: error: {_explain(error)}")
+        _end(f"damcrack: error: {_explain(error)}")
+
+
+def _end(message: str) -> None:
+    """Exit with a message; one of several processes leaves it to the one that started them."""
+    from damcrack.edges.launch import hand_over
+
+    sys.exit(1 if hand_over(message) else message)
 
 
 def _explain(error: Exception) -> str:
@@ -83,9 +90,12 @@ def _stage_command(stage: Stage) -> click.Command:
         **inputs: Path | None,
     ) -> None:
         from damcrack.edges.execute import execute
+        from damcrack.edges.launch import launched
         from damcrack.edges.params import parse_changes, read_params, stage_config
 
         config = stage_config(read_params(params_path), stage.name, item, parse_changes(settings))
+        if stage.in_processes and launched():
+            return
         execute(stage, config, out, item, inputs)
 
     settings = click.option(
