@@ -60,14 +60,14 @@ def main() -> None:
     except (InputError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("DAMCRACK_TRACEBACK"):
             raise
-        _end(f"damcrack: error: {_explain(error)}")
+        _end(_explain(error))
 
 
 def _end(message: str) -> None:
     """Exit with a message; one of several processes leaves it to the one that started them."""
     from damcrack.edges.launch import hand_over
 
-    sys.exit(1 if hand_over(message) else message)
+    sys.exit(1 if hand_over(message) else f"damcrack: error: {message}")
 
 
 def _explain(error: Exception) -> str:
