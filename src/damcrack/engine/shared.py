@@ -39,9 +39,10 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(images_BCHW)
         x_BCHW = images_BCHW.float()
-        count = torch.full((1,), x_BCHW.numel() / x_BCHW.shape[1], device=x_BCHW.device)
-        count = total(count)
-        mean_C = _sum(x_BCHW.sum(dim=(0, 2, 3))) / count
+        here = torch.full((1,), x_BCHW.numel() / x_BCHW.shape[1], device=x_BCHW.device)
+        summed = _sum(torch.cat([x_BCHW.sum(dim=(0, 2, 3)), here]))
+        count = summed[-1].detach()
+        mean_C = summed[:-1] / count
         centred_BCHW = x_BCHW - mean_C[:, None, None]
         variance_C = _sum(centred_BCHW.square().sum(dim=(0, 2, 3))) / count
         self._remember(mean_C.detach(), (variance_C * count / (count - 1)).detach())
