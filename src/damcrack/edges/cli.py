@@ -61,7 +61,14 @@ def main() -> None:
     except (InputError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("DAMCRACK_TRACEBACK"):
             raise
-        sys.exit(f"damcrack: error: {_explain(error)}")
+        _end(_explain(error))
+
+
+def _end(message: str) -> None:
+    """Exit with a message; one of several processes leaves it to the one that started them."""
+    from damcrack.edges.launch import hand_over
+
+    sys.exit(1 if hand_over(message) else f"damcrack: error: {message}")
 
 
 def _explain(error: Exception) -> str:
@@ -89,9 +96,12 @@ def _stage_command(stage: Stage) -> click.Command:
         **inputs: Path | None,
     ) -> None:
         from damcrack.edges.execute import execute
+        from damcrack.edges.launch import launched
         from damcrack.edges.params import parse_changes, read_params, stage_config
 
         config = stage_config(read_params(params_path), stage.name, item, parse_changes(settings))
+        if stage.in_processes and launched():
+            return
         execute(stage, config, out, item, inputs)
 
     settings = click.option(
@@ -206,6 +216,22 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
     from damcrack.stages.tiles_to_folders import tiles_to_folders as unpack
 
     unpack(tiles, out, Watcher())
+
+
+@cli.command("tile-shard")
+@click.option("--photos", type=click.Path(path_type=Path), required=True, help=INPUT_HELP["photos"])
+@click.option("--shard", type=int, required=True, help="Which share of the photos, from 0.")
+@click.option("--of", type=int, required=True, help="How many shares there are.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write: SHARDS/K.")
+@PARAMS
+def tile_shard(photos: Path, shard: int, of: int, out: Path, params_path: Path) -> None:
+    """Cut one share of the photos on this machine; `damcrack tile --shards` puts all shares together.
+
+    For photos by the thousand. The tiles are those that `tile` alone would cut, to the byte.
+    """
+    from damcrack.edges.execute import cut_shard
+
+    cut_shard(photos, shard, of, out, params_path)
 
 
 @cli.command("inspect")

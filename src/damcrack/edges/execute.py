@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,20 @@ from rich.table import Table
 
 import damcrack
 from damcrack.edges.graph import Stage
+from damcrack.edges.launch import place_among_processes
 from damcrack.edges.params import flatten, read_params, stage_config
 from damcrack.edges.progress import Watcher
 from damcrack.edges.tracking import start_run
 from damcrack.errors import InputError
 from damcrack.outputs import sha256_bytes, sha256_file, write_json
-from damcrack.stages.run import Run
+from damcrack.stages.run import Run, SilentRun
 
 
 def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict[str, Path | None]) -> None:
-    """Run one stage function with its config, recorded as one MLflow run, and print its summary."""
+    """Run one stage function with its config, recorded as one MLflow run, and print its summary.
+
+    Of several training processes the first records; the others run the stage and tell nobody.
+    """
     started = time.monotonic()
     given = check_inputs(inputs)
     function = getattr(import_module(f"damcrack.stages.{stage.name}"), stage.name)
@@ -32,7 +36,11 @@ def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict
     arguments |= {"item": item} if item else {}
     arguments |= {name: _service(name) for name in stage.services}
     tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **_caller_tags()}
-    with start_run(stage.name, item, flatten(config), tags) as run:
+    with ExitStack() as stack:
+        if stage.in_processes and not stack.enter_context(place_among_processes()):
+            function(**arguments, run=SilentRun())
+            return
+        run = stack.enter_context(start_run(stage.name, item, flatten(config), tags))
         watched: Run = run  # a stage sees no more than this of its caller
         with failure_kept(out, run.scratch):
             summary = function(**arguments, run=watched)
@@ -125,6 +133,16 @@ def show(name: str, summary: dict[str, object], seconds: float) -> None:
     console = Console(stderr=True)
     console.print(f"[bold]{name}[/bold] done in {seconds:.1f} s")
     console.print(table)
+
+
+def cut_shard(photos: Path, shard: int, of: int, out: Path, params_path: Path) -> None:
+    """Cut one share of the photos with the values of `tile`, not recorded as a run: `tile` is."""
+    from damcrack.stages.tile import tile_shard
+    from damcrack.stages.tile_shards import Share
+
+    started, share = time.monotonic(), Share(shard, of)
+    config = stage_config(read_params(params_path), "tile", None)
+    show("tile-shard", tile_shard(photos, out, config, share, Watcher()), time.monotonic() - started)
 
 
 def take_snapshot(stage: str, params_path: Path) -> str:

@@ -8,7 +8,8 @@ class Stage:
     """A stage as the command line shows it.
 
     `inputs` are its path parameters; a trailing "?" marks one that may be absent. `services` are parameters
-    that the caller hands in. The function is damcrack.stages.NAME.NAME, its schema NAMEConfig beside it.
+    that the caller hands in; `in_processes` says that it can train on several GPUs. The function is
+    damcrack.stages.NAME.NAME, its schema NAMEConfig beside it.
     """
 
     name: str
@@ -16,11 +17,13 @@ class Stage:
     inputs: tuple[str, ...]
     has_items: bool = False
     services: tuple[str, ...] = ()
+    in_processes: bool = False
 
 
 INPUT_HELP = {
     "snapshot": "Names and hashes of the source's files, as `damcrack snapshot` writes them.",
     "photos": "Output folder of `photos`.",
+    "shards": "Folder of shards that other machines cut with `tile-shard`; none is to cut here.",
     "images": "Output folder of `miniimagenet`.",
     "tiles": "Output folder of `tile`.",
     "teacher": "Model folder of the teacher, trained on the same images.",
@@ -47,13 +50,20 @@ STAGES = {
             ("snapshot",),
             services=("open_source",),
         ),
-        Stage("tile", "Cut photos into labelled tiles, balance the classes, split.", ("photos",)),
-        Stage("pretrain", "Train a network on the pretraining set from labels alone.", ("images",), True),
+        Stage("tile", "Cut photos into labelled tiles, balance the classes, split.", ("photos", "shards?")),
+        Stage(
+            "pretrain",
+            "Train a network on the pretraining set from labels alone.",
+            ("images",),
+            True,
+            in_processes=True,
+        ),
         Stage(
             "distill",
             "Train the student under the teacher, at fixed or learned temperature.",
             ("images", "teacher"),
             True,
+            in_processes=True,
         ),
         Stage(
             "finetune",

@@ -19,6 +19,8 @@ from damcrack.engine.checkpoint import Checkpoint
 from damcrack.engine.hardware import Compile, Precision, uses_bfloat16
 from damcrack.engine.networks import set_training_mode
 from damcrack.engine.objectives import Forward, Objective
+from damcrack.engine.processes import average_gradients, share, size, total
+from damcrack.engine.shared import SharedCheckpoint, share_batch_norms
 from damcrack.engine.weights import snapshot_of
 from damcrack.errors import NonFiniteLossError
 from damcrack.math.schedules import learning_rate
@@ -91,12 +93,15 @@ def train(
     """Train `network` and the objective's temperature in place; call `log` with each epoch's history row.
 
     Network, objective and `images` are on the same device. `forward` is what a batch goes through, if not the
-    network as it is: its compiled form, or its head where the batches hold features.
+    network as it is: its compiled form, or its head where the batches hold features. Processes that torchrun
+    started train together, each on its share of every batch; all return the same.
 
     Raises:
         NonFiniteLossError: the loss stopped being a number.
     """
     parts = {"network": network, "objective": objective}
+    checkpoint = SharedCheckpoint(checkpoint)
+    share_batch_norms(network)
     optimiser = new_optimiser(network, objective, config)
     progress = checkpoint.restore(parts, optimiser)
     for epoch in range(progress.epoch + 1, config.epochs + 1):
@@ -122,7 +127,9 @@ def _train_epoch(
     epoch: int,
 ) -> dict[str, float]:
     torch.manual_seed(config.seed * 100_003 + epoch)  # for dropout, where a network has it
-    num_steps, steps, rate = images.num_batches("train", config.batch_size), [], 0.0
+    num_steps, rate = images.num_batches("train", config.batch_size), 0.0
+    steps, num_images = [], []
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     for number, batch in enumerate(_timed(images.shuffled(config.batch_size, config.seed, epoch))):
         step = (epoch - 1) * num_steps + number
         rate = learning_rate(step, num_steps, config.epochs, config.warmup_epochs, config.learning_rate)
@@ -132,12 +139,23 @@ def _train_epoch(
             terms = objective(forward, batch, epoch)
         with record_function("backward"):
             optimiser.zero_grad(set_to_none=True)
-            terms.total.backward()
+            (terms.total if size() == 1 else terms.total * len(batch.labels_B)).backward()
+            average_gradients(weights, len(batch.labels_B))
         with record_function("optimiser"):
             optimiser.step()
         correct = (terms.logits_BC.argmax(1) == batch.labels_B).float().mean()
         steps.append(torch.stack([*terms[:4], correct]).detach())
-    return _epoch_row(torch.stack(steps).cpu(), epoch, rate) | objective.state_row(epoch)
+        num_images.append(len(batch.labels_B))
+    steps_S5 = _of_whole_batches(torch.stack(steps), num_images)
+    return _epoch_row(steps_S5.cpu(), epoch, rate) | objective.state_row(epoch)
+
+
+def _of_whole_batches(steps_S5: Tensor, num_images: list[int]) -> Tensor:
+    """Means over whole batches from those over this process's shares."""
+    if size() == 1:
+        return steps_S5
+    num_S1 = torch.tensor(num_images, dtype=torch.float32, device=steps_S5.device)[:, None]
+    return total(steps_S5 * num_S1) / total(num_S1)
 
 
 def _timed(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -169,14 +187,15 @@ def _epoch_row(steps_S5: Tensor, epoch: int, rate: float) -> dict[str, float]:
 def validate(forward: Forward, images: Batches, config: TrainingConfig) -> dict[str, float]:
     """Mean cross-entropy and accuracy over the validation split; the caller sets evaluation mode."""
     losses, hits, count = [], [], 0
-    for inputs, labels_B, _ in images.in_order("val", config.batch_size):
+    for batch in images.in_order("val", config.batch_size):
+        count += len(batch.labels_B)
+        inputs, labels_B = share(batch.inputs), share(batch.labels_B)  # of a small last batch perhaps none
         with autocast(labels_B.device, config.precision):
             logits_BC = forward(inputs).float()
         losses.append(F.cross_entropy(logits_BC, labels_B, reduction="sum"))
         hits.append((logits_BC.argmax(1) == labels_B).sum())
-        count += len(labels_B)
-    loss, accuracy = float(torch.stack(losses).sum()) / count, int(torch.stack(hits).sum()) / count
-    return {"val_loss": loss, "val_accuracy": accuracy}
+    sums = total(torch.stack([torch.stack(losses).sum().double(), torch.stack(hits).sum().double()]))
+    return {"val_loss": float(sums[0]) / count, "val_accuracy": int(sums[1]) / count}
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

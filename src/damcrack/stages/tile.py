@@ -3,9 +3,9 @@
 OUT/tiles.csv, OUT/set.json, OUT/shards/    an image set, see damcrack.images.imageset
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+import damcrack
 from damcrack.images.imageset import ImageSetWriter
-from damcrack.images.tiles import EncodedTiles, cut_photo, fit_ready_tiles
+from damcrack.images.tiles import cut_photo, fit_ready_tiles
 from damcrack.math.duplicates import Hashes, Thumbnails, connected_components, duplicate_groups
 from damcrack.math.splits import split_at_random, split_by_group
 from damcrack.math.tiling import num_columns, tile_box_xyxy, tile_boxes_xyxy
@@ -33,6 +34,7 @@ from damcrack.stages.tile_pool import (
     set_aside,
     size_hw,
 )
+from damcrack.stages.tile_shards import CutShards, Job, Share, write_shard
 
 CLASSES = ("no crack", "crack")
 READY_BATCH = 128
@@ -75,10 +77,13 @@ class TileConfig:
                 raise ValueError(f"{name}: {getattr(self, name)!r}; allowed: {text}")
 
 
-def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, object]:
+def tile(
+    photos: Path, out: Path, config: TileConfig, run: Run, shards: Path | None = None
+) -> dict[str, object]:
     """Cut, label, balance and split the tiles of the labelled photos under `photos`; write an image set.
 
-    Test photos are set aside before anything is chosen. Each photo with a chosen tile is decoded once.
+    Test photos are set aside before anything is chosen. Each photo with a chosen tile is decoded once. Where
+    other machines have cut the tiles into `shards` (see `tile_shard`) they are taken from there: same bytes.
 
     Raises:
         InputError: no photos there, a photo smaller than a tile, more tiles asked than there are.
@@ -87,7 +92,10 @@ def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, obj
     run.dataset("photos", sha256_file(photos / "photos.csv"), "photos stage", "training")
     chosen, is_test = _choose(pool, config, run)
     with new_directory(out) as folder, closing(ImageSetWriter(folder)) as writer:
-        hashes, thumbnails = _cut(photos, pool, chosen, config, writer, run)
+        cut = None if shards is None else CutShards(shards, _inputs(photos, config))
+        hashes, thumbnails = _cut(
+            _jobs(photos, pool, chosen, config, cut), pool, chosen, writer, run, tile_px=config.tile_px
+        )
         duplicate = duplicate_groups(hashes, thumbnails, config.duplicate_bits)
         split = _split(pool, chosen, is_test, duplicate, config)
         for row, name, group in zip(writer.rows, split.tolist(), duplicate.tolist(), strict=True):
@@ -95,6 +103,30 @@ def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, obj
         writer.drop((split == "").tolist())
         writer.finish("tiles.csv", CLASSES, (config.tile_px, config.tile_px))
     return _summary(photos, pool, chosen, split, duplicate) | {"written": str(out / "tiles.csv")}
+
+
+def tile_shard(photos: Path, out: Path, config: TileConfig, share: Share, run: Run) -> dict[str, object]:
+    """Cut the chosen tiles of one share of the photos, for `tile` to put together.
+
+    All shares choose the same tiles, from the masks of all photos; ready-made tiles are left to `tile`.
+
+    Raises:
+        InputError: as `tile`.
+    """
+    pool = label_tiles(photos, config.tile_px, config.crack_fraction, run)
+    chosen, _ = _choose(pool, config, run)
+    origin = pool.origin[chosen]
+    mine = chosen[(origin < pool.num_photos) & (origin % share.count == share.number)]
+    cut = in_order(lambda job: job(), _photo_jobs(photos, pool, mine, config))
+    shown = run.track(cut, "cutting tiles", len(np.unique(pool.origin[mine])))
+    num = write_shard(out, share, _inputs(photos, config), shown, config.tile_px)
+    return {"shard": f"{share.number} of {share.count}", "tiles": num, "written": str(out)}
+
+
+def _inputs(photos: Path, config: TileConfig) -> dict[str, Any]:
+    """All that the cut tiles are a function of."""
+    code = damcrack.__version__
+    return {"photos": sha256_file(photos / "photos.csv"), "tile": asdict(config), "code": code}
 
 
 def _choose(pool: Pool, config: TileConfig, run: Run) -> tuple[Ints, Bools]:
@@ -107,40 +139,48 @@ def _choose(pool: Pool, config: TileConfig, run: Run) -> tuple[Ints, Bools]:
 
 
 def _cut(
-    photos: Path, pool: Pool, chosen: Ints, config: TileConfig, writer: ImageSetWriter, run: Run
+    jobs: Iterator[Job], pool: Pool, chosen: Ints, writer: ImageSetWriter, run: Run, *, tile_px: int
 ) -> tuple[Hashes, Thumbnails]:
     """Write the chosen tiles, in their order, while others are being cut; return hashes and thumbnails."""
-    first_ready = int(np.searchsorted(pool.origin[chosen], pool.num_photos))
-    from_photos, from_ready = chosen[:first_ready], chosen[first_ready:]
-    num_jobs = len(np.unique(pool.origin[from_photos])) + -(-len(from_ready) // READY_BATCH)
+    num_ready = int(np.count_nonzero(pool.origin[chosen] >= pool.num_photos))
+    num_jobs = len(np.unique(pool.origin[chosen])) - num_ready + -(-num_ready // READY_BATCH)
     hashes, thumbnails, numbers = [], [], iter(chosen.tolist())
-
-    def jobs() -> Iterator[Callable[[], EncodedTiles]]:
-        yield from _photo_jobs(photos, pool, from_photos, config)
-        yield from _ready_jobs(photos, pool, from_ready, config)
-
-    for tiles in run.track(in_order(lambda job: job(), jobs()), "cutting tiles", num_jobs):
+    for tiles in run.track(in_order(lambda job: job(), jobs), "cutting tiles", num_jobs):
         for encoded, number in zip(tiles.encoded, numbers):  # noqa: B905 - `numbers` goes on with the next photo
-            writer.add(encoded=encoded, **_columns(pool, number, config.tile_px))
+            writer.add(encoded=encoded, **_columns(pool, number, tile_px))
         hashes.append(tiles.hashes)
         thumbnails.append(tiles.thumbnails)
     return np.concatenate(hashes), np.concatenate(thumbnails)
 
 
-def _photo_jobs(
-    photos: Path, pool: Pool, chosen: Ints, config: TileConfig
-) -> Iterator[Callable[[], EncodedTiles]]:
+def _jobs(
+    photos: Path, pool: Pool, chosen: Ints, config: TileConfig, shards: CutShards | None
+) -> Iterator[Job]:
+    """Work that gives the chosen tiles, photo by photo, then the ready ones."""
+    first_ready = int(np.searchsorted(pool.origin[chosen], pool.num_photos))
+    if shards is None:
+        yield from _photo_jobs(photos, pool, chosen[:first_ready], config)
+    else:
+        for tiles in _by_photo(pool, chosen[:first_ready]):
+            taken = shards.taken(int(pool.origin[tiles[0]]), len(tiles))
+            yield partial(lambda same: same, taken)
+    yield from _ready_jobs(photos, pool, chosen[first_ready:], config)
+
+
+def _by_photo(pool: Pool, chosen: Ints) -> list[Ints]:
     edges = np.flatnonzero(np.diff(pool.origin[chosen])) + 1
-    for tiles in np.split(chosen, edges) if len(chosen) else []:
+    return np.split(chosen, edges) if len(chosen) else []
+
+
+def _photo_jobs(photos: Path, pool: Pool, chosen: Ints, config: TileConfig) -> Iterator[Job]:
+    for tiles in _by_photo(pool, chosen):
         origin = int(pool.origin[tiles[0]])
         row = pool.origins[origin]
         boxes = tile_boxes_xyxy(size_hw(row), config.tile_px)[pool.position[tiles]]
         yield partial(cut_photo, photos / row["file"], size_hw(row), boxes, config.jpeg_quality)
 
 
-def _ready_jobs(
-    photos: Path, pool: Pool, chosen: Ints, config: TileConfig
-) -> Iterator[Callable[[], EncodedTiles]]:
+def _ready_jobs(photos: Path, pool: Pool, chosen: Ints, config: TileConfig) -> Iterator[Job]:
     _, ready = read_photos(photos)
     if not ready or not len(chosen):
         return
