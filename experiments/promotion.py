@@ -2,11 +2,11 @@
 
     python -m experiments.promotion [--draws 1000]   # five minutes on one core; prints docs/promotion.md's table
 
-Photos hold 8 to 32 tiles (20 on average), half of them with a crack. A model is right on a tile where a normal variable
-with four parts is below a threshold: how hard the photo is (15 % of the variance, common to both models), how well *this*
-model suits *this* photo (10 or 25 %), how hard the tile is (40 %, common to both), and chance. The second part makes the
-tiles of a photo agree about which model is better; the table shows how much, as the intraclass correlation of the
-difference within photos. The champion is right on 90 % of the tiles.
+Photos hold 8 to 32 tiles (20 on average), half of them with a crack. A model is right on a tile where a normal
+variable with four parts is below a threshold: how hard the photo is (15 % of the variance, common to both models), how
+well *this* model suits *this* photo (10 or 25 %), how hard the tile is (40 %, common to both), and chance. The second
+part makes the tiles of a photo agree about which model is better; the table shows how much, as the intraclass
+correlation of the difference within photos. The champion is right on 90 % of the tiles.
 """
 
 import argparse

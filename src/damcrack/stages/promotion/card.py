@@ -76,12 +76,13 @@ def _data(model: Mapping[str, Any], trained: Sequence[Mapping[str, str]], contes
     num_seen = int((~contest.unseen([contest.challenger])).sum())
     unseen = "of photos that trained and chose nothing"
     if num_seen:
-        unseen = f"**{num_seen} of its {len(frozen.images)} tiles of photos that trained or chose this model**"
+        unseen = (
+            f"**{num_seen} of its {len(frozen.images)} tiles of photos that trained or chose this model**"
+        )
     lines = [
         "## Data and split",
         "",
-        f"Trained on tiles `{model['data_digest']}`; judged on evaluation set `{frozen.digest}`, "
-        f"{unseen}:",
+        f"Trained on tiles `{model['data_digest']}`; judged on evaluation set `{frozen.digest}`, {unseen}:",
         "",
         "| source | split | photos | tiles |",
         "| --- | --- | ---: | ---: |",
