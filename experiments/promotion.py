@@ -136,14 +136,14 @@ def table(num_draws: int, policy: Policy) -> str:
 
 
 def main() -> None:
-    """Print the table for the committed policy of the paper's values."""
+    """Print the table for the policy of the demo values, whose floors do not matter here."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--draws", type=int, default=1000)
     draws = parser.parse_args().draws
-    policy = stage_config(read_params(Path("params/paper.yaml")), "register", None)
-    print(f"\n{table(draws, policy)}\n\n{draws} draws a row, policy of params/paper.yaml.")
+    policy = stage_config(read_params(Path("params/demo.yaml")), "register", None)
+    print(f"\n{table(draws, policy)}\n\n{draws} draws a row, policy of params/demo.yaml.")
 
 
 if __name__ == "__main__":

@@ -314,11 +314,11 @@ def moves(*steps):
         ([], None),
         ([("1", "promoted")], None),
         ([("1", "promoted"), ("2", "promoted")], "1"),
-        ([("1", "promoted"), ("2", "promoted"), ("1", "rolled back")], None),
-        ([("1", "promoted"), ("2", "promoted"), ("3", "promoted"), ("2", "rolled back")], "1"),
-        ([("1", "promoted"), ("2", "promoted"), ("1", "rolled back"), ("3", "promoted")], "1"),
+        ([("1", "promoted"), ("2", "promoted"), ("1", "brought back")], None),
+        ([("1", "promoted"), ("2", "promoted"), ("3", "promoted"), ("2", "brought back")], "1"),
+        ([("1", "promoted"), ("2", "promoted"), ("1", "brought back"), ("3", "promoted")], "1"),
         ([("1", "promoted"), ("2", "moved by hand")], "1"),
-        ([("1", "promoted"), ("5", "rolled back")], "1"),
+        ([("1", "promoted"), ("5", "brought back")], "1"),
     ],
 )
 def test_the_champion_before(steps, expected):
@@ -338,6 +338,18 @@ def test_rollback_and_its_reason(put, shelf):
     with pytest.raises(InputError, match="--reason is empty"):
         roll_back("crack", " ", None, shelf)
     assert len(shelf.line) == 3
+
+
+def test_withdrawn_version_is_not_promoted_again(put, shelf):
+    """What was gone back from stays away, however good its numbers are, until somebody brings it back by name."""
+    put(FAIR)
+    put(GOOD)
+    roll_back("crack", "missed a crack", None, shelf)
+    assert shelf.notes["2"][-1]["decision"] == "withdrawn"
+    assert "was withdrawn in move 3 (missed a crack)" in put(GOOD)["decision"]
+    assert champion(shelf) == "1"
+    roll_back("crack", "the photo was of another dam", "2", shelf)
+    assert champion(shelf) == "2" and put(GOOD)["decision"] == "kept: it is the champion already"
 
 
 def test_rollback_to_a_changed_model_is_refused(put, shelf):

@@ -156,20 +156,23 @@ def _print(found: Mapping[str, Any], as_json: bool) -> None:
         print(json.dumps(found, indent=2))
         return
     console = Console()
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in found.items():
-        if not isinstance(value, list) or not value or isinstance(value[0], str):
-            table.add_row(name.replace("_", " "), _words(value))
-    console.print(table)
-    for rows in (found.get("runs"), found.get("trained")):
-        for row in rows or ():
-            inner = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
-            for name, value in row.items():
-                inner.add_row(name.replace("_", " "), _words(value))
-            console.print(inner)
+    lists = {name: rows for name, rows in found.items() if name in ("runs", "trained")}
+    _print_pairs(console, {name: value for name, value in found.items() if name not in lists}, indent=0)
+    for rows in lists.values():
+        for row in rows:
             console.print()
+            _print_pairs(console, row, indent=2)
     if found.get("trained") == []:
         console.print("it trained no model that this registry knows")
+
+
+def _print_pairs(console: Console, pairs: Mapping[str, Any], indent: int) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, indent))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        table.add_row(name.replace("_", " "), _words(value))
+    console.print(table)
 
 
 def _words(value: Any) -> str:

@@ -18,7 +18,7 @@ from damcrack.edges.tracking import start_run
 from damcrack.errors import InputError
 from damcrack.stages.promotion.frozen import FrozenSet, fetch_set, open_set
 from damcrack.stages.promotion.frozen import freeze as freeze_tiles
-from damcrack.stages.promotion.settle import CHALLENGER, ROLLED_BACK, Gate, roll_back
+from damcrack.stages.promotion.settle import BROUGHT_BACK, CHALLENGER, PROMOTED, WITHDRAWN, Gate, roll_back
 from damcrack.stages.register import EVALUATION_SET, RegisterConfig, keep_record
 
 OF_THE_GRAPH = Path("results/register") / EVALUATION_SET
@@ -129,18 +129,18 @@ def history(model_name: str, as_json: bool) -> None:
     if not rows:
         raise InputError(f"nothing was ever decided about {model_name}; see its name in the registry")
     table = Table(title=f"decisions about {model_name}", title_justify="left")
-    for column in ("move", "when (UTC)", "version", "decision", "champion before", "by", "reason"):
-        table.add_column(column, overflow="fold")
+    for column in ("move", "when, UTC", "version", "decision", "before"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("by and why", overflow="fold")
     for number, record in rows:
         by = record.get("by", {})
         table.add_row(
             str(number or ""),
-            str(record.get("at", ""))[:19].replace("T", " "),
+            str(record.get("at", ""))[:16].replace("T", " "),
             str(record.get("version", "")),
             str(record["decision"]),
             str(record.get("champion_before") or "none"),
-            f"{by.get('user', '')}, {by.get('command', '')}",
-            str(record.get("reason", "")),
+            f"{by.get('user', '?')}, {by.get('command', '?')}: {record.get('reason', '')}",
         )
     Console().print(table)
 
@@ -165,5 +165,7 @@ def decisions(registry: MlflowRegistry, model_name: str) -> Iterator[tuple[int |
         for version in registry.client.search_model_versions(f"name = '{model_name}'"):
             texts = [text for key, text in version.tags.items() if key.startswith(f"{DECISION_TAG}.")]
             records = [json.loads(text) for text in texts]
-            rows += [(None, one) for one in records if one["decision"] not in ("promoted", ROLLED_BACK)]
+            rows += [
+                (None, one) for one in records if one["decision"] not in (PROMOTED, BROUGHT_BACK, WITHDRAWN)
+            ]
     yield from sorted(rows, key=lambda row: str(row[1].get("at", "")))

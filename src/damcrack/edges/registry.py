@@ -6,6 +6,7 @@ its artifact store: whoever changes a file does not change its tag, and the file
 
 import getpass
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -210,7 +211,7 @@ class MlflowRegistry:
     def _keep(self, model_name: str, version: str, record: Mapping[str, Any]) -> None:
         """The last decision as tag `decision`, and each as one with its time."""
         text = json.dumps(record)
-        key = f"{DECISION_TAG}.{record['at']}".replace(":", "")
+        key = f"{DECISION_TAG}.{re.sub('[^0-9]', '', record['at'][:23])}"
         self._set_tags(model_name, version, {key: text, DECISION_TAG: text})
 
     def _circumstances(self) -> dict[str, Any]:

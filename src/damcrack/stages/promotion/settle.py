@@ -18,7 +18,7 @@ from damcrack.stages.run import Run
 
 FORMAT = 1
 CHAMPION, CHALLENGER = "champion", "challenger"
-PROMOTED, ROLLED_BACK, BY_HAND = "promoted", "rolled back", "moved by hand"
+PROMOTED, BROUGHT_BACK, WITHDRAWN, BY_HAND = "promoted", "brought back", "withdrawn", "moved by hand"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Reign:
 
 @dataclass(frozen=True)
 class Move:
-    """One change of champion: `how` is promoted, rolled back or moved by hand; `record` says why, by whom and when."""
+    """One change of champion: `how` is promoted, brought back or moved by hand; `record` says why, by whom and when."""
 
     number: int
     version: str
@@ -101,6 +101,9 @@ class Gate:
             reign = self.registry.reign(name)
             if reign.version == version:
                 return Verdict("kept", "it is the champion already"), {}
+            gone = withdrawn(self.registry.moves(name), version)
+            if gone is not None:
+                return Verdict("refused", _why_not_again(version, gone)), {}
             evidence, numbers = contest.against(self.champion(reign))
             verdict = judge(evidence, self.policy)
             record = _record(name, version, reign, verdict) | numbers
@@ -110,6 +113,20 @@ class Gate:
             if self.registry.succeed(name, reign, version, PROMOTED, record):
                 return verdict, record
             self.run.say("another promotion came first: deciding anew, against the new champion")
+
+
+def withdrawn(moves: Sequence[Move], version: str) -> Move | None:
+    """The move that went back from a version, if it was not made champion since: evidence alone is not enough then."""
+    last = next((move for move in reversed(moves) if version in (move.version, move.before)), None)
+    gone = last is not None and last.how == BROUGHT_BACK and last.before == version
+    return last if gone else None
+
+
+def _why_not_again(version: str, gone: Move) -> str:
+    return (
+        f"version {version} was champion and was withdrawn in move {gone.number} ({gone.reason}); "
+        f"`damcrack rollback --to {version} --reason ...` brings it back"
+    )
 
 
 def _record(model_name: str, version: str, reign: Reign, verdict: Verdict) -> dict[str, Any]:
@@ -135,6 +152,8 @@ def _record(model_name: str, version: str, reign: Reign, verdict: Verdict) -> di
 def roll_back(model_name: str, reason: str, to: str | None, registry: Registry) -> dict[str, Any]:
     """Make the champion before the present one champion again, or version `to`, once its files are checked.
 
+    The version that goes is withdrawn: the gate does not promote it again, whatever its numbers are.
+
     Raises:
         InputError: no reason, nothing to go back to, or its files are gone or changed; nothing is moved then.
     """
@@ -154,11 +173,14 @@ def roll_back(model_name: str, reason: str, to: str | None, registry: Registry) 
             "format": FORMAT,
             "model_name": model_name,
             "version": version,
-            "decision": ROLLED_BACK,
+            "decision": BROUGHT_BACK,
             "reason": reason.strip(),
             "champion_before": reign.version,
         }
-        if registry.succeed(model_name, reign, version, ROLLED_BACK, record):
+        if registry.succeed(model_name, reign, version, BROUGHT_BACK, record):
+            if reign.version not in (None, version):
+                gone = {"version": reign.version, "decision": WITHDRAWN, "champion_now": version}
+                registry.note(model_name, str(reign.version), record | gone)
             return record
 
 
@@ -166,7 +188,7 @@ def previous(moves: Sequence[Move]) -> str | None:
     """The champion before the present one: going back twice goes two champions back, not forth again."""
     line: list[str] = []
     for move in moves:
-        if move.how == ROLLED_BACK and move.version in line:
+        if move.how == BROUGHT_BACK and move.version in line:
             while line[-1] != move.version:
                 line.pop()
         else:
