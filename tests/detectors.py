@@ -94,7 +94,7 @@ def write_export(folder, threshold, name="dynamic", tile_px=TILE_PX, digest="d" 
         "image_px": tile_px,
         "data_digest": digest,
         "weights_sha256": sha256_bytes(weights),
-        "calibration": {"temperature": 1.0},
+        "calibration": {"temperature": 1.0, "num_tiles": 64, "nll_before": 0.3, "nll_after": 0.3},
         "input": {
             "name": "tiles",
             "dtype": "uint8",

@@ -15,6 +15,7 @@ from damcrack.stages.promotion.settle import Move
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
 
 TAG = "damcrack.moves_run"
 MOVE, SETTLED = "move.", "settled."
@@ -59,7 +60,7 @@ class Ledger:
 
 
 def _written(move: Move, claim: str) -> str:
-    content = {
+    content: dict[str, Any] = {
         "claim": claim,
         "version": move.version,
         "before": move.before,
@@ -67,11 +68,16 @@ def _written(move: Move, claim: str) -> str:
         "reason": move.reason[:1000],
         "record": move.record,
     }
-    text = json.dumps(content, separators=(",", ":"))
-    if len(text) > LONGEST_VALUE:  # the whole record is with the version; here its head is enough
-        short = {name: move.record[name] for name in ("at", "by", "decision") if name in move.record}
-        text = json.dumps(content | {"record": short}, separators=(",", ":"))
-    return text
+    if not fits(move):  # the whole record is with the version; here its head is enough
+        content["record"] = {
+            name: move.record[name] for name in ("at", "by", "decision") if name in move.record
+        }
+    return json.dumps(content, separators=(",", ":"))
+
+
+def fits(move: Move) -> bool:
+    """Whether the ledger takes a move with its whole record."""
+    return len(json.dumps(move.record)) + len(move.reason) < LONGEST_VALUE - 300
 
 
 def _read(key: str, text: str) -> Move:
@@ -108,9 +114,21 @@ def find_or_make(client: "MlflowClient", model_name: str, experiment_id: str, de
 
 def find(client: "MlflowClient", model_name: str) -> Ledger | None:
     """The ledger of a registered model, None if there is no such model or nothing was ever decided about it."""
-    models = client.search_registered_models(f"name = '{model_name}'")
-    run_id = models[0].tags.get(TAG) if models else None
+    model = registered_model(client, model_name)
+    run_id = model.tags.get(TAG) if model else None
     return Ledger(client, run_id) if run_id else None
+
+
+def registered_model(client: "MlflowClient", model_name: str) -> "RegisteredModel | None":
+    """A registered model with its tags and aliases, None if there is none of this name."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(model_name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def _new_run(client: "MlflowClient", model_name: str, experiment_id: str) -> str:

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from damcrack.edges.ledger import Ledger, find, find_or_make
+from damcrack.edges.ledger import TAG, Ledger, find, find_or_make, fits, registered_model
 from damcrack.edges.onnx_model import save_model
 from damcrack.edges.sender import (
     QUIET,
@@ -102,13 +102,10 @@ class MlflowRegistry:
             InputError: the champion's version or alias was deleted, and `must_exist`.
         """
         with answering("say who is champion"):
-            ledger = find(self.client, model_name)
-            if ledger is None:
-                aliased = self.aliased(model_name, CHAMPION)
-                if aliased is None:
-                    return Reign(None, 0)
-                ledger = self._ledger(model_name)
-            return self._settled_reign(model_name, ledger, must_exist)
+            model = registered_model(self.client, model_name)
+            if model is None or not (model.tags.get(TAG) or CHAMPION in model.aliases):
+                return Reign(None, 0)
+            return self._settled_reign(model_name, self._ledger(model_name), must_exist)
 
     def _settled_reign(self, model_name: str, ledger: Ledger, must_exist: bool) -> Reign:
         while True:
@@ -161,8 +158,9 @@ class MlflowRegistry:
             move = Move(reign.move + 1, version, reign.version, how, str(record["reason"]), complete)
             if not ledger.append(move):
                 return False
-            self._keep(model_name, version, complete)
             self._settled_reign(model_name, ledger, must_exist=False)
+            if not fits(move):
+                self._keep(model_name, version, complete)
             return True
 
     def fetch(self, model_name: str, version: str) -> Path:
@@ -206,7 +204,8 @@ class MlflowRegistry:
     def note(self, model_name: str, version: str, record: Mapping[str, Any]) -> None:
         """Keep a decision with its version."""
         with answering():
-            self._keep(model_name, version, {**record, **self._circumstances()})
+            if self.version(model_name, version) is not None:  # the champion that goes may have been deleted
+                self._keep(model_name, version, {**record, **self._circumstances()})
 
     def _keep(self, model_name: str, version: str, record: Mapping[str, Any]) -> None:
         """The last decision as tag `decision`, and each as one with its time."""
@@ -221,16 +220,21 @@ class MlflowRegistry:
 
     def aliased(self, model_name: str, alias: str) -> str | None:
         """The version that an alias points to, None if there is no such model or alias."""
-        models = self.client.search_registered_models(f"name = '{model_name}'")
-        if not models:
-            return None
-        number = self.client.get_registered_model(model_name).aliases.get(alias)
+        model = registered_model(self.client, model_name)
+        number = model.aliases.get(alias) if model else None
         return None if number is None else str(number)
 
     def version(self, model_name: str, version: str) -> "ModelVersion | None":
         """A version as the registry knows it, None if there is none."""
-        found = self.client.search_model_versions(f"name = '{model_name}'")
-        return next((one for one in found if str(one.version) == version), None)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found: ModelVersion = self.client.get_model_version(model_name, version)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return found
 
     def point(self, model_name: str, alias: str, version: str) -> None:
         """Make an alias other than the champion's point to a version."""
