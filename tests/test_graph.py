@@ -37,7 +37,7 @@ def tiny_params() -> dict[str, Any]:
         "resnet18-dynamic-taught": {"init": "dynamic", "teacher": "resnet50-pretrained", "views": 1}
     }
     params["export"] |= {"parity_tiles": 8, "calibration_tiles": 8}
-    params["register"]["min_accuracy"] = 0.0
+    params["register"] |= {"min_accuracy": 0.0, "min_photos": 2, "min_wide_recall": None, "max_ece": 1.0}
     return params
 
 

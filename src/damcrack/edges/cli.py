@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import damcrack
+from damcrack.edges.champion_commands import COMMANDS
 from damcrack.edges.graph import INPUT_HELP, STAGES, Stage
 from damcrack.errors import InputError
 
@@ -318,6 +319,8 @@ def profile_group() -> None:
     """
 
 
+for _command in COMMANDS:
+    cli.add_command(_command)
 for _stage in STAGES.values():
     if _stage.name not in cli.commands:  # inspect has its own: it is a tool beside the graph too
         cli.add_command(_stage_command(_stage))

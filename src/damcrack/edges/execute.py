@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +17,7 @@ from damcrack.edges.graph import Stage
 from damcrack.edges.launch import place_among_processes
 from damcrack.edges.params import flatten, read_params, stage_config
 from damcrack.edges.progress import Watcher
-from damcrack.edges.tracking import start_run
+from damcrack.edges.tracking import caller_tags, start_run
 from damcrack.errors import InputError
 from damcrack.outputs import sha256_bytes, sha256_file, write_json
 from damcrack.stages.run import Run, SilentRun
@@ -35,7 +34,7 @@ def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict
     arguments: dict[str, Any] = {**given, "out": out, "config": config}
     arguments |= {"item": item} if item else {}
     arguments |= {name: _service(name) for name in stage.services}
-    tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **_caller_tags()}
+    tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **caller_tags()}
     with ExitStack() as stack:
         if stage.in_processes and not stack.enter_context(place_among_processes()):
             function(**arguments, run=SilentRun())
@@ -77,12 +76,6 @@ def check_inputs(inputs: dict[str, Path | None]) -> dict[str, Path]:
         if not path.exists():
             raise InputError(f"--{name} {path} does not exist; run the stage that makes it, or `dvc repro`")
     return given
-
-
-def _caller_tags() -> dict[str, str]:
-    """Which run of the graph and which DVC stage this is, where the caller says so."""
-    names = {"damcrack.graph_run": "DAMCRACK_GRAPH_RUN", "damcrack.dvc_stage": "DVC_STAGE"}
-    return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
 
 
 def _service(name: str) -> Any:

@@ -80,9 +80,9 @@ STAGES = {
         ),
         Stage(
             "register",
-            "Put the exported model into the MLflow registry.",
-            ("evaluation", "export"),
-            services=("registry",),
+            "Put the exported model into the MLflow registry; make it champion if it is shown to be better.",
+            ("photos", "tiles", "evaluation", "export"),
+            services=("registry", "open_source"),
         ),
     )
 }

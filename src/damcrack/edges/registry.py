@@ -1,19 +1,25 @@
-"""The MLflow model registry: versions named by hashes, with the runs that made them.
+"""The MLflow model registry: versions named by hashes, the runs that made them, and who is champion.
 
-The models hold the ONNX flavour, so they load without torch and nothing is unpickled. Raw RGB tiles go in:
-uint8 of shape (batch, height_px, width_px, 3); a dict of arrays comes out.
+A version's tags hold the sha256 of each of its files (`files`). The tags lie in the server's database, the files in
+its artifact store: whoever changes a file does not change its tag, and the file is refused by name.
 """
 
+import getpass
+import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version as installed_version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from damcrack.edges.ledger import TAG, Ledger, find, find_or_make, fits, registered_model
+from damcrack.edges.onnx_model import save_model
 from damcrack.edges.sender import (
     QUIET,
     Store,
@@ -25,78 +31,225 @@ from damcrack.edges.sender import (
     shown_uri,
     tracking_uri,
 )
+from damcrack.edges.tracking import caller_tags, code_tags
 from damcrack.errors import InputError
-from damcrack.outputs import new_directory
-from damcrack.stages.register import Entry, Registered, Scores
+from damcrack.outputs import new_directory, sha256_file
+from damcrack.stages.promotion.settle import BY_HAND, CHAMPION, Move, Reign
+from damcrack.stages.register import Entry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
+    from mlflow.entities.model_registry import ModelVersion
 
 # A model of 90 MB takes its time to a distant store, and nothing is being trained meanwhile.
 PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 EXTRA_FILES = ("model-int8.onnx", "weights.safetensors", "model.json", "parity.json")
 FETCHED = Path(".damcrack/models")
-FOR_INSPECTION = ("model.onnx", "model-int8.onnx", "model.json")
+KEPT_FILES = ("model.onnx", "model-int8.onnx", "model.json", "photos.csv")
 PARENT_TAGS = ("damcrack.init_sha256", "damcrack.teacher_sha256")
-NEEDED_TO_SCORE = ("mlflow", "onnx", "onnxruntime", "numpy", "pandas")
+FILES_TAG, DECISION_TAG = "files", "decision"
+LOCK_FILE = Path("dvc.lock")
+LONGEST_DESCRIPTION = 4900  # MLflow's column takes 5,000 characters
 
 
+@dataclass(frozen=True)
 class MlflowRegistry:
-    """A `stages.register.Registry` in the MLflow of MLFLOW_TRACKING_URI (and MLFLOW_REGISTRY_URI, if set)."""
+    """A registry in the MLflow of MLFLOW_TRACKING_URI (and MLFLOW_REGISTRY_URI, if set).
+
+    `trigger` is the command that decides, for its records.
+    """
+
+    trigger: str = "damcrack register"
 
     @cached_property
-    def _store(self) -> Store:
+    def store(self) -> Store:
+        """The tracking store; an error if MLflow is not installed."""
         if find_spec("mlflow") is None:
             raise InputError("mlflow is not installed; run `pip install damcrack[track]`")
         set_defaults(QUIET | PATIENT)
         return Store(tracking_uri())
 
     @property
-    def _client(self) -> "MlflowClient":
-        return self._store.client
+    def client(self) -> "MlflowClient":
+        """The store's client."""
+        return self.store.client
 
     def add(self, entry: Entry) -> str:
-        """Register the model, or refresh the tags of the version with the same hashes; return its version.
+        """Register the model, or refresh tags, description and card of the version with the same hashes.
+
+        Returns its version.
 
         Raises:
             InputError: the registry does not answer, or refuses.
         """
-        with _answering(self):
+        with answering():
             send_later()  # the runs that made the model must be there to be found
             runs = self._makers(entry)
-            tags = {**entry.tags, **_lineage_tags(runs)}
+            tags = {**entry.tags, **_lineage_tags(runs), **_code(), FILES_TAG: json.dumps(_hashes(entry))}
             known = self._find(entry)
-            if known is not None:
-                self._set_tags(entry.model_name, known, tags)
-                return known
-            return self._create(entry, tags, runs)
+            if known is None:
+                return self._create(entry, tags, runs)
+            self._set_tags(entry.model_name, known.version, tags)
+            self.client.update_model_version(entry.model_name, known.version, _description(entry, runs))
+            self.client.log_model_artifacts(_model_id(known), str(entry.card), "card")
+            return str(known.version)
 
-    def aliased(self, model_name: str, alias: str) -> Registered | None:
-        """Look up the version that an alias points to."""
-        with _answering(self):
-            model = self._client.get_registered_model(model_name)
-            number = model.aliases.get(alias)
-            if number is None:
+    def reign(self, model_name: str, must_exist: bool = True) -> Reign:
+        """Say who is champion; finish a move whose alias has not followed, and take note of one made by hand.
+
+        Raises:
+            InputError: the champion's version or alias was deleted, and `must_exist`.
+        """
+        with answering("say who is champion"):
+            model = registered_model(self.client, model_name)
+            if model is None or not (model.tags.get(TAG) or CHAMPION in model.aliases):
+                return Reign(None, 0)
+            return self._settled_reign(model_name, self._ledger(model_name), must_exist)
+
+    def _settled_reign(self, model_name: str, ledger: Ledger, must_exist: bool) -> Reign:
+        while True:
+            moves, settled = ledger.moves()
+            if not settled:
+                self._follow(model_name, ledger, moves[-1])
+                continue
+            aliased, number = self.aliased(model_name, CHAMPION), len(moves)
+            last = moves[-1].version if moves else None
+            if aliased is not None and aliased != last and self.version(model_name, aliased):
+                reason = f"alias {CHAMPION} was set to version {aliased} outside of damcrack"
+                record = {"decision": BY_HAND, "reason": reason} | self._circumstances()
+                ledger.append(Move(number + 1, aliased, last, BY_HAND, reason, record))
+                continue
+            if must_exist and last is not None:
+                self._check_there(model_name, last, aliased)
+            return Reign(last, number)
+
+    def _check_there(self, model_name: str, last: str, aliased: str | None) -> None:
+        mend = "nothing was moved; `damcrack rollback --reason ...` returns to the champion before"
+        if self.version(model_name, last) is None:
+            raise InputError(f"version {last} of {model_name} is champion but was deleted: {mend}")
+        if aliased is None:
+            raise InputError(f"alias {CHAMPION} of {model_name} was taken off version {last} by hand: {mend}")
+
+    def _follow(self, model_name: str, ledger: Ledger, move: Move) -> None:
+        """Let tags and alias follow the last move, which may be another process's that was interrupted."""
+        if self.version(model_name, move.version) is not None:
+            self._keep(model_name, move.version, move.record)
+            if ledger.moves()[0][-1] == move:
+                self.client.set_registered_model_alias(model_name, CHAMPION, move.version)
+            latest = ledger.moves()[0][-1]
+            if latest != move and self.version(model_name, latest.version) is not None:
+                self.client.set_registered_model_alias(model_name, CHAMPION, latest.version)  # we were late
+        ledger.settled(move)
+
+    def moves(self, model_name: str) -> Sequence[Move]:
+        """All changes of champion, oldest first."""
+        with answering("tell its history"):
+            ledger = find(self.client, model_name)
+            return ledger.moves()[0] if ledger else []
+
+    def succeed(
+        self, model_name: str, reign: Reign, version: str, how: str, record: Mapping[str, Any]
+    ) -> bool:
+        """Make a version champion if `reign` is still the last word; say whether it was."""
+        with answering():
+            ledger = self._ledger(model_name)
+            complete = {**record, **self._circumstances()}
+            move = Move(reign.move + 1, version, reign.version, how, str(record["reason"]), complete)
+            if not ledger.append(move):
+                return False
+            self._settled_reign(model_name, ledger, must_exist=False)
+            if not fits(move):
+                self._keep(model_name, version, complete)
+            return True
+
+    def fetch(self, model_name: str, version: str) -> Path:
+        """Folder with the files of a version, each checked against the hash that the registry holds.
+
+        A version is fetched once and checked every time.
+
+        Raises:
+            InputError: no such version, it has no hashes, or a file is missing or was changed.
+        """
+        with answering("give the model"):
+            found = self.version(model_name, version)
+            if found is None:
+                raise InputError(f"{model_name} has no version {version}, or it was deleted; name another")
+            name = f"{model_name} version {version}"
+            expected = _expected_files(found, name)
+            kept = FETCHED / f"{model_name}-{version}-{expected['model.onnx'][:12]}"
+            if _changed(kept, {file: expected[file] for file in KEPT_FILES if file in expected}):
+                self._download(found, expected, kept, name)
+        return kept
+
+    def _download(self, found: "ModelVersion", expected: Mapping[str, str], kept: Path, name: str) -> None:
+        from mlflow.artifacts import download_artifacts
+
+        with new_directory(kept) as folder, tempfile.TemporaryDirectory() as given:
+            got = Path(download_artifacts(found.source, dst_path=given, tracking_uri=self.store.uri))
+            for file in expected:
+                paths = [path for path in (got / file, got / "extra_files" / file) if path.is_file()]
+                if not paths:
+                    raise InputError(f"{file} of {name} is missing in the artifact store; register it again")
+                shutil.copyfile(paths[0], folder / file)
+            changed = _changed(folder, expected)
+            if changed:
+                raise InputError(
+                    f"{changed} of {name} was changed: its sha256 is {sha256_file(folder / changed)[:12]}, the "
+                    f"registry expects {expected[changed][:12]}; it is not used, and nothing was moved"
+                )
+            for file in set(expected) - set(KEPT_FILES):
+                (folder / file).unlink()
+
+    def note(self, model_name: str, version: str, record: Mapping[str, Any]) -> None:
+        """Keep a decision with its version."""
+        with answering():
+            if self.version(model_name, version) is not None:  # the champion that goes may have been deleted
+                self._keep(model_name, version, {**record, **self._circumstances()})
+
+    def _keep(self, model_name: str, version: str, record: Mapping[str, Any]) -> None:
+        """The last decision as tag `decision`, and each as one with its time."""
+        text = json.dumps(record)
+        key = f"{DECISION_TAG}.{re.sub('[^0-9]', '', record['at'][:23])}"
+        self._set_tags(model_name, version, {key: text, DECISION_TAG: text})
+
+    def _circumstances(self) -> dict[str, Any]:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        by = {"user": getpass.getuser(), "command": self.trigger, **caller_tags()}
+        return {"at": now, "by": by, "code": _code()}
+
+    def aliased(self, model_name: str, alias: str) -> str | None:
+        """The version that an alias points to, None if there is no such model or alias."""
+        model = registered_model(self.client, model_name)
+        number = model.aliases.get(alias) if model else None
+        return None if number is None else str(number)
+
+    def version(self, model_name: str, version: str) -> "ModelVersion | None":
+        """A version as the registry knows it, None if there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found: ModelVersion = self.client.get_model_version(model_name, version)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
-            tags = self._client.get_model_version(model_name, number).tags
-            return Registered(str(number), tags.get("weights_sha256", ""), _scores(tags))
+            raise
+        return found
 
     def point(self, model_name: str, alias: str, version: str) -> None:
-        """Make an alias point to a version."""
-        with _answering(self):
-            self._client.set_registered_model_alias(model_name, alias, version)
-
-    def tag(self, model_name: str, version: str, tags: Mapping[str, str]) -> None:
-        """Set tags on a version."""
-        with _answering(self):
-            self._set_tags(model_name, version, tags)
+        """Make an alias other than the champion's point to a version."""
+        with answering():
+            self.client.set_registered_model_alias(model_name, alias, version)
 
     def _set_tags(self, model_name: str, version: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
-            self._client.set_model_version_tag(model_name, version, key, value)
+            self.client.set_model_version_tag(model_name, version, key, value)
 
-    def _find(self, entry: Entry) -> str | None:
+    def _ledger(self, model_name: str) -> Ledger:
+        experiment_id = self.store.experiment_id(experiment_name())
+        return find_or_make(self.client, model_name, experiment_id, "Crack or no crack on dam tiles.")
+
+    def _find(self, entry: Entry) -> "ModelVersion | None":
         same = " and ".join(
             [
                 f"name = '{entry.model_name}'",
@@ -104,32 +257,34 @@ class MlflowRegistry:
                 f"tags.onnx_sha256 = '{entry.onnx_sha256}'",
             ]
         )
-        found = self._client.search_model_versions(same)
-        return str(min(int(version.version) for version in found)) if found else None
+        return min(
+            self.client.search_model_versions(same), key=lambda found: int(found.version), default=None
+        )
 
     def _create(self, entry: Entry, tags: Mapping[str, str], runs: Sequence["MlflowRun"]) -> str:
-        client = self._client
-        self._ensure_model(entry.model_name)
+        client = self.client
+        self._ledger(entry.model_name)  # makes the registered model too
         run_id = runs[0].info.run_id if runs and _output(runs[0]) == entry.weights_sha256 else None
-        experiment_id = self._store.experiment_id(experiment_name())
-        model = client.create_logged_model(experiment_id, entry.model_name, run_id, tags=dict(tags))
+        experiment_id = self.store.experiment_id(experiment_name())
+        model = client.create_logged_model(experiment_id, entry.model_name, run_id, tags=_short(tags))
         with tempfile.TemporaryDirectory() as folder:
-            save_model(entry, Path(folder) / "model", model.model_id, run_id)
+            beside = [entry.export / name for name in EXTRA_FILES if (entry.export / name).is_file()]
+            beside += [entry.metrics, entry.photos, *([LOCK_FILE] if LOCK_FILE.is_file() else [])]
+            save_model(entry.export / "model.onnx", beside, Path(folder) / "model", model.model_id, run_id)
             client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+            client.log_model_artifacts(model.model_id, str(entry.card), "card")
         client.finalize_logged_model(model.model_id, "READY")
+        lock = {"dvc_lock_sha256": sha256_file(LOCK_FILE)} if LOCK_FILE.is_file() else {}
+        # The version comes last and in one piece: what is broken off before it is never seen as a version.
         made = client.create_model_version(
             entry.model_name,
             source=f"models:/{model.model_id}",
             run_id=run_id,
-            tags=dict(tags),
+            tags={**tags, **lock},
             description=_description(entry, runs),
             model_id=model.model_id,
         )
         return str(made.version)
-
-    def _ensure_model(self, model_name: str) -> None:
-        if not self._client.search_registered_models(f"name = '{model_name}'"):
-            self._client.create_registered_model(model_name, description="Crack or no crack on dam tiles.")
 
     def _makers(self, entry: Entry) -> list["MlflowRun"]:
         """Runs whose outputs led to these weights, nearest first: fine-tuning, distillation, pretraining."""
@@ -146,52 +301,46 @@ class MlflowRegistry:
         return runs
 
     def _maker(self, sha256: str) -> "MlflowRun | None":
-        experiment_id = self._store.experiment_id(experiment_name())
+        experiment_id = self.store.experiment_id(experiment_name())
         made_it = f"tags.`damcrack.output` = '{sha256}' and attributes.status = 'FINISHED'"
-        found = self._client.search_runs([experiment_id], made_it, order_by=["attributes.start_time DESC"])
+        found = self.client.search_runs([experiment_id], made_it, order_by=["attributes.start_time DESC"])
         # A run restored from a cache shows the same output but did not compute it.
         return min(found, key=lambda run: "damcrack.restored_from" in run.data.tags, default=None)
 
 
 def fetch_model(uri: str) -> Path:
-    """Folder with the exported files of models:/NAME@ALIAS or models:/NAME/VERSION, as `damcrack export` wrote them.
-
-    A version is fetched once; which one an alias means is asked every time.
+    """Folder with the exported files of models:/NAME@ALIAS or models:/NAME/VERSION, each checked by its hash.
 
     Raises:
-        InputError: mlflow is missing, the registry does not answer, or has no such version.
+        InputError: mlflow is missing, the registry does not answer, has no such version, or a file was changed.
     """
-    registry = MlflowRegistry()
-    name, number = _named(registry, uri)
-    kept = FETCHED / f"{name}-{number}"
-    if not kept.is_dir():
-        with _answering(registry, "give the model"), new_directory(kept) as folder:
-            from mlflow.artifacts import download_artifacts
-
-            with tempfile.TemporaryDirectory() as given:
-                got = Path(download_artifacts(f"models:/{name}/{number}", dst_path=given))
-                for path in sorted(got.rglob("*")):
-                    if path.name in FOR_INSPECTION:
-                        shutil.copyfile(path, folder / path.name)
-    return kept
+    registry = MlflowRegistry("damcrack inspect")
+    return registry.fetch(*named(registry, uri))
 
 
-def _named(registry: MlflowRegistry, uri: str) -> tuple[str, str]:
-    """Model name and version of a models:/ address."""
+def named(registry: MlflowRegistry, uri: str) -> tuple[str, str]:
+    """Model name and version of a models:/ address.
+
+    Raises:
+        InputError: another form of address, or no such alias.
+    """
     name, at, alias = uri.removeprefix("models:/").partition("@")
     if not at:
         name, slash, number = name.partition("/")
         if not (slash and number.isdigit() and name):
             raise InputError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
         return name, number
-    champion = registry.aliased(name, alias)
-    if champion is None:
+    with answering("give the model"):
+        version = registry.aliased(name, alias)
+        if version is None and alias == CHAMPION:
+            registry.reign(name)  # knows better what became of it
+    if version is None:
         raise InputError(f"{uri}: the model has no alias {alias}; register one, or name a version")
-    return name, champion.version
+    return name, version
 
 
 @contextmanager
-def _answering(registry: MlflowRegistry, what: str = "take the model") -> Iterator[None]:
+def answering(what: str = "take the model") -> Iterator[None]:
     """Turn a registry that is away or unwilling into words."""
     try:
         yield
@@ -202,14 +351,53 @@ def _answering(registry: MlflowRegistry, what: str = "take the model") -> Iterat
         ) from error
 
 
+def _hashes(entry: Entry) -> dict[str, str]:
+    """The sha256 of each file that a version holds, by name."""
+    files = [entry.export / name for name in ("model.onnx", *EXTRA_FILES)]
+    return {path.name: sha256_file(path) for path in (*files, entry.metrics, entry.photos) if path.is_file()}
+
+
+def _expected_files(found: "ModelVersion", name: str) -> dict[str, str]:
+    expected: dict[str, str] = json.loads(found.tags.get(FILES_TAG, "{}"))
+    if "model.onnx" not in expected or any(Path(file).name != file for file in expected):
+        raise InputError(
+            f"{name} carries no hashes of its files (tag {FILES_TAG}), so they cannot be trusted; "
+            "register it with `damcrack register`"
+        )
+    return expected
+
+
+def _changed(folder: Path, expected: Mapping[str, str]) -> str | None:
+    """The first file that is not there or not what is expected."""
+    for file, sha256 in expected.items():
+        path = folder / file
+        if not path.is_file() or sha256_file(path) != sha256:
+            return file
+    return None
+
+
+def _model_id(version: "ModelVersion") -> str:
+    return str(version.source).removeprefix("models:/")
+
+
 def _output(run: "MlflowRun") -> str:
     return str(run.data.tags.get("damcrack.output", ""))
 
 
-def _scores(tags: Mapping[str, str]) -> Scores:
-    """Read a version's scores; one that somebody registered by hand has none, and never compares as equal."""
-    accuracy, recall = (float(tags.get(name, "nan")) for name in ("accuracy", "recall"))
-    return Scores(tags.get("evaluation_digest", "unknown"), accuracy, recall)
+def _code() -> dict[str, str]:
+    """Which code decides or registers."""
+    tags = code_tags()
+    names = {
+        "code_version": "damcrack.code_version",
+        "git_commit": "mlflow.source.git.commit",
+        "git_dirty": "damcrack.git_dirty",
+    }
+    return {name: tags[tag] for name, tag in names.items() if tag in tags}
+
+
+def _short(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags that a logged model takes too: the registry's may be longer."""
+    return {key: value for key, value in tags.items() if len(value) <= 1000}
 
 
 def _lineage_tags(runs: Sequence["MlflowRun"]) -> dict[str, str]:
@@ -221,64 +409,11 @@ def _lineage_tags(runs: Sequence["MlflowRun"]) -> dict[str, str]:
 
 
 def _description(entry: Entry, runs: Sequence["MlflowRun"]) -> str:
+    """The card, as long as MLflow takes it, and the runs behind the model."""
     line = [f"- {run.info.run_name}, run {run.info.run_id}" for run in runs]
-    tags = entry.tags
-    return "\n".join(
-        [
-            f"{entry.experiment}: accuracy {entry.scores.accuracy:.4f}, recall {entry.scores.recall:.4f} on "
-            f"{tags['evaluation_tiles']} tiles of the {tags['evaluation_split']} split "
-            f"({tags['evaluation_digest'][:12]}). Trained on tiles {tags['data_digest'][:12]}.",
-            "",
-            "Made by:",
-            *(line or ["- runs that this store does not know"]),
-        ]
-    )
-
-
-def save_model(entry: Entry, folder: Path, model_id: str, run_id: str | None) -> None:
-    """Write an MLflow model folder around the exported ONNX file, its bytes unchanged."""
-    import mlflow.onnx
-    import onnx
-    from mlflow.models import Model
-
-    proto = onnx.load(entry.export / "model.onnx")
-    present = [entry.export / name for name in EXTRA_FILES if (entry.export / name).is_file()]
-    signature = onnx_signature(proto)
-    mlflow.onnx.save_model(
-        proto,
-        str(folder),
-        mlflow_model=Model(model_id=model_id, run_id=run_id),
-        signature=signature,
-        input_example=_example(signature.inputs.inputs[0].shape),
-        pip_requirements=[f"{name}=={installed_version(name)}" for name in NEEDED_TO_SCORE],
-        # The onnxruntime that we pin, and that the parity check ran on, is the CPU's.
-        onnx_execution_providers=["CPUExecutionProvider"],
-        save_as_external_data=False,
-        extra_files=[str(path) for path in (*present, entry.metrics)],
-    )
-    shutil.copyfile(entry.export / "model.onnx", folder / "model.onnx")
-
-
-def onnx_signature(proto: Any) -> Any:
-    """Read the signature off the ONNX graph: dimensions with a name instead of a number are free (-1)."""
-    import onnx
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    def spec(value: Any, name: str | None) -> Any:
-        tensor = value.type.tensor_type
-        shape = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
-        return TensorSpec(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape, name)
-
-    # A single input stays nameless, so that `predict` takes a plain array.
-    inputs = Schema([spec(value, None) for value in proto.graph.input])
-    return ModelSignature(inputs, Schema([spec(value, value.name) for value in proto.graph.output]))
-
-
-def _example(shape: Sequence[int]) -> Any:
-    """Two tiles: light concrete, and the same with a dark line across."""
-    import numpy as np
-
-    tiles = np.full((2, *shape[1:]), 168, dtype=np.uint8)
-    tiles[1, shape[1] // 2] = 40
-    return tiles
+    made_by = "\n".join(["", "## Made by", "", *(line or ["- runs that this store does not know"])])[:1500]
+    card = (entry.card / "card.md").read_text(encoding="utf-8")
+    if len(card) + len(made_by) > LONGEST_DESCRIPTION:
+        card = card[: LONGEST_DESCRIPTION - len(made_by) - 60].rpartition("\n")[0]
+        card += "\n\nThe rest is in card/card.md of this version."
+    return card + made_by

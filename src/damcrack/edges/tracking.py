@@ -81,6 +81,12 @@ def code_tags() -> dict[str, str]:
     return tags
 
 
+def caller_tags() -> dict[str, str]:
+    """Which run of the graph and which DVC stage this is, where the caller says so."""
+    names = {"damcrack.graph_run": "DAMCRACK_GRAPH_RUN", "damcrack.dvc_stage": "DVC_STAGE"}
+    return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
+
+
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)

@@ -71,8 +71,8 @@ class Interval(NamedTuple):
 
 
 def difference_interval(
-    right_a_SN: Bools,
-    right_b_SN: Bools,
+    right_a_SN: Bools | Floats,
+    right_b_SN: Bools | Floats,
     group_N: Ints,
     *,
     num_draws: int = 2000,

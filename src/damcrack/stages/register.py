@@ -1,6 +1,9 @@
-"""Put the exported model into a registry and decide whether it becomes the champion.
+"""Stage `register`: the exported model goes into the registry, and becomes champion if it is shown to be better.
 
-    OUT/register.json    what was registered: model name, hashes, evaluation set, metrics
+    OUT/register.json     what was registered: model name, hashes, evaluation set, scores on it
+    OUT/evaluation-set/   the frozen evaluation set, unless another is agreed on (see stages.promotion.frozen)
+    OUT/photos.csv        photos that trained or chose the model, by sha256
+    OUT/card/             model card: card.md, card.html, calibration.png, failures.jpg
 
 The version number and the decision depend on the registry's past, so they go to the registry, the run and the
 summary, never into OUT.
@@ -9,142 +12,129 @@ summary, never into OUT.
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from damcrack.errors import InputError
-from damcrack.outputs import new_directory, sha256_file, write_json
+from damcrack.math.promotion import Policy, Verdict, mark
+from damcrack.outputs import new_directory, sha256_file, write_csv, write_json
+from damcrack.stages.intake.source import OpenSource
+from damcrack.stages.promotion import frozen, settle
+from damcrack.stages.promotion.card import write_card
+from damcrack.stages.promotion.contest import TRAINED_ON, Contest
+from damcrack.stages.promotion.settle import CHALLENGER, Gate
 from damcrack.stages.run import Run
 
-FORMAT = 1
-CHAMPION = "champion"
-CHALLENGER = "challenger"
+FORMAT = 2
 METRICS = ("accuracy", "precision", "recall", "f1", "auroc", "ece")
+EVALUATION_SET = "evaluation-set"
 
 
 @dataclass(frozen=True)
-class RegisterConfig:
-    """`model_name` in the registry; no model below `min_accuracy` on its evaluation set becomes champion."""
+class RegisterConfig(Policy):
+    """Section `register` of params.yaml: where the model goes, on what it is judged, and the policy.
+
+    `evaluation_set` is a folder or s3:// prefix with a frozen evaluation set, null the test tiles of the graph;
+    `evaluation_sha256` the digest that it must have. `precision` is the file of the export that competes.
+    """
 
     model_name: str
-    min_accuracy: float
+    evaluation_set: str | None
+    evaluation_sha256: str | None
+    precision: Literal["int8", "float32"]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.model_name or set(self.model_name) & set("/:."):
             raise ValueError(f"model_name: {self.model_name!r}; allowed is a name without / : .")
-        if not 0 <= self.min_accuracy <= 1:
-            raise ValueError(f"min_accuracy: {self.min_accuracy}; allowed is 0 to 1")
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How a model did on one evaluation set, named by the digest of its tiles."""
-
-    evaluation_digest: str
-    accuracy: float
-    recall: float
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A version in the registry with the scores that it was last registered with."""
-
-    version: str
-    weights_sha256: str
-    scores: Scores
+        digest = self.evaluation_sha256
+        if digest is not None and (len(digest) != 64 or set(digest) - set("0123456789abcdef")):
+            raise ValueError(f"evaluation_sha256: {digest!r}; allowed is 64 hexadecimal digits, or null")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model to register: the files of an export and the tags of its version."""
+    """A model to register: the files of an export, its card and the tags of its version."""
 
     model_name: str
     export: Path
     metrics: Path
+    photos: Path
+    card: Path
     experiment: str
     weights_sha256: str
     onnx_sha256: str
     parents: Sequence[str]  # weights that this model's training started from or was taught by
-    scores: Scores
     tags: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Whether the champion moves: promoted, kept (the old one stays), or refused (below the floor)."""
-
-    decision: str
-    reason: str
-
-
-class Registry(Protocol):
+class Registry(settle.Registry, Protocol):
     """Where models are kept, by name, version and alias."""
 
     def add(self, entry: Entry) -> str:
         """Register the model, or refresh the tags of the version with the same hashes; return its version."""
 
-    def aliased(self, model_name: str, alias: str) -> Registered | None:
-        """Look up the version that an alias points to."""
-
-    def point(self, model_name: str, alias: str, version: str) -> None:
-        """Make an alias point to a version."""
-
-    def tag(self, model_name: str, version: str, tags: Mapping[str, str]) -> None:
-        """Set tags on a version."""
-
 
 def register(
-    evaluation: Path, export: Path, out: Path, config: RegisterConfig, registry: Registry, run: Run
+    photos: Path,
+    tiles: Path,
+    evaluation: Path,
+    export: Path,
+    out: Path,
+    config: RegisterConfig,
+    registry: Registry,
+    open_source: OpenSource,
+    run: Run,
 ) -> dict[str, object]:
-    """Register `export` with its `evaluation`; idempotent: the same files are one version for ever.
+    """Register `export` with its `evaluation` and card, then let the gate decide whether it becomes champion.
 
-    Alias `challenger` always moves to this version, `champion` as `decide` says.
+    Idempotent: the same files are one version for ever. Alias `challenger` always moves to this version. Whatever
+    is wrong with the files, the set or the champion shows before anything is registered.
 
     Raises:
         InputError: files are missing or contradict each other, or the registry does not answer.
     """
-    entry = read_entry(evaluation / "metrics.json", export, config.model_name)
+    check_export(evaluation / "metrics.json", export)
     with new_directory(out) as folder:
-        write_json(folder / "register.json", _record(entry))
+        write_csv(folder / TRAINED_ON, frozen.PHOTO_COLUMNS, frozen.training_photos(photos, tiles))
+        gate = _gate(photos, tiles, folder, config, registry, open_source, run)
+        contest = gate.contest(str(export), export, folder / TRAINED_ON)
+        contest.against(gate.champion(registry.reign(config.model_name)))
+        write_card(folder / "card", contest, export, folder / TRAINED_ON, config)
+        entry = read_entry(evaluation / "metrics.json", export, folder, config.model_name)
+        write_json(folder / "register.json", _record(entry, contest, config))
         version = registry.add(entry)
-        champion = registry.aliased(config.model_name, CHAMPION)
-        decision = decide(version, entry.scores, champion, config.min_accuracy)
-        record = {"version": version, **asdict(decision), "champion_before": champion and asdict(champion)}
-        # The tag comes before the aliases: a champion without its reason must not exist.
-        registry.tag(config.model_name, version, {"decision": json.dumps(record)})
         registry.point(config.model_name, CHALLENGER, version)
-        if decision.decision == "promoted":
-            registry.point(config.model_name, CHAMPION, version)
-    _keep_record(record, run)
-    return _summary(entry, version, decision)
+        verdict, record = gate.settle(version, contest)
+    keep_record(record, run)
+    run.artifact(out / "card" / "card.html")
+    return _summary(entry, version, verdict, contest)
 
 
-def decide(version: str, scores: Scores, champion: Registered | None, min_accuracy: float) -> Decision:
-    """Compare with the champion, which only works on one evaluation set; a tie goes to the better recall."""
-    if scores.accuracy < min_accuracy:
-        return Decision("refused", f"accuracy {scores.accuracy:.4f} is below the floor {min_accuracy:.4f}")
-    if champion is None:
-        return Decision("promoted", "there was no champion")
-    if champion.version == version:
-        return Decision("kept", "it is the champion already")
-    if champion.scores.evaluation_digest != scores.evaluation_digest:
-        return Decision(
-            "kept",
-            f"champion version {champion.version} was judged on another evaluation set "
-            f"({champion.scores.evaluation_digest[:12]}, this one {scores.evaluation_digest[:12]}); "
-            "evaluate and register the champion on this set first",
-        )
-    ours, theirs = (scores.accuracy, scores.recall), (champion.scores.accuracy, champion.scores.recall)
-    comparison = (
-        f"accuracy {ours[0]:.4f}, recall {ours[1]:.4f} against {theirs[0]:.4f}, {theirs[1]:.4f} "
-        f"of champion version {champion.version}"
-    )
-    return Decision("promoted" if ours > theirs else "kept", comparison)
+def _gate(
+    photos: Path,
+    tiles: Path,
+    folder: Path,
+    config: RegisterConfig,
+    registry: Registry,
+    open_source: OpenSource,
+    run: Run,
+) -> Gate:
+    if config.evaluation_set is None:
+        own = folder / EVALUATION_SET
+        own.mkdir()
+        frozen.write_set(photos, tiles, own, run)
+        chosen = frozen.open_set(own, config.evaluation_sha256)
+    else:
+        place, digest = config.evaluation_set, config.evaluation_sha256
+        chosen = frozen.fetch_set(place, digest, open_source, run.scratch)
+    run.dataset("evaluation set", chosen.digest, config.evaluation_set or tiles.name, "test")
+    return Gate(config.model_name, config, config.precision, chosen, registry, run)
 
 
-def read_entry(metrics_path: Path, export: Path, model_name: str) -> Entry:
-    """Read an export and its row of the metrics, and check that every hash says the same.
+def check_export(metrics_path: Path, export: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read an export's model.json and its row of the metrics, and check that every hash says the same.
 
     Raises:
         InputError: a file is missing, the experiment was not evaluated, or a hash differs.
@@ -156,12 +146,21 @@ def read_entry(metrics_path: Path, export: Path, model_name: str) -> Entry:
             f"{metrics_path} has no experiment {experiment!r} (of {export}), only "
             f"{', '.join(sorted(metrics['experiments']))}; evaluate it, or export one of these"
         )
-    row = metrics["experiments"][experiment]
-    _check_hashes(export, model, row["weights_sha256"], metrics_path)
-    chosen = metrics["evaluation_set"]
+    _check_hashes(export, model, metrics["experiments"][experiment]["weights_sha256"], metrics_path)
+    return metrics, model
+
+
+def read_entry(metrics_path: Path, export: Path, made: Path, model_name: str) -> Entry:
+    """The entry of a checked export; `made` holds the card and the list of photos.
+
+    Raises:
+        InputError: as `check_export`.
+    """
+    metrics, model = check_export(metrics_path, export)
+    row, chosen = metrics["experiments"][model["name"]], metrics["evaluation_set"]
     numbers = {name: row[name] for name in METRICS if row.get(name) is not None}
     tags = {
-        "experiment": experiment,
+        "experiment": model["name"],
         "weights_sha256": model["weights_sha256"],
         "onnx_sha256": model["onnx_sha256"],
         "data_digest": model["data_digest"],
@@ -174,11 +173,12 @@ def read_entry(metrics_path: Path, export: Path, model_name: str) -> Entry:
         model_name=model_name,
         export=export,
         metrics=metrics_path,
-        experiment=experiment,
+        photos=made / TRAINED_ON,
+        card=made / "card",
+        experiment=model["name"],
         weights_sha256=model["weights_sha256"],
         onnx_sha256=model["onnx_sha256"],
         parents=[parent for parent in model.get("parents", {}).values() if parent],
-        scores=Scores(chosen["digest"], row["accuracy"], row["recall"]),
         tags=tags,
     )
 
@@ -207,30 +207,34 @@ def _check_hashes(export: Path, model: Mapping[str, Any], evaluated_sha256: str,
         )
 
 
-def _record(entry: Entry) -> dict[str, Any]:
-    tags = entry.tags
+def _record(entry: Entry, contest: Contest, config: RegisterConfig) -> dict[str, Any]:
+    marks = mark(contest.frozen.truth, contest.scores(contest.challenger), config)._asdict()
     return {
         "format": FORMAT,
         "model_name": entry.model_name,
         "experiment": entry.experiment,
         "weights_sha256": entry.weights_sha256,
         "onnx_sha256": entry.onnx_sha256,
-        "evaluation": {"digest": tags["evaluation_digest"], "split": tags["evaluation_split"]},
-        "metrics": {name: float(tags[name]) for name in METRICS if name in tags},
+        "evaluation_set": {"sha256": contest.frozen.digest, "num_tiles": len(contest.frozen.images)},
+        "precision": config.precision,
+        "scores": {name: None if value != value else value for name, value in marks.items()},
     }
 
 
-def _keep_record(record: Mapping[str, Any], run: Run) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "decision.json"
-        write_json(path, record)
-        run.artifact(path)
+def keep_record(record: Mapping[str, Any], run: Run) -> None:
+    """Keep a decision record with the run, as decision.json; nothing if nothing was decided."""
+    if record:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "decision.json"
+            write_json(path, record)
+            run.artifact(path)
 
 
-def _summary(entry: Entry, version: str, decision: Decision) -> dict[str, object]:
+def _summary(entry: Entry, version: str, verdict: Verdict, contest: Contest) -> dict[str, object]:
+    num_photos = len(set(contest.frozen.truth.photo_N.tolist()))
     return {
         "model": f"{entry.model_name} version {version} ({entry.experiment})",
-        "accuracy": f"{entry.scores.accuracy:.4f} on {entry.tags['evaluation_split']}",
-        "decision": f"{decision.decision}: {decision.reason}",
+        "judged on": f"{len(contest.frozen.images)} tiles of {num_photos} photos, set {contest.frozen.digest[:12]}",
+        "decision": f"{verdict.decision}: {verdict.reason}",
         "load it": f'mlflow.pyfunc.load_model("models:/{entry.model_name}/{version}")',
     }

@@ -71,6 +71,11 @@ class OnnxDetector:
         parts = list(workers.map(partial(self._score_batch, rgb, boxes), starts))
         return BlockScores(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
+    def score_tiles(self, tiles: Pixels) -> Floats:
+        """Crack probabilities (N,) of tiles (N, tile, tile, 3) that are cut already."""
+        crack_prob: Floats = self._session.run(["crack_prob"], {"tiles": tiles})[0]
+        return crack_prob
+
     def _score_batch(self, rgb: Pixels, boxes: Boxes, start: int) -> tuple[Floats, Floats]:
         tiles = self.cut(rgb, boxes[start : start + BATCH_SIZE])
         crack_prob, crack_map = self._session.run(OUTPUTS, {"tiles": tiles})

@@ -1,0 +1,153 @@
+"""Photos with lines of known darkness and width, and ONNX detectors that find lines darker than so much."""
+
+import json
+
+import cv2
+import numpy as np
+import onnx
+
+from damcrack.images.mask import encode_mask
+from damcrack.outputs import sha256_bytes, sha256_file, write_csv, write_json
+from damcrack.stages.photos import COLUMNS
+from damcrack.stages.register import RegisterConfig
+from damcrack.stages.run import SilentRun
+from damcrack.stages.tile import TileConfig, tile
+
+TILE_PX = 32
+THIN_PX, WIDE_PX = 3, 12
+TILING = TileConfig(
+    tile_px=TILE_PX,
+    crack_fraction=0.01,
+    tiles_per_class=None,
+    split="photo",
+    val_fraction=0.3,
+    test_fraction=0.6,
+    test_sources=(),
+    test_tiles_per_class=None,
+    keep_duplicates_together=False,
+    duplicate_bits=0,
+    jpeg_quality=95,
+    seed=0,
+)
+CONFIG = RegisterConfig(
+    model_name="crack",
+    evaluation_set=None,
+    evaluation_sha256=None,
+    precision="float32",
+    min_photos=10,
+    min_accuracy=0.5,
+    min_gain=0.005,
+    confidence=0.95,
+    num_draws=500,
+    seed=0,
+    wide_crack_px=8.0,
+    min_wide_recall=None,
+    max_wide_recall_loss=0.05,
+    max_ece=1.0,
+    ece_bins=10,
+    max_latency_ratio=None,
+    max_latency_ms=None,
+)
+
+
+def draw_photos(root, num=40, seed=0, source="wall"):
+    """Write what `photos` would: each photo has a thin and a wide line, each of their tiles its own darkness."""
+    rng, rows = np.random.default_rng(seed), []
+    for folder in ("photos", "masks"):
+        (root / folder / source).mkdir(parents=True, exist_ok=True)
+    for number in range(num):
+        grey = rng.integers(165, 180, (4 * TILE_PX, 6 * TILE_PX)).astype(np.uint8)
+        mask = np.zeros_like(grey)
+        for middle, width in ((16, THIN_PX), (80, WIDE_PX)):
+            lines = slice(middle - width // 2, middle - width // 2 + width)
+            mask[lines] = 255
+            grey[lines] = np.repeat(rng.integers(20, 150, 6), TILE_PX).astype(np.uint8)
+        names = {"file": f"photos/{source}/{number:03d}.png", "mask": f"masks/{source}/{number:03d}.png"}
+        cv2.imwrite(str(root / names["file"]), grey)
+        (root / names["mask"]).write_bytes(encode_mask(mask))
+        photo = f"{source}/{number:03d}.png"
+        size = {"height_px": grey.shape[0], "width_px": grey.shape[1]}
+        rows.append(
+            {"photo": photo, "source": source, "group": photo, **names, **size}
+            | {"sha256": sha256_file(root / names["file"])}
+        )
+    write_csv(root / "photos.csv", COLUMNS, rows)
+    return root
+
+
+def cut_tiles(photos, out, tiling=TILING):
+    """The tile stage on drawn photos."""
+    tile(photos, out, tiling, SilentRun())
+    return out
+
+
+def write_export(folder, threshold, name="dynamic", tile_px=TILE_PX, digest="d" * 64, **about):
+    """Write what `export` would, of a detector that sees the tiles whose darkest pixel is below `threshold`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = f"weights {name} {threshold}".encode()
+    (folder / "weights.safetensors").write_bytes(weights)
+    contract = {
+        "format": 2,
+        "name": name,
+        "network": "resnet18",
+        "classes": ["no crack", "crack"],
+        "image_px": tile_px,
+        "data_digest": digest,
+        "weights_sha256": sha256_bytes(weights),
+        "calibration": {"temperature": 1.0, "num_tiles": 64, "nll_before": 0.3, "nll_after": 0.3},
+        "input": {
+            "name": "tiles",
+            "dtype": "uint8",
+            "shape": ["batch", tile_px, tile_px, 3],
+            "colour": "RGB",
+        },
+    }
+    encoded = _detector(threshold, tile_px, contract)
+    (folder / "model.onnx").write_bytes(encoded)
+    (folder / "model-int8.onnx").write_bytes(encoded)
+    hashes = {"onnx_sha256": sha256_bytes(encoded), "int8_sha256": sha256_bytes(encoded)}
+    parents = {"parents": {"init_sha256": None, "teacher_sha256": None}}
+    write_json(folder / "model.json", contract | hashes | parents | about)
+    return folder
+
+
+def _detector(threshold, tile_px, contract):
+    helper, proto = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Cast", ["tiles"], ["floats"], to=proto.FLOAT),
+        helper.make_node("ReduceMin", ["floats", "axes"], ["darkest"], keepdims=0),
+        helper.make_node("Sub", ["threshold", "darkest"], ["above"]),
+        helper.make_node("Sigmoid", ["above"], ["crack_prob"]),
+        helper.make_node("Unsqueeze", ["crack_prob", "last"], ["column"]),
+        helper.make_node("Concat", ["column", "column"], ["logits"], axis=1),
+        helper.make_node("Unsqueeze", ["column", "last"], ["crack_map"]),
+    ]
+    constants = {
+        "axes": np.array([1, 2, 3]),
+        "threshold": np.array([threshold], np.float32),
+        "last": np.array([1]),
+    }
+    floats = {"crack_prob": ["batch"], "logits": ["batch", 2], "crack_map": ["batch", 1, 1]}
+    graph = helper.make_graph(
+        nodes,
+        "detector",
+        [helper.make_tensor_value_info("tiles", proto.UINT8, ["batch", tile_px, tile_px, 3])],
+        [helper.make_tensor_value_info(name, proto.FLOAT, shape) for name, shape in floats.items()],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    model.metadata_props.add(key="damcrack", value=json.dumps(contract, sort_keys=True))
+    return model.SerializeToString(deterministic=True)
+
+
+def write_evaluation(folder, export):
+    """Write a metrics.json that judges an export's weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = json.loads((export / "model.json").read_text())
+    row = {"accuracy": 0.95, "recall": 0.9, "auroc": None, "weights_sha256": model["weights_sha256"]}
+    chosen = {"digest": "e" * 64, "split": "test", "num_tiles": 64}
+    write_json(
+        folder / "metrics.json",
+        {"format": 1, "evaluation_set": chosen, "experiments": {model["name"]: row}},
+    )
+    return folder
