@@ -15,9 +15,9 @@ from rich.table import Table
 
 import damcrack
 from damcrack.edges.graph import Stage
-from damcrack.edges.params import flatten, read_params, stage_config
+from damcrack.edges.params import flatten, flatten_values, read_params, stage_config
 from damcrack.edges.progress import Watcher
-from damcrack.edges.tracking import start_run
+from damcrack.edges.tracking import Graph, start_run
 from damcrack.errors import InputError
 from damcrack.outputs import sha256_bytes, sha256_file, write_json
 from damcrack.stages.run import Run
@@ -32,7 +32,7 @@ def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict
     arguments |= {"item": item} if item else {}
     arguments |= {name: _service(name) for name in stage.services}
     tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **_caller_tags()}
-    with start_run(stage.name, item, flatten(config), tags) as run:
+    with start_run(stage.name, item, flatten(config), tags, _graph()) as run:
         watched: Run = run  # a stage sees no more than this of its caller
         with failure_kept(out, run.scratch):
             summary = function(**arguments, run=watched)
@@ -75,6 +75,14 @@ def _caller_tags() -> dict[str, str]:
     """Which run of the graph and which DVC stage this is, where the caller says so."""
     names = {"damcrack.graph_run": "DAMCRACK_GRAPH_RUN", "damcrack.dvc_stage": "DVC_STAGE"}
     return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
+
+
+def _graph() -> Graph | None:
+    """The run of the graph that called us, with the values of its params.yaml; None outside of a graph."""
+    name, path = os.environ.get("DAMCRACK_GRAPH_RUN"), Path("params.yaml")
+    if not name or not path.is_file():
+        return None
+    return Graph(name, flatten_values(read_params(path)))
 
 
 def _service(name: str) -> Any:
