@@ -13,7 +13,7 @@ VIEW = "mlflow.sharedViewState."
 VIEWS_TAG = "damcrack.views"
 State = dict[str, Any]
 
-TRAINED = "tags.`damcrack.stage` IN ('pretrain', 'distill', 'finetune')"
+TRAINED = "metrics.val_accuracy >= 0"
 DISTILLED = "tags.`damcrack.stage` = 'distill'"
 GRAPHS = "tags.`damcrack.stage` = 'graph'"
 CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
