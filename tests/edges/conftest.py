@@ -4,6 +4,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+
 from mlflow_server import Server
 
 PORT = "18180"

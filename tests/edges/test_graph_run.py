@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from mlflow_server import wait_for
 
 from damcrack.edges import journal as journals
 from damcrack.edges.journal import JOURNALS, JournalWriter, waiting_journals
@@ -98,7 +97,7 @@ def test_killed_stage_goes_on_in_its_run(store, sent_before):
 
 
 def test_stage_killed_without_a_word_goes_on_in_its_run(store, tmp_path):
-    """kill -9 in the middle of a line: the same stage, started again, still leaves one whole run."""
+    """Kill -9 in the middle of a line: the same stage, started again, still leaves one whole run."""
     script = "import time\nfrom damcrack.edges.tracking import start_run\n"
     script += f"with start_run('tile', None, {{}}, {KEY}) as run:\n    run.metrics({{'loss': 2.0}}, step=1)\n"
     script += "    print('recorded', flush=True)\n    time.sleep(60)\n"

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from functools import cached_property
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,6 @@ QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 MAX_BATCH_PARAMS = 100  # MLflow's limit
-SIGNS_OF_A_FULL_DISK = ("No space left", "ENOSPC", "QuotaExceeded", "InsufficientStorage", "507", "Quota")
 
 
 def experiment_name() -> str:
@@ -119,13 +119,18 @@ def one_line(error: Exception) -> str:
 
 
 def _meaning(text: str) -> str:
-    """Words for the refusals that users meet."""
-    if "401" in text or "not authenticated" in text:
-        if os.environ.get("MLFLOW_TRACKING_TOKEN"):
-            return "it does not accept MLFLOW_TRACKING_TOKEN: wrong or expired; get a new one"
+    """Words for the refusals that users meet; MLflow says little more than a number."""
+    number = re.search(r"error code (\d{3})|(\d{3}) (?:Client|Server) Error|too many (\d{3}) error", text)
+    code = next(filter(None, number.groups())) if number else ""
+    # A server with accounts answers 500 to any token.
+    if code in ("401", "500") and os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return "it does not accept MLFLOW_TRACKING_TOKEN: wrong, expired, or it wants a user and password"
+    if code == "401":
         return "wrong user or password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    if "403" in text or "PERMISSION_DENIED" in text:
+    if code == "403":
         return "this account may not do that; ask the server's administrator"
-    if any(sign in text for sign in SIGNS_OF_A_FULL_DISK):
-        return "its artifact store is full; make room there"
+    if code == "404" and "RESOURCE_DOES_NOT_EXIST" not in text:
+        return f"no MLflow, or one of another version than ours ({installed_version('mlflow')}), is at this address"
+    if "mlflow-artifacts" in text and code.startswith("5"):
+        return "it could not keep a file: its artifact store is full or away, its own log says which"
     return ""
