@@ -42,10 +42,12 @@ class GraphRun:
             self.store.metrics(self._run_id, values, event["time_ms"], event["step"])
 
     def add_up(self) -> None:
-        """Give the graph's run the state and the end that its stages' runs have together."""
+        """Give the graph's run the state and the end that its stages' runs have together, the last of each stage."""
         client, run_id = self.store.client, self._run_id
-        children = client.search_runs([self._experiment_id], f"tags.`{PARENT}` = '{run_id}'")
-        statuses = {child.info.status for child in children}
+        children = client.search_runs(
+            [self._experiment_id], f"tags.`{PARENT}` = '{run_id}'", order_by=["attributes.start_time ASC"]
+        )
+        statuses = set({child.info.run_name: child.info.status for child in children}.values())
         status = next((bad for bad in ("RUNNING", "FAILED", "KILLED") if bad in statuses), "FINISHED")
         ended = max((child.info.end_time or 0 for child in children), default=0)
         if status == "RUNNING":

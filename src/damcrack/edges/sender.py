@@ -5,7 +5,6 @@ costs four to six seconds, and neither that nor a server that hangs may hold up 
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,7 +45,6 @@ FIRST_PAUSE_S = 15.0
 LONGEST_PAUSE_S = 600.0
 # MLflow's limit on a data set's digest, in characters.
 MAX_DIGEST = 36
-LEAST_PRIORITY = 19
 
 
 @dataclass(frozen=True)
@@ -240,9 +238,6 @@ class LiveSender:
 
 def main(arguments: Sequence[str]) -> int:
     """Follow the journal named by the only argument; a line on standard input means new events."""
-    os.nice(
-        LEAST_PRIORITY
-    )  # importing MLflow takes seconds of a processor; they are not to come from the training
     set_defaults(QUIET | QUICK_FAILURE)
     live = LiveSender(Journal(Path(arguments[0])), Sender(Store(tracking_uri())))
     return 0 if live.follow(sys.stdin) else 1

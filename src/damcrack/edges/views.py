@@ -48,6 +48,7 @@ def _views() -> dict[str, tuple[str, State]]:
             "1 Graphs: what each whole run reached",
             _state(
                 GRAPHS,
+                _column("metrics", accuracies[-1]),
                 [_column("metrics", name) for name in accuracies]
                 + [
                     _column("params", name)
@@ -63,6 +64,7 @@ def _views() -> dict[str, tuple[str, State]]:
             "2 Distillation: T and alpha",
             _state(
                 DISTILLED,
+                _column("metrics", "val_accuracy"),
                 [
                     _column("params", name)
                     for name in ("alpha", "temperature.kind", "soft_loss", "temperature_scale")
@@ -80,6 +82,7 @@ def _views() -> dict[str, tuple[str, State]]:
             "3 Training: curves by epoch",
             _state(
                 TRAINED,
+                _column("metrics", "val_accuracy"),
                 [_column("metrics", name) for name in CURVES] + [_column("params", "network")],
                 {
                     "By epoch": [
@@ -95,20 +98,23 @@ def _envelope(title: str, state: State) -> str:
     return json.dumps({"name": title, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
 
 
-def _state(runs: str, columns: Sequence[str], charts: Mapping[str, Sequence[State]]) -> State:
-    """The page: a filter on runs, the table's columns, and sections of charts."""
+def _state(runs: str, order_by: str, columns: Sequence[str], charts: Mapping[str, Sequence[State]]) -> State:
+    """The page: a filter on runs, their order, the table's columns, and sections of charts.
+
+    Ordered by time the page would fold a graph's runs away under the graph's, charts included.
+    """
     shown = [*RUN_COLUMNS, *columns]
     sections, cards = [], []
     for number, (title, members) in enumerate(charts.items()):
         section = f"section-{number}"
-        sections.append({"uuid": section, "name": title, "display": True, "isReordered": True})
+        sections.append({"uuid": section, "name": title, "display": True, "isReordered": True, "columns": 3})
         cards += [
             {**card, "uuid": f"{section}-{place}", "metricSectionId": section}
             for place, card in enumerate(members)
         ]
     return {
         "searchFilter": runs,
-        "orderByKey": "attributes.start_time",
+        "orderByKey": order_by,
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
