@@ -73,9 +73,12 @@ class Kept:
         return [run for run in self.runs if run.data.tags.get("damcrack.stage") == stage]
 
     @cached_property
-    def makers(self) -> dict[str, "Run"]:
-        """The run that made an output, by the output's digest."""
-        return {run.data.tags.get("damcrack.output", ""): run for run in self.runs}
+    def makers(self) -> dict[str, list["Run"]]:
+        """The runs that made an output, by the output's digest."""
+        makers: dict[str, list[Run]] = defaultdict(list)
+        for run in self.runs:
+            makers[run.data.tags.get("damcrack.output", "")].append(run)
+        return makers
 
     @cached_property
     def crack_networks(self) -> dict[tuple[str, str], tuple[str, str]]:
@@ -92,9 +95,13 @@ class Kept:
 
     def _start(self, run: "Run") -> str:
         sha256 = run.data.tags.get("damcrack.init_sha256")
-        origin = self.makers.get(sha256 or "")
-        if sha256 is None or origin is None:
-            return "scratch" if sha256 is None else "weights that are not here"
+        if sha256 is None:
+            return "scratch"
+        found, named = self.makers.get(sha256, []), run.data.params.get("init")
+        if not found:
+            return "weights that are not here"
+        # Short trainings may end in the same weights: the one that params.yaml names is meant.
+        origin = next((maker for maker in found if maker.data.tags.get("damcrack.item") == named), found[0])
         return "pretrained" if _stage(origin) == "pretrain" else f"distilled, {method(origin)}"
 
 

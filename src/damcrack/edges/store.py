@@ -133,4 +133,5 @@ def _meaning(text: str) -> str:
         return f"no MLflow, or one of another version than ours ({installed_version('mlflow')}), is at this address"
     if "mlflow-artifacts" in text and code.startswith("5"):
         return "it could not keep a file: its artifact store is full or away, its own log says which"
-    return ""
+    away = not code and ("Max retries exceeded" in text or "Connection" in text)
+    return "it does not answer" if away else ""

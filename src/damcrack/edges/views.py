@@ -107,7 +107,8 @@ def _state(runs: str, order_by: str, columns: Sequence[str], charts: Mapping[str
     sections, cards = [], []
     for number, (title, members) in enumerate(charts.items()):
         section = f"section-{number}"
-        sections.append({"uuid": section, "name": title, "display": True, "isReordered": True, "columns": 3})
+        facts = {"display": True, "isReordered": True, "columns": min(3, len(members))}
+        sections.append({"uuid": section, "name": title, **facts})
         cards += [
             {**card, "uuid": f"{section}-{place}", "metricSectionId": section}
             for place, card in enumerate(members)
