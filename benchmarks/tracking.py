@@ -116,22 +116,24 @@ def main() -> None:
     )
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     options = parser.parse_args()
     params = read_params(Path("params.yaml"))
     config = replace(stage_config(params, "pretrain", "resnet18"), epochs=options.epochs)
     image_config = stage_config(params, "miniimagenet", None)
     os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", "benchmark")
-    costs: dict[str, list[Cost]] = {mode: [] for mode in MODES}
+    costs: dict[str, list[Cost]] = {mode: [] for mode in options.modes}
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         snapshot({"miniimagenet": "sample"}, Path("names.csv"), open_source, SilentRun())
         miniimagenet(Path("names.csv"), Path("images"), image_config, open_source, SilentRun())
         train_once("unrecorded", Path("images"), replace(config, epochs=2))  # decodes, and warms up
         for _ in range(options.rounds):
-            for mode in MODES:
+            for mode in options.modes:
                 costs[mode].append(train_once(mode, Path("images"), config))
     print(table(costs))
-    share = statistics.median(cost.calls / cost.wall for cost in costs["live"])
-    assert share < LIMIT, f"recording took {share:.2%} of the training, the limit is {LIMIT:.0%}"
+    for mode, found in costs.items():
+        share = statistics.median(cost.calls / cost.wall for cost in found)
+        assert share < LIMIT, f"{mode}: recording took {share:.2%} of the training, the limit is {LIMIT:.0%}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from damcrack.errors import InputError
 from mlflow_server import SERVE
 
 pytest.importorskip("mlflow")
+from mlflow.server.auth.client import AuthServiceClient
+
 BACKUP, RESTORE = SERVE.with_name("backup.sh"), SERVE.with_name("restore.sh")
 
 
@@ -96,6 +98,22 @@ def test_accounts_keep_strangers_out(at_server, monkeypatch):
     settings = at_server.folder / "state/basic_auth.ini"
     assert at_server.password not in settings.read_text()
     assert settings.stat().st_mode & 0o077 == 0
+
+
+def test_account_of_an_engineer(at_server, tmp_path, monkeypatch):
+    """Whoever has an account adds runs to an experiment of somebody else, and cannot delete it."""
+    owner = Store(at_server.uri)
+    experiment_id = owner.experiment_id(tmp_path.name)
+    account = {"username": f"engineer-{tmp_path.name}", "password": "a long enough password"}
+    AuthServiceClient(at_server.uri).create_user(**account)
+    for name, value in account.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name.upper()}", value)
+    with start_run("tile", None, {}, {}) as run:
+        run.metrics({"tiles": 5})
+    assert (send_later().num_sent, waiting_journals()) == (1, [])
+    with pytest.raises(sending_errors()) as refused:
+        Store(at_server.uri).client.delete_experiment(experiment_id)
+    assert one_line(refused.value) == "this account may not do that; ask the server's administrator"
 
 
 def call(script, folder, **environment):
