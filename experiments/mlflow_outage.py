@@ -2,7 +2,7 @@
 
     python -m experiments.mlflow_outage EVALUATION EXPORT     # folders that `evaluate` and `export` wrote
 
-Starts a server of its own with infra/mlflow/serve.sh; databases and artifacts as its settings say (default: SQLite and
+Starts a server of its own with infra/mlflow/serve.sh; empty databases as its settings say (default: SQLite and
 a folder). Each round kills it after so many requests, starts it again, and repeats what was interrupted. Fails if an
 epoch is lost or doubled, a version is there twice, or a version's file has another hash than was exported.
 """
