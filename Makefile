@@ -11,10 +11,11 @@ export DAMCRACK_GRAPH_RUN ?= $(shell date -u +%Y%m%dT%H%M%SZ)
 repro: export DAMCRACK_TRACK ?= later
 # The store is named absolutely: an old ./mlruns folder would change MLflow's default.
 MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+BACKUPS ?= backups
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: repro
 repro: .venv/installed ## run the graph: photos to a registered detector; only what changed is run
@@ -31,6 +32,18 @@ ui: .venv/installed ## open MLflow's pages on the recorded runs at http://127.0.
 	@damcrack track send
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri $(MLFLOW_TRACKING_URI) \
 	    --artifacts-destination mlartifacts --host 127.0.0.1 --port 5000
+
+.PHONY: server
+server: .venv/installed ## start the team's MLflow server with accounts on 127.0.0.1:5000 (docs/mlflow.md)
+	@infra/mlflow/serve.sh
+
+.PHONY: server-backup
+server-backup: .venv/installed ## copy the server's databases: make server-backup BACKUPS=folder
+	@infra/mlflow/backup.sh $(BACKUPS)
+
+.PHONY: server-restore
+server-restore: .venv/installed ## fill an empty server from a copy: make server-restore BACKUP=folder/time
+	@infra/mlflow/restore.sh $(BACKUP)
 
 .PHONY: paper
 paper: export MLFLOW_TRACKING_URI := $(MLFLOW_TRACKING_URI)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_server import Server
+
 PORT = "18180"
 TOOL = Path(__file__).parents[2] / "../shared/tools/s3"
 NAMES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
@@ -56,3 +58,13 @@ def s3(s3_service, monkeypatch, tmp_path):
             for item in page.get("Contents", []):
                 client.delete_object(Bucket=name, Key=item["Key"])
         client.delete_bucket(Bucket=name)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory):
+    """A running MLflow server with accounts; whoever kills it starts it again."""
+    pytest.importorskip("mlflow", reason='needs pip install "damcrack[server]"')
+    server = Server(tmp_path_factory.mktemp("mlflow-server"))
+    server.start()
+    yield server
+    server.kill()

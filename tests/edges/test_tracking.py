@@ -1,11 +1,7 @@
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,7 @@ from damcrack.edges.journal import Journal, Receipt, locked, waiting_journals
 from damcrack.edges.sender import LiveSender, Sender, Store, send_later, shown_uri, tracking_uri
 from damcrack.edges.tracking import start_run
 from damcrack.errors import InputError
+from mlflow_server import wait_for
 
 pytest.importorskip("mlflow")
 
@@ -202,58 +199,12 @@ def test_unknown_mode(store, monkeypatch):
         start_run("tile", None, {}, {})
 
 
-class Server:
-    """A real MLflow server on loopback that can be killed and started again."""
-
-    def __init__(self, folder):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
-
-    def start(self):
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
-        places = ["--backend-store-uri", f"sqlite:///{self._folder / 'server.db'}"]
-        places += ["--artifacts-destination", str(self._folder / "files")]
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        log = (self._folder / "server.log").open("a")
-        self._process = subprocess.Popen(
-            command + places, env=environment | quiet, stdout=log, stderr=log, start_new_session=True
-        )
-        wait_for(self._healthy, "the server")
-
-    def _healthy(self):
-        try:
-            return urllib.request.urlopen(f"{self.uri}/health", timeout=1).status == 200
-        except OSError:
-            return False
-
-    def kill(self):
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-
-def wait_for(condition, what, limit_s=60):
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
-
-
-def test_outage_in_the_middle(server, tmp_path, monkeypatch, capfd):
+def test_outage_in_the_middle(mlflow_server, tmp_path, monkeypatch, capfd):
     """The server dies between epochs: training goes on, says so once; later each metric is there once."""
+    server = mlflow_server
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    for name, value in server.account.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", tmp_path.name)
     monkeypatch.delenv("DAMCRACK_TRACK", raising=False)
     Path("page.html").write_text("page")

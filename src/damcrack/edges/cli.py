@@ -208,6 +208,18 @@ def send() -> None:
     click.echo(send_later())
 
 
+@cli.command()
+def runs() -> None:
+    """Show the best recorded runs of each experiment, with the paper's number beside.
+
+    Reads the store of MLFLOW_TRACKING_URI (default: mlflow.db here). Runs on different tiles are kept apart:
+    their accuracies cannot be compared.
+    """
+    from damcrack.edges.runs import show_runs
+
+    show_runs()
+
+
 @cli.command("tiles-to-folders")
 @click.option("--tiles", type=click.Path(path_type=Path), required=True, help="Output folder of `tile`.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")

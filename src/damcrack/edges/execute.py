@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,9 +16,9 @@ from rich.table import Table
 import damcrack
 from damcrack.edges.graph import Stage
 from damcrack.edges.launch import place_among_processes
-from damcrack.edges.params import flatten, read_params, stage_config
+from damcrack.edges.params import flatten, flatten_values, read_params, stage_config
 from damcrack.edges.progress import Watcher
-from damcrack.edges.tracking import caller_tags, start_run
+from damcrack.edges.tracking import Graph, caller_tags, start_run
 from damcrack.errors import InputError
 from damcrack.outputs import sha256_bytes, sha256_file, write_json
 from damcrack.stages.run import Run, SilentRun
@@ -39,7 +40,7 @@ def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict
         if stage.in_processes and not stack.enter_context(place_among_processes()):
             function(**arguments, run=SilentRun())
             return
-        run = stack.enter_context(start_run(stage.name, item, flatten(config), tags))
+        run = stack.enter_context(start_run(stage.name, item, flatten(config), tags, _graph()))
         watched: Run = run  # a stage sees no more than this of its caller
         with failure_kept(out, run.scratch):
             summary = function(**arguments, run=watched)
@@ -76,6 +77,14 @@ def check_inputs(inputs: dict[str, Path | None]) -> dict[str, Path]:
         if not path.exists():
             raise InputError(f"--{name} {path} does not exist; run the stage that makes it, or `dvc repro`")
     return given
+
+
+def _graph() -> Graph | None:
+    """The run of the graph that called us, with the values of its params.yaml; None outside of a graph."""
+    name, path = os.environ.get("DAMCRACK_GRAPH_RUN"), Path("params.yaml")
+    if not name or not path.is_file():
+        return None
+    return Graph(name, flatten_values(read_params(path)))
 
 
 def _service(name: str) -> Any:

@@ -114,6 +114,11 @@ def _items_of(section: Any) -> list[str] | list[None]:
 
 def flatten(config: Any) -> dict[str, Any]:
     """Dotted names of all values of a config, nested ones too."""
+    return flatten_values(asdict(config))
+
+
+def flatten_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names of all values of nested mappings; a list is one value."""
 
     def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict) and value:
@@ -122,7 +127,7 @@ def flatten(config: Any) -> dict[str, Any]:
         else:
             yield prefix, value
 
-    return dict(walk("", asdict(config)))
+    return dict(walk("", values))
 
 
 def _validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:

@@ -4,89 +4,47 @@ The live sender is a process of its own (`python -m damcrack.edges.sender JOURNA
 costs four to six seconds, and neither that nor a server that hangs may hold up the training.
 """
 
-import hashlib
 import json
-import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from damcrack.edges.graph_run import GraphRun
 from damcrack.edges.journal import Event, Journal, Receipt, locked, waiting_journals
+from damcrack.edges.store import (
+    QUICK_FAILURE,
+    QUIET,
+    Store,
+    experiment_name,
+    one_line,
+    sending_errors,
+    set_defaults,
+    shown_uri,
+    tracking_uri,
+)
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+__all__ = [
+    "QUICK_FAILURE",
+    "QUIET",
+    "LiveSender",
+    "Sender",
+    "Sent",
+    "Store",
+    "experiment_name",
+    "one_line",
+    "send_later",
+    "sending_errors",
+    "set_defaults",
+    "shown_uri",
+    "tracking_uri",
+]
 
-STORE_LOCK = Path(".damcrack/mlflow.lock")
 FIRST_PAUSE_S = 15.0
 LONGEST_PAUSE_S = 600.0
-# MLflow's limits: values per batch, characters of a dataset digest.
-MAX_BATCH_PARAMS = 100
+# MLflow's limit on a data set's digest, in characters.
 MAX_DIGEST = 36
-# Seven retries of two minutes each are MLflow's own defaults; the journal makes short patience safe.
-QUICK_FAILURE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-
-
-def experiment_name() -> str:
-    """MLFLOW_EXPERIMENT_NAME, else damcrack."""
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "damcrack"
-
-
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else a SQLite file here: an old ./mlruns would flip MLflow's own default."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-
-
-def shown_uri(text: str) -> str:
-    """The text with user and password cut out of every address in it."""
-    return re.sub(r"://[^/@\s]+@", "://", text)
-
-
-def set_defaults(values: Mapping[str, str]) -> None:
-    """Set environment variables that the user has not set; MLflow reads them at import or at each call."""
-    for name, value in values.items():
-        os.environ.setdefault(name, value)
-
-
-class Store:
-    """One MLflow tracking store and the experiment that our runs belong to."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-        # The address may hold a password, and receipts lie about on disk.
-        self.key = hashlib.sha256(uri.encode()).hexdigest()[:16]
-
-    @cached_property
-    def client(self) -> "MlflowClient":
-        """Connect; the first connection to a new SQLite file creates its tables, one process at a time."""
-        set_defaults(QUIET)
-        from mlflow import MlflowClient
-
-        STORE_LOCK.parent.mkdir(exist_ok=True)
-        with locked(STORE_LOCK, wait=True):
-            return MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI"))
-
-    def experiment_id(self, name: str) -> str:
-        """Find or create an experiment; without a server its artifacts lie in ./mlartifacts."""
-        client = self.client
-        with locked(STORE_LOCK, wait=True):
-            known = client.get_experiment_by_name(name)
-            if known is not None:
-                return str(known.experiment_id)
-            local = not self.uri.startswith(("http:", "https:", "databricks"))
-            place = (Path.cwd() / "mlartifacts").as_uri() if local else None
-            return str(client.create_experiment(name, artifact_location=place))
 
 
 @dataclass(frozen=True)
@@ -106,57 +64,64 @@ class Sender:
         """
         receipt = journal.receipt(self.store.key)
         events = journal.events()
+        graph = self._graph(events[: receipt.num_sent])
         for number, event in enumerate(events[receipt.num_sent :], receipt.num_sent + 1):
-            run_id = receipt.run_id or self._run_of(journal, events[0])
-            self._deliver(journal, run_id, event)
+            graph = self._graph([event]) or graph
+            run_id = receipt.run_id or self._run_of(journal, events[0], graph)
+            self._deliver(journal, run_id, event, graph)
             receipt = Receipt(self.store.key, run_id, number)
             journal.acknowledge(receipt)
         whole = bool(events) and events[-1]["event"] == "end"
         if whole:
-            journal.delete()
+            journal.put_away()
         return whole
 
-    def _run_of(self, journal: Journal, start: Event) -> str:
+    def _graph(self, events: Sequence[Event]) -> GraphRun | None:
+        """The run of the graph that the stage was last started by."""
+        openings = [event for event in events if event["event"] in ("start", "resume") and event.get("graph")]
+        if not openings:
+            return None
+        graph = openings[-1]["graph"]
+        return GraphRun(self.store, openings[-1], graph["name"], graph["params"])
+
+    def _run_of(self, journal: Journal, start: Event, graph: GraphRun | None) -> str:
         experiment_id = self.store.experiment_id(start["experiment"])
         client = self.store.client
         same = f"tags.`damcrack.journal` = '{journal.key}'"
         known = client.search_runs([experiment_id], same, max_results=1)
         if known:
             return str(known[0].info.run_id)
-        tags = {**start["tags"], "damcrack.journal": journal.key}
+        tags = {**start["tags"], **(graph.child_tags() if graph else {}), "damcrack.journal": journal.key}
         run = client.create_run(experiment_id, start["time_ms"], tags=tags, run_name=start["name"])
         return str(run.info.run_id)
 
-    def _deliver(self, journal: Journal, run_id: str, event: Event) -> None:
+    def _deliver(self, journal: Journal, run_id: str, event: Event, graph: GraphRun | None) -> None:
         client = self.store.client
         match event["event"]:
+            case "resume":
+                client.update_run(run_id, status="RUNNING")
+                self._tags(run_id, {**event["tags"], **(graph.child_tags() if graph else {})})
             case "params":
-                self._params(run_id, event["values"])
+                self.store.params(run_id, event["values"])
             case "metrics":
-                self._metrics(run_id, event)
+                self.store.metrics(run_id, event["values"], event["time_ms"], event["step"])
+                if graph:
+                    graph.metrics(event)
             case "dataset":
                 self._dataset(run_id, event)
             case "artifact":
                 client.log_artifact(run_id, str(journal.artifact(event["kept"])))
             case "tags":
-                for key, value in event["values"].items():
-                    client.set_tag(run_id, key, value)
+                self._tags(run_id, event["values"])
             case "end":
                 client.set_terminated(run_id, event["status"], event["time_ms"])
+                if graph:
+                    self._tags(run_id, graph.child_tags())
+                    graph.add_up()
 
-    def _params(self, run_id: str, values: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
-
-        params = [Param(key, value) for key, value in values.items()]
-        for first in range(0, len(params), MAX_BATCH_PARAMS):
-            self.store.client.log_batch(run_id, params=params[first : first + MAX_BATCH_PARAMS])
-
-    def _metrics(self, run_id: str, event: Event) -> None:
-        from mlflow.entities import Metric
-
-        time_ms, step = event["time_ms"], event["step"]
-        metrics = [Metric(key, value, time_ms, step) for key, value in event["values"].items()]
-        self.store.client.log_batch(run_id, metrics=metrics)
+    def _tags(self, run_id: str, values: Mapping[str, str]) -> None:
+        for key, value in values.items():
+            self.store.client.set_tag(run_id, key, value)
 
     def _dataset(self, run_id: str, event: Event) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -170,13 +135,6 @@ class Sender:
         )
         role = InputTag("mlflow.data.context", event["role"])
         self.store.client.log_inputs(run_id, [DatasetInput(dataset, [role])])
-
-
-def sending_errors() -> tuple[type[Exception], ...]:
-    """What a store that is away, slow or unwilling raises (imports MLflow)."""
-    from mlflow.exceptions import MlflowException
-
-    return (MlflowException, OSError)
 
 
 @dataclass(frozen=True)
@@ -222,17 +180,14 @@ def _send_if_free(sender: Sender, journal: Journal) -> str | None:
         if not mine:
             return None
         journal.close_if_cut_off()
+        if not journal.events():  # its process was killed before it could say anything
+            journal.delete()
+            return None
         try:
             sender.send(journal)
         except sending_errors() as error:
             return one_line(error)
     return ""
-
-
-def one_line(error: Exception) -> str:
-    """The first line of a message without passwords, short enough for a terminal."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return shown_uri(lines[0])[:160]
 
 
 class LiveSender:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -23,21 +24,35 @@ import damcrack
 from damcrack.edges.journal import JournalWriter
 from damcrack.edges.progress import Watcher
 from damcrack.edges.sender import QUICK_FAILURE, QUIET, experiment_name, send_later, tracking_uri
+from damcrack.edges.system import SystemMetrics
 from damcrack.errors import InputError
 from damcrack.stages.run import Item
 
-__all__ = ["TrackedRun", "Watcher", "send_later", "start_run"]
+__all__ = ["Graph", "TrackedRun", "Watcher", "send_later", "start_run"]
 
 # A sender that is still busy so long after its stage ended is stopped; the journal keeps what it had left.
 LAST_WORD_S = 60.0
 
 
-def start_run(
-    stage: str, item: str | None, params: Mapping[str, Any], tags: Mapping[str, str]
-) -> "TrackedRun":
-    """Open a run named `stage` or `stage@item`; use it in a `with` statement.
+@dataclass(frozen=True)
+class Graph:
+    """The run of the whole graph that a stage's run belongs to: its name, and all values of params.yaml."""
 
-    `params` are flattened (dotted keys); `tags` add to, and win over, those that we know ourselves.
+    name: str
+    params: Mapping[str, Any]
+
+
+def start_run(
+    stage: str,
+    item: str | None,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    graph: Graph | None = None,
+) -> "TrackedRun":
+    """Open a run named `stage` or `stage@item`, under that of its `graph`; use it in a `with` statement.
+
+    `params` are flattened (dotted keys); `tags` add to, and win over, those that we know ourselves. A stage that
+    was killed and is started again with the same inputs (tag damcrack.stage_key) goes on in its own run.
 
     Raises:
         InputError: the journal's folder cannot be written, or DAMCRACK_TRACK is not live or later.
@@ -45,11 +60,21 @@ def start_run(
     name = stage if item is None else f"{stage}@{item}"
     watcher = Watcher()
     live = _wants_live(watcher)
-    writer = JournalWriter(name)
+    writer = JournalWriter(name, tags.get("damcrack.stage_key", ""), experiment_name())
     known = {"damcrack.stage": stage, "damcrack.item": item or "", "mlflow.source.name": f"damcrack {stage}"}
-    writer.append("start", name=name, experiment=experiment_name(), tags={**known, **code_tags(), **tags})
+    facts: dict[str, Any] = {"name": name, "experiment": experiment_name()}
+    facts |= {"tags": {**known, **code_tags(), **tags}, "graph": _texts(graph)}
+    writer.append("resume" if writer.known else "start", **facts)
     writer.append("params", values={key: _text(value) for key, value in params.items()})
+    if writer.known:
+        watcher.say("going on in the run of the stage that was cut off")
     return TrackedRun(writer, watcher, SenderProcess(writer, watcher) if live else None)
+
+
+def _texts(graph: Graph | None) -> dict[str, Any] | None:
+    if graph is None:
+        return None
+    return {"name": graph.name, "params": {key: _text(value) for key, value in graph.params.items()}}
 
 
 def _wants_live(watcher: Watcher) -> bool:
@@ -159,17 +184,30 @@ class TrackedRun:
         self._watcher = watcher
         self._sender = sender
         self.scratch = watcher.scratch
+        self._recorded = {
+            (name, event["step"])
+            for event in writer.known
+            if event["event"] == "metrics"
+            for name in event["values"]
+        }
+        samples = [step for name, step in self._recorded if name.startswith("system/")]
         self._wake()
+        self._system = SystemMetrics(self.metrics, max(samples, default=0))
 
     def _wake(self) -> None:
         if self._sender is not None:
             self._sender.wake()
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Record named numbers; `step` is the epoch, counted from 1."""
-        numbers = {key: float(value) for key, value in values.items()}
-        self._writer.append("metrics", values=numbers, step=step or 0)
-        self._wake()
+        """Record named numbers; `step` is the epoch, counted from 1.
+
+        An epoch that was recorded before the stage was killed, and is trained again, is not recorded twice.
+        """
+        at = step or 0
+        numbers = {key: float(value) for key, value in values.items() if (key, at) not in self._recorded}
+        if numbers:
+            self._writer.append("metrics", values=numbers, step=at)
+            self._wake()
 
     def dataset(self, name: str, digest: str, source: str, role: str) -> None:
         """Record an input data set by its content digest."""
@@ -204,6 +242,7 @@ class TrackedRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._system.stop()
         if error is not None:
             self.tag({"damcrack.error": f"{type(error).__name__}: {error}"[:500]})
         self._writer.append("end", status=_status(error))

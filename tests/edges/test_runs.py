@@ -1,0 +1,54 @@
+"""The table of recorded runs."""
+
+from pathlib import Path
+
+import pytest
+
+from damcrack.edges.runs import show_runs
+from damcrack.edges.sender import send_later
+from damcrack.edges.tracking import Graph, start_run
+from damcrack.errors import InputError
+
+pytest.importorskip("mlflow")
+
+
+def graph(name, tiles, accuracy):
+    """Record what a graph of one distilled classifier leaves."""
+    whole = Graph(name, {})
+    kind = {"network": "resnet18", "temperature.kind": "dynamic", "alpha": 0.6}
+    with start_run("distill", "dynamic", kind, {}, whole) as run:
+        run.dataset("miniimagenet", "m" * 64, "sample", "training")
+        run.metrics({"val_accuracy": accuracy / 2, "temperature": 4.1}, step=1)
+        run.finish_outputs(f"weights of {name}")
+    with start_run("finetune", "ours", {"network": "resnet18", "init": "dynamic"}, {}, whole) as run:
+        run.finish_outputs(f"detector of {name}", init_sha256=f"weights of {name}")
+    with start_run("evaluate", None, {}, {}, whole) as run:
+        run.dataset("tiles", tiles * 64, "tiles", "test")
+        run.metrics({"ours/accuracy": accuracy, "ours/recall": 0.5, "otsu_threshold/accuracy": 0.25})
+
+
+def test_best_runs_beside_the_paper(tmp_path, monkeypatch, capsys):
+    """Of two graphs on the same tiles the better is shown, with the paper's number; other tiles are a table apart."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("DAMCRACK_TRACK", "later")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", tmp_path.name)
+    with pytest.raises(InputError, match="no finished runs in experiment"):
+        show_runs()
+    for name, tiles, accuracy in (("worse", "a", 0.5), ("better", "a", 0.75), ("other", "b", 0.9)):
+        graph(name, tiles, accuracy)
+    assert send_later().num_sent == 9
+    capsys.readouterr()
+    show_runs()
+    shown = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
+    ours = [row[:6] for row in rows if row[0] == "ours"]
+    assert ours == [
+        ["ours", "90.00%", "99.85%", "50.00%", "1", "other"],
+        ["ours", "75.00%", "99.85%", "50.00%", "2", "better"],
+    ]
+    assert [row[:8] for row in rows if row[0] == "resnet18"] == [
+        ["resnet18", "dynamic T", "45.00%", "82.52%", "0.6", "4.100", "3", "other"]
+    ]
+    assert not list(Path(".damcrack/journal").glob("*.jsonl"))
