@@ -1,0 +1,295 @@
+"""Take in what arrived: photos first, then the masks that label them.
+
+How an object is called decides only whether it is a photo or the mask of one, as in stages.intake.layouts; what it
+is stored as is decided by its content.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from damcrack.errors import InputError, PhotoError
+from damcrack.images.photo import decode_mask, decode_photo
+from damcrack.outputs import sha256_bytes
+from damcrack.parallel import in_order
+from damcrack.stages.imagery.config import ImageryConfig
+from damcrack.stages.imagery.ledger import Item, Ledger, item_id, json_bytes, mark_of
+from damcrack.stages.imagery.store import Store, Stored
+from damcrack.stages.intake.names import escaped, is_hidden, is_image_name
+from damcrack.stages.run import Run
+
+MOST_ATTEMPTS = 3  # a photo that ended so many runs (out of memory, killed) is set aside unread
+MOST_FAILURES = 5  # then it is the store and not an object
+_TILE_FOLDERS = {"positive", "negative"}
+_SUFFIX_OF = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"II": ".tif", b"MM": ".tif"}
+
+
+@dataclass
+class Arrivals:
+    """What one run did: how many objects ended how, which entries it made, what went wrong."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    entered: set[str] = field(default_factory=set)
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    """An object to be taken in; `photo_sha256` is the photo that it labels, if it is a mask."""
+
+    stored: Stored
+    mark: str
+    photo_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    arrived: _Arrived
+    word: str
+    key: str = ""
+    failure: str = ""
+
+
+def take_in(incoming: Store, store: Store, ledger: Ledger, config: ImageryConfig, run: Run) -> Arrivals:
+    """Take in every photo and mask of `incoming` that the ledger does not know yet.
+
+    Raises:
+        InputError: a store cannot be reached, or too many objects failed. What was taken in until then stays, and
+            the next call goes on.
+    """
+    work = _Work(incoming, store, ledger, config, ledger.ids())
+    seen, arrivals = ledger.seen(), Arrivals()
+    photos, masks = _sorted_out(incoming.listed(), arrivals)
+    marked = {mark_of(photo): photo for photo in photos}
+    new = [_Arrived(photo, mark) for mark, photo in marked.items() if mark not in seen]
+    _count(arrivals, "photos known", len(photos) - len(new))
+    found = _take_all(new, work.take_photo, "taking photos in", arrivals, run)
+    content_of = {photo.name: seen[mark] for mark, photo in marked.items() if mark in seen}
+    content_of |= {one.arrived.stored.name: one.key for one in found if one.key}
+    labels = _paired(masks, content_of, seen, arrivals)
+    _take_all(labels, work.take_label, "taking masks in", arrivals, run)
+    return arrivals
+
+
+def _count(arrivals: Arrivals, word: str, number: int = 1) -> None:
+    if number:
+        arrivals.counts[word] += number
+
+
+def _sorted_out(listed: Iterable[Stored], arrivals: Arrivals) -> tuple[list[Stored], list[Stored]]:
+    photos, masks = [], []
+    for one in listed:
+        folders = {part.casefold() for part in one.name.split("/")[:-1]}
+        if not is_image_name(one.name) or is_hidden(one.name) or folders & _TILE_FOLDERS:
+            _count(arrivals, "other files, left alone")
+        elif "masks" in folders:
+            masks.append(one)
+        elif any(folder.startswith("masks-") for folder in folders):
+            _count(arrivals, "other files, left alone")
+        else:
+            photos.append(one)
+    return photos, masks
+
+
+def _take_all(
+    arrived: Sequence[_Arrived],
+    take: Callable[[_Arrived], _Outcome],
+    what: str,
+    arrivals: Arrivals,
+    run: Run,
+) -> list[_Outcome]:
+    """Take all; those on which somebody else works get a second look, by then most of them are done."""
+    done: list[_Outcome] = []
+    for last in (False, True):
+        busy = []
+        for one in run.track(in_order(take, arrived), what, len(arrived)) if arrived else ():
+            if one.word == "left to another run" and not last:
+                busy.append(one.arrived)
+                continue
+            done.append(one)
+            _note(one, arrivals)
+        arrived = busy
+    return done
+
+
+def _note(one: _Outcome, arrivals: Arrivals) -> None:
+    _count(arrivals, one.word)
+    if one.word.startswith("new") or one.word == "quarantined":
+        arrivals.entered.add(one.key)
+    if one.failure:
+        arrivals.failures.append(one.failure)
+        if len(arrivals.failures) >= MOST_FAILURES:
+            raise InputError(
+                f"{len(arrivals.failures)} objects failed, the last: {one.failure}; "
+                "mend that and run again: what was taken in stays"
+            )
+
+
+def _paired(
+    masks: Sequence[Stored], content_of: dict[str, str], seen: dict[str, str], arrivals: Arrivals
+) -> list[_Arrived]:
+    """Masks that are new and whose photo is there, beside it: A/masks/STEM.png labels A/STEM.jpg."""
+    by_stem: dict[str, set[str]] = {}
+    for name, key in content_of.items():
+        by_stem.setdefault(_stem_without(name, "images"), set()).add(key)
+    new = []
+    for mask in masks:
+        fitting = by_stem.get(_stem_without(mask.name, "masks"), set())
+        if len(fitting) != 1:
+            _count(arrivals, "masks that fit several photos" if fitting else "masks waiting for their photo")
+            continue
+        photo_sha256 = next(iter(fitting))
+        mark = mark_of(mask, photo_sha256)
+        if mark in seen:
+            _count(arrivals, "masks known")
+        else:
+            new.append(_Arrived(mask, mark, photo_sha256))
+    return new
+
+
+def _stem_without(name: str, folder: str) -> str:
+    parts = list(PurePosixPath(name).with_suffix("").parts)
+    for number in reversed(range(len(parts) - 1)):
+        if parts[number].casefold() == folder:
+            del parts[number]
+            break
+    return "/".join(parts)
+
+
+@dataclass(frozen=True)
+class _Work:
+    incoming: Store
+    store: Store
+    ledger: Ledger
+    config: ImageryConfig
+    known: set[str]
+
+    def take_photo(self, arrived: _Arrived) -> _Outcome:
+        return self._take(arrived, self._judge_photo)
+
+    def take_label(self, arrived: _Arrived) -> _Outcome:
+        return self._take(arrived, self._judge_label)
+
+    def _take(self, arrived: _Arrived, judge: Callable[[_Arrived, bytes], Item]) -> _Outcome:
+        try:
+            content = self.incoming.read(arrived.stored.name, arrived.stored.etag)
+            return self._settle(arrived, content, judge)
+        except FileNotFoundError:
+            return _Outcome(arrived, "vanished or replaced meanwhile")
+        except InputError as error:
+            return _Outcome(arrived, "failed", failure=f"{escaped(arrived.stored.name)}: {error}")
+
+    def _settle(
+        self, arrived: _Arrived, content: bytes, judge: Callable[[_Arrived, bytes], Item]
+    ) -> _Outcome:
+        """Bring one content to its end: known, or claimed, judged, stored and entered, in this order."""
+        digest = sha256_bytes(content)
+        key = item_id(arrived.photo_sha256, digest) if arrived.photo_sha256 else digest
+        if key in self.known:
+            return self._known(arrived, key)
+        attempt = self.ledger.claim(key, self.config.photo_lease_minutes * 60)
+        if self.ledger.knows(key):
+            return self._known(arrived, key)
+        if attempt is None:
+            return _Outcome(arrived, "left to another run")
+        item = _gave_up(arrived, digest) if attempt > MOST_ATTEMPTS else judge(arrived, content)
+        if item.verdict == "quarantined":
+            self.store.create(f"quarantine/{key}/file", content)
+            self.store.create(
+                f"quarantine/{key}/reason.json", json_bytes({"name": item.name, "reason": item.reason})
+            )
+        first = self.ledger.enter(item)
+        self.known.add(key)
+        self.ledger.mark(arrived.mark, key)
+        word = "quarantined" if item.verdict == "quarantined" else _new(arrived)
+        return _Outcome(arrived, word if first else _copy(arrived), key)
+
+    def _known(self, arrived: _Arrived, key: str) -> _Outcome:
+        self.known.add(key)
+        self.ledger.mark(arrived.mark, key)
+        return _Outcome(arrived, _copy(arrived), key)
+
+    def _judge_photo(self, arrived: _Arrived, content: bytes) -> Item:
+        name, digest = escaped(arrived.stored.name), sha256_bytes(content)
+        try:
+            height, width, _ = decode_photo(content, self.config.max_pixels).shape
+            if min(height, width) < self.config.min_side_px:
+                raise PhotoError(
+                    f"{width} x {height} pixels, expected at least {self.config.min_side_px} on each side; "
+                    "leave it out or lower min_side_px"
+                )
+        except PhotoError as error:
+            return Item(name, digest, "quarantined", str(error), size_bytes=len(content))
+        file = f"accepted/photos/{digest}{_SUFFIX_OF[content[:2]]}"
+        self.store.create(file, content)
+        return Item(name, digest, "accepted", "", file, len(content), height, width)
+
+    def _judge_label(self, arrived: _Arrived, content: bytes) -> Item:
+        name, digest = escaped(arrived.stored.name), sha256_bytes(content)
+        photo = self.ledger.item(arrived.photo_sha256)
+        try:
+            self._check_mask(photo, content)
+        except PhotoError as error:
+            size = len(content)
+            return Item(
+                name, photo.sha256, "quarantined", str(error), mask_sha256=digest, mask_size_bytes=size
+            )
+        folder = f"accepted/labelled/{digest}"
+        file = f"{folder}/{PurePosixPath(photo.file).name}"
+        mask_file = f"{folder}/masks/{photo.sha256}{_SUFFIX_OF[content[:2]]}"
+        self.store.create(file, self._photo_bytes(photo))
+        self.store.create(mask_file, content)
+        size_hw = photo.height_px, photo.width_px
+        return Item(
+            name,
+            photo.sha256,
+            "accepted",
+            "",
+            file,
+            photo.size_bytes,
+            *size_hw,
+            digest,
+            mask_file,
+            len(content),
+        )
+
+    def _check_mask(self, photo: Item, content: bytes) -> None:
+        if photo.verdict == "quarantined":
+            raise PhotoError(f"its photo {photo.name} was set aside ({photo.reason}); mend the photo first")
+        height, width = decode_mask(content, self.config.max_pixels).shape
+        if (height, width) != (photo.height_px, photo.width_px):
+            raise PhotoError(
+                f"{width} x {height} pixels, expected {photo.width_px} x {photo.height_px} as the upright "
+                "photo; export the mask in the photo's size"
+            )
+
+    def _photo_bytes(self, photo: Item) -> bytes:
+        try:
+            content = self.store.read(photo.file)
+        except FileNotFoundError:
+            content = b""
+        if sha256_bytes(content) != photo.sha256:
+            raise InputError(f"{photo.file} has vanished from the store or changed; restore its version")
+        return content
+
+
+def _gave_up(arrived: _Arrived, digest: str) -> Item:
+    reason = (
+        f"{MOST_ATTEMPTS} runs were killed while they read it, expected a photo that fits in memory; "
+        "look at it by hand, or lower max_megapixels"
+    )
+    name, size = escaped(arrived.stored.name), arrived.stored.size_bytes
+    if arrived.photo_sha256:
+        return Item(
+            name, arrived.photo_sha256, "quarantined", reason, mask_sha256=digest, mask_size_bytes=size
+        )
+    return Item(name, digest, "quarantined", reason, size_bytes=size)
+
+
+def _new(arrived: _Arrived) -> str:
+    return "new labels" if arrived.photo_sha256 else "new photos"
+
+
+def _copy(arrived: _Arrived) -> str:
+    return "labels known by content" if arrived.photo_sha256 else "photos known by content"
