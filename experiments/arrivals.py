@@ -95,7 +95,9 @@ def count(store_uri: str, good: set[str], bad: set[str]) -> dict[str, int]:
     reasons = [json.loads(store.read(f"quarantine/{key}/reason.json"))["reason"] for key in aside]
     rows = store.read(max(inside["catalogue"])).decode().splitlines()[1:]
     listed = Counter(key for row in rows for key in good | bad if f",{key}," in row)
-    claims = Counter(name.split("/")[1].split(".")[0] for name in inside["claims"] if "inspection" not in name)
+    claims = Counter(
+        name.split("/")[1].split(".")[0] for name in inside["claims"] if "inspection" not in name
+    )
     inspected = Counter(
         key
         for name in names
@@ -143,10 +145,12 @@ def main(place: str, objects: int, kill: bool, model: str | None) -> None:
     source = open_store(incoming)
     for name, content in sent.items():
         source.create(name, content)
-    lease = 0.1 if kill else 10
+    lease = 0.05 if kill else 10
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "imagery.yaml"
-        config.write_text(yaml.safe_dump({"incoming": incoming, "store": store, "photo_lease_minutes": lease}))
+        config.write_text(
+            yaml.safe_dump({"incoming": incoming, "store": store, "photo_lease_minutes": lease})
+        )
         seconds = take_in(config, store, kill, lease)
         if model:
             finish(*(start(config, "imagery", "inspect", "--model", model) for _ in range(2)))
@@ -164,7 +168,9 @@ def main(place: str, objects: int, kill: bool, model: str | None) -> None:
     if kill:
         again = found["processed again after a kill"]
         wanted |= {"processed again after a kill": again, "processed once": len(good) + len(bad) - again}
-    wrong = [f"{name}: {found[name]}, expected {wanted[name]}" for name in wanted if found[name] != wanted[name]]
+    wrong = [
+        f"{name}: {found[name]}, expected {wanted[name]}" for name in wanted if found[name] != wanted[name]
+    ]
     if wrong:
         raise SystemExit("\n".join(["wrong:", *wrong]))
     click.echo("all as expected", err=True)

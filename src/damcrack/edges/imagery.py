@@ -61,7 +61,7 @@ def take_in(
     started, place = time.monotonic(), open_place(path, settings)
     incoming = open_store(place.config.incoming)
     found = arrivals.take_in(incoming, place.store, place.ledger, place.config, Watcher())
-    listed = catalogue.extend(place.store, place.ledger, place.ledger.ids() | found.entered)
+    listed = catalogue.extend(place.store, place.ledger, found.entries)
     waiting = follow_up.not_inspected(place.store, listed)
     due = claim_training and follow_up.training_is_due(place.store, place.ledger, listed, place.config)
     next_steps = {"catalogue": listed.number, "inspect": bool(waiting), "train": due, **dict(found.counts)}

@@ -168,7 +168,7 @@ class S3Store(S3Source):
         except FileNotFoundError:
             return None
         now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return float((now - answer["LastModified"]).total_seconds())
+        return max(0.0, float((now - answer["LastModified"]).total_seconds()))
 
 
 def _client(uri: str) -> Any:

@@ -27,10 +27,10 @@ _SUFFIX_OF = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"II": ".tif", b"MM": ".tif
 
 @dataclass
 class Arrivals:
-    """What one run did: how many objects ended how, which entries it made, what went wrong."""
+    """What one run did: how many objects ended how, which entries of the ledger it knows now, what went wrong."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    entered: set[str] = field(default_factory=set)
+    entries: set[str] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
 
 
@@ -58,8 +58,8 @@ def take_in(incoming: Store, store: Store, ledger: Ledger, config: ImageryConfig
         InputError: a store cannot be reached, or too many objects failed. What was taken in until then stays, and
             the next call goes on.
     """
-    work = _Work(incoming, store, ledger, config, ledger.ids())
-    seen, arrivals = ledger.seen(), Arrivals()
+    arrivals = Arrivals(entries=ledger.ids())
+    work, seen = _Work(incoming, store, ledger, config, arrivals.entries), ledger.seen()
     photos, masks = _sorted_out(incoming.listed(), arrivals)
     marked = {mark_of(photo): photo for photo in photos}
     new = [_Arrived(photo, mark) for mark, photo in marked.items() if mark not in seen]
@@ -115,8 +115,6 @@ def _take_all(
 
 def _note(one: _Outcome, arrivals: Arrivals) -> None:
     _count(arrivals, one.word)
-    if one.word.startswith("new") or one.word == "quarantined":
-        arrivals.entered.add(one.key)
     if one.failure:
         arrivals.failures.append(one.failure)
         if len(arrivals.failures) >= MOST_FAILURES:

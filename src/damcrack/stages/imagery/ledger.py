@@ -6,6 +6,7 @@ killed leaves its claim behind; once the lease is over, the next attempt is free
 
 import itertools
 import json
+import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
@@ -94,10 +95,14 @@ class Ledger:
         self._store.create(f"seen/{mark}.{key}", b"")
 
     def claim(self, what: str, lease_s: float) -> int | None:
-        """Claim a piece of work; returns which attempt this is, from 1, or None while another one's claim holds."""
+        """Claim a piece of work; returns which attempt this is, from 1, or None while another one's claim holds.
+
+        Threads of one run are others to each other: copies of a photo arrive together.
+        """
+        who = {"run": self._run_id, "claim": uuid.uuid4().hex}
         for attempt in itertools.count(1):
             name = f"claims/{what}.{attempt}"
-            if self._store.create(name, json_bytes({"run": self._run_id, "attempt": attempt})):
+            if self._store.create(name, json_bytes(who)):
                 return attempt
             age_s = self._store.age_s(name)
             if age_s is not None and age_s < lease_s:
