@@ -76,7 +76,12 @@ def test_the_command_goes_from_arrival_to_report_and_snapshot(config, tmp_path):
 
 def test_the_outcome_says_what_is_to_be_done_next(config, tmp_path):
     """A batch without report is to be inspected."""
-    assert imagery.take_in(config) == {"catalogue": 1, "inspect": True, "train": False, "new photos": 2}
+    assert imagery.take_in(config) == {
+        "catalogue": 1,
+        "inspect": True,
+        "train": False,
+        "new photos": 2,
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Taking new imagery in, inspecting it, and what it means for the graph: the calls behind the command."""
 
+import os
+import shutil
+import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,13 @@ from damcrack.edges.params import parse_changes, read_params, stage_config, vali
 from damcrack.edges.progress import Watcher
 from damcrack.edges.storage import open_store
 from damcrack.errors import InputError
-from damcrack.outputs import write_json
+from damcrack.outputs import sha256_bytes, write_json
 from damcrack.stages.imagery import arrivals, catalogue, follow_up
 from damcrack.stages.imagery.config import ImageryConfig
 from damcrack.stages.imagery.ledger import Ledger
 from damcrack.stages.imagery.store import Store
+
+CHECKOUT = Path(os.environ.get("DAMCRACK_CHECKOUT", "."))  # in an image, where the repository's files lie
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,46 @@ def write_snapshot(path: Path, out: Path, number: int | None = None) -> dict[str
     return summary
 
 
-def note_trained(path: Path, number: int) -> None:
-    """Note that the graph and the gate have run on catalogue `number`, so that labels count from there."""
+def keep_snapshot(path: Path, rest: Path = CHECKOUT) -> str:
+    """Keep a snapshot of what was taken in, and of the other sources' rows in `rest`, in the store.
+
+    Returns its address, which begins with the catalogue's number: STORE/snapshots/NUMBER-HASH.csv
+    """
     place = open_place(path)
+    listed = catalogue.latest(place.store)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "photos.csv"
+        if (rest / "snapshots/photos.csv").is_file():
+            shutil.copyfile(rest / "snapshots/photos.csv", out)
+        catalogue.write_snapshot(out, place.config.source, listed)
+        content = out.read_bytes()
+    name = f"snapshots/{listed.number:08d}-{sha256_bytes(content)[:12]}.csv"
+    place.store.create(name, content)
+    return f"{place.config.store.rstrip('/')}/{name}"
+
+
+def check_source(config: ImageryConfig, params: Mapping[str, Any]) -> None:
+    """Check that the graph's values read what is taken in.
+
+    Raises:
+        InputError: the section `photos` has no such source, or it lies elsewhere.
+    """
+    wanted = f"{config.store.rstrip('/')}/accepted"
+    got = ((params.get("photos") or {}).get("sources") or {}).get(config.source)
+    if got != wanted:
+        raise InputError(
+            f"photos.sources.{config.source}: got {got!r}, expected {wanted!r}, where imagery.yaml takes photos in; "
+            "mend params.yaml"
+        )
+
+
+def note_trained(path: Path, trained_on: str | int) -> None:
+    """Note that the graph and the gate have run on a catalogue, so that labels count from there.
+
+    `trained_on` is its number, or the address of its snapshot.
+    """
+    place = open_place(path)
+    number = int(str(trained_on).rsplit("/", 1)[-1].split("-")[0])
     catalogue.read_catalogue(place.store, number)
     follow_up.note_trained(place.store, number)
 

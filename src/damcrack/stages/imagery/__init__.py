@@ -6,6 +6,7 @@ STORE/accepted/labelled/         photo and mask side by side, as the stage `phot
 STORE/quarantine/ID/             what cannot be used, and reason.json
 STORE/catalogue/NUMBER.csv       everything taken in so far, with the number of the batch that it came in
 STORE/inspected/NUMBER.json      batch NUMBER was inspected; its report lies in STORE/results/
+STORE/snapshots/NUMBER-HASH.csv  what the training on catalogue NUMBER read
 STORE/trained/NUMBER.json        the graph was trained on what catalogue NUMBER lists
 STORE/seen/, STORE/claims/       spare work: objects that need no second look, and who works on what since when
 

@@ -1,0 +1,1 @@
+"""Kubeflow tasks: a few statements each around calls of damcrack."""
