@@ -49,6 +49,11 @@ values: .venv/installed ## write params.yaml from a value set: make values SET=p
 bench: .venv/installed ## measure speed and memory; writes docs/performance.md
 	@python -m benchmarks
 
+.PHONY: arrivals
+arrivals: .venv/installed ## two runs take in the same 500 photos at once, counted: make arrivals PLACE=s3://bucket/prefix
+	@python -m experiments.arrivals --place $(PLACE)
+	@python -m experiments.arrivals --place $(PLACE)-killed --kill
+
 .PHONY: lock
 lock: .venv/installed ## resolve the dependencies of pyproject.toml anew into requirements/lock.txt
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -6,17 +6,17 @@ NOTHING, INSPECT, TRAIN = 0, 1, 2
 
 
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
-def take_in(imagery_yaml: str, image: str) -> int:
+def take_in(imagery_yaml: str, image: str, run_id: str) -> int:
     """Take in what arrived; 0: nothing to do, 1: there are photos to inspect, 2: and a training to start.
 
-    `image` is an input so that a run shows which code it was.
+    `image` is an input so that a run shows which code it was; `run_id` stays when the task is tried again.
     """
     from pathlib import Path
 
     from damcrack.edges import imagery
 
     Path("imagery.yaml").write_text(imagery_yaml)
-    done = imagery.take_in(Path("imagery.yaml"), claim_training=True)
+    done = imagery.take_in(Path("imagery.yaml"), claim_training=True, run_id=run_id)
     return 2 if done["train"] else int(done["inspect"])
 
 
@@ -32,7 +32,9 @@ def snapshot_new(imagery_yaml: str) -> str:
 
 
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
-def inspect_new(imagery_yaml: str, model: str, params_yaml: str, reports: dsl.Output[dsl.Markdown]) -> None:
+def inspect_new(
+    imagery_yaml: str, model: str, params_yaml: str, run_id: str, reports: dsl.Output[dsl.Markdown]
+) -> None:
     """Inspect every batch without a report with the champion; the reports lie in the store."""
     from pathlib import Path
 
@@ -40,7 +42,7 @@ def inspect_new(imagery_yaml: str, model: str, params_yaml: str, reports: dsl.Ou
 
     Path("imagery.yaml").write_text(imagery_yaml)
     Path("params.yaml").write_text(params_yaml)
-    done = imagery.inspect(Path("imagery.yaml"), model, Path("params.yaml"))
+    done = imagery.inspect(Path("imagery.yaml"), model, Path("params.yaml"), run_id=run_id)
     Path(reports.path).write_text("".join(f"- {name}: {value}\n" for name, value in done.items()))
 
 

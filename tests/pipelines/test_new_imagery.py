@@ -15,7 +15,10 @@ pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
 from kfp import compiler, dsl, local
 from pipelines.new_imagery import new_imagery_pipeline
 
-PARAMS = yaml.safe_dump({"inspect": yaml.safe_load(Path("params.yaml").read_text())["inspect"]})
+# They say that a process is not the image, and that limits and retries do not hold there.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
+ROOT = Path(__file__).parents[2]
+PARAMS = yaml.safe_dump({"inspect": yaml.safe_load((ROOT / "params.yaml").read_text())["inspect"]})
 
 
 @dsl.component(base_image="damcrack-train", install_kfp_package=False)
@@ -115,3 +118,19 @@ def test_values_that_do_not_read_what_is_taken_in_are_refused(sources, got):
     imagery.check_source(config, {"photos": {"sources": {"incoming": "s3://b/imagery/accepted"}}})
     with pytest.raises(InputError, match=rf"photos\.sources\.incoming: got .*{got}.*mend params.yaml"):
         imagery.check_source(config, {"photos": {"sources": sources}})
+
+
+def test_pods_get_their_secrets_by_name(tmp_path):
+    """Each task of ours names settings and secrets of infra/kubernetes, all keys that its files list; no value."""
+    compiler.Compiler().compile(build(), str(tmp_path / "p.yaml"))
+    _, platform = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert len(executors) == 4
+    example = yaml.safe_load_all((ROOT / "infra/kubernetes/secrets.example.yaml").read_text())
+    wanted = {one["metadata"]["name"]: set(one["stringData"]) for one in example}
+    for executor in executors.values():
+        named = {
+            one["secretName"]: {pair["secretKey"] for pair in one["keyToEnv"]}
+            for one in executor["secretAsEnv"]
+        }
+        assert named == wanted

@@ -3,6 +3,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -434,6 +435,21 @@ def test_a_killed_inspection_is_done_again_after_its_lease(place, model):
     assert inspect(place, model)["reports"] == "results/00000001-2/report.html"
 
 
+def test_a_run_that_is_tried_again_goes_on_with_its_own_work_at_once(place, model):
+    """Inspection and training of the run that was killed are not held up by its own claims."""
+    place.config = replace(place.config, train_after_labels=1)
+    place.put("a.png", picture(0))
+    place.put("masks/a.png", mask())
+    place.run()
+    for run_id, due in (("run-1", True), ("run-2", False), ("run-1", True)):
+        assert (
+            follow_up.training_is_due(place.store, place.ledger(run_id), place.catalogue, place.config) is due
+        )
+    assert place.ledger("run-1").claim("inspection-00000001", 600) == 1
+    assert inspect(place, model, "run-2")["at by other runs"] == 1
+    assert inspect(place, model, "run-1")["reports"] == "results/00000001-2/report.html"
+
+
 def test_a_batch_whose_photo_vanished_from_the_store_is_an_error_and_the_others_are_inspected(place, model):
     """No green run with a hole in it."""
     for batch in range(3):
@@ -448,7 +464,9 @@ def test_a_batch_whose_photo_vanished_from_the_store_is_an_error_and_the_others_
 
 def test_a_training_is_due_once_for_enough_new_labels(place):
     """One caller gets it; while it runs none other does, though more labels come; then counting starts anew."""
-    due = lambda: follow_up.training_is_due(place.store, place.ledger(), place.catalogue, place.config)  # noqa: E731
+    due = lambda: follow_up.training_is_due(  # noqa: E731
+        place.store, place.ledger(str(time.monotonic_ns())), place.catalogue, place.config
+    )
 
     def label(*numbers):
         for number in numbers:
@@ -477,7 +495,9 @@ def test_a_training_that_was_killed_is_due_again_after_its_lease(place):
     place.put("1.png", picture(0))
     place.put("masks/1.png", mask())
     place.run()
-    due = lambda: follow_up.training_is_due(place.store, place.ledger(), place.catalogue, place.config)  # noqa: E731
+    due = lambda: follow_up.training_is_due(  # noqa: E731
+        place.store, place.ledger(str(time.monotonic_ns())), place.catalogue, place.config
+    )
     assert [due(), due()] == [True, False]
     os.utime(Path(place.config.store) / "claims/training-after-00000000.1", (1, 1))
     assert due()

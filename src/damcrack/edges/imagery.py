@@ -33,8 +33,10 @@ class Place:
     ledger: Ledger
 
 
-def open_place(path: Path, settings: Iterable[str] = ()) -> Place:
+def open_place(path: Path, settings: Iterable[str] = (), run_id: str | None = None) -> Place:
     """Read imagery.yaml, with `settings` (NAME=VALUE) winning over it, and open the store.
+
+    A `run_id` that stays when a run is tried again lets it go on with its own inspection or training at once.
 
     Raises:
         InputError: a value is missing or not allowed, or the store cannot be opened.
@@ -50,11 +52,15 @@ def open_place(path: Path, settings: Iterable[str] = ()) -> Place:
     if "://" not in config.store:
         Path(config.store).mkdir(parents=True, exist_ok=True)
     store = open_store(config.store)
-    return Place(config, store, Ledger(store, uuid.uuid4().hex))
+    return Place(config, store, Ledger(store, run_id or uuid.uuid4().hex))
 
 
 def take_in(
-    path: Path, settings: Sequence[str] = (), claim_training: bool = False, outcome: Path | None = None
+    path: Path,
+    settings: Sequence[str] = (),
+    claim_training: bool = False,
+    outcome: Path | None = None,
+    run_id: str | None = None,
 ) -> dict[str, Any]:
     """Take in what arrived; returns, and writes to `outcome`, what is to be done next.
 
@@ -63,7 +69,7 @@ def take_in(
     Raises:
         InputError: an object failed; all others were taken in.
     """
-    started, place = time.monotonic(), open_place(path, settings)
+    started, place = time.monotonic(), open_place(path, settings, run_id)
     incoming = open_store(place.config.incoming)
     found = arrivals.take_in(incoming, place.store, place.ledger, place.config, Watcher())
     listed = catalogue.extend(place.store, place.ledger, found.entries)
@@ -83,13 +89,17 @@ def take_in(
 
 
 def inspect(
-    path: Path, model: str, params_path: Path | None = None, settings: Sequence[str] = ()
+    path: Path,
+    model: str,
+    params_path: Path | None = None,
+    settings: Sequence[str] = (),
+    run_id: str | None = None,
 ) -> dict[str, object]:
     """Inspect every batch without a report with the model; `settings` are values of the section `inspect`."""
     from damcrack.edges.inspection import model_folder
     from damcrack.stages.inspect import InspectConfig
 
-    started, place = time.monotonic(), open_place(path)
+    started, place = time.monotonic(), open_place(path, run_id=run_id)
     params = read_params(params_path) if params_path else {"inspect": asdict(InspectConfig())}
     values = stage_config(params, "inspect", None, parse_changes(settings))
     listed = catalogue.latest(place.store)

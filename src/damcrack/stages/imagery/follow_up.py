@@ -43,7 +43,7 @@ def inspect_batches(
     imagery, values = config
     inspected, left, failures = list[str](), 0, list[str]()
     for batch in not_inspected(store, catalogue):
-        attempt = ledger.claim(f"inspection-{batch:08d}", imagery.inspection_lease_minutes * 60)
+        attempt = ledger.claim(f"inspection-{batch:08d}", imagery.inspection_lease_minutes * 60, again=True)
         if attempt is None:
             left += 1
             continue
@@ -105,7 +105,8 @@ def training_is_due(store: Store, ledger: Ledger, catalogue: Catalogue, config: 
     trained = last_trained(store)
     if len(catalogue.labels(trained)) < config.train_after_labels:
         return False
-    return ledger.claim(f"training-after-{trained:08d}", config.training_lease_hours * 3600) is not None
+    lease_s = config.training_lease_hours * 3600
+    return ledger.claim(f"training-after-{trained:08d}", lease_s, again=True) is not None
 
 
 def note_trained(store: Store, number: int) -> None:

@@ -94,10 +94,11 @@ class Ledger:
         """Note that the object with this mark holds the item of that key."""
         self._store.create(f"seen/{mark}.{key}", b"")
 
-    def claim(self, what: str, lease_s: float) -> int | None:
+    def claim(self, what: str, lease_s: float, again: bool = False) -> int | None:
         """Claim a piece of work; returns which attempt this is, from 1, or None while another one's claim holds.
 
-        Threads of one run are others to each other: copies of a photo arrive together.
+        Threads of one run are others to each other: copies of a photo arrive together. With `again`, for work that a
+        run does one by one, an earlier claim of this run counts as abandoned: it is the same run, tried again.
         """
         who = {"run": self._run_id, "claim": uuid.uuid4().hex}
         for attempt in itertools.count(1):
@@ -105,7 +106,8 @@ class Ledger:
             if self._store.create(name, json_bytes(who)):
                 return attempt
             age_s = self._store.age_s(name)
-            if age_s is not None and age_s < lease_s:
+            held = age_s is not None and age_s < lease_s
+            if held and not (again and json.loads(self._store.read(name)).get("run") == self._run_id):
                 return None
         raise AssertionError
 
