@@ -50,9 +50,9 @@ bench: .venv/installed ## measure speed and memory; writes docs/performance.md
 	@python -m benchmarks
 
 .PHONY: arrivals
-arrivals: .venv/installed ## two runs take in the same 500 photos at once, counted: make arrivals PLACE=s3://bucket/prefix
-	@python -m experiments.arrivals --place $(PLACE)
-	@python -m experiments.arrivals --place $(PLACE)-killed --kill
+arrivals: .venv/installed ## two runs take in the same 500 photos at once, counted: make arrivals PLACE=s3://bucket/prefix MODEL=results/export
+	@python -m experiments.arrivals --place $(PLACE) $(if $(MODEL),--model $(MODEL))
+	@python -m experiments.arrivals --place $(PLACE)-killed --kill $(if $(MODEL),--model $(MODEL))
 
 .PHONY: lock
 lock: .venv/installed ## resolve the dependencies of pyproject.toml anew into requirements/lock.txt

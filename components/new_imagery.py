@@ -21,19 +21,19 @@ def take_in(imagery_yaml: str, image: str, run_id: str) -> int:
 
 
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
-def snapshot_new(imagery_yaml: str) -> str:
-    """Keep what was taken in as the snapshot to train on; returns its address."""
+def snapshot_new(imagery_yaml: str, snapshots: dict) -> dict:  # type: ignore[type-arg]
+    """Keep what was taken in as the snapshot to train on; returns `snapshots` with its address for `photos`."""
     from pathlib import Path
 
     from damcrack.edges import imagery
 
     Path("imagery.yaml").write_text(imagery_yaml)
-    return imagery.keep_snapshot(Path("imagery.yaml"))
+    return {**snapshots, "photos": imagery.keep_snapshot(Path("imagery.yaml"))}
 
 
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
 def inspect_new(
-    imagery_yaml: str, model: str, params_yaml: str, run_id: str, reports: dsl.Output[dsl.Markdown]
+    imagery_yaml: str, model: str, params: str, run_id: str, reports: dsl.Output[dsl.Markdown]
 ) -> None:
     """Inspect every batch without a report with the champion; the reports lie in the store."""
     from pathlib import Path
@@ -41,17 +41,17 @@ def inspect_new(
     from damcrack.edges import imagery
 
     Path("imagery.yaml").write_text(imagery_yaml)
-    Path("params.yaml").write_text(params_yaml)
+    Path("params.yaml").write_text(params)
     done = imagery.inspect(Path("imagery.yaml"), model, Path("params.yaml"), run_id=run_id)
     Path(reports.path).write_text("".join(f"- {name}: {value}\n" for name, value in done.items()))
 
 
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
-def note_trained(imagery_yaml: str, snapshot: str) -> None:
+def note_trained(imagery_yaml: str, snapshots: dict) -> None:  # type: ignore[type-arg]
     """Count labels from here to the next training."""
     from pathlib import Path
 
     from damcrack.edges import imagery
 
     Path("imagery.yaml").write_text(imagery_yaml)
-    imagery.note_trained(Path("imagery.yaml"), snapshot)
+    imagery.note_trained(Path("imagery.yaml"), snapshots["photos"])

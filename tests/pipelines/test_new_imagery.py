@@ -1,5 +1,6 @@
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from walls import write_darkness_detector
 
 pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
 from kfp import compiler, dsl, local
-from pipelines.new_imagery import new_imagery_pipeline
+from pipelines.new_imagery import new_imagery
 
 # They say that a process is not the image, and that limits and retries do not hold there.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
@@ -22,16 +23,21 @@ PARAMS = yaml.safe_dump({"inspect": yaml.safe_load((ROOT / "params.yaml").read_t
 
 
 @dsl.component(base_image="damcrack-train", install_kfp_package=False)
-def write_down(snapshot: str, params_yaml: str) -> None:
+def write_down(params: str, remote: str, snapshots: dict) -> None:
     """Stands where the training graph is put in: notes what it was given."""
     from pathlib import Path
 
-    place = Path(snapshot).parents[2] / "trained-on.txt"
-    place.write_text(place.read_text() + snapshot + "\n" if place.is_file() else snapshot + "\n")
+    place = Path(snapshots["photos"]).parents[2] / "trained-on.txt"
+    told = f"{remote} {sorted(snapshots)} {snapshots['photos']}\n"
+    place.write_text(place.read_text() + told if place.is_file() else told)
 
 
 def build():
-    return new_imagery_pipeline("damcrack-cpu:test", lambda s, p: write_down(snapshot=s, params_yaml=p))
+    others = {"miniimagenet": "source,name,size_bytes,sha256\n"}
+    setting = SimpleNamespace(
+        images={"cpu": "damcrack-cpu:test"}, params=PARAMS, remote="s3://dvc", snapshots=others
+    )
+    return new_imagery(setting, "incoming: a\nstore: b\n", write_down)
 
 
 def png(pixels):
@@ -57,7 +63,7 @@ def run(tmp_path, monkeypatch):
 
     def once():
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "kfp"))
-        build()(imagery_yaml=text, params_yaml=PARAMS, model=str(model))
+        build()(imagery=text, model=str(model))
 
     return once
 
@@ -80,11 +86,12 @@ def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
         mask[number] = 255
         (tmp_path / f"incoming/masks/{number}.png").write_bytes(png(mask))
     run()
-    (snapshot,) = trained_on.read_text().split()
+    remote, *names, snapshot = trained_on.read_text().split()
+    assert (remote, names) == ("s3://dvc", ["['miniimagenet',", "'photos']"])
     assert len(read_csv(Path(snapshot))) >= 4
     assert [path.name for path in (store / "trained").iterdir()] == ["00000002.json"]
     run()
-    assert len(trained_on.read_text().split()) == 1
+    assert len(trained_on.read_text().splitlines()) == 1
 
 
 def test_the_compiled_pipeline_is_the_same_every_time_and_caches_nothing(tmp_path):
