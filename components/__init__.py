@@ -1,1 +1,1 @@
-"""Kubeflow tasks: a few statements each around calls of damcrack."""
+"""Kubeflow components: wrappers of a few statements around `damcrack.edges`; the code is in the image."""

@@ -43,17 +43,6 @@ def open_source(uri: str) -> Source:
     return FolderSource(Path(uri))
 
 
-def open_store(uri: str) -> Store:
-    """Open a folder or `s3://bucket/prefix` to list, read and create objects in; raises as `open_source`."""
-    if uri.startswith("s3://"):
-        return S3Store(uri)
-    from damcrack.edges.folder_store import FolderStore
-
-    if "://" in uri:
-        raise InputError(f"store {uri.split('://')[0]}://, expected a folder or s3://bucket/prefix")
-    return FolderStore(Path(uri))
-
-
 class FolderSource:
     """Regular files under a folder; symbolic links that lead out of it are left alone."""
 
@@ -169,6 +158,17 @@ class S3Store(S3Source):
             return None
         now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         return max(0.0, float((now - answer["LastModified"]).total_seconds()))
+
+
+def open_store(uri: str) -> Store:
+    """Open a folder or `s3://bucket/prefix` to list, read and create objects in; raises as `open_source`."""
+    if uri.startswith("s3://"):
+        return S3Store(uri)
+    from damcrack.edges.folder_store import FolderStore
+
+    if "://" in uri:
+        raise InputError(f"store {uri.split('://')[0]}://, expected a folder or s3://bucket/prefix")
+    return FolderStore(Path(uri))
 
 
 def _client(uri: str) -> Any:
