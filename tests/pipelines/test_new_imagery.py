@@ -141,3 +141,20 @@ def test_pods_get_their_secrets_by_name(tmp_path):
             for one in executor["secretAsEnv"]
         }
         assert named == wanted
+
+
+def test_the_training_is_the_pipeline_of_the_graph(tmp_path):
+    """As a part, with every task that it has alone, on the kept snapshot, and noted only when it is through."""
+    training = pytest.importorskip("pipelines.training", reason="there is no training pipeline")
+    images = {"cpu": "damcrack-cpu:test", "train": "damcrack-train:test"}
+    setting = training.Setting(ROOT, (ROOT / "params.yaml").read_text(), "s3://dvc", images, "revision")
+    compiler.Compiler().compile(new_imagery(setting, "incoming: a\nstore: b\n"), str(tmp_path / "p.yaml"))
+    spec = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
+    dags = {name: one["dag"]["tasks"] for name, one in spec["components"].items() if "dag" in one}
+    part = dags[f"comp-{training.NAME}"]
+    alone = training.training(setting).pipeline_spec.root.dag.tasks
+    assert set(part) == set(alone)
+    (around,) = [tasks for tasks in dags.values() if training.NAME in tasks]
+    assert training.NAME in around["note-trained"]["dependentTasks"]
+    given = around[training.NAME]["inputs"]["parameters"]["snapshots"]
+    assert given["taskOutputParameter"]["producerTask"] == "snapshot-new"
