@@ -13,7 +13,7 @@ from PIL import Image
 from damcrack.edges.storage import open_source, open_store
 from damcrack.errors import InputError
 from damcrack.outputs import read_csv, sha256_bytes, write_csv
-from damcrack.stages.imagery import arrivals, catalogue, follow_up
+from damcrack.stages.imagery import arrivals, catalogue, follow_up, judgement
 from damcrack.stages.imagery.config import ImageryConfig
 from damcrack.stages.imagery.ledger import Item, Ledger
 from damcrack.stages.inspect import InspectConfig
@@ -196,9 +196,9 @@ def test_copies_that_arrive_together_are_read_by_one_of_the_threads(place, monke
     """With eight threads and eight copies, one is decoded and eight are known in the end."""
     monkeypatch.setattr("damcrack.parallel.num_workers", lambda: 8)
     opened = []
-    decode = arrivals.decode_photo
+    decode = judgement.decode_photo
     monkeypatch.setattr(
-        arrivals, "decode_photo", lambda *given: (opened.append(1), time.sleep(0.1), decode(*given))[-1]
+        judgement, "decode_photo", lambda *given: (opened.append(1), time.sleep(0.1), decode(*given))[-1]
     )
     for number in range(8):
         place.put(f"{number}.png", picture(0))
@@ -210,7 +210,7 @@ def test_a_claimed_photo_is_left_to_its_run_until_the_lease_is_over(place):
     """Nobody else works on it meanwhile; afterwards the next run does."""
     place.put("a.png", picture(0))
     key = sha256_bytes(picture(0))
-    assert place.ledger("other").claim(key, 600) == 1
+    assert place.ledger("other").claim(key, 600).attempt == 1
     assert place.run() == {"left to another run": 1}
     assert place.catalogue.number == 0
     (claim,) = (place.root / "store/claims").iterdir()
@@ -225,7 +225,7 @@ def test_a_photo_that_kills_its_readers_is_set_aside_unread(tmp_path, monkeypatc
     place.put("bomb.png", picture(0))
     for _ in range(3):
         place.ledger().claim(sha256_bytes(picture(0)), 0)
-    monkeypatch.setattr(arrivals, "decode_photo", lambda *_: pytest.fail("it was opened"))
+    monkeypatch.setattr(judgement, "decode_photo", lambda *_: pytest.fail("it was opened"))
     assert place.run() == {"quarantined": 1}
     assert "3 runs were killed" in place.catalogue.quarantined()[0].reason
 
@@ -242,6 +242,24 @@ def test_an_object_that_vanishes_or_changes_meanwhile_is_no_photo_of_the_old_lis
     assert place.run(incoming) == {"vanished or replaced meanwhile": 2}
     assert place.run() == {"new photos": 1}
     assert [item.height_px for item in place.catalogue.photos()] == [44]
+
+
+def test_a_store_that_refuses_for_a_while_costs_no_photo(place):
+    """However often its writing failed, a good photo is taken in at the first run that may write."""
+    place.put("1.png", picture(0))
+
+    class Full:
+        def create(self, name, content):
+            if name.startswith("accepted/"):
+                raise InputError("no rights")
+            return place.store.create(name, content)
+
+        def __getattr__(self, name):
+            return getattr(place.store, name)
+
+    for _ in range(5):
+        assert place.run(store=Full()) == {"failed": 1}
+    assert place.run() == {"new photos": 1}
 
 
 class Partly:
@@ -445,7 +463,7 @@ def test_a_run_that_is_tried_again_goes_on_with_its_own_work_at_once(place, mode
         assert (
             follow_up.training_is_due(place.store, place.ledger(run_id), place.catalogue, place.config) is due
         )
-    assert place.ledger("run-1").claim("inspection-00000001", 600) == 1
+    assert place.ledger("run-1").claim("inspection-00000001", 600).attempt == 1
     assert inspect(place, model, "run-2")["at by other runs"] == 1
     assert inspect(place, model, "run-1")["reports"] == "results/00000001-2/report.html"
 

@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from damcrack.errors import InputError, PhotoError
-from damcrack.images.photo import decode_mask, decode_photo
+from damcrack.errors import InputError
 from damcrack.outputs import sha256_bytes
 from damcrack.parallel import in_order
 from damcrack.stages.imagery.config import ImageryConfig
-from damcrack.stages.imagery.ledger import Item, Ledger, item_id, json_bytes, mark_of
+from damcrack.stages.imagery.judgement import Judgement, judge_label, judge_photo, judge_unread
+from damcrack.stages.imagery.ledger import Item, Ledger, item_id, mark_of
 from damcrack.stages.imagery.store import Store, Stored
 from damcrack.stages.intake.names import escaped, is_hidden, is_image_name
 from damcrack.stages.run import Run
 
-MOST_ATTEMPTS = 3  # a photo that ended so many runs (out of memory, killed) is set aside unread
+MOST_KILLED = 3  # a file that ended so many runs (out of memory) is set aside unread
 MOST_FAILURES = 5  # then it is the store and not an object
 _TILE_FOLDERS = {"positive", "negative"}
-_SUFFIX_OF = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"II": ".tif", b"MM": ".tif"}
+Judge = Callable[[str, bytes, str], Judgement]  # of name, content, and the photo's sha256 if it is a mask
 
 
 @dataclass
@@ -169,7 +169,7 @@ class _Work:
     def take_label(self, arrived: _Arrived) -> _Outcome:
         return self._take(arrived, self._judge_label)
 
-    def _take(self, arrived: _Arrived, judge: Callable[[_Arrived, bytes], Item]) -> _Outcome:
+    def _take(self, arrived: _Arrived, judge: Judge) -> _Outcome:
         try:
             content = self.incoming.read(arrived.stored.name, arrived.stored.etag)
             return self._settle(arrived, content, judge)
@@ -178,111 +178,45 @@ class _Work:
         except InputError as error:
             return _Outcome(arrived, "failed", failure=f"{escaped(arrived.stored.name)}: {error}")
 
-    def _settle(
-        self, arrived: _Arrived, content: bytes, judge: Callable[[_Arrived, bytes], Item]
-    ) -> _Outcome:
+    def _settle(self, arrived: _Arrived, content: bytes, judge: Judge) -> _Outcome:
         """Bring one content to its end: known, or claimed, judged, stored and entered, in this order."""
         digest = sha256_bytes(content)
         key = item_id(arrived.photo_sha256, digest) if arrived.photo_sha256 else digest
         if key in self.known:
             return self._known(arrived, key)
-        attempt = self.ledger.claim(key, self.config.photo_lease_minutes * 60)
+        claim = self.ledger.claim(key, self.config.photo_lease_minutes * 60)
         if self.ledger.knows(key):
             return self._known(arrived, key)
-        if attempt is None:
+        if claim is None:
             return _Outcome(arrived, "left to another run")
-        item = _gave_up(arrived, digest) if attempt > MOST_ATTEMPTS else judge(arrived, content)
-        if item.verdict == "quarantined":
-            self.store.create(f"quarantine/{key}/file", content)
-            self.store.create(
-                f"quarantine/{key}/reason.json", json_bytes({"name": item.name, "reason": item.reason})
-            )
-        first = self.ledger.enter(item)
+        with self.ledger.released_on_error(claim):
+            item, first = self._enter(arrived, content, judge, claim.num_killed)
         self.known.add(key)
         self.ledger.mark(arrived.mark, key)
         word = "quarantined" if item.verdict == "quarantined" else _new(arrived)
         return _Outcome(arrived, word if first else _copy(arrived), key)
+
+    def _enter(self, arrived: _Arrived, content: bytes, judge: Judge, num_killed: int) -> tuple[Item, bool]:
+        name = escaped(arrived.stored.name)
+        if num_killed >= MOST_KILLED:
+            judged = judge_unread(name, content, arrived.photo_sha256, num_killed)
+        else:
+            judged = judge(name, content, arrived.photo_sha256)
+        for file, kept in judged.objects.items():
+            self.store.create(file, kept)
+        return judged.item, self.ledger.enter(judged.item)
 
     def _known(self, arrived: _Arrived, key: str) -> _Outcome:
         self.known.add(key)
         self.ledger.mark(arrived.mark, key)
         return _Outcome(arrived, _copy(arrived), key)
 
-    def _judge_photo(self, arrived: _Arrived, content: bytes) -> Item:
-        name, digest = escaped(arrived.stored.name), sha256_bytes(content)
-        try:
-            height, width, _ = decode_photo(content, self.config.max_pixels).shape
-            if min(height, width) < self.config.min_side_px:
-                raise PhotoError(
-                    f"{width} x {height} pixels, expected at least {self.config.min_side_px} on each side; "
-                    "leave it out or lower min_side_px"
-                )
-        except PhotoError as error:
-            return Item(name, digest, "quarantined", str(error), size_bytes=len(content))
-        file = f"accepted/photos/{digest}{_SUFFIX_OF[content[:2]]}"
-        self.store.create(file, content)
-        return Item(name, digest, "accepted", "", file, len(content), height, width)
+    def _judge_photo(self, name: str, content: bytes, _: str) -> Judgement:
+        return judge_photo(name, content, self.config)
 
-    def _judge_label(self, arrived: _Arrived, content: bytes) -> Item:
-        name, digest = escaped(arrived.stored.name), sha256_bytes(content)
-        photo = self.ledger.item(arrived.photo_sha256)
-        try:
-            self._check_mask(photo, content)
-        except PhotoError as error:
-            size = len(content)
-            return Item(
-                name, photo.sha256, "quarantined", str(error), mask_sha256=digest, mask_size_bytes=size
-            )
-        folder = f"accepted/labelled/{digest}"
-        file = f"{folder}/{PurePosixPath(photo.file).name}"
-        mask_file = f"{folder}/masks/{photo.sha256}{_SUFFIX_OF[content[:2]]}"
-        self.store.create(file, self._photo_bytes(photo))
-        self.store.create(mask_file, content)
-        size_hw = photo.height_px, photo.width_px
-        return Item(
-            name,
-            photo.sha256,
-            "accepted",
-            "",
-            file,
-            photo.size_bytes,
-            *size_hw,
-            digest,
-            mask_file,
-            len(content),
-        )
-
-    def _check_mask(self, photo: Item, content: bytes) -> None:
-        if photo.verdict == "quarantined":
-            raise PhotoError(f"its photo {photo.name} was set aside ({photo.reason}); mend the photo first")
-        height, width = decode_mask(content, self.config.max_pixels).shape
-        if (height, width) != (photo.height_px, photo.width_px):
-            raise PhotoError(
-                f"{width} x {height} pixels, expected {photo.width_px} x {photo.height_px} as the upright "
-                "photo; export the mask in the photo's size"
-            )
-
-    def _photo_bytes(self, photo: Item) -> bytes:
-        try:
-            content = self.store.read(photo.file)
-        except FileNotFoundError:
-            content = b""
-        if sha256_bytes(content) != photo.sha256:
-            raise InputError(f"{photo.file} has vanished from the store or changed; restore its version")
-        return content
-
-
-def _gave_up(arrived: _Arrived, digest: str) -> Item:
-    reason = (
-        f"{MOST_ATTEMPTS} runs were killed while they read it, expected a photo that fits in memory; "
-        "look at it by hand, or lower max_megapixels"
-    )
-    name, size = escaped(arrived.stored.name), arrived.stored.size_bytes
-    if arrived.photo_sha256:
-        return Item(
-            name, arrived.photo_sha256, "quarantined", reason, mask_sha256=digest, mask_size_bytes=size
-        )
-    return Item(name, digest, "quarantined", reason, size_bytes=size)
+    def _judge_label(self, name: str, content: bytes, photo_sha256: str) -> Judgement:
+        photo = self.ledger.item(photo_sha256)
+        return judge_label(name, content, photo, self.store.read, self.config)
 
 
 def _new(arrived: _Arrived) -> str:

@@ -43,14 +43,15 @@ def inspect_batches(
     imagery, values = config
     inspected, left, failures = list[str](), 0, list[str]()
     for batch in not_inspected(store, catalogue):
-        attempt = ledger.claim(f"inspection-{batch:08d}", imagery.inspection_lease_minutes * 60, again=True)
-        if attempt is None:
+        claim = ledger.claim(f"inspection-{batch:08d}", imagery.inspection_lease_minutes * 60, again=True)
+        if claim is None:
             left += 1
             continue
-        place = f"results/{batch:08d}-{attempt}"
+        place = f"results/{batch:08d}-{claim.attempt}"
         try:
-            detector = OnnxDetector.load(champion(), values.precision)
-            report = _inspect(store, catalogue.photos(batch), detector, values, place, run)
+            with ledger.released_on_error(claim):
+                detector = OnnxDetector.load(champion(), values.precision)
+                report = _inspect(store, catalogue.photos(batch), detector, values, place, run)
         except InputError as error:
             failures.append(f"batch {batch}: {error}")
             continue

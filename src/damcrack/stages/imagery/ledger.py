@@ -7,7 +7,8 @@ killed leaves its claim behind; once the lease is over, the next attempt is free
 import itertools
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
@@ -44,6 +45,25 @@ class Item:
 def item_id(sha256: str, mask_sha256: str = "") -> str:
     """Key of a photo, or of a photo with a mask, by content."""
     return f"{sha256}.{mask_sha256}" if mask_sha256 else sha256
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to do a piece of work, the how-manieth time it is tried; `num_killed` tries were left unfinished."""
+
+    what: str
+    attempt: int
+    num_killed: int
+
+    @property
+    def name(self) -> str:
+        """The object that is the claim."""
+        return f"claims/{self.what}.{self.attempt}"
+
+    @property
+    def release(self) -> str:
+        """The object that ends it early."""
+        return f"{self.name}.released"
 
 
 class Ledger:
@@ -94,22 +114,36 @@ class Ledger:
         """Note that the object with this mark holds the item of that key."""
         self._store.create(f"seen/{mark}.{key}", b"")
 
-    def claim(self, what: str, lease_s: float, again: bool = False) -> int | None:
-        """Claim a piece of work; returns which attempt this is, from 1, or None while another one's claim holds.
+    def claim(self, what: str, lease_s: float, again: bool = False) -> Claim | None:
+        """Claim a piece of work; None while another one's claim holds.
 
         Threads of one run are others to each other: copies of a photo arrive together. With `again`, for work that a
         run does one by one, an earlier claim of this run counts as abandoned: it is the same run, tried again.
         """
         who = {"run": self._run_id, "claim": uuid.uuid4().hex}
+        num_killed = 0
         for attempt in itertools.count(1):
-            name = f"claims/{what}.{attempt}"
-            if self._store.create(name, json_bytes(who)):
-                return attempt
-            age_s = self._store.age_s(name)
+            claim = Claim(what, attempt, num_killed)
+            if self._store.create(claim.name, json_bytes(who)):
+                return claim
+            if self._store.age_s(claim.release) is not None:
+                continue
+            age_s = self._store.age_s(claim.name)
             held = age_s is not None and age_s < lease_s
-            if held and not (again and json.loads(self._store.read(name)).get("run") == self._run_id):
+            if held and not (again and json.loads(self._store.read(claim.name)).get("run") == self._run_id):
                 return None
+            num_killed += 1
         raise AssertionError
+
+    @contextmanager
+    def released_on_error(self, claim: Claim) -> Iterator[None]:
+        """Let the next run try at once where this one met an error and was not killed."""
+        try:
+            yield
+        except Exception:
+            with suppress(InputError):  # the store itself may be what fails; then the lease has to end
+                self._store.create(claim.release, b"")
+            raise
 
 
 def mark_of(stored: Stored, *more: str) -> str:
