@@ -81,8 +81,9 @@ def take_in(
     totals = {"taken in so far": f"{len(listed.photos())} photos, {len(listed.labels())} labelled"}
     show("take-in", {**dict(sorted(found.counts.items())), **totals}, time.monotonic() - started)
     if found.failures:
+        rest = "the rest was not tried" if found.gave_up else "all others were"
         raise InputError(
-            f"{len(found.failures)} objects could not be taken in, all others were; {found.failures[0]}; "
+            f"{len(found.failures)} objects could not be taken in, {rest}; {found.failures[0]}; "
             "run again once that is mended"
         )
     return next_steps

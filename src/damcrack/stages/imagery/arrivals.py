@@ -4,6 +4,7 @@ How an object is called decides only whether it is a photo or the mask of one, a
 is stored as is decided by its content.
 """
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from damcrack.stages.intake.names import escaped, is_hidden, is_image_name
 from damcrack.stages.run import Run
 
 MOST_KILLED = 3  # a file that ended so many runs (out of memory) is set aside unread
-MOST_FAILURES = 5  # then it is the store and not an object
+MOST_FAILURES = 5  # so many one after the other: it is the store and not an object
 _TILE_FOLDERS = {"positive", "negative"}
 Judge = Callable[[str, bytes, str], Judgement]  # of name, content, and the photo's sha256 if it is a mask
 
@@ -32,6 +33,12 @@ class Arrivals:
     counts: Counter[str] = field(default_factory=Counter)
     entries: set[str] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
+    failed_in_a_row: int = 0
+
+    @property
+    def gave_up(self) -> bool:
+        """Tell whether the rest was not tried any more."""
+        return self.failed_in_a_row >= MOST_FAILURES
 
 
 @dataclass(frozen=True)
@@ -52,17 +59,19 @@ class _Outcome:
 
 
 def take_in(incoming: Store, store: Store, ledger: Ledger, config: ImageryConfig, run: Run) -> Arrivals:
-    """Take in every photo and mask of `incoming` that the ledger does not know yet.
+    """Take in every photo and mask of `incoming` that the ledger does not know yet, in a random order.
+
+    So runs at once seldom meet, and objects that always fail do not keep the same others waiting.
 
     Raises:
-        InputError: a store cannot be reached, or too many objects failed. What was taken in until then stays, and
-            the next call goes on.
+        InputError: a store cannot be listed. What was taken in until then stays, and the next call goes on.
     """
     arrivals = Arrivals(entries=ledger.ids())
     work, seen = _Work(incoming, store, ledger, config, arrivals.entries), ledger.seen()
     photos, masks = _sorted_out(incoming.listed(), arrivals)
     marked = {mark_of(photo): photo for photo in photos}
     new = [_Arrived(photo, mark) for mark, photo in marked.items() if mark not in seen]
+    random.shuffle(new)
     _count(arrivals, "photos known", len(photos) - len(new))
     found = _take_all(new, work.take_photo, "taking photos in", arrivals, run)
     content_of = {photo.name: seen[mark] for mark, photo in marked.items() if mark in seen}
@@ -103,25 +112,23 @@ def _take_all(
     done: list[_Outcome] = []
     for last in (False, True):
         busy = []
-        for one in run.track(in_order(take, arrived), what, len(arrived)) if arrived else ():
+        going = arrived if not arrivals.gave_up else []
+        for one in run.track(in_order(take, going), what, len(going)) if going else ():
             if one.word == "left to another run" and not last:
                 busy.append(one.arrived)
                 continue
             done.append(one)
             _note(one, arrivals)
+            if arrivals.gave_up:
+                return done
         arrived = busy
     return done
 
 
 def _note(one: _Outcome, arrivals: Arrivals) -> None:
     _count(arrivals, one.word)
-    if one.failure:
-        arrivals.failures.append(one.failure)
-        if len(arrivals.failures) >= MOST_FAILURES:
-            raise InputError(
-                f"{len(arrivals.failures)} objects failed, the last: {one.failure}; "
-                "mend that and run again: what was taken in stays"
-            )
+    arrivals.failed_in_a_row = arrivals.failed_in_a_row + 1 if one.failure else 0
+    arrivals.failures += [one.failure] if one.failure else []
 
 
 def _paired(
