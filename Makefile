@@ -54,6 +54,11 @@ paper: .venv/installed ## run the paper's experiments that are missing, write do
 	@cd experiments/paper && dvc repro --keep-going $(CELLS); status=$$?; damcrack track send; \
 	    cd ../.. && damcrack paper --markdown docs/results.md && exit $$status
 
+.PHONY: arrivals
+arrivals: .venv/installed ## two runs take in the same 500 photos at once, counted: make arrivals PLACE=s3://bucket/prefix MODEL=results/export
+	@python -m experiments.arrivals --place $(PLACE) $(if $(MODEL),--model $(MODEL))
+	@python -m experiments.arrivals --place $(PLACE)-killed --kill $(if $(MODEL),--model $(MODEL))
+
 .PHONY: values
 values: .venv/installed ## write params.yaml from a value set: make values SET=paper (or demo)
 	@damcrack check params/$(SET).yaml && cp params/$(SET).yaml params.yaml && echo "params.yaml holds the $(SET) values"

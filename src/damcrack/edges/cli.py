@@ -12,6 +12,7 @@ import click
 import damcrack
 from damcrack.edges.champion_commands import COMMANDS
 from damcrack.edges.graph import INPUT_HELP, STAGES, Stage
+from damcrack.edges.imagery_cli import imagery
 from damcrack.errors import InputError
 
 PARAMS = click.option(
@@ -278,7 +279,7 @@ def inspect(
     params_path: Path | None,
     settings: tuple[str, ...],
 ) -> None:
-    r"""Look for cracks in photos; write maps, tables and a report for the engineer.
+    """Look for cracks in photos; write maps, tables and a report for the engineer.
 
     PHOTOS are files, folders, patterns, videos and s3:// prefixes. Needs neither params.yaml nor torch. Called
     again with the same --out it goes on where it stopped, and looks only at what is new or changed.
@@ -286,7 +287,7 @@ def inspect(
     \b
     damcrack inspect spillway/ --model results/export --out survey --gsd 0.8
     damcrack inspect s3://dam/2026-05 --model models:/dam-crack-detector@champion --out survey
-    """
+    """  # noqa: D301  # click wants the character itself
     from damcrack.edges import inspection
 
     named = {"gsd_mm_per_px": gsd, "distance_m": distance, "overlap": overlap}
@@ -333,6 +334,7 @@ def profile_group() -> None:
 
 for _command in COMMANDS:
     cli.add_command(_command)
+cli.add_command(imagery)
 for _stage in STAGES.values():
     if _stage.name not in cli.commands:  # inspect has its own: it is a tool beside the graph too
         cli.add_command(_stage_command(_stage))

@@ -36,7 +36,7 @@ def inspect(
     """
     params = read_params(params_path) if params_path else {"inspect": asdict(InspectConfig())}
     config = stage_config(params, "inspect", None, {**named, **parse_changes(settings)})
-    given = _model(model)
+    given = model_folder(model)
     if tiles is not None:
         if len(photos) != 1:
             raise InputError(
@@ -51,7 +51,8 @@ def inspect(
     show("inspect", summary, time.monotonic() - started)
 
 
-def _model(text: str) -> Path:
+def model_folder(text: str) -> Path:
+    """The model as files: a path as it is, models:/NAME@ALIAS fetched from the registry."""
     if not text.startswith(REGISTRY):
         return Path(text)
     from damcrack.edges.registry import fetch_model

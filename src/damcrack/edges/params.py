@@ -54,14 +54,14 @@ def stage_config(
     if not isinstance(section, dict):
         raise InputError(f"params.yaml has no section {stage!r}; its sections are {sorted(params)}")
     if COMMON not in section:
-        return _validate(stage, {**section, **(changed or {})}, config_class(stage))
+        return validate(stage, {**section, **(changed or {})}, config_class(stage))
     items = dict(section_items(section))
     if item not in items:
         raise InputError(
             f"{stage} has no item {item!r}{_meant(str(item), items)}; its items are {list(items)}"
         )
     values = {**section[COMMON], **items[item], **(changed or {})}
-    return _validate(f"{stage}.{item}", values, config_class(stage))
+    return validate(f"{stage}.{item}", values, config_class(stage))
 
 
 def parse_changes(settings: Iterable[str]) -> dict[str, Any]:
@@ -130,7 +130,12 @@ def flatten_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(walk("", values))
 
 
-def _validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
+def validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
+    """Values by name into a frozen config of that schema, all of them, none unknown.
+
+    Raises:
+        InputError: the first value that is wrong, by `where` and name.
+    """
     known = [field.name for field in fields(schema)]
     for name in values:
         if name not in known:

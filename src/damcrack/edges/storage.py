@@ -1,12 +1,15 @@
-"""Open folders and S3 prefixes as sources; the only place that knows boto3."""
+"""Open folders and S3 prefixes, as sources to read or stores to add to; the only place that knows boto3."""
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 from damcrack.errors import InputError
+from damcrack.stages.imagery.store import Store, Stored
 from damcrack.stages.intake.source import Source
 
 CONNECT_TIMEOUT_S = 5
@@ -105,6 +108,69 @@ class S3Source:
             return bytes(answer["Body"].read())
 
 
+class S3Store(S3Source):
+    """Objects under a prefix that are created once: a write needs that there is none (If-None-Match)."""
+
+    def listed(self, prefix: str = "") -> list[Stored]:
+        """All objects whose names start with `prefix`, page by page, folder markers left out."""
+        found = []
+        with _explained(self._bucket):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                found += [self._stored(item) for item in page.get("Contents", [])]
+        return sorted(
+            (one for one in found if one.name and not one.name.endswith("/")), key=lambda one: one.name
+        )
+
+    def _stored(self, item: Any) -> Stored:
+        return Stored(item["Key"].removeprefix(self._prefix), item["ETag"], item["Size"])
+
+    def read(self, name: str, etag: str | None = None) -> bytes:
+        """Content of one object; FileNotFoundError if it is gone or not the one of `etag`."""
+        same = {} if etag is None else {"IfMatch": etag}
+        with _explained(self._bucket, name):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, **same)
+            return bytes(answer["Body"].read())
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write if there is none; a write whose answer was lost counts, by its content."""
+        for attempt in range(MOST_ATTEMPTS):
+            try:
+                with _explained(self._bucket, name):
+                    self._client.put_object(
+                        Bucket=self._bucket, Key=self._prefix + name, Body=content, IfNoneMatch="*"
+                    )
+                return True
+            except FileExistsError:
+                with suppress(FileNotFoundError):  # somebody else is just writing it
+                    return self.read(name) == content
+            time.sleep(0.2 * 2**attempt)
+        raise InputError(f"s3://{self._bucket}: {name} is being written by others all the time; try again")
+
+    def age_s(self, name: str) -> float | None:
+        """Seconds since the object was written, both times by the service's clock."""
+        try:
+            with _explained(self._bucket, name):
+                answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+        except FileNotFoundError:
+            return None
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return max(0.0, float((now - answer["LastModified"]).total_seconds()))
+
+
+def open_store(uri: str) -> Store:
+    """Open a folder or `s3://bucket/prefix` to list, read and create objects in; raises as `open_source`."""
+    if uri.startswith("s3://"):
+        return S3Store(uri)
+    from damcrack.edges.folder_store import FolderStore
+
+    if "://" in uri:
+        raise InputError(f"store {uri.split('://')[0]}://, expected a folder or s3://bucket/prefix")
+    return FolderStore(Path(uri))
+
+
 def _client(uri: str) -> Any:
     try:
         import boto3
@@ -139,6 +205,8 @@ def _explained(bucket: str, name: str | None = None) -> Iterator[None]:
         code = str(error.response.get("Error", {}).get("Code", "unknown"))
         if name is not None and code in ("NoSuchKey", "404"):
             raise FileNotFoundError(name) from None
+        if name is not None and code in ("PreconditionFailed", "ConditionalRequestConflict", "412"):
+            raise _precondition(error.operation_name, name) from None
         raise InputError(f"{what}: {_reason(code)}") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
         raise InputError(
@@ -151,6 +219,10 @@ def _explained(bucket: str, name: str | None = None) -> Iterator[None]:
             f"{what}: the S3 endpoint cannot be reached ({type(error).__name__}); "
             "check AWS_ENDPOINT_URL and the network"
         ) from None
+
+
+def _precondition(operation: str, name: str) -> OSError:
+    return FileExistsError(name) if operation == "PutObject" else FileNotFoundError(name)
 
 
 def _reason(code: str) -> str:

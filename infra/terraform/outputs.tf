@@ -1,0 +1,34 @@
+output "incoming" {
+  description = "Where surveyors upload; imagery.yaml: incoming."
+  value       = "s3://${aws_s3_bucket.this.id}/incoming"
+}
+
+output "store" {
+  description = "What was taken in; imagery.yaml: store."
+  value       = "s3://${aws_s3_bucket.this.id}/imagery"
+}
+
+output "dvc_remote" {
+  description = "URL of the DVC remote."
+  value       = "s3://${aws_s3_bucket.this.id}/dvc"
+}
+
+output "mlflow_artifacts" {
+  description = "Artifact store of the MLflow server."
+  value       = "s3://${aws_s3_bucket.this.id}/mlflow"
+}
+
+output "role_arn" {
+  description = "For the service accounts' annotation in infra/kubernetes/overlays/gpu; null without a cluster."
+  value       = one(aws_iam_role.pods[*].arn)
+}
+
+output "queue" {
+  description = "Name of the queue of arrivals; null without one."
+  value       = one(aws_sqs_queue.arrivals[*].name)
+}
+
+output "events_role_arn" {
+  description = "For the annotation of the account damcrack-events; null without a queue or a cluster."
+  value       = one(aws_iam_role.events[*].arn)
+}

@@ -1,0 +1,243 @@
+"""Every manifest under infra/kubernetes: valid, complete, with few rights and no secrets."""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PLACE = ROOT / "infra/kubernetes"
+KUBERNETES = "1.32"
+KUSTOMIZATIONS = sorted(path.parent for path in PLACE.rglob("kustomization.yaml"))
+EXAMPLES = sorted(PLACE.rglob("*.example.yaml"))
+# Kinds of extensions, whose schemas no validator carries: what they embed is checked.
+EXTENSIONS = ("argoproj.io", "trainer.kubeflow.org", "kubeflow.org", "jobset.x-k8s.io")
+MAY_SPEAK_TO_THE_API = {"damcrack-pipeline"}
+
+Manifest = dict[str, Any]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PLACE))
+
+
+def declared(folder: Path) -> Manifest:
+    loaded: Manifest = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    return loaded
+
+
+RENDERED = [folder for folder in KUSTOMIZATIONS if declared(folder)["kind"] == "Kustomization"]
+COMPONENTS = [folder for folder in KUSTOMIZATIONS if declared(folder)["kind"] == "Component"]
+
+
+@cache
+def rendered(folder: Path) -> tuple[Manifest, ...]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl on the PATH, to render")
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return tuple(one for one in yaml.safe_load_all(done.stdout) if one)
+
+
+@pytest.fixture
+def with_component(tmp_path: Path) -> Any:
+    """The base with one component on top, rendered."""
+
+    def render(component: Path) -> tuple[Manifest, ...]:
+        paths = {"resources": PLACE / "base", "components": component}
+        relative = {kind: [os.path.relpath(path, tmp_path)] for kind, path in paths.items()}
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({"namespace": "damcrack", **relative}))
+        return rendered(tmp_path)
+
+    return render
+
+
+def embedded(value: Any) -> Iterator[Manifest]:
+    """Manifests inside a value, itself included."""
+    if isinstance(value, dict):
+        if "apiVersion" in value and "kind" in value:
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from embedded(inner)
+
+
+def pods(value: Any) -> Iterator[Manifest]:
+    """Specs of all pods inside a value."""
+    if isinstance(value, dict):
+        if isinstance(value.get("containers"), list):
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from pods(inner)
+
+
+def containers(pod: Manifest) -> list[Manifest]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def check_valid(manifests: tuple[Manifest, ...]) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="needs pip install kubernetes-validate")
+    for one in itertools.chain.from_iterable(embedded(manifest) for manifest in manifests):
+        if one["apiVersion"].split("/")[0] not in EXTENSIONS and one.get("metadata"):
+            validator.validate(one, KUBERNETES, strict=True)
+
+
+REFERENCES = {  # key in a pod's spec -> kind, and the key of the name below it
+    "configMap": ("ConfigMap", "name"),
+    "configMapRef": ("ConfigMap", "name"),
+    "configMapKeyRef": ("ConfigMap", "name"),
+    "secret": ("Secret", "secretName"),
+    "secretRef": ("Secret", "name"),
+    "secretKeyRef": ("Secret", "name"),
+    "persistentVolumeClaim": ("PersistentVolumeClaim", "claimName"),
+}
+
+
+def named(value: Any) -> Iterator[tuple[str, str]]:
+    """(kind, name) of everything that a pod's spec refers to."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in REFERENCES and isinstance(inner, dict):
+                kind, name = REFERENCES[key]
+                yield kind, inner[name]
+            elif key == "serviceAccountName" and inner != "default":
+                yield "ServiceAccount", inner
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from named(inner)
+
+
+def check_references(manifests: tuple[Manifest, ...], outside: set[tuple[str, str]]) -> None:
+    """Accounts, settings, secrets and volumes that pods name are there, or made by hand after an example."""
+    there = {(one["kind"], one["metadata"]["name"]) for one in manifests} | outside
+    assert set(named(list(pods(list(manifests))))) <= there
+
+
+def check_locked(pod: Manifest) -> None:
+    """No root, no writable root, no capability, bounded memory, and the API only for who needs it."""
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    if pod.get("serviceAccountName") not in MAY_SPEAK_TO_THE_API:
+        assert pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & {key for key in pod if pod[key]}
+    assert not [volume for volume in pod.get("volumes", []) if "hostPath" in volume]
+    for container in containers(pod):
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+        assert "memory" in container["resources"]["limits"]
+
+
+def secrets_by_hand() -> set[tuple[str, str]]:
+    """What the example files name: a user fills them in."""
+    found = [one for path in EXAMPLES for one in yaml.safe_load_all(path.read_text()) if one]
+    return {("Secret", one["metadata"]["name"]) for one in found}
+
+
+def check_all(manifests: tuple[Manifest, ...]) -> None:
+    check_valid(manifests)
+    check_references(manifests, secrets_by_hand())
+    for pod in pods(list(manifests)):
+        check_locked(pod)
+
+
+@pytest.mark.parametrize("folder", RENDERED, ids=name_of)
+def test_a_kustomization_renders_to_valid_locked_manifests(folder: Path) -> None:
+    """By the schemas of Kubernetes, unknown fields forbidden, pods with the least rights; what they name is there."""
+    check_all(rendered(folder))
+
+
+@pytest.mark.parametrize("folder", COMPONENTS, ids=name_of)
+def test_a_component_on_the_base_renders_to_valid_locked_manifests(folder: Path, with_component: Any) -> None:
+    """As a kustomization; what an extension embeds is checked too."""
+    check_all(with_component(folder))
+
+
+def test_every_manifest_belongs_to_a_kustomization() -> None:
+    """No file lies about that nobody applies."""
+    used = set()
+    for folder in KUSTOMIZATIONS:
+        for entry in [*declared(folder).get("resources", []), *declared(folder).get("components", [])]:
+            used.add((folder / entry).resolve())
+        for generator in declared(folder).get("configMapGenerator", []):
+            used |= {(folder / file.split("=")[-1]).resolve() for file in generator.get("files", [])}
+        for patch in declared(folder).get("patches", []):
+            used |= {(folder / patch["path"]).resolve()} if "path" in patch else set()
+    lying = {path for path in PLACE.rglob("*.yaml") if path.name != "kustomization.yaml"} - set(EXAMPLES)
+    assert {name_of(path) for path in lying - used} == set()
+
+
+@pytest.mark.parametrize("folder", RENDERED, ids=name_of)
+def test_no_manifest_holds_a_secret(folder: Path) -> None:
+    """Secrets are named, never written: no Secret with a value, no variable or setting that is called like one."""
+    secret = re.compile(r"KEY|PASSWORD|TOKEN|SECRET|CREDENTIAL", re.IGNORECASE)
+    for one in rendered(folder):
+        assert not (
+            one["kind"] == "Secret" and any((one.get("data") or one.get("stringData") or {}).values())
+        )
+        if one["kind"] == "ConfigMap":
+            assert not [key for key in one.get("data", {}) if secret.search(key)]
+        for container in itertools.chain.from_iterable(containers(pod) for pod in pods(one)):
+            literal = [entry["name"] for entry in container.get("env", []) if "value" in entry]
+            assert not [name for name in literal if secret.search(name)]
+
+
+def test_example_secrets_are_empty() -> None:
+    """They show the names."""
+    for path in EXAMPLES:
+        for one in yaml.safe_load_all(path.read_text()):
+            assert one["kind"] == "Secret"
+            assert set(one.get("stringData", {}).values()) | set(one.get("data", {}).values()) <= {""}
+
+
+@pytest.mark.parametrize("folder", RENDERED, ids=name_of)
+def test_rights_are_few(folder: Path) -> None:
+    """No cluster-wide right, no star, and secrets by name only."""
+    for one in rendered(folder):
+        assert one["kind"] not in ("ClusterRole", "ClusterRoleBinding")
+        for rule in one.get("rules", []) if one["kind"] == "Role" else []:
+            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+            assert "secrets" not in rule["resources"] or rule["resourceNames"]
+
+
+def test_nothing_is_open_on_the_network_by_default() -> None:
+    """One policy closes every pod, both ways."""
+    closed = [one["spec"] for one in rendered(PLACE / "base") if one["kind"] == "NetworkPolicy"]
+    assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in closed
+
+
+def test_gpu_pods_ask_for_the_nodes_that_terraform_makes() -> None:
+    """Label, taint and quota fit: whoever wants a GPU gets on such a node, and nobody else does."""
+    manifests = rendered(PLACE / "overlays/gpu")
+    wanting = [pod for pod in pods(list(manifests)) if "nvidia.com/gpu" in str(pod["containers"])]
+    assert wanting
+    terraform = (ROOT / "infra/terraform/cluster.tf").read_text()
+    for pod in wanting:
+        ((label, value),) = pod["nodeSelector"].items()
+        assert f'"{label}" = "{value}"' in terraform
+        (toleration,) = pod["tolerations"]
+        assert f'key    = "{toleration["key"]}"' in terraform
+    quota = next(one for one in manifests if one["kind"] == "ResourceQuota")
+    assert int(quota["spec"]["hard"]["requests.nvidia.com/gpu"]) > 0
+
+
+def test_an_event_and_the_clock_start_the_same_work() -> None:
+    """The sensor's job is the cron job's."""
+    cron = yaml.safe_load((PLACE / "poll/cron-job.yaml").read_text())["spec"]["jobTemplate"]["spec"]
+    sensor = yaml.safe_load((PLACE / "events/sensor.yaml").read_text())
+    job = sensor["spec"]["triggers"][0]["template"]["k8s"]["source"]["resource"]["spec"]
+    assert job["template"] == cron["template"]
