@@ -113,7 +113,7 @@ def _items_of(section: Any) -> list[str] | list[None]:
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """Dotted names of all values of a config, nested ones too."""
+    """Dotted names of all values of a config or mapping, nested ones too."""
 
     def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict) and value:
@@ -122,7 +122,7 @@ def flatten(config: Any) -> dict[str, Any]:
         else:
             yield prefix, value
 
-    return dict(walk("", asdict(config)))
+    return dict(walk("", asdict(config) if is_dataclass(config) else config))
 
 
 def _validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:

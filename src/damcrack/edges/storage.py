@@ -40,6 +40,19 @@ def open_source(uri: str) -> Source:
     return FolderSource(Path(uri))
 
 
+def check_reachable(uri: str) -> None:
+    """Ask once whether a folder or `s3://bucket/prefix` can be used, before long work relies on it.
+
+    Raises:
+        InputError: it does not answer, refuses us, or does not exist.
+    """
+    if not uri.startswith("s3://"):
+        if not (Path(uri).is_absolute() and Path(uri).is_dir()):
+            raise InputError(f"remote {uri!r}: expected s3://bucket/prefix or an existing folder's absolute path")
+        return
+    S3Source(uri).check()
+
+
 class FolderSource:
     """Regular files under a folder; symbolic links that lead out of it are left alone."""
 
@@ -97,6 +110,11 @@ class S3Source:
             for page in pages:
                 found += [item["Key"].removeprefix(self._prefix) for item in page.get("Contents", [])]
         return sorted(name for name in found if name and not name.endswith("/"))
+
+    def check(self) -> None:
+        """List at most one object; InputError if the bucket does not answer."""
+        with _explained(self._bucket):
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     def read(self, name: str) -> bytes:
         """Content of one object; FileNotFoundError if there is none."""

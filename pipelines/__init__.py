@@ -1,0 +1,1 @@
+"""Kubeflow pipelines, built from dvc.yaml, and how they are submitted, scheduled and looked at."""
