@@ -37,5 +37,6 @@ def run_stage(
     )
     metrics.metadata.update(done.metrics)
     scores.metadata.update(done.scores)
+    page.metadata.update(stage=stage, restored=done.restored)
     Path(page.path).write_text(done.page)
     return done.lock_part

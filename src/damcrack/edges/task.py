@@ -81,7 +81,8 @@ def run_task(task: Task) -> Done:
         took = f"{time.monotonic() - started:.1f} s"
         print(f"damcrack: {node.name} {'restored from the remote' if restored else 'ran'}, {took}", flush=True)
         record = _record(task, restored, took, outs)
-        return Done(workspace.part(node.name), restored, metrics_of(outs), scores_of(outs), page_of(outs, record))
+        metrics = {"restored": float(restored), **metrics_of(outs)}
+        return Done(workspace.part(node.name), restored, metrics, scores_of(outs), page_of(outs, record))
 
 
 def run_in_pipeline(**told: Any) -> Done:
