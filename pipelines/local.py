@@ -16,7 +16,14 @@ from damcrack.errors import InputError
 from pipelines.training import Setting, training
 
 # What a container may know of our environment: where the services are and how to reach them.
-HANDED_ON = ("AWS_", "MLFLOW_", "DAMCRACK_TRACK", "DAMCRACK_GRAPH_RUN", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+HANDED_ON = (
+    "AWS_",
+    "MLFLOW_",
+    "DAMCRACK_TRACK",
+    "DAMCRACK_GRAPH_RUN",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
 
 
 @dataclass(frozen=True)
@@ -83,5 +90,7 @@ def _what_it_left(root: Path) -> LocalRun:
         raise InputError(f"the run left no dvc.lock in {root}: a task failed; what it said stands above")
     stages = yaml.safe_load(locks[-1].read_text())["stages"]
     if len(stages) != len(restored):
-        raise InputError(f"the run left {len(restored)} records of {len(stages)} stages in {root}; run it again")
+        raise InputError(
+            f"the run left {len(restored)} records of {len(stages)} stages in {root}; run it again"
+        )
     return LocalRun(locks[-1], restored)

@@ -17,7 +17,10 @@ from damcrack.edges.derive import Node, as_text, derive
 NAME = "damcrack-training"
 # Names in the cluster (infra/kubernetes); the values never pass through here.
 SERVICES = {"MLFLOW_TRACKING_URI": "MLFLOW_TRACKING_URI", "AWS_DEFAULT_REGION": "AWS_DEFAULT_REGION"}
-OPTIONAL_SERVICES = {"AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL": "MLFLOW_S3_ENDPOINT_URL"}
+OPTIONAL_SERVICES = {
+    "AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL",
+    "MLFLOW_S3_ENDPOINT_URL": "MLFLOW_S3_ENDPOINT_URL",
+}
 SECRETS = {
     "damcrack-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
     "damcrack-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
@@ -55,7 +58,7 @@ def training(setting: Setting) -> Callable[..., Any]:
     def pipeline(
         params: str = setting.params,
         remote: str = setting.remote,
-        snapshots: dict = dict(setting.snapshots),  # type: ignore[type-arg]  # noqa: B008
+        snapshots: dict = dict(setting.snapshots),  # type: ignore[type-arg]  # noqa: B006
     ) -> None:
         told = {"params": params, "remote": remote, "snapshots": snapshots, "graph": graph}
         tasks: dict[str, dsl.PipelineTask] = {}
@@ -109,5 +112,3 @@ def locked_down(task: dsl.PipelineTask, tmp: str | None) -> None:
     """Not as root; /tmp is the only folder that it writes to, of `tmp` bytes at most."""
     kubernetes.set_security_context(task, run_as_user=10001, run_as_group=10001, run_as_non_root=True)
     kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=tmp)
-
-

@@ -54,7 +54,9 @@ def _read(part: str) -> dict[str, Any]:
         stages = yaml.safe_load(content)
     except (binascii.Error, ValueError, zlib.error, yaml.YAMLError) as error:
         raise InputError(_not_a_part(part)) from error
-    whole = isinstance(stages, dict) and all(isinstance(one, dict) and "outs" in one for one in stages.values())
+    whole = isinstance(stages, dict) and all(
+        isinstance(one, dict) and "outs" in one for one in stages.values()
+    )
     if not (unpacker.eof and whole):
         raise InputError(_not_a_part(part))
     return stages
@@ -67,6 +69,9 @@ def _not_a_part(part: str) -> str:
 def write_lock(lock: Path, stages: dict[str, Any]) -> None:
     """Write a dvc.lock as DVC itself writes it, stages sorted by name."""
     content = yaml.safe_dump(
-        {"schema": SCHEMA, "stages": dict(sorted(stages.items()))}, sort_keys=False, allow_unicode=True, width=10**6
+        {"schema": SCHEMA, "stages": dict(sorted(stages.items()))},
+        sort_keys=False,
+        allow_unicode=True,
+        width=10**6,
     )
     write_bytes(lock, content.encode())

@@ -48,9 +48,20 @@ def check_reachable(uri: str) -> None:
     """
     if not uri.startswith("s3://"):
         if not (Path(uri).is_absolute() and Path(uri).is_dir()):
-            raise InputError(f"remote {uri!r}: expected s3://bucket/prefix or an existing folder's absolute path")
+            raise InputError(
+                f"remote {uri!r}: expected s3://bucket/prefix or an existing folder's absolute path"
+            )
         return
     S3Source(uri).check()
+
+
+def make_bucket(uri: str) -> None:
+    """Make the bucket of `s3://bucket/prefix` unless it is there.
+
+    Raises:
+        InputError: the service does not answer or refuses us.
+    """
+    S3Source(uri).make_bucket()
 
 
 class FolderSource:
@@ -110,6 +121,13 @@ class S3Source:
             for page in pages:
                 found += [item["Key"].removeprefix(self._prefix) for item in page.get("Contents", [])]
         return sorted(name for name in found if name and not name.endswith("/"))
+
+    def make_bucket(self) -> None:
+        """Make our bucket unless it is there."""
+        with _explained(self._bucket):
+            there = {bucket["Name"] for bucket in self._client.list_buckets()["Buckets"]}
+            if self._bucket not in there:
+                self._client.create_bucket(Bucket=self._bucket)
 
     def check(self) -> None:
         """List at most one object; InputError if the bucket does not answer."""

@@ -79,7 +79,9 @@ def run_task(task: Task) -> Done:
         if restored:
             _record_restored(workspace.command(node.name), outs)
         took = f"{time.monotonic() - started:.1f} s"
-        print(f"damcrack: {node.name} {'restored from the remote' if restored else 'ran'}, {took}", flush=True)
+        print(
+            f"damcrack: {node.name} {'restored from the remote' if restored else 'ran'}, {took}", flush=True
+        )
         record = _record(task, restored, took, outs)
         metrics = {"restored": float(restored), **metrics_of(outs)}
         return Done(workspace.part(node.name), restored, metrics, scores_of(outs), page_of(outs, record))
@@ -107,7 +109,9 @@ def _checked(task: Task, checkout: Path) -> Node:
         check_same_graph(task.graph, list(nodes.values()), "the values in params and this image's dvc.yaml")
     node = nodes[task.stage]
     if os.environ.get("DAMCRACK_IMAGE") == "cpu" and node.needs.image != "cpu":
-        raise InputError(f"stage {node.name} needs the image {node.needs.image!r}, this is 'cpu' without torch")
+        raise InputError(
+            f"stage {node.name} needs the image {node.needs.image!r}, this is 'cpu' without torch"
+        )
     check_reachable(task.remote)
     return node
 

@@ -81,7 +81,9 @@ def page_of(outs: Sequence[Path], record: Mapping[str, Any]) -> str:
         f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>"
         for name, value in record.items()
     )
-    style = "body{font:14px sans-serif;margin:2em}th{text-align:left;padding:.2em 1em .2em 0;vertical-align:top}"
+    style = (
+        "body{font:14px sans-serif;margin:2em}th{text-align:left;padding:.2em 1em .2em 0;vertical-align:top}"
+    )
     title = html.escape(str(record.get("stage", "task")))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'

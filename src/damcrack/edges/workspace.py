@@ -64,7 +64,10 @@ class Workspace:
         """
         if not parents:
             return
-        with self._repo() as repo, _told(f"the outputs of {', '.join(parents)} cannot be had from {self.remote}"):
+        with (
+            self._repo() as repo,
+            _told(f"the outputs of {', '.join(parents)} cannot be had from {self.remote}"),
+        ):
             repo.pull(targets=list(parents))
 
     def restore(self, stage: str) -> bool:
