@@ -10,6 +10,7 @@ import click
 
 import damcrack
 from damcrack.edges.graph import INPUT_HELP, STAGES, Stage
+from damcrack.edges.pipeline import pipeline, task
 from damcrack.errors import InputError
 
 PARAMS = click.option(
@@ -33,6 +34,8 @@ EXTRA_OF = {
     "onnxruntime": "inspect",
     "mlflow": "track",
     "boto3": "s3",
+    "dvc": "graph",
+    "kfp": "cluster",
 }
 
 
@@ -286,6 +289,8 @@ def profile_group() -> None:
     """
 
 
+cli.add_command(pipeline)
+cli.add_command(task)
 for _stage in STAGES.values():
     if _stage.name not in cli.commands:  # inspect has its own: it is a tool beside the graph too
         cli.add_command(_stage_command(_stage))
