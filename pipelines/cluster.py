@@ -83,8 +83,8 @@ class Cluster:
                 for one in were_on:
                     self._client.enable_recurring_run(one.recurring_run_id)
                 raise InputError(
-                    f"run {running[0]} of the old schedule {name!r} still goes on after {wait_s:.0f} s, and replacing the "
-                    "schedule would kill it; nothing was changed: try again later, or with a longer --wait"
+                    f"run {running[0]} of the old schedule {name!r} still goes on after {wait_s:.0f} s, and replacing "
+                    "the schedule would kill it; nothing was changed: try again later, or with a longer --wait"
                 )
             for one in old:
                 self._client.delete_recurring_run(one.recurring_run_id)
@@ -162,7 +162,9 @@ class Cluster:
                 return
 
     def _experiment_id(self) -> str:
-        made = self._client.create_experiment(self._experiment, namespace=self._namespace)  # or the one there is
+        made = self._client.create_experiment(
+            self._experiment, namespace=self._namespace
+        )  # or the one there is
         return str(made.experiment_id)
 
     @contextmanager

@@ -62,7 +62,9 @@ def test_a_killed_task_leaves_nothing_and_its_repetition_ends_with_the_same_lock
     toy.run_all()
     part = toy.parts["last"]
     graph = toy.checkout / "dvc.yaml"
-    graph.write_text(graph.read_text().replace("cat data/double/*", "touch $TOY_GATE && sleep $TOY_S && cat data/double/*"))
+    graph.write_text(
+        graph.read_text().replace("cat data/double/*", "touch $TOY_GATE && sleep $TOY_S && cat data/double/*")
+    )
     code = "import sys; from damcrack.edges.task import Task, run_task; run_task(Task(sys.argv[1], sys.argv[3:], "
     code += "open('params').read(), sys.argv[2]))"
     Path("params").write_text(toy.params)
@@ -120,7 +122,9 @@ def test_other_matrix_keys_than_compiled_are_refused(toy):
     """The message says which stages came, went, or read something else."""
     graph = as_text(derive(toy.checkout, toy.params))
     toy.params = toy.params.replace("b: {n: 2}", "c: {n: 2}")
-    with pytest.raises(InputError, match=r"no longer there: double@b; new: double@c; with other inputs: last"):
+    with pytest.raises(
+        InputError, match=r"no longer there: double@b; new: double@c; with other inputs: last"
+    ):
         toy.run("first", graph=graph)
     assert toy.ran() == []
 

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -84,29 +85,36 @@ def derive(checkout: Path, params_text: str) -> list[Node]:
         folder = Path(temporary)
         shutil.copy(checkout / "dvc.yaml", folder)
         (folder / "params.yaml").write_text(params_text)
-        return _derive(folder)
+        with new_repo(folder) as repo:
+            return nodes_of(repo)
 
 
-def _derive(folder: Path) -> list[Node]:
-    import networkx
-    from dvc.exceptions import DvcException
+def new_repo(folder: Path) -> Any:
+    """Make a folder a DVC workspace without git; use it in a `with` statement."""
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
+    return Repo.init(str(folder), no_scm=True)
+
+
+def nodes_of(repo: Any) -> list[Node]:
+    """The graph of an opened workspace; parents come before their children.
+
+    Raises:
+        InputError: dvc.yaml cannot be resolved with the values, or a stage's `meta` is wrong.
+    """
+    from dvc.exceptions import DvcException
+
     try:
-        with Repo.init(str(folder), no_scm=True) as repo:
-            graph = repo.index.graph
-            order = networkx.lexicographical_topological_sort(graph.reverse(), key=lambda s: s.name)
-            return [
-                Node(
-                    stage.name,
-                    tuple(sorted(parent.name for parent in graph.successors(stage))),
-                    needs_of(stage.name, stage.meta or {}),
-                )
-                for stage in order
-            ]
+        graph = repo.index.graph
+        parents = {
+            stage.name: tuple(sorted(parent.name for parent in graph.successors(stage))) for stage in graph
+        }
+        needs = {stage.name: needs_of(stage.name, stage.meta or {}) for stage in graph}
     except (DvcException, yaml.YAMLError) as error:
         raise InputError(f"dvc.yaml cannot be resolved with these values: {one_sentence(error)}") from error
+    order = TopologicalSorter(dict(sorted(parents.items()))).static_order()
+    return [Node(name, parents[name], needs[name]) for name in order]
 
 
 def one_sentence(error: BaseException) -> str:

@@ -59,7 +59,7 @@ def _read(part: str) -> dict[str, Any]:
     )
     if not (unpacker.eof and whole):
         raise InputError(_not_a_part(part))
-    return stages
+    return dict(stages)
 
 
 def _not_a_part(part: str) -> str:

@@ -122,7 +122,7 @@ def flatten(config: Any) -> dict[str, Any]:
         else:
             yield prefix, value
 
-    return dict(walk("", asdict(config) if is_dataclass(config) else config))
+    return dict(walk("", config if isinstance(config, dict) else asdict(config)))
 
 
 def _validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:

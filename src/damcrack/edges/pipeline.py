@@ -88,7 +88,9 @@ def submit(name: str, host: str | None, experiment: str, namespace: str | None, 
 @CLUSTER
 @click.option("--name", default="training", show_default=True, help="Name of the schedule.")
 @click.option("--cron", required=True, help='Six fields, seconds first: "0 0 3 * * 1" is Mondays at 3.')
-@click.option("--wait", type=float, default=3600, show_default=True, help="Seconds to wait for a run of the old one.")
+@click.option(
+    "--wait", type=float, default=3600, show_default=True, help="Seconds to wait for a run of the old one."
+)
 def schedule(
     name: str, cron: str, wait: float, host: str | None, experiment: str, namespace: str | None, **given: Any
 ) -> None:
@@ -157,8 +159,8 @@ def _compiled(given: dict[str, Any]) -> Path:
     for image in setting.images.values():
         if NAMED_DIGEST not in image:
             raise InputError(
-                f"image {image!r}: expected NAME{NAMED_DIGEST}...; a tag can come to mean another image, and Kubeflow's "
-                "cache would serve the old one's results"
+                f"image {image!r}: expected NAME{NAMED_DIGEST}...; a tag can come to mean another image, and "
+                "Kubeflow's cache would serve the old one's results"
             )
     out = Path(".damcrack/pipelines/training.yaml")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -201,7 +203,9 @@ def _snapshots(given: tuple[str, ...]) -> dict[str, str]:
     for setting in given:
         stage, equals, file = setting.partition("=")
         if not (stage and equals and file):
-            raise InputError(f"--snapshot {setting}: expected STAGE=FILE, for example photos=snapshots/photos.csv")
+            raise InputError(
+                f"--snapshot {setting}: expected STAGE=FILE, for example photos=snapshots/photos.csv"
+            )
         snapshots[stage] = file if file.startswith("s3://") else _snapshot_text(Path(file))
     return snapshots
 
@@ -213,7 +217,9 @@ def _snapshot_text(path: Path) -> str:
 
 
 def _revision() -> str:
-    done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True
+    )
     if done.returncode != 0:
         raise InputError("this is no git checkout; say with --revision which code the images hold")
     return done.stdout.strip()
@@ -222,7 +228,9 @@ def _revision() -> str:
 def _pipelines(module: str) -> Any:
     """A module of the checkout's folder pipelines/, which is beside the package, not in it."""
     if not Path("pipelines", f"{module}.py").is_file():
-        raise InputError(f"no pipelines/{module}.py here; run `damcrack pipeline` in a checkout of the repository")
+        raise InputError(
+            f"no pipelines/{module}.py here; run `damcrack pipeline` in a checkout of the repository"
+        )
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     return import_module(f"pipelines.{module}")

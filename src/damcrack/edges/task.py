@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from damcrack.edges.derive import Node, check_same_graph, derive
+from damcrack.edges.derive import Node, check_same_graph
 from damcrack.edges.lock_parts import merge
 from damcrack.edges.storage import check_reachable, open_source
 from damcrack.edges.task_views import metrics_of, page_of, scores_of
@@ -66,10 +66,10 @@ def run_task(task: Task) -> Done:
     """
     started = time.monotonic()
     checkout = Path(os.environ.get("DAMCRACK_CHECKOUT") or Path.cwd())
-    node = _checked(task, checkout)
-    with tempfile.TemporaryDirectory(prefix="damcrack-") as folder, _inside(Path(folder)):
-        workspace = Workspace(Path(folder), task.remote)
-        workspace.fill(checkout, task.params, _texts(task.snapshots))
+    check_reachable(task.remote)
+    with _workspace(task, checkout) as workspace:
+        node = _node(task, checkout, workspace.nodes())
+        workspace.fill(_texts(task.snapshots))
         workspace.put_parts(_parts_of(task, node))
         workspace.pull_inputs(node.parents)
         restored = node.needs.cached and workspace.restore(node.name)
@@ -95,10 +95,21 @@ def run_in_pipeline(**told: Any) -> Done:
         sys.exit(f"damcrack: error: {error}")
 
 
-def _checked(task: Task, checkout: Path) -> Node:
-    """Refuse early what cannot end well; the cheapest checks first."""
+@contextlib.contextmanager
+def _workspace(task: Task, checkout: Path) -> Iterator[Workspace]:
+    """A new workspace, our own process inside it."""
     _check_values(task.params)
-    nodes = {node.name: node for node in derive(checkout, task.params)}
+    with (
+        tempfile.TemporaryDirectory(prefix="damcrack-") as folder,
+        _inside(Path(folder)),
+        Workspace(Path(folder), checkout.absolute(), task.params, task.remote) as workspace,
+    ):
+        yield workspace
+
+
+def _node(task: Task, checkout: Path, derived: Sequence[Node]) -> Node:
+    """The stage in the graph of this checkout; refuse what cannot end well before anything is fetched."""
+    nodes = {node.name: node for node in derived}
     revision = os.environ.get("DAMCRACK_REVISION", "unknown revision")
     if task.stage not in nodes:
         raise InputError(
@@ -112,7 +123,6 @@ def _checked(task: Task, checkout: Path) -> Node:
         raise InputError(
             f"stage {node.name} needs the image {node.needs.image!r}, this is 'cpu' without torch"
         )
-    check_reachable(task.remote)
     return node
 
 

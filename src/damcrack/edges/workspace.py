@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from damcrack.edges.derive import one_sentence
+from damcrack.edges.derive import Node, new_repo, nodes_of, one_sentence
 from damcrack.edges.lock_parts import lock_part, write_lock
 from damcrack.errors import InputError
 
@@ -19,38 +19,48 @@ RUN_CACHE_HASH = "md5-dos2unix"  # the name under which DVC keeps its run-cache
 
 
 class Workspace:
-    """DVC in one folder, without git."""
+    """DVC in one folder, without git; use it in a `with` statement."""
 
-    def __init__(self, root: Path, remote: str) -> None:
-        self.root = root
-        self.remote = remote
-
-    def fill(self, checkout: Path, params_text: str, snapshots: Mapping[str, str]) -> None:
-        """Copy what the graph reads from `checkout`; values and snapshots (by stage) take the place of its own."""
-        from dvc.repo import Repo
-
+    def __init__(self, root: Path, checkout: Path, params_text: str, remote: str) -> None:
+        self.root, self.checkout, self.remote = root, checkout, remote
         for name in ("dvc.yaml", ".dvcignore"):
             if (checkout / name).is_file():
-                shutil.copyfile(checkout / name, self.root / name)
-        (self.root / "params.yaml").write_text(params_text)
-        with Repo.init(str(self.root), no_scm=True) as repo, repo.config.edit() as settings:
+                shutil.copyfile(checkout / name, root / name)
+        (root / "params.yaml").write_text(params_text)
+        with new_repo(root) as repo, repo.config.edit() as settings:
             settings["core"] |= {"remote": REMOTE, "analytics": False, "check_update": False}
-            settings["remote"] = {REMOTE: {"url": self.remote}}
+            settings["remote"] = {REMOTE: {"url": remote}}
             settings["cache"] = {"type": ["hardlink", "copy"]}  # one copy on disk, not two
+
+    def __enter__(self) -> Self:
+        from dvc.repo import Repo
+
+        self._repo = Repo(str(self.root))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._repo.close()
+
+    def nodes(self) -> list[Node]:
+        """The graph of the checkout with these values."""
+        return nodes_of(self._repo)
+
+    def fill(self, snapshots: Mapping[str, str]) -> None:
+        """Copy what the graph reads from the checkout; snapshots (by stage) take the place of its own."""
         for path in self._sources():
-            _copy(checkout / path, self.root / path)
+            _copy(self.checkout / path, self.root / path)
         for stage, text in snapshots.items():
-            path = self.root / "snapshots" / f"{stage}.csv"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
+            file = self.root / "snapshots" / f"{stage}.csv"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
 
     def _sources(self) -> list[str]:
         """Paths that stages read and none writes."""
-        with self._repo() as repo:
-            outs = {out.fs_path for stage in repo.index.stages for out in stage.outs}
-            deps = {dep for stage in repo.index.stages for dep in stage.deps if dep.def_path != "params.yaml"}
-            made = {dep.def_path for dep in deps if any(_overlap(dep.fs_path, out) for out in outs)}
-            return sorted({dep.def_path for dep in deps} - made)
+        stages = self._repo.index.stages
+        outs = {out.fs_path for stage in stages for out in stage.outs}
+        deps = {dep for stage in stages for dep in stage.deps if dep.def_path != "params.yaml"}
+        made = {dep.def_path for dep in deps if any(_overlap(dep.fs_path, out) for out in outs)}
+        return sorted({dep.def_path for dep in deps} - made)
 
     def put_parts(self, stages: Mapping[str, Any]) -> None:
         """Begin with these entries as dvc.lock."""
@@ -64,11 +74,8 @@ class Workspace:
         """
         if not parents:
             return
-        with (
-            self._repo() as repo,
-            _told(f"the outputs of {', '.join(parents)} cannot be had from {self.remote}"),
-        ):
-            repo.pull(targets=list(parents))
+        with _told(f"the outputs of {', '.join(parents)} cannot be had from {self.remote}"):
+            self._repo.pull(targets=list(parents))
 
     def restore(self, stage: str) -> bool:
         """Take the outputs of an earlier run of the same stage from the remote; False if there was none.
@@ -78,19 +85,18 @@ class Workspace:
         from dvc.exceptions import DvcException
         from dvc.stage.cache import RunCacheNotFoundError
 
-        with self._repo() as repo:
-            one = _stage(repo, stage)
-            one.save_deps()
-            self._fetch_run(repo, one)
-            try:
-                with repo.lock:
-                    repo.stage_cache.restore(one, pull=True)
-            except RunCacheNotFoundError:
-                return False
-            except DvcException:
-                self._drop_local_runs(repo)
-                return False
-            return True
+        one = self._stage(stage)
+        one.save_deps()
+        self._fetch_run(one)
+        try:
+            with self._repo.lock:
+                self._repo.stage_cache.restore(one, pull=True)
+        except RunCacheNotFoundError:
+            return False
+        except DvcException:
+            shutil.rmtree(self._repo.stage_cache.cache_dir, ignore_errors=True)
+            return False
+        return True
 
     def reproduce(self, stage: str, cached: bool) -> None:
         """Run the stage if its outputs are not there yet, and write its entry into dvc.lock.
@@ -98,8 +104,8 @@ class Workspace:
         Raises:
             InputError: its command failed; what it printed stands above.
         """
-        with self._repo() as repo, _told(f"stage {stage} failed"):
-            repo.reproduce(targets=[stage], single_item=True, pull=True, run_cache=cached)
+        with _told(f"stage {stage} failed"):
+            self._repo.reproduce(targets=[stage], single_item=True, pull=True, run_cache=cached)
 
     def push(self, stage: str, cached: bool) -> None:
         """Put outputs, then the run-cache entry, into the remote, so that an entry never names what is not there.
@@ -107,10 +113,10 @@ class Workspace:
         Raises:
             InputError: the remote did not take them.
         """
-        with self._repo() as repo, _told(f"the outputs of {stage} cannot be pushed to {self.remote}"):
-            repo.push(targets=[stage])
+        with _told(f"the outputs of {stage} cannot be pushed to {self.remote}"):
+            self._repo.push(targets=[stage])
             if cached:
-                self._push_run(repo, _stage(repo, stage))
+                self._push_run(self._stage(stage))
 
     def part(self, stage: str) -> str:
         """The stage's entry of dvc.lock as text."""
@@ -118,49 +124,38 @@ class Workspace:
 
     def outs(self, stage: str) -> list[Path]:
         """The outputs of a stage, relative to the workspace."""
-        with self._repo() as repo:
-            return [Path(out.def_path) for out in _stage(repo, stage).outs]
+        return [Path(out.def_path) for out in self._stage(stage).outs]
 
     def command(self, stage: str) -> str:
         """The command of a stage, values filled in."""
-        with self._repo() as repo:
-            return str(_stage(repo, stage).cmd)
+        return str(self._stage(stage).cmd)
 
-    @contextmanager
-    def _repo(self) -> Iterator[Any]:
-        from dvc.repo import Repo
+    def _stage(self, name: str) -> Any:
+        return self._repo.stage.load_one(name=name)
 
-        with Repo(str(self.root)) as repo:
-            yield repo
-
-    def _fetch_run(self, repo: Any, stage: Any) -> None:
+    def _fetch_run(self, stage: Any) -> None:
         """Fetch this stage's run-cache entry alone: `dvc fetch --run-cache` copies those of all runs ever made."""
         with _told(f"the run-cache of {self.remote} cannot be read"):
-            store = repo.cloud.get_remote_odb(REMOTE, "fetch", hash_name=RUN_CACHE_HASH)
+            store = self._repo.cloud.get_remote_odb(REMOTE, "fetch", hash_name=RUN_CACHE_HASH)
             there = store.fs.join(store.path, *_run_folder(stage))
             names = sorted(store.fs.find(there)) if store.fs.exists(there) else []
             if names:
                 # Two machines that ran it at once may have pushed different bits: all must choose the same.
-                here = Path(repo.stage_cache.cache_dir, *_run_folder(stage)[1:], store.fs.name(names[0]))
+                here = Path(
+                    self._repo.stage_cache.cache_dir, *_run_folder(stage)[1:], store.fs.name(names[0])
+                )
                 here.parent.mkdir(parents=True, exist_ok=True)
                 store.fs.get_file(names[0], str(here))
 
-    def _push_run(self, repo: Any, stage: Any) -> None:
-        folder = Path(repo.stage_cache.cache_dir, *_run_folder(stage)[1:])
-        store = repo.cloud.get_remote_odb(REMOTE, "push", hash_name=RUN_CACHE_HASH)
+    def _push_run(self, stage: Any) -> None:
+        folder = Path(self._repo.stage_cache.cache_dir, *_run_folder(stage)[1:])
+        store = self._repo.cloud.get_remote_odb(REMOTE, "push", hash_name=RUN_CACHE_HASH)
         there = store.fs.join(store.path, *_run_folder(stage))
         if store.fs.exists(there) and store.fs.find(there):
             return
         for path in sorted(folder.iterdir())[:1]:
             store.fs.makedirs(there, exist_ok=True)
             store.fs.put_file(str(path), store.fs.join(there, path.name))
-
-    def _drop_local_runs(self, repo: Any) -> None:
-        shutil.rmtree(repo.stage_cache.cache_dir, ignore_errors=True)
-
-
-def _stage(repo: Any, name: str) -> Any:
-    return repo.stage.load_one(name=name)
 
 
 def _run_folder(stage: Any) -> tuple[str, str, str]:
