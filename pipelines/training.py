@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kfp import compiler, dsl, kubernetes
 
 from components.join import join_lock
@@ -56,7 +57,7 @@ def training(setting: Setting) -> Callable[..., Any]:
 
     @dsl.pipeline(name=NAME, description="From photographs to a registered crack detector, as dvc.yaml says.")
     def pipeline(
-        params: str = setting.params,
+        params: str = _one_line(setting.params),
         remote: str = setting.remote,
         snapshots: dict = dict(setting.snapshots),  # type: ignore[type-arg]  # noqa: B006
     ) -> None:
@@ -74,6 +75,13 @@ def training(setting: Setting) -> Callable[..., Any]:
         locked_down(join, "1Gi")
 
     return pipeline
+
+
+def _one_line(params: str) -> str:
+    """The values without line breaks: kfp repeats defaults in a comment, where a second line would be YAML."""
+    return yaml.safe_dump(
+        yaml.safe_load(params), default_flow_style=True, sort_keys=False, width=10**9
+    ).strip()
 
 
 def equip(task: dsl.PipelineTask, node: Node) -> dsl.PipelineTask:

@@ -97,6 +97,18 @@ def test_a_new_stage_needs_no_change_here(tmp_path):
     assert found["polish"] == ["export"] and found["tell@a"] == found["tell@b"] == ["polish"]
 
 
+def test_values_and_snapshots_travel_unchanged(tmp_path):
+    """What a task gets is what params.yaml says, small numbers, line breaks and quotes included."""
+    params = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
+    params["pretrain"]["common"]["weight_decay"] = 1e-05
+    params["photos"]["sources"] = {'it\'s: a "dam"\n# no comment': "sample"}
+    snapshots = {"photos": "source,name,sha256\na,it's.jpg,00\n"}
+    compile_training(setting(params=yaml.safe_dump(params), snapshots=snapshots), tmp_path / "training.yaml")
+    given = documents(tmp_path / "training.yaml")[0]["root"]["inputDefinitions"]["parameters"]
+    assert yaml.safe_load(given["params"]["defaultValue"]) == params
+    assert given["snapshots"]["defaultValue"] == snapshots
+
+
 def test_values_make_the_matrix(tmp_path):
     """The paper's set compiles to its own pipeline."""
     params = (ROOT / "params/paper.yaml").read_text()
@@ -125,7 +137,7 @@ def test_machines_are_those_of_meta(tmp_path):
     assert container["resources"]["accelerator"]["resourceType"] == "amd.com/gpu"
     assert container["resources"]["accelerator"]["resourceCount"] == "4"
     assert (container["resources"]["resourceCpuRequest"], container["resources"]["resourceMemoryLimit"]) == (
-        "16.0",
+        "16",
         "64Gi",
     )
     assert task["retryPolicy"]["maxRetryCount"] == 5

@@ -78,6 +78,7 @@ def run_task(task: Task) -> Done:
         outs = workspace.outs(node.name)
         if restored:
             _record_restored(workspace.command(node.name), outs)
+        _send_records()
         took = f"{time.monotonic() - started:.1f} s"
         print(
             f"damcrack: {node.name} {'restored from the remote' if restored else 'ran'}, {took}", flush=True
@@ -195,6 +196,16 @@ def _record_restored(command: str, outs: Sequence[Path]) -> None:
     with start_run(words[1], item, values, {}) as run:
         run.restored(digest)
         run.finish_outputs(digest, **parents(outs[0]))
+
+
+def _send_records() -> None:
+    """Send what MLflow did not take while the stage ran; a scratch folder that outlives us keeps it for later."""
+    from damcrack.edges.sender import send_later
+
+    if not os.environ.get("DAMCRACK_SCRATCH"):
+        sent = send_later()
+        if sent.num_waiting:
+            print(f"damcrack: {sent}; they end with this task, its outputs do not", flush=True)
 
 
 def _values(section: Mapping[str, Any], item: str | None) -> dict[str, Any]:
