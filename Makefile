@@ -67,10 +67,29 @@ values: .venv/installed ## write params.yaml from a value set: make values SET=p
 bench: .venv/installed ## measure speed and memory; writes docs/performance.md
 	@python -m benchmarks
 
+# The images hold parts of lock.txt at the same versions.
+RESOLVE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --no-annotate --no-header pyproject.toml
+IMAGE_CPU = --extra results --extra export --extra inspect --extra track --extra s3 --extra graph --extra cluster
 .PHONY: lock
-lock: .venv/installed ## resolve the dependencies of pyproject.toml anew into requirements/lock.txt
-	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --no-annotate --no-header --extra all --extra dev pyproject.toml --output-file requirements/lock.txt
+lock: .venv/installed ## resolve the dependencies of pyproject.toml anew into requirements/
+	@$(RESOLVE) --extra all --extra dev --output-file requirements/lock.txt
+	@$(RESOLVE) --constraint requirements/lock.txt $(IMAGE_CPU) --output-file requirements/image-cpu.txt
+	@$(RESOLVE) --constraint requirements/lock.txt $(IMAGE_CPU) --extra train --output-file requirements/image-train.txt
+
+# One Dockerfile, two images: damcrack-train (torch with CUDA) and damcrack-cpu. BASE_IMAGE, TAG and DOCKER may be set.
+BASE_IMAGE ?= python:3.11-slim-bookworm
+TAG ?= $(shell git describe --always --dirty)
+DOCKER ?= docker
+.PHONY: images
+images: ## build the images damcrack-cpu and damcrack-train: make images TAG=1.0 BASE_IMAGE=...
+	@for target in cpu train; do DOCKER_BUILDKIT=1 $(DOCKER) build --file infra/docker/Dockerfile --target $$target \
+	    --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg REVISION=$$(git rev-parse HEAD) \
+	    --tag damcrack-$$target:$(TAG) . || exit 1; done
+
+.PHONY: e2e
+e2e: .venv/installed ## run the pipeline as containers against a real S3 (AWS_* set): make e2e REMOTE=s3://bucket/prefix
+	@python -m pipelines.e2e --remote "$(REMOTE)" --tag $(TAG)
 
 .PHONY: format
 format: .venv/installed ## format and mend what ruff can

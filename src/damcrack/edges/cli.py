@@ -13,6 +13,7 @@ import damcrack
 from damcrack.edges.champion_commands import COMMANDS
 from damcrack.edges.graph import INPUT_HELP, STAGES, Stage
 from damcrack.edges.imagery_cli import imagery
+from damcrack.edges.pipeline import pipeline, task
 from damcrack.errors import InputError
 
 PARAMS = click.option(
@@ -36,6 +37,8 @@ EXTRA_OF = {
     "onnxruntime": "inspect",
     "mlflow": "track",
     "boto3": "s3",
+    "dvc": "graph",
+    "kfp": "cluster",
 }
 
 
@@ -335,6 +338,8 @@ def profile_group() -> None:
 for _command in COMMANDS:
     cli.add_command(_command)
 cli.add_command(imagery)
+cli.add_command(pipeline)
+cli.add_command(task)
 for _stage in STAGES.values():
     if _stage.name not in cli.commands:  # inspect has its own: it is a tool beside the graph too
         cli.add_command(_stage_command(_stage))

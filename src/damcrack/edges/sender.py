@@ -113,6 +113,8 @@ class Sender:
                 client.log_artifact(run_id, str(journal.artifact(event["kept"])))
             case "tags":
                 self._tags(run_id, event["values"])
+            case "restored":
+                self.store.client.set_tag(run_id, "restored_from", self._maker_of(event["output"], run_id))
             case "end":
                 client.set_terminated(run_id, event["status"], event["time_ms"])
                 if graph:
@@ -122,6 +124,16 @@ class Sender:
     def _tags(self, run_id: str, values: Mapping[str, str]) -> None:
         for key, value in values.items():
             self.store.client.set_tag(run_id, key, value)
+
+    def _maker_of(self, digest: str, run_id: str) -> str:
+        """The oldest run that made an output, or the output's digest where this store knows none."""
+        client = self.store.client
+        experiments = [one.experiment_id for one in client.search_experiments()]
+        made = f"tags.`damcrack.output` = '{digest}'"
+        for run in client.search_runs(experiments, made, order_by=["start_time ASC"]):
+            if run.info.run_id != run_id and "restored_from" not in run.data.tags:
+                return str(run.info.run_id)
+        return f"output {digest}"
 
     def _dataset(self, run_id: str, event: Event) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -43,6 +43,30 @@ def open_source(uri: str) -> Source:
     return FolderSource(Path(uri))
 
 
+def check_reachable(uri: str) -> None:
+    """Ask once whether a folder or `s3://bucket/prefix` can be used, before long work relies on it.
+
+    Raises:
+        InputError: it does not answer, refuses us, or does not exist.
+    """
+    if not uri.startswith("s3://"):
+        if not (Path(uri).is_absolute() and Path(uri).is_dir()):
+            raise InputError(
+                f"remote {uri!r}: expected s3://bucket/prefix or an existing folder's absolute path"
+            )
+        return
+    S3Source(uri).check()
+
+
+def make_bucket(uri: str) -> None:
+    """Make the bucket of `s3://bucket/prefix` unless it is there.
+
+    Raises:
+        InputError: the service does not answer or refuses us.
+    """
+    S3Source(uri).make_bucket()
+
+
 class FolderSource:
     """Regular files under a folder; symbolic links that lead out of it are left alone."""
 
@@ -100,6 +124,18 @@ class S3Source:
             for page in pages:
                 found += [item["Key"].removeprefix(self._prefix) for item in page.get("Contents", [])]
         return sorted(name for name in found if name and not name.endswith("/"))
+
+    def make_bucket(self) -> None:
+        """Make our bucket unless it is there."""
+        with _explained(self._bucket):
+            there = {bucket["Name"] for bucket in self._client.list_buckets()["Buckets"]}
+            if self._bucket not in there:
+                self._client.create_bucket(Bucket=self._bucket)
+
+    def check(self) -> None:
+        """List at most one object; InputError if the bucket does not answer."""
+        with _explained(self._bucket):
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     def read(self, name: str) -> bytes:
         """Content of one object; FileNotFoundError if there is none."""

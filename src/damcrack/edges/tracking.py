@@ -99,7 +99,9 @@ def code_tags() -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
     }
     commit = _git("rev-parse", "HEAD")
-    if commit:
+    if os.environ.get("DAMCRACK_REVISION"):  # an image holds no checkout, but knows what it was built from
+        tags |= {"mlflow.source.git.commit": os.environ["DAMCRACK_REVISION"]}
+    elif commit:
         # DVC rewrites its lock file while the graph runs: that is not a change of the code.
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
         tags |= {"mlflow.source.git.commit": commit, "damcrack.git_dirty": "true" if changed else "false"}
@@ -227,6 +229,10 @@ class TrackedRun:
         `others` become tags `damcrack.NAME`; `init_sha256` and `teacher_sha256` continue the lineage.
         """
         self.tag({f"damcrack.{key}": value for key, value in {"output": digest, **others}.items()})
+
+    def restored(self, digest: str) -> None:
+        """Tag the run `restored_from`: the run that made the output with this digest."""
+        self._writer.append("restored", output=digest)
 
     def track(self, items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
         """Pass `items` through behind a progress bar titled `what`."""

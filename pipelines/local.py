@@ -1,0 +1,96 @@
+"""The pipeline without a cluster: kfp's local runners, as child processes or as containers of our images."""
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp import local
+
+from damcrack.errors import InputError
+from pipelines.training import Setting, training
+
+# What a container may know of our environment: where the services are and how to reach them.
+HANDED_ON = (
+    "AWS_",
+    "MLFLOW_",
+    "DAMCRACK_TRACK",
+    "DAMCRACK_GRAPH_RUN",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """What a run left: its dvc.lock, and for each stage whether it was restored."""
+
+    lock: Path
+    restored: Mapping[str, bool]
+
+    @property
+    def num_run(self) -> int:
+        """Stages that ran, those left out that act outside the graph and run every time."""
+        return sum(not was for was in self.restored.values())
+
+
+def run_as_processes(setting: Setting, root: Path) -> LocalRun:
+    """Run the pipeline as child processes of this one, with the code of the checkout."""
+    runner = local.SubprocessRunner(use_venv=False)
+    return _run(setting, runner, root)
+
+
+def run_as_containers(setting: Setting, root: Path, **options: Any) -> LocalRun:
+    """Run the pipeline as containers: not as root, root file system read-only, no capability, /tmp in memory or disk.
+
+    `options` go to the Docker client and win over ours.
+    """
+    environment = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
+    hardened = {
+        "environment": environment,
+        "network_mode": "host",  # services on this machine's loopback
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "tmpfs": {"/tmp": "mode=1777,exec"},
+        "shm_size": "1g",
+    }
+    return _run(setting, local.DockerRunner(**{**hardened, **options}), root)
+
+
+def _run(setting: Setting, runner: Any, root: Path) -> LocalRun:
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    root.chmod(stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO)  # the containers' user is another than ours
+    umask = os.umask(0)
+    try:
+        local.init(runner, pipeline_root=str(root), raise_on_error=True)
+        training(setting)()
+    finally:
+        os.umask(umask)
+    return _what_it_left(root)
+
+
+def _what_it_left(root: Path) -> LocalRun:
+    """Look at the outputs, not at the status: a container that died at once can count as a success."""
+    restored = {}
+    for path in sorted(root.rglob("executor_output.json")):
+        output = json.loads(path.read_text())
+        for artifacts in output.get("artifacts", {}).values():
+            for artifact in artifacts["artifacts"]:
+                if "stage" in artifact.get("metadata", {}):
+                    restored[artifact["metadata"]["stage"]] = bool(artifact["metadata"]["restored"])
+    locks = sorted(root.rglob("lock"))
+    if not locks:
+        raise InputError(f"the run left no dvc.lock in {root}: a task failed; what it said stands above")
+    stages = yaml.safe_load(locks[-1].read_text())["stages"]
+    if len(stages) != len(restored):
+        raise InputError(
+            f"the run left {len(restored)} records of {len(stages)} stages in {root}; run it again"
+        )
+    return LocalRun(locks[-1], restored)
