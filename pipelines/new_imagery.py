@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from components import new_imagery as tasks
 from kfp import dsl, kubernetes
+
+from components import new_imagery as tasks
 
 if TYPE_CHECKING:
     from pipelines.training import Setting

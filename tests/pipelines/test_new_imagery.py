@@ -14,6 +14,7 @@ from walls import write_darkness_detector
 
 pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
 from kfp import compiler, dsl, local
+
 from pipelines.new_imagery import new_imagery
 
 # They say that a process is not the image, and that limits and retries do not hold there.
