@@ -116,10 +116,13 @@ class Sender:
             case "restored":
                 self.store.client.set_tag(run_id, "restored_from", self._maker_of(event["output"], run_id))
             case "end":
-                client.set_terminated(run_id, event["status"], event["time_ms"])
-                if graph:
-                    self._tags(run_id, graph.child_tags())
-                    graph.add_up()
+                self._end(run_id, event, graph)
+
+    def _end(self, run_id: str, event: Event, graph: GraphRun | None) -> None:
+        self.store.client.set_terminated(run_id, event["status"], event["time_ms"])
+        if graph:
+            self._tags(run_id, graph.child_tags())
+            graph.add_up()
 
     def _tags(self, run_id: str, values: Mapping[str, str]) -> None:
         for key, value in values.items():
