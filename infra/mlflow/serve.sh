@@ -30,6 +30,8 @@ export MLFLOW_FLASK_SERVER_SECRET_KEY=${MLFLOW_FLASK_SERVER_SECRET_KEY:-$(drawn 
 export MLFLOW_BACKEND_STORE_URI=${MLFLOW_BACKEND_STORE_URI:-sqlite:///$state/runs.db}
 accounts=${MLFLOW_ACCOUNTS_URI:-sqlite:///$state/accounts.db}
 unset MLFLOW_ACCOUNTS_URI
+# An empty endpoint is an address to boto3, and a wrong one.
+[ -n "${MLFLOW_S3_ENDPOINT_URL:-}" ] || unset MLFLOW_S3_ENDPOINT_URL
 # Names are checked against DNS rebinding; a browser sends them with the port, a probe without.
 loopback=127.0.0.1,127.0.0.1:$port,localhost,localhost:$port
 export MLFLOW_SERVER_ALLOWED_HOSTS=${MLFLOW_SERVER_ALLOWED_HOSTS:-$loopback}

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 STORE_LOCK = Path(".damcrack/mlflow.lock")
-# Seven retries of two minutes each are MLflow's own defaults; the journal makes short patience safe.
-QUICK_FAILURE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# Seven retries of two minutes each are MLflow's own defaults; the journal makes short patience safe. One retry is
+# for a kept connection that the server has closed meanwhile, as it does after it failed to take a file.
+QUICK_FAILURE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -131,7 +132,8 @@ def _meaning(text: str) -> str:
         return "this account may not do that; ask the server's administrator"
     if code == "404" and "RESOURCE_DOES_NOT_EXIST" not in text:
         return f"no MLflow, or one of another version than ours ({installed_version('mlflow')}), is at this address"
-    if "mlflow-artifacts" in text and code.startswith("5"):
+    # Where a server fails to take a file it often hangs up before it answers.
+    if "mlflow-artifacts" in text and "refused" not in text:
         return "it could not keep a file: its artifact store is full or away, its own log says which"
     away = not code and ("Max retries exceeded" in text or "Connection" in text)
     return "it does not answer" if away else ""
