@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.metrics import roc_auc_score
 
 from damcrack.edges.params import read_params, stage_config
 from damcrack.engine.augment import Appearance, normalise
