@@ -175,3 +175,22 @@ def test_unreachable_registry(workspace, monkeypatch, tmp_path):
         register(*inputs, tmp_path / "out", CONFIG, MlflowRegistry(), SilentRun())
     assert "secret" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_version_whose_artifacts_are_gone_is_named_and_not_kept(registered, monkeypatch, tmp_path):
+    """An empty folder in its place would be taken for the model ever after."""
+    from damcrack.edges.registry import FETCHED, fetch_model
+
+    monkeypatch.chdir(tmp_path)
+    (artifacts,) = registered[0].glob("mlartifacts")
+    artifacts.rename(registered[0] / "elsewhere")
+    try:
+        for _ in range(2):
+            with pytest.raises(
+                InputError, match=r"dam-crack-detector.*(holds no model.onnx|did not give the model)"
+            ):
+                fetch_model("models:/dam-crack-detector@champion")
+            assert not any((tmp_path / FETCHED).glob("dam*"))
+    finally:
+        (registered[0] / "elsewhere").rename(artifacts)
+    assert (fetch_model("models:/dam-crack-detector@champion") / "model.onnx").is_file()

@@ -173,6 +173,11 @@ def fetch_model(uri: str) -> Path:
                 for path in sorted(got.rglob("*")):
                     if path.name in FOR_INSPECTION:
                         shutil.copyfile(path, folder / path.name)
+            if not (folder / "model.onnx").is_file():  # nothing of it may be kept as if it were the model
+                raise InputError(
+                    f"models:/{name}/{number}: its artifact store holds no model.onnx any more; "
+                    "restore the artifacts, or register the model again"
+                )
     return kept
 
 
