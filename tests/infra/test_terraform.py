@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "infra/terraform"
-MIRRORS = [
-    Path(os.environ.get("DAMCRACK_TF_PLUGINS", "/opt/tf-plugins")),
-    Path.home() / ".terraform.d/plugins",
+# Where provider mirrors usually lie.
+MIRRORS = [Path(os.environ["DAMCRACK_TF_PLUGINS"])] if "DAMCRACK_TF_PLUGINS" in os.environ else []
+MIRRORS += [
+    Path(place) / name
+    for place in ("/opt", "/usr/share", "/usr/local/share", Path.home() / ".terraform.d")
+    for name in ("tf-plugins", "terraform/plugins", "plugins")
 ]
 OFFLINE = """
 provider "aws" {
@@ -43,7 +46,7 @@ def folder(tmp_path_factory: Any) -> Path:
     """A copy with the provider from a mirror on this machine."""
     if shutil.which("terraform") is None:
         pytest.skip("needs terraform on the PATH")
-    mirror = next((path for path in MIRRORS if path.is_dir()), None)
+    mirror = next((path for path in MIRRORS if any(path.glob("*/hashicorp/aws"))), None)
     if mirror is None:
         pytest.skip("needs a mirror of the aws provider: set DAMCRACK_TF_PLUGINS to its folder")
     copy: Path = tmp_path_factory.mktemp("terraform")
