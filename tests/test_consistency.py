@@ -98,6 +98,15 @@ def test_libraries_of_the_edges_stay_there(library: str, home: str) -> None:
     assert users <= {home}
 
 
+def test_nothing_of_ours_unpickles() -> None:
+    """No module imports a pickler, and what can unpickle is told not to: a tampered file must not run code."""
+    picklers = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    for path in SOURCE.rglob("*.py"):
+        assert not {name.split(".")[0] for name in imported_names(path)} & picklers, path
+        text = path.read_text()
+        assert "torch.load(" not in text and "allow_pickle=True" not in text, path
+
+
 def test_one_name_per_concept() -> None:
     """Stage function, schema, command, params section and DVC stage carry one name."""
     params = read_params(ROOT / "params.yaml")

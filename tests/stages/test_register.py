@@ -181,7 +181,11 @@ def test_model_judged_on_what_chose_it_is_refused(put, shelf, wall, tmp_path):
     )
     (tmp_path / "seen").mkdir()
     write_set(wall / "photos", tmp_path / "tiles", tmp_path / "seen", SilentRun())
-    summary = put(FAIR, replace(CONFIG, evaluation_set=str(tmp_path / "seen")))
+    seen = str(tmp_path / "seen")
+    with pytest.raises(InputError, match="evaluation_sha256 is null"):
+        put(FAIR, replace(CONFIG, evaluation_set=seen))
+    digest = open_set(tmp_path / "seen").digest
+    summary = put(FAIR, replace(CONFIG, evaluation_set=seen, evaluation_sha256=digest))
     assert summary["decision"].startswith("refused: photos 0, asked 10 or more")
     assert "of photos that trained or chose this model" in (tmp_path / "out/card/card.md").read_text()
 

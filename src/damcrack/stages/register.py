@@ -128,6 +128,11 @@ def _gate(
         chosen = frozen.open_set(own, config.evaluation_sha256)
     else:
         place, digest = config.evaluation_set, config.evaluation_sha256
+        if digest is None:
+            raise InputError(
+                f"register.evaluation_set is {place}, but evaluation_sha256 is null; give its digest, as `damcrack "
+                "freeze` printed it: what comes from outside the graph must not change unseen"
+            )
         chosen = frozen.fetch_set(place, digest, open_source, run.scratch)
     run.dataset("evaluation set", chosen.digest, config.evaluation_set or tiles.name, "test")
     return Gate(config.model_name, config, config.precision, chosen, registry, run)
