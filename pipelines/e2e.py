@@ -1,7 +1,7 @@
 """`make e2e`: the training pipeline as containers of our images against a real S3 and MLflow server, and proofs.
 
-Prints, with numbers: a first run, a second run that restores everything, a run with a container killed in the
-middle of a training and its repetition, and a fresh clone that pulls bitwise what a local `dvc repro` makes.
+Prints, with numbers: a first run, a second run that restores everything, a fresh clone that pulls bitwise what a
+local `dvc repro` makes, and a container that is killed in the middle of a training and its repetition.
 The S3 service is that of AWS_ENDPOINT_URL and AWS_*; MLflow is started here, its artifacts in the same bucket.
 """
 
@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -22,10 +21,12 @@ from typing import Any
 
 import yaml
 
+from damcrack.edges.derive import Node, derive
+from damcrack.edges.lock_parts import merge, read_lock
 from damcrack.edges.storage import check_reachable, make_bucket
 from damcrack.errors import InputError
 from damcrack.outputs import sha256_file
-from pipelines.local import LocalRun, run_as_containers
+from pipelines.local import HANDED_ON, LocalRun, run_as_containers
 from pipelines.training import Setting
 
 KILLED = "pretrain@resnet50"
@@ -149,33 +150,73 @@ def _digests(clone: Path) -> dict[str, str]:
 
 
 def _killed_and_repeated(folder: Path, lock: Path, setting: Setting, docker: str) -> None:
-    """Kill a container while its stage trains; the repetition ends with the lock of the undisturbed run."""
-    killer = threading.Thread(target=_kill_when_training, args=(docker,), daemon=True)
-    killer.start()
-    try:
-        run_as_containers(setting, folder / "killed")
-    except Exception as error:  # kfp's local runner raises what it likes when a task fails
-        _say(f"killed a container of {KILLED} in the middle: the run ended ({type(error).__name__})")
-    else:
-        raise InputError("the run with the killed container ended well, which it must not")
-    again, seconds = _timed(setting, folder / "killed")
-    _say(
-        f"run again: {again.num_run} stages ran in {seconds:.0f} s, {sum(again.restored.values())} were restored"
-    )
-    _same("lock after the killed container", again.lock, lock)
+    """Kill a container while its stage trains; the repetition ends with the entry of the undisturbed run's lock.
+
+    A new remote, so that nothing can be restored; only the stage and what it needs run.
+    """
+    shared = folder / "parts"
+    shared.mkdir()
+    shared.chmod(0o777)
+    (shared / "params.yaml").write_text(setting.params)
+    nodes = {node.name: node for node in derive(setting.checkout, setting.params)}
+    for parent in nodes[KILLED].parents:  # these have none themselves
+        _task_container(docker, setting, shared, nodes[parent])
+    status = _kill_when_training(docker, setting, shared, nodes[KILLED])
+    _say(f"{KILLED}: killed after its first epoch, exit status {status}")
+    if (shared / KILLED).exists():
+        raise InputError(f"the killed container of {KILLED} left a lock part, which it must not")
+    _task_container(docker, setting, shared, nodes[KILLED])
+    again = merge([(shared / KILLED).read_text().strip()])[KILLED]
+    if again != read_lock(lock)[KILLED]:
+        raise InputError(f"{KILLED}: the repeated run's lock entry differs from the undisturbed run's")
+    _say(f"{KILLED}: run again, its lock entry equals that of the undisturbed run")
 
 
-def _kill_when_training(docker: str) -> None:
-    while True:
-        listed = subprocess.run(
-            [docker, "ps", "--no-trunc", "--format", "{{.ID}} {{.Command}}"], capture_output=True, text=True
-        )
-        for container in (line.split()[0] for line in listed.stdout.splitlines() if KILLED in line):
-            logs = subprocess.run([docker, "logs", container], capture_output=True, text=True)
-            if "epoch 1/" in logs.stdout + logs.stderr:
-                subprocess.run([docker, "kill", container], capture_output=True)
-                return
-        time.sleep(0.2)
+def _container(docker: str, setting: Setting, shared: Path, node: Node) -> list[str]:
+    """The command of one task as a container, hardened as `local.run_as_containers` does."""
+    command = [
+        docker,
+        "run",
+        "--rm",
+        "--read-only",
+        "--network",
+        "host",
+        "--cap-drop",
+        "ALL",
+        "--tmpfs",
+        "/tmp:mode=1777,exec",
+    ]
+    command += ["--name", "damcrack-e2e", "--volume", f"{shared}:{shared}"]
+    for name in sorted(os.environ):
+        command += (
+            ["--env", name] if name.startswith(HANDED_ON) else []
+        )  # by name: no secret on the command line
+    command += [
+        setting.images[node.needs.image],
+        "damcrack",
+        "task",
+        node.name,
+        "--params",
+        f"{shared}/params.yaml",
+    ]
+    command += ["--remote", setting.remote, "--out", f"{shared}/{node.name}"]
+    return command + [word for parent in node.parents for word in ("--part", f"{shared}/{parent}")]
+
+
+def _task_container(docker: str, setting: Setting, shared: Path, node: Node) -> None:
+    if subprocess.run(_container(docker, setting, shared, node)).returncode:
+        raise InputError(f"the container of {node.name} failed; what it said stands above")
+
+
+def _kill_when_training(docker: str, setting: Setting, shared: Path, node: Node) -> int:
+    """Start the task, kill its container once the first epoch is over; its exit status."""
+    command = _container(docker, setting, shared, node)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("epoch 1/"):
+                subprocess.run([docker, "kill", "damcrack-e2e"], check=True, capture_output=True)
+        return running.wait()
 
 
 def _same(what: str, lock: Path, other: Path) -> None:
