@@ -18,13 +18,13 @@ from typing import Any
 import click
 import yaml
 from kfp import local
-from pipelines.new_imagery import new_imagery
-from pipelines.training import Setting
 
 from damcrack.edges.sender import Store, experiment_name
 from damcrack.edges.storage import open_store
 from damcrack.images.mask import encode_mask
 from damcrack.sample.concrete import encode_photo, render_photo
+from pipelines.new_imagery import new_imagery
+from pipelines.training import Setting
 
 SIZE_HW = (448, 672)
 CHAMPION = "models:/dam-crack-detector@champion"

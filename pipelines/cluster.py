@@ -59,9 +59,7 @@ class Cluster:
             )
             return str(run.run_id)
 
-    def schedule(
-        self, package: Path, name: str, cron: str, parameters: Mapping[str, Any], wait_s: float
-    ) -> str:
+    def schedule(self, package: Path, name: str, cron: str, most_at_once: int, wait_s: float) -> str:
         """Put the pipeline on a schedule in place of what had this name; return the id of the schedule.
 
         There is no call that changes a schedule, and deleting one kills its run in flight. So the new one is made
@@ -73,7 +71,7 @@ class Cluster:
         """
         with self._answering():
             old = self._schedules(name)
-            new = self._create_schedule(package, name, cron, parameters)
+            new = self._create_schedule(package, name, cron, most_at_once)
             were_on = [one for one in old if one.mode == "ENABLE"]
             for one in were_on:
                 self._client.disable_recurring_run(one.recurring_run_id)
@@ -107,16 +105,15 @@ class Cluster:
         with self._answering():
             return [(one.display_name, one.trigger.cron_schedule.cron, str(one.mode)) for one in self._all()]
 
-    def _create_schedule(self, package: Path, name: str, cron: str, parameters: Mapping[str, Any]) -> str:
+    def _create_schedule(self, package: Path, name: str, cron: str, most_at_once: int) -> str:
         made = self._client.create_recurring_run(
             experiment_id=self._experiment_id(),
             job_name=name,
             cron_expression=cron,
-            max_concurrency=1,
+            max_concurrency=most_at_once,
             no_catchup=True,
             enabled=False,
             pipeline_package_path=str(package),
-            params=dict(parameters),
         )
         return str(made.recurring_run_id)
 

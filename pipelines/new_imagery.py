@@ -7,26 +7,25 @@ A run that finds nothing new is the first task alone. A training does not hold u
 two runs at once, because what they share is claimed, and the second one never starts another training.
 """
 
-import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from kfp import dsl, kubernetes
+from kfp import compiler, dsl
 
 from components import new_imagery as tasks
+from pipelines.services import locked_down, one_line, serve
 
 if TYPE_CHECKING:
     from pipelines.training import Setting
 
 NAME = "damcrack-new-imagery"
-# Names in infra/kubernetes; on a cluster that gives pods a role there are no S3 keys, so nothing has to be there.
-SETTINGS = {"damcrack-services": ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "MLFLOW_TRACKING_URI")}
-SECRETS = {
-    "damcrack-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-    "damcrack-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
-}
 TRIES = 2  # after a pod was lost, or S3 was away for longer than the tasks themselves wait
+
+
+def compile_new_imagery(setting: "Setting", imagery_yaml: str, out: Path) -> None:
+    """Write the pipeline as YAML; the same setting gives the same bytes."""
+    compiler.Compiler().compile(new_imagery(setting, imagery_yaml), str(out))
 
 
 def new_imagery(setting: "Setting", imagery_yaml: str, train: Callable[..., Any] | None = None) -> Any:
@@ -62,18 +61,9 @@ def new_imagery(setting: "Setting", imagery_yaml: str, train: Callable[..., Any]
     return pipeline
 
 
-def one_line(text: str) -> str:
-    """The same YAML in one line: kfp writes defaults into a comment, where a line break would end it."""
-    return json.dumps(yaml.safe_load(text))
-
-
 def _equip(task: dsl.PipelineTask, image: str) -> dsl.PipelineTask:
     """Image, services and few rights; never answered from Kubeflow's cache, because each looks at the bucket."""
-    for name, keys in SETTINGS.items():
-        kubernetes.use_config_map_as_env(task, name, {key: key for key in keys}, optional=True)
-    for name, keys in SECRETS.items():
-        kubernetes.use_secret_as_env(task, name, {key: key for key in keys}, optional=True)
-    kubernetes.set_security_context(task, run_as_user=10001, run_as_group=10001, run_as_non_root=True)
-    kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit="8Gi")
+    serve(task)
+    locked_down(task, "8Gi")
     task.set_cpu_request("1").set_memory_request("1Gi").set_memory_limit("4Gi")
     return task.set_container_image(image).set_caching_options(False).set_retry(TRIES, "60s", 2.0)

@@ -8,24 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from kfp import compiler, dsl, kubernetes
 
 from components.join import join_lock
 from components.stage import run_stage
 from damcrack.edges.derive import Node, as_text, derive
+from pipelines.services import locked_down, one_line, serve
 
 NAME = "damcrack-training"
-# Names in the cluster (infra/kubernetes); the values never pass through here.
-SERVICES = {"MLFLOW_TRACKING_URI": "MLFLOW_TRACKING_URI", "AWS_DEFAULT_REGION": "AWS_DEFAULT_REGION"}
-OPTIONAL_SERVICES = {
-    "AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL",
-    "MLFLOW_S3_ENDPOINT_URL": "MLFLOW_S3_ENDPOINT_URL",
-}
-SECRETS = {
-    "damcrack-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-    "damcrack-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
-}
 RETRY_FIRST_PAUSE = "30s"
 
 
@@ -57,7 +47,7 @@ def training(setting: Setting) -> Callable[..., Any]:
 
     @dsl.pipeline(name=NAME, description="From photographs to a registered crack detector, as dvc.yaml says.")
     def pipeline(
-        params: str = _one_line(setting.params),
+        params: str = one_line(setting.params),
         remote: str = setting.remote,
         snapshots: dict = dict(setting.snapshots),  # type: ignore[type-arg]  # noqa: B006
     ) -> None:
@@ -75,13 +65,6 @@ def training(setting: Setting) -> Callable[..., Any]:
         locked_down(join, "1Gi")
 
     return pipeline
-
-
-def _one_line(params: str) -> str:
-    """The values without line breaks: kfp repeats defaults in a comment, where a second line would be YAML."""
-    return yaml.safe_dump(
-        yaml.safe_load(params), default_flow_style=True, sort_keys=False, width=10**9
-    ).strip()
 
 
 def equip(task: dsl.PipelineTask, node: Node) -> dsl.PipelineTask:
@@ -102,21 +85,7 @@ def equip(task: dsl.PipelineTask, node: Node) -> dsl.PipelineTask:
         kubernetes.add_node_selector(task, key, value)
     for toleration in needs.tolerations:
         kubernetes.add_toleration(task, **toleration)
-    _serve(task)
+    serve(task)
+    kubernetes.use_field_path_as_env(task, "DAMCRACK_GRAPH_RUN", "metadata.labels['pipeline/runid']")
     locked_down(task, None)
     return task
-
-
-def _serve(task: dsl.PipelineTask) -> None:
-    """Settings by config map, credentials by secret: only names, never values, are in the pipeline."""
-    kubernetes.use_config_map_as_env(task, "damcrack-services", SERVICES)
-    kubernetes.use_config_map_as_env(task, "damcrack-services", OPTIONAL_SERVICES, optional=True)
-    for name, keys in SECRETS.items():
-        kubernetes.use_secret_as_env(task, name, {key: key for key in keys}, optional=True)
-    kubernetes.use_field_path_as_env(task, "DAMCRACK_GRAPH_RUN", "metadata.labels['pipeline/runid']")
-
-
-def locked_down(task: dsl.PipelineTask, tmp: str | None) -> None:
-    """Not as root; /tmp is the only folder that it writes to, of `tmp` bytes at most."""
-    kubernetes.set_security_context(task, run_as_user=10001, run_as_group=10001, run_as_non_root=True)
-    kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=tmp)

@@ -1,6 +1,7 @@
 """Submitting and scheduling against a small real HTTP service (kubeflow.py beside), through kfp's own client."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -74,7 +75,7 @@ def test_submit_sends_the_whole_pipeline(kubeflow, host, package):
 
 def test_schedule_does_not_catch_up_and_never_overlaps_itself(kubeflow, host, package):
     """Six fields, no catch-up, concurrency 1, switched on."""
-    Cluster(host, "damcrack").schedule(package, "weekly", CRON, {}, wait_s=0)
+    Cluster(host, "damcrack").schedule(package, "weekly", CRON, 1, wait_s=0)
     (one,) = kubeflow.schedules
     assert one["trigger"]["cron_schedule"]["cron"] == CRON
     assert (one["no_catchup"], str(one["max_concurrency"]), one["mode"]) == (True, "1", "ENABLE")
@@ -84,7 +85,7 @@ def test_schedule_replaces_those_of_its_name_only(kubeflow, host, package):
     """After three calls one schedule of the name is left; others stay, also beyond the first page."""
     service = Cluster(host, "damcrack")
     for name in ("monthly", "weekly", "daily", "weekly", "hourly", "weekly"):
-        service.schedule(package, name, CRON, {}, wait_s=0)
+        service.schedule(package, name, CRON, 1, wait_s=0)
     assert sorted(one["display_name"] for one in kubeflow.schedules) == [
         "daily",
         "hourly",
@@ -97,13 +98,13 @@ def test_schedule_replaces_those_of_its_name_only(kubeflow, host, package):
 def test_a_run_in_flight_is_waited_for(kubeflow, host, package):
     """The old schedule is deleted only after its run has ended; the run is not killed."""
     service = Cluster(host, "damcrack")
-    old = service.schedule(package, "weekly", CRON, {}, wait_s=0)
+    old = service.schedule(package, "weekly", CRON, 1, wait_s=0)
     kubeflow.runs += [{"run_id": str(n), "display_name": "other", "state": "SUCCEEDED"} for n in range(3)]
     run = {"run_id": "r", "display_name": "weekly 1", "recurring_run_id": old, "state": "RUNNING"}
     kubeflow.runs.append(run)
     threading.Timer(0.4, lambda: run.update(state="SUCCEEDED")).start()
     started = time.monotonic()
-    new = service.schedule(package, "weekly", "0 0 4 * * 1", {}, wait_s=30)
+    new = service.schedule(package, "weekly", "0 0 4 * * 1", 1, wait_s=30)
     assert time.monotonic() - started >= 0.35
     assert run["state"] == "SUCCEEDED"
     assert [one["recurring_run_id"] for one in kubeflow.schedules] == [new]
@@ -112,10 +113,10 @@ def test_a_run_in_flight_is_waited_for(kubeflow, host, package):
 def test_a_run_that_outlasts_the_wait_leaves_everything_as_it_was(kubeflow, host, package):
     """The old schedule is on again, the new one gone, the run goes on, and the sentence says what to do."""
     service = Cluster(host, "damcrack")
-    old = service.schedule(package, "weekly", CRON, {}, wait_s=0)
+    old = service.schedule(package, "weekly", CRON, 1, wait_s=0)
     kubeflow.runs.append({"run_id": "r", "display_name": "w", "recurring_run_id": old, "state": "RUNNING"})
     with pytest.raises(InputError, match="run r of the old schedule 'weekly' still goes on"):
-        service.schedule(package, "weekly", "0 0 4 * * 1", {}, wait_s=0.2)
+        service.schedule(package, "weekly", "0 0 4 * * 1", 1, wait_s=0.2)
     assert [(one["recurring_run_id"], one["mode"]) for one in kubeflow.schedules] == [(old, "ENABLE")]
     assert kubeflow.runs[-1]["state"] == "RUNNING"
 
@@ -124,14 +125,14 @@ def test_cut_off_between_two_calls_the_next_one_mends_it(kubeflow, host, package
     """Left-overs of a call that died (a new one still off, an old one already off) are replaced."""
     service = Cluster(host, "damcrack")
     for _ in range(2):
-        service._create_schedule(package, "weekly", CRON, {})
-    new = service.schedule(package, "weekly", CRON, {}, wait_s=0)
+        service._create_schedule(package, "weekly", CRON, 1)
+    new = service.schedule(package, "weekly", CRON, 1, wait_s=0)
     assert [(one["recurring_run_id"], one["mode"]) for one in kubeflow.schedules] == [(new, "ENABLE")]
 
 
 def test_status_shows_schedules_runs_and_failed_tasks(kubeflow, host, package):
     """By command line: names, states and which task failed."""
-    Cluster(host, "damcrack").schedule(package, "weekly", CRON, {}, wait_s=0)
+    Cluster(host, "damcrack").schedule(package, "weekly", CRON, 1, wait_s=0)
     tasks = [{"display_name": "tile", "state": "FAILED"}, {"display_name": "photos", "state": "SUCCEEDED"}]
     run = {
         "run_id": "r1",
@@ -150,6 +151,24 @@ def test_commands_submit_and_schedule(kubeflow, host):
     assert command("submit", *GIVEN, "--host", host).exit_code == 0
     assert command("schedule", *GIVEN, "--host", host, "--cron", CRON, "--name", "weekly").exit_code == 0
     assert (len(kubeflow.runs), len(kubeflow.schedules)) == (1, 1)
+
+
+def test_new_imagery_is_compiled_and_scheduled(kubeflow, host, tmp_path):
+    """With --imagery the pipeline is the recurring one around the graph, and two runs may go on at once."""
+    (tmp_path / "imagery.yaml").write_text("incoming: s3://dam/incoming\nstore: s3://dam/imagery\n")
+    params = (ROOT / "params/demo.yaml").read_text()
+    (tmp_path / "wrong.yaml").write_text(params)
+    (tmp_path / "params.yaml").write_text(
+        params.replace("{sample: sample}", "{incoming: s3://dam/imagery/accepted}", 1)
+    )
+    told = ["--imagery", str(tmp_path / "imagery.yaml"), "--host", host, "--cron", "0 */15 * * * *"]
+    refused = command("schedule", *GIVEN, *told, "--params", str(tmp_path / "wrong.yaml"))
+    assert "expected 's3://dam/imagery/accepted'" in str(refused.exception)
+    done = command("schedule", *GIVEN, *told, "--params", str(tmp_path / "params.yaml"))
+    assert done.exit_code == 0, done.exception
+    (made,) = kubeflow.schedules
+    assert int(made["max_concurrency"]) == 2
+    assert "damcrack-new-imagery" in json.dumps(made["pipeline_spec"])
 
 
 def command(*arguments):

@@ -33,13 +33,11 @@ class Place:
     ledger: Ledger
 
 
-def open_place(path: Path, settings: Iterable[str] = (), run_id: str | None = None) -> Place:
-    """Read imagery.yaml, with `settings` (NAME=VALUE) winning over it, and open the store.
-
-    A `run_id` that stays when a run is tried again lets it go on with its own inspection or training at once.
+def read_config(path: Path, settings: Iterable[str] = ()) -> ImageryConfig:
+    """Read imagery.yaml, with `settings` (NAME=VALUE) winning over it.
 
     Raises:
-        InputError: a value is missing or not allowed, or the store cannot be opened.
+        InputError: a value is missing or not allowed.
     """
     defaults = {
         one.name: one.default for one in fields(ImageryConfig) if one.name not in ("incoming", "store")
@@ -49,6 +47,18 @@ def open_place(path: Path, settings: Iterable[str] = (), run_id: str | None = No
         if name not in given:
             raise InputError(f"{path}: {name} is missing; expected a folder or s3://bucket/prefix")
     config: ImageryConfig = validate(path.stem, given, ImageryConfig)
+    return config
+
+
+def open_place(path: Path, settings: Iterable[str] = (), run_id: str | None = None) -> Place:
+    """Read imagery.yaml, with `settings` (NAME=VALUE) winning over it, and open the store.
+
+    A `run_id` that stays when a run is tried again lets it go on with its own inspection or training at once.
+
+    Raises:
+        InputError: a value is missing or not allowed, or the store cannot be opened.
+    """
+    config = read_config(path, settings)
     if "://" not in config.store:
         Path(config.store).mkdir(parents=True, exist_ok=True)
     store = open_store(config.store)

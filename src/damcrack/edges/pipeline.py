@@ -42,6 +42,11 @@ SETTING = _options(
     click.option("--train-image", required=True, help="Image with torch, by digest."),
     click.option("--revision", help="Revision of the code in the images; default: that of this checkout."),
     SNAPSHOT,
+    click.option(
+        "--imagery",
+        type=PATH,
+        help="imagery.yaml: the pipeline that takes in new photos and trains when enough are labelled.",
+    ),
 )
 CLUSTER = _options(
     click.option("--host", help="Kubeflow Pipelines' address; default: KF_PIPELINES_ENDPOINT."),
@@ -58,6 +63,7 @@ def pipeline() -> None:
     damcrack pipeline compile --remote s3://dam/dvc --cpu-image ... --train-image ... --out training.yaml
     damcrack pipeline submit  --remote s3://dam/dvc --cpu-image ... --train-image ...
     damcrack pipeline schedule --cron "0 0 3 * * 1" --name weekly --remote ...
+    damcrack pipeline schedule --cron "0 */15 * * * *" --name arrivals --imagery imagery.yaml --remote ...
     damcrack pipeline status
     """
 
@@ -67,8 +73,7 @@ def pipeline() -> None:
 @click.option("--out", type=PATH, default=Path("training.yaml"), show_default=True, help="File to write.")
 def compile_(out: Path, **given: Any) -> None:
     """Write the pipeline of these values as YAML; the same input gives the same bytes."""
-    training = _pipelines("training")
-    training.compile_training(_setting(**given), out)
+    _compile(out, **given)
     click.echo(f"{out}: {out.stat().st_size} bytes")
 
 
@@ -98,7 +103,10 @@ def schedule(
     check_cron(cron)
     package = _compiled(given)
     cluster = _pipelines("cluster").Cluster(host, experiment, namespace)
-    click.echo(f"schedule {cluster.schedule(package, name, cron, {}, wait)}: {name!r} at {cron!r}")
+    # A training takes hours, and photos that arrive meanwhile are not to wait for it: their ledger allows two runs.
+    at_once = 2 if given["imagery"] else 1
+    made = cluster.schedule(package, name, cron, at_once, wait)
+    click.echo(f"schedule {made}: {name!r} at {cron!r}")
 
 
 @pipeline.command()
@@ -155,17 +163,28 @@ def check_cron(cron: str) -> None:
 
 def _compiled(given: dict[str, Any]) -> Path:
     """A checked, compiled package in the working folder's scratch."""
-    setting = _setting(**given)
-    for image in setting.images.values():
+    for image in (given["cpu_image"], given["train_image"]):
         if NAMED_DIGEST not in image:
             raise InputError(
                 f"image {image!r}: expected NAME{NAMED_DIGEST}...; a tag can come to mean another image, and "
                 "Kubeflow's cache would serve the old one's results"
             )
-    out = Path(".damcrack/pipelines/training.yaml")
+    out = Path(".damcrack/pipelines/compiled.yaml")
     out.parent.mkdir(parents=True, exist_ok=True)
-    _pipelines("training").compile_training(setting, out)
+    _compile(out, **given)
     return out
+
+
+def _compile(out: Path, imagery: Path | None, **given: Any) -> None:
+    setting = _setting(**given)
+    if imagery is None:
+        _pipelines("training").compile_training(setting, out)
+        return
+    from damcrack.edges.imagery import check_source, read_config
+    from damcrack.edges.params import read_params
+
+    check_source(read_config(imagery), read_params(given["params_path"]))
+    _pipelines("new_imagery").compile_new_imagery(setting, imagery.read_text(), out)
 
 
 def _setting(
