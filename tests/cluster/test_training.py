@@ -182,6 +182,12 @@ def test_pods_are_not_root(compiled):
         assert "/tmp" in {one["mountPath"] for one in pod["emptyDirMounts"]}
 
 
+def test_kfp_is_imported_in_components_and_pipelines_alone():
+    """The package itself runs without it: inside a task only kfp's executor is there."""
+    pattern = re.compile(r"^\s*(import|from) kfp\b", re.M)
+    assert not [path for path in (ROOT / "src").rglob("*.py") if pattern.search(path.read_text())]
+
+
 def test_components_are_a_few_statements():
     """A component's body has at most eight."""
     import ast
