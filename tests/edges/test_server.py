@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from damcrack.edges.journal import waiting_journals
-from damcrack.edges.registry import MlflowRegistry
+from damcrack.edges.registry import fetch_model
 from damcrack.edges.runs import show_runs
 from damcrack.edges.sender import Store, send_later
 from damcrack.edges.store import one_line, sending_errors
@@ -61,7 +61,7 @@ def test_refusal_is_one_sentence(at_server, monkeypatch, settings, sentence):
     with pytest.raises(InputError, match=sentence):
         show_runs()
     with pytest.raises(InputError, match=sentence):
-        MlflowRegistry().aliased("dam-crack-detector", "champion")
+        fetch_model("models:/dam-crack-detector@champion")
 
 
 def test_artifact_that_cannot_be_kept(at_server, tmp_path):

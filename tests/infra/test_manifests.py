@@ -20,6 +20,7 @@ KUSTOMIZATIONS = sorted(path.parent for path in PLACE.rglob("kustomization.yaml"
 EXAMPLES = sorted(PLACE.rglob("*.example.yaml"))
 # Kinds of extensions, whose schemas no validator carries: what they embed is checked.
 EXTENSIONS = ("argoproj.io", "trainer.kubeflow.org", "kubeflow.org", "jobset.x-k8s.io")
+VALUES = {("ConfigMap", "damcrack-values")}
 MAY_SPEAK_TO_THE_API = {"damcrack-pipeline"}
 
 Manifest = dict[str, Any]
@@ -148,9 +149,14 @@ def secrets_by_hand() -> set[tuple[str, str]]:
     return {("Secret", one["metadata"]["name"]) for one in found}
 
 
+def there_before() -> set[tuple[str, str]]:
+    """What the base brings, for what is applied beside it, and the values, which `kubectl` makes of files."""
+    return {(one["kind"], one["metadata"]["name"]) for one in rendered(PLACE / "base")} | VALUES
+
+
 def check_all(manifests: tuple[Manifest, ...]) -> None:
     check_valid(manifests)
-    check_references(manifests, secrets_by_hand())
+    check_references(manifests, secrets_by_hand() | there_before())
     for pod in pods(list(manifests)):
         check_locked(pod)
 
