@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from damcrack.edges import cli
@@ -156,3 +157,15 @@ def test_outputs_are_named_by_their_content(tmp_path: Path) -> None:
     (tables / "tiles.csv").write_text("key\n2\n")
     assert (content_digest(model), content_digest(export)) == ("w", "o")
     assert content_digest(tables) != before
+
+
+def test_examples_in_help_keep_their_lines() -> None:
+    """Every command's help, groups too, shows examples line by line and no marks of the help's own."""
+
+    def texts(command: click.Command) -> Iterator[str]:
+        yield command.get_help(click.Context(command))
+        for inner in getattr(command, "commands", {}).values():
+            yield from texts(inner)
+
+    for text in texts(cli.cli):
+        assert "\\b" not in text

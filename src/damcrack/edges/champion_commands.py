@@ -43,7 +43,7 @@ def freeze(photos: Path, tiles: Path, out: Path) -> None:
 def promote(
     target: str, evaluation_set: str | None, sha256: str | None, params_path: Path, settings: tuple[str, ...]
 ) -> None:
-    r"""Let a registered version compete with the champion; make it champion if it is shown to be better.
+    """Let a registered version compete with the champion; make it champion if it is shown to be better.
 
     Both are loaded from the registry, their hashes checked, and scored anew on one evaluation set. The same gate as
     in the stage `register`; docs/promotion.md says how it decides.
@@ -52,7 +52,7 @@ def promote(
     damcrack promote 7
     damcrack promote dam-crack-detector              # its challenger
     damcrack promote 7 --evaluation-set s3://dam/frozen-2026 --sha256 4f6c... --set min_gain=0.01
-    """
+    """  # noqa: D301  # click wants the character itself
     from damcrack.edges import promotion
 
     promotion.promote(target, evaluation_set, sha256, params_path, settings)
@@ -63,11 +63,11 @@ def promote(
 @click.option("--reason", required=True, help="Why the champion goes; kept for who asks later.")
 @click.option("--to", metavar="VERSION", help="Version to make champion; default: the champion before.")
 def rollback(model_name: str, reason: str, to: str | None) -> None:
-    r"""Go back to the champion before, or to a named version, once its files are checked.
+    """Go back to the champion before, or to a named version, once its files are checked.
 
     \b
     damcrack rollback --reason "missed a crack at block 12"
-    """
+    """  # noqa: D301  # click wants the character itself
     from damcrack.edges import promotion
 
     promotion.rollback(model_name, reason, to)
@@ -88,14 +88,14 @@ def history(model_name: str, as_json: bool) -> None:
 @MODEL_NAME
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def lineage(target: str, model_name: str, as_json: bool) -> None:
-    r"""Tell what a version was made from, or which models a photo trained.
+    """Tell what a version was made from, or which models a photo trained.
 
     VERSION is a number, NAME/VERSION or NAME@ALIAS. PHOTO is a file or the sha256 of one.
 
     \b
     damcrack lineage dam-crack-detector@champion
     damcrack lineage spillway/DSC01234.jpg
-    """
+    """  # noqa: D301  # click wants the character itself
     from damcrack.edges import lineage as told
 
     told.lineage(target, model_name, as_json)

@@ -57,7 +57,7 @@ CLUSTER = _options(
 
 @click.group()
 def pipeline() -> None:
-    r"""Run the graph of dvc.yaml on Kubeflow Pipelines.
+    """Run the graph of dvc.yaml on Kubeflow Pipelines.
 
     \b
     damcrack pipeline compile --remote s3://dam/dvc --cpu-image ... --train-image ... --out training.yaml
@@ -65,7 +65,7 @@ def pipeline() -> None:
     damcrack pipeline schedule --cron "0 0 3 * * 1" --name weekly --remote ...
     damcrack pipeline schedule --cron "0 */15 * * * *" --name arrivals --imagery imagery.yaml --remote ...
     damcrack pipeline status
-    """
+    """  # noqa: D301  # click wants the character itself
 
 
 @pipeline.command("compile")

@@ -362,7 +362,7 @@ def _expected_files(found: "ModelVersion", name: str) -> dict[str, str]:
     if "model.onnx" not in expected or any(Path(file).name != file for file in expected):
         raise InputError(
             f"{name} carries no hashes of its files (tag {FILES_TAG}), so they cannot be trusted; "
-            "register it with `damcrack register`"
+            "register it again; if it is the champion, take its alias away in MLflow first"
         )
     return expected
 
