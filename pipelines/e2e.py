@@ -1,7 +1,8 @@
 """`make e2e`: the training pipeline as containers of our images against a real S3 and MLflow server, and proofs.
 
 Prints, with numbers: a first run, a second run that restores everything, a fresh clone that pulls bitwise what a
-local `dvc repro` makes, and a container that is killed in the middle of a training and its repetition.
+local `dvc repro` makes, a container that is killed in the middle of a training and its repetition, and that no
+secret is in anything that was printed or left: logs, artifacts, lock parts, compiled pipeline, MLflow's database.
 The S3 service is that of AWS_ENDPOINT_URL and AWS_*; MLflow is started here, its artifacts in the same bucket.
 """
 
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from damcrack.edges.storage import check_reachable, make_bucket
 from damcrack.errors import InputError
 from damcrack.outputs import sha256_file
 from pipelines.local import HANDED_ON, LocalRun, run_as_containers
-from pipelines.training import Setting
+from pipelines.training import Setting, compile_training
 
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 KILLED = "pretrain@resnet50"
 SERVER_STARTS_S = 120
 
@@ -75,15 +77,16 @@ def prove(given: argparse.Namespace) -> None:
     base = f"{given.remote.rstrip('/')}/{time.strftime('%Y%m%dT%H%M%S')}"
     with (
         tempfile.TemporaryDirectory(prefix="damcrack-e2e-") as temporary,
+        _recorded(Path(temporary) / "printed.log"),
         _mlflow(Path(temporary), base, given.port),
     ):
         folder = Path(temporary)
         images = {kind: f"damcrack-{kind}:{given.tag}" for kind in ("cpu", "train")}
         setting = Setting(checkout, small_values(checkout), f"{base}/dvc", images, revision=_revision())
-        first, first_s = _timed(setting, folder / "run")
+        first, first_s = _timed(setting, folder / "first")
         lock = folder / "dvc.lock"
         shutil.copy(first.lock, lock)
-        second, second_s = _timed(setting, folder / "run")
+        second, second_s = _timed(setting, folder / "second")
         _say(f"first run: {first.num_run} stages ran in {first_s:.0f} s")
         _say(
             f"second run: {second.num_run} of {len(second.restored)} stages ran in {second_s:.0f} s "
@@ -98,6 +101,8 @@ def prove(given: argparse.Namespace) -> None:
             Setting(checkout, setting.params, f"{base}/killed", images, setting.revision),
             given.docker,
         )
+        compile_training(setting, folder / "pipeline.yaml")
+        _no_secret_in(folder)
 
 
 def _timed(setting: Setting, root: Path) -> tuple[LocalRun, float]:
@@ -217,6 +222,39 @@ def _kill_when_training(docker: str, setting: Setting, shared: Path, node: Node)
             if line.startswith("epoch 1/"):
                 subprocess.run([docker, "kill", "damcrack-e2e"], check=True, capture_output=True)
         return running.wait()
+
+
+@contextmanager
+def _recorded(log: Path) -> Iterator[None]:
+    """Keep a copy of all that this process, its children and its containers print."""
+    printer, before = subprocess.Popen(["tee", str(log)], stdin=subprocess.PIPE), [os.dup(1), os.dup(2)]
+    assert printer.stdin is not None
+    for number in (1, 2):
+        os.dup2(printer.stdin.fileno(), number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        for number, was in zip((1, 2), before, strict=True):
+            os.dup2(was, number)
+            os.close(was)
+        printer.communicate()
+
+
+def _no_secret_in(folder: Path) -> None:
+    secrets = [os.environ[name].encode() for name in SECRETS if os.environ.get(name)]
+    if not secrets:
+        raise InputError(f"none of {', '.join(SECRETS)} is set, so nothing can be looked for")
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    told = [str(path.relative_to(folder)) for path in files if _holds(path, secrets)]
+    if told:
+        raise InputError(f"a secret stands in {', '.join(told[:5])}")
+    _say(f"secrets: in none of {len(files)} files (printed output, pipeline, artifacts, MLflow's database)")
+
+
+def _holds(path: Path, secrets: Sequence[bytes]) -> bool:
+    content = path.read_bytes()
+    return any(secret in content for secret in secrets)
 
 
 def _same(what: str, lock: Path, other: Path) -> None:
