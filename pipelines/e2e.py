@@ -116,7 +116,7 @@ def _clone_pulls_what_repro_makes(folder: Path, lock: Path, setting: Setting) ->
     pulled, made = (_clone(folder / name, setting) for name in ("pulled", "made"))
     shutil.copy(lock, pulled / "dvc.lock")
     _dvc(pulled, "remote", "add", "--quiet", "--default", "store", setting.remote)
-    _dvc(pulled, "pull", "--quiet")
+    _dvc(pulled, "pull", "--quiet", "dvc.yaml")  # not the cells of experiments/
     _dvc(made, "repro", "--quiet")
     ours, theirs = (_digests(clone) for clone in (made, pulled))
     differ = sorted(name for name in ours if ours[name] != theirs.get(name))

@@ -85,6 +85,16 @@ def test_a_killed_task_leaves_nothing_and_its_repetition_ends_with_the_same_lock
     assert outs[0] == outs[1]
 
 
+def test_a_restored_stage_fetches_no_inputs(toy):
+    """What a stage made earlier is known by its inputs' hashes: terabytes of photos need not travel for it."""
+    toy.run("first")
+    toy.run("double@a")
+    inputs = merge([toy.parts["first"]])["first"]["outs"]
+    for out in inputs:
+        (toy.remote / "files/md5" / out["md5"][:2] / out["md5"][2:]).unlink()
+    assert toy.run("double@a").restored
+
+
 def test_outputs_missing_in_the_remote_are_made_again(toy):
     """A run-cache entry whose outputs were deleted does not count: never a green run with a hole in it."""
     toy.run("first")

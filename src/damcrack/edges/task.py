@@ -71,10 +71,11 @@ def run_task(task: Task) -> Done:
         node = _node(task, checkout, workspace.nodes())
         workspace.fill(_texts(task.snapshots))
         workspace.put_parts(_parts_of(task, node))
-        workspace.pull_inputs(node.parents)
-        restored = node.needs.cached and workspace.restore(node.name)
-        workspace.reproduce(node.name, node.needs.cached)
-        workspace.push(node.name, node.needs.cached)
+        restored = node.needs.cached and workspace.restore(node.name, node.parents)
+        if not restored:
+            workspace.pull_inputs(node.parents)
+            workspace.reproduce(node.name, node.needs.cached)
+            workspace.push(node.name, node.needs.cached)
         outs = workspace.outs(node.name)
         if restored:
             _record_restored(workspace.command(node.name), outs)

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 from damcrack.edges.derive import Node, new_repo, nodes_of, one_sentence
-from damcrack.edges.lock_parts import lock_part, write_lock
+from damcrack.edges.lock_parts import lock_part, read_lock, write_lock
 from damcrack.errors import InputError
 
 REMOTE = "store"
@@ -77,25 +79,41 @@ class Workspace:
         with _told(f"the outputs of {', '.join(parents)} cannot be had from {self.remote}"):
             self._repo.pull(targets=list(parents))
 
-    def restore(self, stage: str) -> bool:
+    def restore(self, stage: str, parents: Sequence[str]) -> bool:
         """Take the outputs of an earlier run of the same stage from the remote; False if there was none.
 
-        An entry whose outputs are no longer whole in the remote counts as none.
+        An entry whose outputs are no longer whole in the remote counts as none. Inputs are fetched only if their
+        hashes do not stand in the parents' entries: where a stage reads a folder above several outputs.
         """
         from dvc.exceptions import DvcException
-        from dvc.stage.cache import RunCacheNotFoundError
 
         one = self._stage(stage)
-        one.save_deps()
-        self._fetch_run(one)
+        if not self._know_inputs(one, parents):
+            self.pull_inputs(parents)
+            one.save_deps()
+        entry = self._earlier_run(one)
+        if entry is None:
+            return False
+        lock = self.root / "dvc.lock"
+        before = read_lock(lock)
+        write_lock(lock, {**before, stage: entry})
         try:
-            with self._repo.lock:
-                self._repo.stage_cache.restore(one, pull=True)
-        except RunCacheNotFoundError:
+            self._repo.pull(targets=[stage])
+        except (DvcException, OSError):
+            write_lock(lock, before)
             return False
-        except DvcException:
-            shutil.rmtree(self._repo.stage_cache.cache_dir, ignore_errors=True)
-            return False
+        return True
+
+    def _know_inputs(self, stage: Any, parents: Sequence[str]) -> bool:
+        """Give the stage's inputs their hashes, those of the parents' outputs from dvc.lock, without the data."""
+        made = {out.fs_path: out for parent in parents for out in self._stage(parent).outs}
+        for dep in stage.deps:
+            if dep.fs_path in made:
+                dep.hash_info, dep.meta = made[dep.fs_path].hash_info, made[dep.fs_path].meta
+            elif any(_overlap(dep.fs_path, path) for path in made):
+                return False
+            else:
+                dep.save()
         return True
 
     def reproduce(self, stage: str, cached: bool) -> None:
@@ -133,19 +151,22 @@ class Workspace:
     def _stage(self, name: str) -> Any:
         return self._repo.stage.load_one(name=name)
 
-    def _fetch_run(self, stage: Any) -> None:
-        """Fetch this stage's run-cache entry alone: `dvc fetch --run-cache` copies those of all runs ever made."""
+    def _earlier_run(self, stage: Any) -> dict[str, Any] | None:
+        """Read this stage's run-cache entry alone: `dvc fetch --run-cache` copies those of all runs ever made."""
         with _told(f"the run-cache of {self.remote} cannot be read"):
             store = self._repo.cloud.get_remote_odb(REMOTE, "fetch", hash_name=RUN_CACHE_HASH)
             there = store.fs.join(store.path, *_run_folder(stage))
             names = sorted(store.fs.find(there)) if store.fs.exists(there) else []
-            if names:
-                # Two machines that ran it at once may have pushed different bits: all must choose the same.
-                here = Path(
-                    self._repo.stage_cache.cache_dir, *_run_folder(stage)[1:], store.fs.name(names[0])
-                )
-                here.parent.mkdir(parents=True, exist_ok=True)
-                store.fs.get_file(names[0], str(here))
+            # Two machines that ran it at once may have pushed different bits: all must choose the same.
+            text = store.fs.cat_file(names[0]) if names else b""
+        try:
+            entry = yaml.safe_load(text)
+        except yaml.YAMLError:
+            return None
+        whole = isinstance(entry, dict) and [out.get("path") for out in entry.get("outs", [])] == [
+            out.def_path for out in stage.outs
+        ]
+        return entry if whole else None
 
     def _push_run(self, stage: Any) -> None:
         folder = Path(self._repo.stage_cache.cache_dir, *_run_folder(stage)[1:])
@@ -159,9 +180,11 @@ class Workspace:
 
 
 def _run_folder(stage: Any) -> tuple[str, str, str]:
-    from dvc.stage.cache import _get_stage_hash
+    """Where DVC keeps the runs of a stage with these inputs; not by its own function, which reads them."""
+    from dvc.stage.cache import _get_cache_hash
+    from dvc.stage.serialize import to_single_stage_lockfile
 
-    key = _get_stage_hash(stage)
+    key = _get_cache_hash(to_single_stage_lockfile(stage), key=True)
     return "runs", key[:2], key
 
 
