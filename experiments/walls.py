@@ -69,7 +69,10 @@ def tiles_of(name: str, sources: Sequence[str], **settings: Any) -> Path:
     params = read_params(PARAMS)
     config = stage_config(params, "photos", None)
     given = {one: once(with_scenes, WORK / "source" / one) for one in WALLS if one in sources}
-    config = replace(config, sources={one: str(given.get(one, config.sources[one])) for one in sources})
+    known = {**config.sources, "rendered": "sample"}
+    config = replace(
+        config, sources={one: str(given.get(one, known[one])) for one in sources}, sample_photos=200
+    )
     listed = once(snapshot, WORK / f"{name}.csv", sources=config.sources, open_source=open_source, run=RUN)
     taken = once(
         photos, WORK / "photos" / name, snapshot=listed, config=config, open_source=open_source, run=RUN
