@@ -58,17 +58,19 @@ def crack_masks(grey: Grey, belief: Floats, how: Segmentation) -> CrackMasks:
 
     Nothing is found where `belief` is 0.
     """
-    smooth = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.8), np.uint8)
-    ridge = dark_ridge(grey)
+    # Arrays of a photo's size are dropped as soon as they have been used: many photos are traced side by side.
+    strength, scale_px = dark_ridge(grey)
+    strength /= roughness(strength)
     looked_at = belief > 0
-    strength = ridge.strength / roughness(ridge.strength)
     strength[~looked_at] = 0
     lines = _grown(strength * belief >= how.seed, strength >= how.grow, how.min_length_px, how.bridge_px)
     faint = strength >= POSSIBLE * how.grow
+    del strength
     possible = _grown(faint, faint, how.min_length_px / 2, how.bridge_px)
     if not lines.any():
         return CrackMasks(lines, possible)
-    sure = _widened(thin(lines), ridge.scale_px, smooth, looked_at)
+    smooth = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.8), np.uint8)
+    sure = _widened(thin(lines), scale_px, smooth, looked_at)
     return CrackMasks(sure, possible | sure)
 
 
@@ -104,14 +106,14 @@ def _widened(line: Mask, scale_px: Floats, smooth: Grey, looked_at: npt.NDArray[
     """From thin lines to all pixels at least half as dark as the nearest point of the line, next to it."""
     darkness = cv2.subtract(local_median(smooth), smooth)
     # The darkest pixel near the line: the ridge's top and the darkest pixel may be a pixel apart.
-    depth = cv2.dilate(darkness, np.ones((3, 3), np.uint8))
+    depth_at_line = _steadied(np.asarray(cv2.dilate(darkness, np.ones((3, 3), np.uint8)), np.uint8), line)
     distance, nearest = cv2.distanceTransformWithLabels(
         1 - line, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     at_line = line > 0
     num = int(nearest.max()) + 1
     depth_of, reach_of = np.zeros(num, np.float32), np.zeros(num, np.float32)
-    depth_of[nearest[at_line]] = _steadied(depth.astype(np.float32), at_line)
+    depth_of[nearest[at_line]] = depth_at_line
     reach_of[nearest[at_line]] = np.minimum(2.0 * scale_px[at_line] + 1.0, LARGEST_HALF_PX)
     inside = (darkness >= 0.5 * depth_of[nearest]) & (distance <= reach_of[nearest]) & looked_at
     mask = (inside | at_line).astype(np.uint8)
@@ -124,12 +126,14 @@ def _widened(line: Mask, scale_px: Floats, smooth: Grey, looked_at: npt.NDArray[
     return kept
 
 
-def _steadied(depth: Floats, at_line: npt.NDArray[np.bool_]) -> Floats:
+def _steadied(depth: Grey, line: Mask) -> Floats:
     """Depth at the line's pixels, averaged over the line's pixels within 15 px: single dark grains do not count."""
-    weight = at_line.astype(np.float32)
-    total = cv2.boxFilter(depth * weight, cv2.CV_32F, (15, 15), normalize=False)
-    count = cv2.boxFilter(weight, cv2.CV_32F, (15, 15), normalize=False)
-    return np.asarray((total / np.maximum(count, 1))[at_line], np.float32)
+    at_line = line > 0
+    total, count = (
+        cv2.boxFilter(image, cv2.CV_32F, (15, 15), normalize=False)[at_line]
+        for image in (cv2.multiply(depth, line), line)
+    )
+    return np.asarray(total / np.maximum(count, 1), np.float32)
 
 
 def local_median(image: Grey) -> Grey:
