@@ -40,7 +40,7 @@ Floats = npt.NDArray[np.float64]
 WORK = Path(".bench/recipe")
 JUDGED = ("hires", "uav75", "uav-embankment")
 IMAGE_PX = 112
-MOST_PER_CLASS = {"metu": 3000, "rendered": 1500, "hires": 400, "uav75": None, "uav-embankment": None}
+MOST_PER_CLASS = {"metu": 3000, "rendered": 1400, "hires": 400, "uav75": None, "uav-embankment": None}
 PER_SOURCE, MOST_REPEATS = (
     1500,
     5,

@@ -289,6 +289,9 @@ def test_inspection_uses_the_champion_and_after_a_rollback_the_one_before(dam):
     rows = [(row["move"], row["version"], row["decision"]) for row in json.loads(shown)]
     assert rows == [(1, "1", "promoted"), (2, "2", "promoted"), (3, "1", "brought back")]
     assert json.loads(shown)[2]["reason"] == "missed a crack at block 12"
+    code, shown = call("lineage", "dam/1", "--json")
+    told = json.loads(shown)
+    assert told["decision"]["decision"] == "brought back" and len(told["evaluation_set_sha256"]) == 64
     assert put(folder, "dam", BETTER)["decision"].startswith(
         "refused: version 2 was champion and was withdrawn"
     )

@@ -56,6 +56,8 @@ def of_version(registry: MlflowRegistry, model_name: str, version: str) -> dict[
         tags = found.tags
         aliases = registry.client.get_registered_model(model_name).aliases
         decision = json.loads(tags.get(DECISION_TAG, "{}"))
+        # A version that came back was judged earlier: its last comparison is told, whatever moved it since.
+        judged = [json.loads(tags[name]).get("evaluation_set") for name in _decisions(tags)]
         return {
             "version": f"{model_name} version {version}",
             "aliases": sorted(alias for alias, number in aliases.items() if str(number) == version),
@@ -67,11 +69,17 @@ def of_version(registry: MlflowRegistry, model_name: str, version: str) -> dict[
             "code_version": tags.get("code_version"),
             "dvc_lock_sha256": tags.get("dvc_lock_sha256"),
             "data_digest": tags.get("data_digest"),
-            "evaluation_set_sha256": decision.get("evaluation_set", {}).get("sha256"),
+            "evaluation_set_sha256": next((one.get("sha256") for one in judged if one), None),
             "decision": {name: decision.get(name) for name in ("decision", "reason", "at", "by")},
             "runs": [_run(registry, run_id) for run_id in _run_ids(tags)],
             "files_at": f"mlflow artifacts download --artifact-uri models:/{model_name}/{version}",
         }
+
+
+def _decisions(tags: Mapping[str, str]) -> list[str]:
+    """Names of the tags that hold decisions, newest first: the last one, then those kept under their time."""
+    kept = [name for name in tags if name.startswith(f"{DECISION_TAG}.")]
+    return [name for name in (DECISION_TAG, *sorted(kept, reverse=True)) if name in tags]
 
 
 def _run_ids(tags: Mapping[str, str]) -> Iterator[str]:
