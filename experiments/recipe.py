@@ -1,14 +1,14 @@
 """What carries a detector over to concrete that it was never trained on (docs/LOG.md reports it).
 
-Five sources of 224 px blocks seen at 112 px: METU tiles and the built-in rendered sample, which always may train; and
-three that are judged: `hires` walls and bridges, `uav75` board-marked concrete, `uav-embankment` (folders under
-data/source, as for experiments.walls). A recipe is an augmentation and the sources that train. With "one more", a
-network is trained for each of the three, and judged on the other two.
+Five sources of 224 px blocks: METU tiles and the built-in rendered sample, which always may train; and three that are
+judged: `hires` walls and bridges, `uav75` board-marked concrete, `uav-embankment` (folders under data/source, as for
+experiments.walls). A recipe is an augmentation, the sources that train, and how large a block is seen when it is
+judged; all train at 112 px. With "one more", a network is trained for each of the three, and judged on the other two.
 
 The recipe for a source is chosen by what it does on the other two, with networks that saw none of the source that is
 then reported: neither training, nor best epoch, nor choice.
 
-    python -m experiments.recipe       # 10 networks, about 9 min of one core each
+    python -m experiments.recipe       # 10 networks, about 7 min of one free core each
 
 Each finished network is kept, so the command can be interrupted and called again.
 """
@@ -47,7 +47,6 @@ PER_SOURCE, MOST_REPEATS = (
 )  # views of a class and source in an epoch; tiles of a small one come up to 5 times
 STEPS, BATCH, LEARNING_RATE = 800, 32, 0.02
 
-PAPER: dict[str, Any] = {}
 LOOK = Appearance(jitter=0.4, grey=0.2, blur=0.5, noise=10.0)
 CROPS = {
     "rotate_deg": 20.0,
@@ -55,32 +54,40 @@ CROPS = {
     "scales": (0.59, 1.0),
     "appearance": LOOK,
 }  # 0.35 to 1 of the area
-BOTH_WAYS = CROPS | {"scales": (0.59, 2.0)}  # also from further away: METU's cracks are broad
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "flips": {},  # the paper's
+    "crops": CROPS,
+    "both ways": CROPS | {"scales": (0.59, 2.0)},  # also from further away: METU's cracks are broad
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An augmentation, the sources that always train, and whether one of the judged ones does too."""
+    """An augmentation, the sources that always train, how large a block is judged, whether a judged source trains."""
 
-    augmentation: dict[str, Any]
+    augmentation: str
     sources: tuple[str, ...]
+    judged_px: int
     one_more: bool = False
 
     def trials(self) -> list[tuple[str, ...]]:
         """The sources of each network."""
         return [(*self.sources, more) for more in JUDGED] if self.one_more else [self.sources]
 
+    def __str__(self) -> str:
+        names = [*self.sources, "one more"] if self.one_more else self.sources
+        return f"{' + '.join(names)}; {self.augmentation}; {self.judged_px} px"
 
-RECIPES = {
-    "METU, the paper's flips": Recipe(PAPER, ("metu",)),
-    "METU, crops and appearance": Recipe(CROPS, ("metu",)),
-    "METU, both ways and appearance": Recipe(BOTH_WAYS, ("metu",)),
-    "METU + rendered, both ways and appearance": Recipe(BOTH_WAYS, ("metu", "rendered")),
-    "METU + one more, both ways and appearance": Recipe(BOTH_WAYS, ("metu",), one_more=True),
-    "METU + rendered + one more, both ways and appearance": Recipe(
-        BOTH_WAYS, ("metu", "rendered"), one_more=True
-    ),
-}
+
+RECIPES = (
+    Recipe("flips", ("metu",), 112),
+    Recipe("crops", ("metu",), 112),
+    Recipe("both ways", ("metu",), 112),
+    Recipe("both ways", ("metu",), 224),
+    Recipe("both ways", ("metu", "rendered"), 224),
+    Recipe("both ways", ("metu",), 224, one_more=True),
+    Recipe("both ways", ("metu", "rendered"), 224, one_more=True),
+)
 
 
 def tiles(source: str) -> Path:
@@ -90,9 +97,9 @@ def tiles(source: str) -> Path:
     return tiles_of(f"recipe-{source}", [source], tiles_per_class=MOST_PER_CLASS[source], **how)
 
 
-def blocks(source: str) -> DecodedSet:
+def blocks(source: str, image_px: int = IMAGE_PX) -> DecodedSet:
     """The decoded blocks of one source."""
-    return decode_set(tiles(source), IMAGE_PX, WORK / "decoded")
+    return decode_set(tiles(source), image_px, WORK / "decoded")
 
 
 def joined(sources: Sequence[str]) -> DecodedSet:
@@ -120,26 +127,26 @@ def _of_class(part: DecodedSet, label: int) -> npt.NDArray[np.int64]:
     return rows[part.labels_N[rows] == label]
 
 
-def margins(name: str, sources: tuple[str, ...], seed: int) -> dict[str, Floats]:
+def margins(recipe: Recipe, sources: tuple[str, ...], seed: int) -> dict[str, Floats]:
     """Logit of crack minus that of no crack for all blocks of each judged source that did not train."""
-    folder = WORK / name.replace(", ", "-").replace(" ", "-").replace("'", "") / "+".join(sources) / str(seed)
-    kept = {source: folder / f"{source}.npy" for source in JUDGED if source not in sources}
-    if not all(path.exists() for path in kept.values()):
+    folder = WORK / recipe.augmentation.replace(" ", "-") / "+".join(sources) / str(seed)
+    kept = {source: folder / f"{source}-{recipe.judged_px}.npy" for source in JUDGED if source not in sources}
+    if not (folder / "model").exists():
         print(f"== {folder}", flush=True)
-        if not (folder / "model").exists():
-            _fit(RECIPES[name], sources, seed, folder / "model")
-        for source, path in kept.items():
-            np.save(path, judge(folder / "model", blocks(source)))
+        _fit(AUGMENTATIONS[recipe.augmentation], sources, seed, folder / "model")
+    for source, path in kept.items():
+        if not path.exists():
+            np.save(path, judge(folder / "model", blocks(source, recipe.judged_px)))
     return {source: np.load(path) for source, path in kept.items()}
 
 
-def _fit(recipe: Recipe, sources: tuple[str, ...], seed: int, out: Path) -> None:
+def _fit(augmentation: dict[str, Any], sources: tuple[str, ...], seed: int, out: Path) -> None:
     """Fine-tune the distilled ResNet18 for the same number of steps, whatever the number of blocks."""
     images = joined(sources)
     config = stage_config(read_params(PARAMS), "finetune", "resnet18-dynamic")
     epochs = max(1, round(STEPS * BATCH / len(images.rows_of["train"])))
     settings = {"image_px": IMAGE_PX, "batch_size": BATCH, "epochs": epochs, "seed": seed}
-    config = replace(config, **settings | {"learning_rate": LEARNING_RATE} | recipe.augmentation)
+    config = replace(config, **settings | {"learning_rate": LEARNING_RATE} | augmentation)
     network, init = load_model(INIT)
     replace_head(network, 2, config.seed)
     info = describe("+".join(sources), "resnet18", images, config, Lineage(init.weights_sha256, None))
@@ -155,7 +162,8 @@ def judge(model: Path, part: DecodedSet) -> Floats:
     answers = []
     for rows in np.array_split(np.arange(len(part.labels_N)), max(1, len(part.labels_N) // 64)):
         pixels = torch.from_numpy(part.images_NHWC[rows]).permute(0, 3, 1, 2)
-        logits = network(normalise(pixels, mean, std))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(normalise(pixels, mean, std)).float()
         answers.append((logits[:, 1] - logits[:, 0]).numpy())
     return np.concatenate(answers).astype(np.float64)
 
@@ -164,7 +172,7 @@ def judge(model: Path, part: DecodedSet) -> Floats:
 class Score:
     """What one network did on one judged source."""
 
-    recipe: str
+    recipe: Recipe
     trained_on: tuple[str, ...]
     source: str
     accuracy: float
@@ -174,31 +182,31 @@ class Score:
 def scores(seed: int) -> list[Score]:
     """All networks on all sources that they may be judged on; trained if need be."""
     found = []
-    for name, recipe in RECIPES.items():
+    for recipe in RECIPES:
         for sources in recipe.trials():
-            for source, margin in margins(name, sources, seed).items():
+            for source, margin in margins(recipe, sources, seed).items():
                 label = blocks(source).labels_N
                 right = float(((margin > 0) == label).mean())
-                found.append(Score(name, sources, source, right, float(roc_auc_score(label, margin))))
+                found.append(Score(recipe, sources, source, right, float(roc_auc_score(label, margin))))
     return found
 
 
-def chosen(found: Sequence[Score], reported: str) -> str:
+def chosen(found: Sequence[Score], reported: str) -> Recipe:
     """The recipe with the best mean AUROC on the other judged sources, by networks that never saw `reported`."""
     others = [one for one in found if one.source != reported and reported not in one.trained_on]
-    return max(RECIPES, key=lambda name: np.mean([one.auroc for one in others if one.recipe == name]))
+    return max(RECIPES, key=lambda recipe: np.mean([one.auroc for one in others if one.recipe == recipe]))
 
 
 def table(found: Sequence[Score]) -> str:
     """Markdown: AUROC and accuracy in percent by recipe and judged source, means over the networks that may judge."""
     lines = ["| recipe | " + " | ".join(JUDGED) + " |", "| --- |" + " ---: |" * len(JUDGED)]
-    for name in RECIPES:
+    for recipe in RECIPES:
         cells = []
         for source in JUDGED:
-            of = [one for one in found if (one.recipe, one.source) == (name, source)]
+            of = [one for one in found if (one.recipe, one.source) == (recipe, source)]
             auroc, accuracy = np.mean([one.auroc for one in of]), np.mean([one.accuracy for one in of])
             cells.append(f"{100 * auroc:.1f} ({100 * accuracy:.1f})")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {recipe} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
