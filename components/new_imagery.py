@@ -12,11 +12,13 @@ def take_in(imagery_yaml: str, image: str, run_id: str) -> int:
     `image` is an input so that a run shows which code it was; `run_id` stays when the task is tried again.
     """
     from pathlib import Path
+    from tempfile import mkdtemp
 
     from damcrack.edges import imagery
 
-    Path("imagery.yaml").write_text(imagery_yaml)
-    done = imagery.take_in(Path("imagery.yaml"), claim_training=True, run_id=run_id)
+    config = Path(mkdtemp(), "imagery.yaml")  # not here: as a process, here is somebody's checkout
+    config.write_text(imagery_yaml)
+    done = imagery.take_in(config, claim_training=True, run_id=run_id)
     return 2 if done["train"] else int(done["inspect"])
 
 
@@ -24,11 +26,13 @@ def take_in(imagery_yaml: str, image: str, run_id: str) -> int:
 def snapshot_new(imagery_yaml: str, snapshots: dict) -> dict:  # type: ignore[type-arg]
     """Keep what was taken in as the snapshot to train on; returns `snapshots` with its address for `photos`."""
     from pathlib import Path
+    from tempfile import mkdtemp
 
     from damcrack.edges import imagery
 
-    Path("imagery.yaml").write_text(imagery_yaml)
-    return {**snapshots, "photos": imagery.keep_snapshot(Path("imagery.yaml"))}
+    config = Path(mkdtemp(), "imagery.yaml")  # not here: as a process, here is somebody's checkout
+    config.write_text(imagery_yaml)
+    return {**snapshots, "photos": imagery.keep_snapshot(config)}
 
 
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
@@ -37,12 +41,15 @@ def inspect_new(
 ) -> None:
     """Inspect every batch without a report with the champion; the reports lie in the store."""
     from pathlib import Path
+    from tempfile import mkdtemp
 
     from damcrack.edges import imagery
 
-    Path("imagery.yaml").write_text(imagery_yaml)
-    Path("params.yaml").write_text(params)
-    done = imagery.inspect(Path("imagery.yaml"), model, Path("params.yaml"), run_id=run_id)
+    config = Path(mkdtemp(), "imagery.yaml")  # not here: as a process, here is somebody's checkout
+    config.write_text(imagery_yaml)
+    values = config.with_name("params.yaml")
+    values.write_text(params)
+    done = imagery.inspect(config, model, values, run_id=run_id)
     Path(reports.path).write_text("".join(f"- {name}: {value}\n" for name, value in done.items()))
 
 
@@ -50,8 +57,10 @@ def inspect_new(
 def note_trained(imagery_yaml: str, snapshots: dict) -> None:  # type: ignore[type-arg]
     """Count labels from here to the next training."""
     from pathlib import Path
+    from tempfile import mkdtemp
 
     from damcrack.edges import imagery
 
-    Path("imagery.yaml").write_text(imagery_yaml)
-    imagery.note_trained(Path("imagery.yaml"), snapshots["photos"])
+    config = Path(mkdtemp(), "imagery.yaml")  # not here: as a process, here is somebody's checkout
+    config.write_text(imagery_yaml)
+    imagery.note_trained(config, snapshots["photos"])

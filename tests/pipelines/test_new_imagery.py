@@ -70,8 +70,14 @@ def run(tmp_path, monkeypatch):
 
 
 def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
-    """Nothing new: one task. New photos: inspected. Enough labels: one training, on the snapshot of all photos."""
+    """Nothing new: one task. New photos: inspected. Enough labels: one training, on the snapshot of all photos.
+
+    As processes the tasks run in somebody's checkout, and must leave its values alone.
+    """
     store, trained_on = tmp_path / "store", tmp_path / "trained-on.txt"
+    own = [tmp_path / name for name in ("imagery.yaml", "params.yaml")]
+    for file in own:
+        file.write_text("ours: 1\n")
     run()
     assert not store.is_dir() or not any(path.is_file() for path in store.rglob("*"))
     rng = np.random.default_rng(0)
@@ -93,6 +99,7 @@ def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
     assert [path.name for path in (store / "trained").iterdir()] == ["00000002.json"]
     run()
     assert len(trained_on.read_text().splitlines()) == 1
+    assert [file.read_text() for file in own] == ["ours: 1\n"] * 2
 
 
 def test_the_compiled_pipeline_is_the_same_every_time_and_caches_nothing(tmp_path):
