@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -72,6 +73,27 @@ def test_onnx_scores_raw_tiles_like_torch(world, batch_size):
     assert crack_prob.shape == (batch_size,)
     np.testing.assert_allclose(crack_prob, expected[0].numpy(), atol=1e-5)
     np.testing.assert_allclose(logits, expected[1].numpy(), atol=1e-4)
+
+
+def test_tiles_can_be_seen_larger_than_in_training(world, tmp_path):
+    """A model of 32 px exported for 64 px is torch's at 64 px, and says so; a side that does not divide is refused."""
+    config = replace(CONFIG, image_px=64)
+    export(world / "model", world / "tiles", tmp_path / "out", config, SilentRun(tmp_path))
+    assert json.loads((tmp_path / "out/model.json").read_text())["image_px"] == 64
+    tiles = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx", providers=["CPUExecutionProvider"])
+    network, info = load_model(world / "model")
+    with torch.inference_mode():
+        expected = Detector(network, replace(info, image_px=64)).eval()(torch.from_numpy(tiles))
+    np.testing.assert_allclose(session.run(["logits"], {"tiles": tiles})[0], expected[1].numpy(), atol=1e-4)
+    with pytest.raises(InputError, match=r"export.image_px: 48 does not divide the tiles' side, 64"):
+        export(
+            world / "model",
+            world / "tiles",
+            tmp_path / "no",
+            replace(CONFIG, image_px=48),
+            SilentRun(tmp_path),
+        )
 
 
 def test_folder_holds_files_that_name_each_other(world):
@@ -198,6 +220,7 @@ def test_tiles_of_another_model_are_refused(world, tmp_path):
         ("parity_tiles", (20, 6, 1e-3, 8)),
         ("max_abs_difference", (20, 8, 0.0, 8)),
         ("calibration_tiles", (20, 8, 1e-3, 0)),
+        ("image_px", (20, 8, 1e-3, 8, 16)),
     ],
 )
 def test_senseless_values_are_refused(field, values):

@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,8 @@ class ExportConfig:
 
     `experiment` is the fine-tuned model to export; `max_abs_difference` is between the logits of onnxruntime
     and of torch. `calibration_tiles` of the training split give int8 its scales, and as many of the validation
-    split the temperature that calibrates the probabilities.
+    split the temperature that calibrates the probabilities. `image_px` is how large a tile is seen, None: as in
+    training. Larger than that, thin cracks look as broad as those that it was trained on (Touvron et al. 2019).
     """
 
     experiment: str
@@ -60,6 +61,7 @@ class ExportConfig:
     parity_tiles: int
     max_abs_difference: float
     calibration_tiles: int
+    image_px: int | None = None
 
     def __post_init__(self) -> None:
         if not 18 <= self.opset <= 23:
@@ -70,6 +72,8 @@ class ExportConfig:
             raise ValueError(f"max_abs_difference: {self.max_abs_difference}; expected more than 0")
         if self.calibration_tiles < 1:
             raise ValueError(f"calibration_tiles: {self.calibration_tiles}; expected 1 or more")
+        if self.image_px is not None and self.image_px < 32:
+            raise ValueError(f"image_px: {self.image_px}; expected 32 or more, or null")
 
 
 def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) -> dict[str, object]:
@@ -88,6 +92,7 @@ def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) 
             f"{model} was trained on tiles {info.data_digest[:12]}, {tiles} holds {images.digest[:12]}; "
             "give the tiles that it was trained on"
         )
+    info = replace(info, image_px=_seen_px(config.image_px or info.image_px, images.image_hw))
     scored = images.where("test") or images.where("val") or list(range(len(images)))
     if not scored:
         raise InputError(f"{images.root} holds no tiles; give more photos")
@@ -121,6 +126,14 @@ def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) 
         f"on {accuracy['num_tiles']} tiles; the same verdict on {accuracy['same_verdict']:.2%}",
         "written": out / "model.onnx",
     }
+
+
+def _seen_px(image_px: int, tile_hw: tuple[int, int]) -> int:
+    if any(side % image_px for side in tile_hw):
+        raise InputError(
+            f"export.image_px: {image_px} does not divide the tiles' side, {tile_hw[0]}; set one that does"
+        )
+    return image_px
 
 
 def _mib(encoded: bytes) -> str:
