@@ -26,20 +26,19 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from damcrack.edges.params import read_params, stage_config
-from damcrack.engine.augment import Appearance, normalise
+from damcrack.engine.augment import normalise
 from damcrack.engine.decoded import DecodedSet, decode_set
 from damcrack.engine.networks import replace_head
 from damcrack.engine.objectives import Supervised
 from damcrack.engine.weights import load_model
 from damcrack.stages.fitting import Lineage, Task, describe, fit
 from experiments.real import RUN
-from experiments.walls import INIT, PARAMS, tiles_of
+from experiments.walls import BOTH_WAYS, INIT, PARAMS, TRAINED_PX, tiles_of
 
 Floats = npt.NDArray[np.float64]
 
 WORK = Path(".bench/recipe")
 JUDGED = ("hires", "uav75", "uav-embankment")
-IMAGE_PX = 112
 MOST_PER_CLASS = {"metu": 3000, "rendered": 1400, "hires": 400, "uav75": None, "uav-embankment": None}
 PER_SOURCE, MOST_REPEATS = (
     1500,
@@ -47,17 +46,10 @@ PER_SOURCE, MOST_REPEATS = (
 )  # views of a class and source in an epoch; tiles of a small one come up to 5 times
 STEPS, BATCH, LEARNING_RATE = 800, 32, 0.02
 
-LOOK = Appearance(jitter=0.4, grey=0.2, blur=0.5, noise=10.0)
-CROPS = {
-    "rotate_deg": 20.0,
-    "shift_px": 5.0,
-    "scales": (0.59, 1.0),
-    "appearance": LOOK,
-}  # 0.35 to 1 of the area
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "flips": {},  # the paper's
-    "crops": CROPS,
-    "both ways": CROPS | {"scales": (0.59, 2.0)},  # also from further away: METU's cracks are broad
+    "crops": BOTH_WAYS | {"scales": (0.59, 1.0)},  # 0.35 to 1 of the area
+    "both ways": BOTH_WAYS,  # also from further away: METU's cracks are broad
 }
 
 
@@ -97,7 +89,7 @@ def tiles(source: str) -> Path:
     return tiles_of(f"recipe-{source}", [source], tiles_per_class=MOST_PER_CLASS[source], **how)
 
 
-def blocks(source: str, image_px: int = IMAGE_PX) -> DecodedSet:
+def blocks(source: str, image_px: int = TRAINED_PX) -> DecodedSet:
     """The decoded blocks of one source."""
     return decode_set(tiles(source), image_px, WORK / "decoded")
 
@@ -145,7 +137,7 @@ def _fit(augmentation: dict[str, Any], sources: tuple[str, ...], seed: int, out:
     images = joined(sources)
     config = stage_config(read_params(PARAMS), "finetune", "resnet18-dynamic")
     epochs = max(1, round(STEPS * BATCH / len(images.rows_of["train"])))
-    settings = {"image_px": IMAGE_PX, "batch_size": BATCH, "epochs": epochs, "seed": seed}
+    settings = {"image_px": TRAINED_PX, "batch_size": BATCH, "epochs": epochs, "seed": seed}
     config = replace(config, **settings | {"learning_rate": LEARNING_RATE} | augmentation)
     network, init = load_model(INIT)
     replace_head(network, 2, config.seed)
