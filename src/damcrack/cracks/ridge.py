@@ -79,12 +79,16 @@ def _valley(image: Grey, sigma_px: float) -> Floats:
         cv2.sepFilter2D(smooth, cv2.CV_32F, np.array(across, np.float32), np.array(down, np.float32))
         for across, down in (([1, -2, 1], [0, 1, 0]), ([0, 1, 0], [1, -2, 1]), ([-0.5, 0, 0.5],) * 2)
     )
-    mean, cos = cv2.addWeighted(xx, 0.5, yy, 0.5, 0), cv2.addWeighted(xx, 0.5, yy, -0.5, 0)
-    spread = cv2.magnitude(cos, xy)
+    del smooth
+    cos, mean = cv2.addWeighted(xx, 0.5, yy, -0.5, 0), cv2.addWeighted(xx, 0.5, yy, 0.5, 0, dst=xx)
+    del yy
+    spread = np.asarray(cv2.magnitude(cos, xy), np.float32)
     # The eigenvalues are mean + spread and mean - spread, so a - |b| is twice the smaller of mean and spread.
-    strength = np.maximum(cv2.min(mean, spread), 0) * np.float32(2 * sigma_px**2)
-    share = strength / np.maximum(spread, np.float32(1e-6))
+    strength = np.asarray(cv2.min(mean, spread, dst=mean), np.float32)
+    np.maximum(strength, 0, out=strength)
+    strength *= np.float32(2 * sigma_px**2)
+    share = np.divide(strength, np.maximum(spread, np.float32(1e-6), out=spread), out=spread)
     window = (2 * round(ALONG_SCALES * sigma_px) + 1,) * 2
-    along = (cv2.blur(cv2.multiply(part, share), window) for part in (cos, xy))
+    along = (cv2.blur(cv2.multiply(part, share, dst=part), window) for part in (cos, xy))
     agreed = cv2.magnitude(*along)
     return np.asarray(cv2.sqrt(cv2.multiply(strength, agreed, scale=window[0])), np.float32)

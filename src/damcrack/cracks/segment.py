@@ -112,11 +112,15 @@ def _widened(line: Mask, scale_px: Floats, smooth: Grey, looked_at: npt.NDArray[
     )
     at_line = line > 0
     num = int(nearest.max()) + 1
-    depth_of, reach_of = np.zeros(num, np.float32), np.zeros(num, np.float32)
-    depth_of[nearest[at_line]] = depth_at_line
+    half_depth_of, reach_of = np.zeros(num, np.float32), np.zeros(num, np.float32)
+    half_depth_of[nearest[at_line]] = 0.5 * depth_at_line
     reach_of[nearest[at_line]] = np.minimum(2.0 * scale_px[at_line] + 1.0, LARGEST_HALF_PX)
-    inside = (darkness >= 0.5 * depth_of[nearest]) & (distance <= reach_of[nearest]) & looked_at
-    mask = (inside | at_line).astype(np.uint8)
+    inside = darkness >= half_depth_of[nearest]
+    inside &= distance <= reach_of[nearest]
+    del darkness, distance, nearest
+    inside &= looked_at
+    inside |= at_line
+    mask = inside.astype(np.uint8)
     # What is dark beside the line but not joined to it is not the crack.
     _, labels = cv2.connectedComponents(mask, connectivity=8)
     joined = np.zeros(int(labels.max()) + 1, np.uint8)
