@@ -11,13 +11,9 @@ def take_in(imagery_yaml: str, image: str, run_id: str) -> int:
 
     `image` is an input so that a run shows which code it was; `run_id` stays when the task is tried again.
     """
-    from pathlib import Path
-    from tempfile import mkdtemp
-
     from damcrack.edges import imagery
 
-    config = Path(mkdtemp(), "imagery.yaml")  # not here: as a process, here is somebody's checkout
-    config.write_text(imagery_yaml)
+    config = imagery.as_file(imagery_yaml)
     done = imagery.take_in(config, claim_training=True, run_id=run_id)
     return 2 if done["train"] else int(done["inspect"])
 
@@ -25,13 +21,9 @@ def take_in(imagery_yaml: str, image: str, run_id: str) -> int:
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
 def snapshot_new(imagery_yaml: str, snapshots: dict) -> dict:  # type: ignore[type-arg]
     """Keep what was taken in as the snapshot to train on; returns `snapshots` with its address for `photos`."""
-    from pathlib import Path
-    from tempfile import mkdtemp
-
     from damcrack.edges import imagery
 
-    config = Path(mkdtemp(), "imagery.yaml")  # not here: as a process, here is somebody's checkout
-    config.write_text(imagery_yaml)
+    config = imagery.as_file(imagery_yaml)
     return {**snapshots, "photos": imagery.keep_snapshot(config)}
 
 
@@ -41,14 +33,10 @@ def inspect_new(
 ) -> None:
     """Inspect every batch without a report with the champion; the reports lie in the store."""
     from pathlib import Path
-    from tempfile import mkdtemp
 
     from damcrack.edges import imagery
 
-    config = Path(mkdtemp(), "imagery.yaml")  # not here: as a process, here is somebody's checkout
-    config.write_text(imagery_yaml)
-    values = config.with_name("params.yaml")
-    values.write_text(params)
+    config, values = imagery.as_file(imagery_yaml), imagery.as_file(params, "params.yaml")
     done = imagery.inspect(config, model, values, run_id=run_id)
     Path(reports.path).write_text("".join(f"- {name}: {value}\n" for name, value in done.items()))
 
@@ -56,11 +44,7 @@ def inspect_new(
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
 def note_trained(imagery_yaml: str, snapshots: dict) -> None:  # type: ignore[type-arg]
     """Count labels from here to the next training."""
-    from pathlib import Path
-    from tempfile import mkdtemp
-
     from damcrack.edges import imagery
 
-    config = Path(mkdtemp(), "imagery.yaml")  # not here: as a process, here is somebody's checkout
-    config.write_text(imagery_yaml)
+    config = imagery.as_file(imagery_yaml)
     imagery.note_trained(config, snapshots["photos"])

@@ -33,6 +33,13 @@ class Place:
     ledger: Ledger
 
 
+def as_file(text: str, name: str = "imagery.yaml") -> Path:
+    """Write what a task was told to a file in a folder of its own: a process may run in somebody's checkout."""
+    path = Path(tempfile.mkdtemp(prefix="damcrack-"), name)
+    path.write_text(text)
+    return path
+
+
 def read_config(path: Path, settings: Iterable[str] = ()) -> ImageryConfig:
     """Read imagery.yaml, with `settings` (NAME=VALUE) winning over it.
 
