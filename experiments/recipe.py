@@ -40,10 +40,8 @@ Floats = npt.NDArray[np.float64]
 WORK = Path(".bench/recipe")
 JUDGED = ("hires", "uav75", "uav-embankment")
 MOST_PER_CLASS = {"metu": 3000, "rendered": 1400, "hires": 400, "uav75": None, "uav-embankment": None}
-PER_SOURCE, MOST_REPEATS = (
-    1500,
-    5,
-)  # views of a class and source in an epoch; tiles of a small one come up to 5 times
+PER_SOURCE = 1500  # views of a class and source in an epoch
+MOST_REPEATS = 5  # of one tile of a small source in it
 STEPS, BATCH, LEARNING_RATE = 800, 32, 0.02
 
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
