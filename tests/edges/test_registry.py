@@ -340,6 +340,7 @@ def test_two_promotions_at_once(dam):
     processes = [forked(partial(promote, threshold)) for threshold in (BETTER, BEST)]
     for process in processes:
         process.join(180)
+    assert [process.exitcode for process in processes] == [0, 0]
     better, best = ((server / f"race-{threshold}").read_text() for threshold in (BETTER, BEST))
     moves = registry().moves("race")
     assert [move.before for move in moves] == [None, *(move.version for move in moves[:-1])]
@@ -384,6 +385,17 @@ def test_only_one_of_many_writes_a_move(server):
         written = list(pool.map(lambda number: (ledger, again)[number % 2].append(move), range(8)))
     assert sorted(written) == [False] * 7 + [True]
     assert again.moves() == ([move], False)
+
+
+def test_many_set_what_was_not_set_before(dam):
+    """Eight at once set an alias, or a tag, that did not exist: MLflow looks and then inserts, and none may fail."""
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(10):
+            alias, tag = f"alias-{turn}", {f"tag-{turn}": "x"}
+            list(pool.map(lambda name: registry().point("dam", name, "1"), [alias] * 8))
+            list(pool.map(lambda tags: registry()._set_tags("dam", "1", tags), [tag] * 8))
+    assert {f"alias-{turn}" for turn in range(10)} <= set(client().get_registered_model("dam").aliases)
+    assert {f"tag-{turn}" for turn in range(10)} <= set(client().get_model_version("dam", "1").tags)
 
 
 def test_changed_artifact_is_refused_by_name(dam):

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -136,10 +136,10 @@ class MlflowRegistry:
         if self.version(model_name, move.version) is not None:
             self._keep(model_name, move.version, move.record)
             if ledger.moves()[0][-1] == move:
-                self.client.set_registered_model_alias(model_name, CHAMPION, move.version)
+                self._set_alias(model_name, CHAMPION, move.version)
             latest = ledger.moves()[0][-1]
             if latest != move and self.version(model_name, latest.version) is not None:
-                self.client.set_registered_model_alias(model_name, CHAMPION, latest.version)  # we were late
+                self._set_alias(model_name, CHAMPION, latest.version)  # we were late
         ledger.settled(move)
 
     def moves(self, model_name: str) -> Sequence[Move]:
@@ -239,11 +239,14 @@ class MlflowRegistry:
     def point(self, model_name: str, alias: str, version: str) -> None:
         """Make an alias other than the champion's point to a version."""
         with answering():
-            self.client.set_registered_model_alias(model_name, alias, version)
+            self._set_alias(model_name, alias, version)
+
+    def _set_alias(self, model_name: str, alias: str, version: str) -> None:
+        _put(self.client.set_registered_model_alias, model_name, alias, version)
 
     def _set_tags(self, model_name: str, version: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
-            self.client.set_model_version_tag(model_name, version, key, value)
+            _put(self.client.set_model_version_tag, model_name, version, key, value)
 
     def _ledger(self, model_name: str) -> Ledger:
         experiment_id = self.store.experiment_id(experiment_name())
@@ -349,6 +352,22 @@ def answering(what: str = "take the model") -> Iterator[None]:
             f"the model registry at {shown_uri(tracking_uri())} did not {what} ({one_line(error)}); "
             "start the server or set MLFLOW_TRACKING_URI, then run the same command again"
         ) from error
+
+
+def _put(write: Callable[..., None], *arguments: str) -> None:
+    """Set an alias or a tag, once more if its row appeared between MLflow's look for it and MLflow's insert.
+
+    Where two processes set what nobody had set before, both may insert; the database refuses the later one. The second
+    try finds the row and updates it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write(*arguments)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":  # as MLflow calls an error of its database
+            raise
+        write(*arguments)
 
 
 def _hashes(entry: Entry) -> dict[str, str]:
