@@ -13,7 +13,6 @@ import tempfile
 import time
 from contextlib import chdir
 from pathlib import Path
-from typing import Any
 
 import click
 import yaml
@@ -24,26 +23,12 @@ from damcrack.edges.storage import open_store
 from damcrack.images.mask import encode_mask
 from damcrack.sample.concrete import encode_photo, render_photo
 from pipelines.new_imagery import new_imagery
+from pipelines.smallest import smallest
 from pipelines.training import Setting
 
 SIZE_HW = (448, 672)
 CHAMPION = "models:/dam-crack-detector@champion"
 AROUND = {"take-in", "inspect-new", "snapshot-new", "note-trained"}
-
-
-def small_values(source: str) -> dict[str, Any]:
-    """The demo's values, made small, with the photos that were taken in."""
-    params: dict[str, Any] = yaml.safe_load(Path("params/demo.yaml").read_text())
-    params["photos"]["sources"] = {"incoming": source}
-    params["miniimagenet"] |= {"sample_classes": 3, "sample_per_class": 10, "image_px": 32}
-    for section in ("pretrain", "distill", "finetune"):
-        params[section]["common"] |= {"epochs": 1, "batch_size": 8}
-    params["tile"] |= {"tile_px": 224, "tiles_per_class": None}
-    params["finetune"]["common"]["image_px"] = 32
-    params["export"] |= {"parity_tiles": 8, "calibration_tiles": 8}
-    # Three test photos and an epoch pass no floor that means anything.
-    params["register"] |= {"min_photos": 2, "min_accuracy": 0.0, "min_wide_recall": None, "max_ece": 1.0}
-    return params
 
 
 def deliver(place: str, index: int, labelled: bool) -> None:
@@ -74,8 +59,10 @@ def main(place: str, model: str, remote: str | None) -> None:
     place = place.rstrip("/")
     values = {"incoming": f"{place}/incoming", "store": f"{place}/imagery"}
     imagery_yaml = yaml.safe_dump({**values, "train_after_labels": 6, "min_side_px": 200})
-    params = yaml.safe_dump(small_values(f"{place}/imagery/accepted"))
-    setting = Setting(Path.cwd(), params, remote or f"{place}/dvc", {"cpu": "none", "train": "none"}, "none")
+    params = smallest(Path.cwd())
+    params["photos"]["sources"] = {"incoming": f"{place}/imagery/accepted"}
+    values = yaml.safe_dump(params)
+    setting = Setting(Path.cwd(), values, remote or f"{place}/dvc", {"cpu": "none", "train": "none"}, "none")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         uri = f"sqlite:///{root}/mlflow.db"

@@ -217,7 +217,7 @@ def main() -> None:
     blocks = tiles_of(
         "every", ("metu", "rendered", *WALLS), test_sources=("uav-embankment",), test_fraction=0.4
     )
-    model = trained("every", blocks, INIT, epochs=4, image_px=TRAINED_PX, **BOTH_WAYS)
+    model = trained("every", blocks, INIT, epochs=12, image_px=TRAINED_PX, **BOTH_WAYS)
     config = stage_config(read_params(PARAMS), "export", None)
     once(export, WORK / "export-close", model=close, tiles=WORK / "tiles/metu", config=config, run=RUN)
     larger = replace(config, image_px=BLOCK_PX)

@@ -35,7 +35,7 @@ class LocalRun:
 
     @property
     def num_run(self) -> int:
-        """Stages that ran, those left out that act outside the graph and run every time."""
+        """Stages that ran."""
         return sum(not was for was in self.restored.values())
 
 

@@ -73,7 +73,7 @@ def equip(task: dsl.PipelineTask, node: Node) -> dsl.PipelineTask:
     task.set_display_name(node.name)
     task.set_cpu_request(str(needs.cpu)).set_memory_request(needs.memory).set_memory_limit(needs.memory)
     # What reads the outside world or acts on it must not be answered from Kubeflow's cache.
-    task.set_caching_options(enable_caching=needs.cached and bool(node.parents))
+    task.set_caching_options(enable_caching=needs.restore_if is None and bool(node.parents))
     task.set_retry(needs.retries, backoff_duration=RETRY_FIRST_PAUSE, backoff_factor=2.0)
     kubernetes.set_timeout(task, needs.timeout_s)
     if needs.gpu:

@@ -17,6 +17,7 @@ import yaml
 from damcrack.edges.params import stage_config
 from damcrack.edges.storage import open_source
 from damcrack.stages.run import SilentRun
+from pipelines.smallest import smallest
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -25,19 +26,11 @@ pytestmark = pytest.mark.slow
 
 
 def tiny_params() -> dict[str, Any]:
-    """The demo values, made as small as the graph allows."""
-    params: dict[str, Any] = yaml.safe_load((ROOT / "params" / "demo.yaml").read_text())
-    params["photos"] |= {"sample_photos": 8, "sample_size_hw": [448, 672]}
-    params["miniimagenet"] |= {"sample_classes": 3, "sample_per_class": 10, "image_px": 32}
-    for section in ("pretrain", "distill", "finetune"):
-        params[section]["common"] |= {"epochs": 1, "batch_size": 8}
-    params["tile"] |= {"tile_px": 224, "tiles_per_class": None}
-    params["finetune"]["common"]["image_px"] = 32
+    """The smallest values, with a student that is taught in the crack stage too."""
+    params = smallest(ROOT)
     params["finetune"]["taught"] = {
         "resnet18-dynamic-taught": {"init": "dynamic", "teacher": "resnet50-pretrained", "views": 1}
     }
-    params["export"] |= {"parity_tiles": 8, "calibration_tiles": 8}
-    params["register"] |= {"min_accuracy": 0.0, "min_photos": 2, "min_wide_recall": None, "max_ece": 1.0}
     return params
 
 

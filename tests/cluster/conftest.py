@@ -26,10 +26,10 @@ stages:
     deps: [data/double, data/first]
     outs: [out/last]
   act:
-    cmd: echo act >> $TOY_LOG && mkdir -p out && cp out/last out/act
+    cmd: echo act >> $TOY_LOG && touch $TOY_EFFECT && mkdir -p out && cp out/last out/act
     deps: [out/last]
     outs: [out/act]
-    meta: {image: cpu, cached: false}
+    meta: {image: cpu, restore_if: test -f $TOY_EFFECT}
 """
 TOY_PARAMS = "first: {word: crack}\ndouble: {items: {a: {n: 1}, b: {n: 2}}}\n"
 
@@ -39,6 +39,7 @@ class Toy:
 
     def __init__(self, root: Path) -> None:
         self.checkout, self.remote, self.log = root / "checkout", root / "remote", root / "log"
+        self.effect = root / "effect"
         self.params = TOY_PARAMS
         self.checkout.mkdir()
         self.remote.mkdir()
@@ -73,6 +74,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     made = Toy(tmp_path)
     monkeypatch.setenv("DAMCRACK_CHECKOUT", str(made.checkout))
     monkeypatch.setenv("TOY_LOG", str(made.log))
+    monkeypatch.setenv("TOY_EFFECT", str(made.effect))
     monkeypatch.delenv("DAMCRACK_IMAGE", raising=False)
     monkeypatch.delenv("DAMCRACK_SCRATCH", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -17,13 +17,24 @@ from damcrack.errors import InputError
 
 
 def test_a_stage_that_any_machine_has_run_is_not_run_again(toy):
-    """The second run restores every stage; the one that acts outside the graph acts again."""
-    assert toy.run_all() == dict.fromkeys(["first", "double@a", "double@b", "last", "act"], False)
+    """The second run restores every stage and runs none."""
+    stages = ["first", "double@a", "double@b", "last", "act"]
+    assert toy.run_all() == dict.fromkeys(stages, False)
     before = dict(toy.parts)
     assert toy.ran() == ["first crack", "double a", "double b", "last", "act"]
-    assert toy.run_all() == {"first": True, "double@a": True, "double@b": True, "last": True, "act": False}
-    assert toy.ran() == ["act"]
-    assert toy.parts == before
+    assert toy.run_all() == dict.fromkeys(stages, True)
+    assert toy.ran() == [] and toy.parts == before
+
+
+def test_a_stage_whose_effect_outside_the_graph_is_gone_acts_again(toy):
+    """What its `restore_if` finds is asked each time; the others are restored, the lock is the same."""
+    toy.run_all()
+    before = dict(toy.parts)
+    toy.ran()
+    toy.effect.unlink()
+    restored = toy.run_all()
+    assert [name for name, was in restored.items() if not was] == ["act"] == toy.ran()
+    assert toy.parts == before and all(toy.run_all().values())
 
 
 def test_joined_parts_are_the_lock_of_dvc_itself(toy, tmp_path):
@@ -51,10 +62,10 @@ def test_changed_code_and_changed_values_run_only_what_they_touch(toy):
     toy.ran()
     toy.params = toy.params.replace("n: 2", "n: 3")
     toy.run_all()
-    assert toy.ran() == ["double b", "act"]  # the same bytes came out: `last` is restored
+    assert toy.ran() == ["double b"]  # the same bytes came out: `last` is restored
     (toy.checkout / "code.txt").write_text("new code\n")
     toy.run_all()
-    assert toy.ran() == ["first crack", "double a", "double b", "act"]
+    assert toy.ran() == ["first crack", "double a", "double b"]
 
 
 def test_a_killed_task_leaves_nothing_and_its_repetition_ends_with_the_same_lock(toy):

@@ -352,6 +352,37 @@ def test_two_promotions_at_once(dam):
     assert winner.tags["onnx_sha256"] == sha256_file(server / f"export-{BEST}/model.onnx")
 
 
+def test_whether_registering_again_would_change_anything(dam):
+    """It would not right after it; it would once the registry is another, or decided otherwise since."""
+    from damcrack.edges.promotion import why_again
+
+    def why(threshold, **settings):
+        made = json.loads((dam[0] / f"out-again-{threshold}/register.json").read_text())
+        return why_again(made | {"policy": made["policy"] | settings}, registry())
+
+    def put_again(threshold):
+        return put(dam[0], "again", threshold, out=f"out-again-{threshold}")
+
+    put_again(FAIR)
+    assert why(FAIR) is None
+    put_again(BETTER)  # takes over
+    assert why(BETTER) is None
+    assert "alias challenger of again points elsewhere than to version 1" in why(FAIR)
+    put_again(FAIR)  # is kept out by the new champion
+    assert why(FAIR) is None and "points elsewhere than to version 2" in why(BETTER)
+    assert "not yet compared with champion 2 on this set by this policy" in why(FAIR, min_gain=0.5)
+    roll_back("again", "for a test", None, registry())
+    assert why(FAIR) is None  # it is champion now
+    put_again(BETTER)
+    assert why(BETTER) is None  # withdrawn: it would be refused again
+    client().delete_model_version("again", "2")
+    assert "no version of again holds these files" in why(BETTER)
+    status, said = call("registered", str(dam[0] / "elsewhere"))
+    assert status == 1 and "elsewhere/register.json is missing" in said
+    status, said = call("registered", str(dam[0] / f"out-again-{FAIR}"))
+    assert status == 1 and "alias challenger" in said  # it is gone with version 2
+
+
 def test_killed_between_decision_and_alias(dam):
     """A process that dies after its move is written is finished by the next: nothing is half moved for long."""
     from damcrack.edges.registry import MlflowRegistry

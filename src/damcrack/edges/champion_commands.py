@@ -59,6 +59,19 @@ def promote(
 
 
 @click.command()
+@click.argument("made", type=PATH, default=Path("results/register"))
+def registered(made: Path) -> None:
+    """Succeed if running `register` again would change nothing: it was recorded in MADE, and the registry agrees.
+
+    The registry holds the model under these hashes as challenger, and it is champion, or was decided on by the same
+    policy on the same evaluation set against the present champion. If not, the exit status is 1 and a line says why.
+    """
+    from damcrack.edges import promotion
+
+    promotion.registered(made)
+
+
+@click.command()
 @MODEL_NAME
 @click.option("--reason", required=True, help="Why the champion goes; kept for who asks later.")
 @click.option("--to", metavar="VERSION", help="Version to make champion; default: the champion before.")
@@ -101,4 +114,4 @@ def lineage(target: str, model_name: str, as_json: bool) -> None:
     told.lineage(target, model_name, as_json)
 
 
-COMMANDS = (freeze, promote, rollback, history, lineage)
+COMMANDS = (freeze, promote, registered, rollback, history, lineage)

@@ -27,7 +27,8 @@ class Needs:
     """What a stage needs, from its `meta:` in dvc.yaml.
 
     `image` is cpu (no torch) or train; `gpu` a count, `gpu_type` the resource's name on a node. `timeout` is a
-    number with s, m, h or d. `cached: false` marks a stage that acts outside the graph: it runs every time.
+    number with s, m, h or d. `restore_if` is for a stage that acts outside the graph: a command that succeeds if what
+    the stage did there still stands; if not, the stage runs again, whatever is cached.
     """
 
     cpu: float = 1
@@ -40,7 +41,7 @@ class Needs:
     tolerations: tuple[Mapping[str, str], ...] = ()
     retries: int = 2
     timeout: str = "1d"
-    cached: bool = True
+    restore_if: str | None = None
 
     def __post_init__(self) -> None:
         if self.image not in IMAGES:
@@ -54,6 +55,8 @@ class Needs:
                 raise ValueError(f"{name}: {getattr(self, name)!r}; expected a whole number from 0 on")
         if isinstance(self.cpu, bool) or not isinstance(self.cpu, int | float) or self.cpu <= 0:
             raise ValueError(f"cpu: {self.cpu!r}; expected a number above 0")
+        if self.restore_if is not None and not isinstance(self.restore_if, str):
+            raise ValueError(f"restore_if: {self.restore_if!r}; expected a command")
         if not _DURATION.fullmatch(str(self.timeout)):
             raise ValueError(f"timeout: {self.timeout!r}; expected a number with s, m, h or d, such as 6h")
 

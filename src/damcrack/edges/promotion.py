@@ -18,7 +18,15 @@ from damcrack.edges.tracking import start_run
 from damcrack.errors import InputError
 from damcrack.stages.promotion.frozen import FrozenSet, fetch_set, open_set
 from damcrack.stages.promotion.frozen import freeze as freeze_tiles
-from damcrack.stages.promotion.settle import BROUGHT_BACK, CHALLENGER, PROMOTED, WITHDRAWN, Gate, roll_back
+from damcrack.stages.promotion.settle import (
+    BROUGHT_BACK,
+    CHALLENGER,
+    PROMOTED,
+    WITHDRAWN,
+    Gate,
+    roll_back,
+    withdrawn,
+)
 from damcrack.stages.register import EVALUATION_SET, RegisterConfig, keep_record
 
 OF_THE_GRAPH = Path("results/register") / EVALUATION_SET
@@ -102,6 +110,40 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, object]:
 
 def _share(value: float | None) -> str:
     return "unknown" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def registered(made: Path) -> None:
+    """End with exit status 1 and the reason if the stage `register` has something to do again."""
+    path = made / "register.json"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run the stage `register`, or `dvc repro`")
+    reason = why_again(json.loads(path.read_text()), MlflowRegistry("damcrack registered"))
+    if reason:
+        raise InputError(f"`damcrack register` has to run: {reason}")
+
+
+def why_again(made: Mapping[str, Any], registry: MlflowRegistry) -> str | None:
+    """Why `register`, which wrote `made`, would not leave the registry as it is; None if it would.
+
+    Raises:
+        InputError: the registry does not answer, or its champion was deleted.
+    """
+    name = made["model_name"]
+    with answering("say what it holds"):
+        found = registry.holding(name, made["weights_sha256"], made["onnx_sha256"])
+        if found is None:
+            return f"no version of {name} holds these files"
+        version = str(found.version)
+        if registry.aliased(name, CHALLENGER) != version:
+            return f"alias {CHALLENGER} of {name} points elsewhere than to version {version}"
+        champion = registry.reign(name).version
+        if champion == version or withdrawn(registry.moves(name), version):
+            return None
+        decided: dict[str, Any] = json.loads(found.tags.get(DECISION_TAG, "{}"))
+    same_set = decided.get("evaluation_set", {}).get("sha256") == made["evaluation_set"]["sha256"]
+    if same_set and decided.get("policy") == made["policy"] and decided["champion_before"] == champion:
+        return None
+    return f"version {version} was not yet compared with champion {champion} on this set by this policy"
 
 
 def rollback(model_name: str, reason: str, to: str | None) -> None:

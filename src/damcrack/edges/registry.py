@@ -87,7 +87,7 @@ class MlflowRegistry:
             send_later()  # the runs that made the model must be there to be found
             runs = self._makers(entry)
             tags = {**entry.tags, **_lineage_tags(runs), **_code(), FILES_TAG: json.dumps(_hashes(entry))}
-            known = self._find(entry)
+            known = self.holding(entry.model_name, entry.weights_sha256, entry.onnx_sha256)
             if known is None:
                 return self._create(entry, tags, runs)
             self._set_tags(entry.model_name, known.version, tags)
@@ -252,13 +252,11 @@ class MlflowRegistry:
         experiment_id = self.store.experiment_id(experiment_name())
         return find_or_make(self.client, model_name, experiment_id, "Crack or no crack on dam tiles.")
 
-    def _find(self, entry: Entry) -> "ModelVersion | None":
-        same = " and ".join(
-            [
-                f"name = '{entry.model_name}'",
-                f"tags.weights_sha256 = '{entry.weights_sha256}'",
-                f"tags.onnx_sha256 = '{entry.onnx_sha256}'",
-            ]
+    def holding(self, model_name: str, weights_sha256: str, onnx_sha256: str) -> "ModelVersion | None":
+        """The version that holds a model with these hashes, None if there is none."""
+        same = (
+            f"name = '{model_name}' and tags.weights_sha256 = '{weights_sha256}' and "
+            f"tags.onnx_sha256 = '{onnx_sha256}'"
         )
         return min(
             self.client.search_model_versions(same), key=lambda found: int(found.version), default=None

@@ -71,11 +71,11 @@ def run_task(task: Task) -> Done:
         node = _node(task, checkout, workspace.nodes())
         workspace.fill(_texts(task.snapshots))
         workspace.put_parts(_parts_of(task, node))
-        restored = node.needs.cached and workspace.restore(node.name, node.parents)
+        restored = workspace.restore(node)
         if not restored:
             workspace.pull_inputs(node.parents)
-            workspace.reproduce(node.name, node.needs.cached)
-            workspace.push(node.name, node.needs.cached)
+            workspace.reproduce(node)
+            workspace.push(node.name)
         outs = workspace.outs(node.name)
         if restored:
             _record_restored(workspace.command(node.name), outs)

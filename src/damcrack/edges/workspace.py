@@ -5,8 +5,9 @@ are named by their content, and of a stage's run-cache entries the first that wa
 """
 
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,30 +80,35 @@ class Workspace:
         with _told(f"the outputs of {', '.join(parents)} cannot be had from {self.remote}"):
             self._repo.pull(targets=list(parents))
 
-    def restore(self, stage: str, parents: Sequence[str]) -> bool:
+    def restore(self, node: Node) -> bool:
         """Take the outputs of an earlier run of the same stage from the remote; False if there was none.
 
-        An entry whose outputs are no longer whole in the remote counts as none. Inputs are fetched only if their
-        hashes do not stand in the parents' entries: where a stage reads a folder above several outputs.
+        An entry whose outputs are no longer whole in the remote counts as none, and so does one of a stage whose
+        effect outside the graph is gone. Inputs are fetched only if their hashes do not stand in the parents'
+        entries: where a stage reads a folder above several outputs.
         """
         from dvc.exceptions import DvcException
 
-        one = self._stage(stage)
-        if not self._know_inputs(one, parents):
-            self.pull_inputs(parents)
+        one = self._stage(node.name)
+        if not self._know_inputs(one, node.parents):
+            self.pull_inputs(node.parents)
             one.save_deps()
         entry = self._earlier_run(one)
         if entry is None:
             return False
         lock = self.root / "dvc.lock"
         before = read_lock(lock)
-        write_lock(lock, {**before, stage: entry})
-        try:
-            self._repo.pull(targets=[stage])
-        except (DvcException, OSError):
-            write_lock(lock, before)
-            return False
-        return True
+        write_lock(lock, {**before, node.name: entry})
+        with suppress(DvcException, OSError):
+            self._repo.pull(targets=[node.name])
+            if self._still_stands(node.needs.restore_if):
+                return True
+        write_lock(lock, before)
+        return False
+
+    def _still_stands(self, command: str | None) -> bool:
+        """Ask the command of a stage that acts outside the graph; a shell runs it, as DVC runs the stage's own."""
+        return command is None or subprocess.run(command, shell=True, cwd=self.root).returncode == 0
 
     def _know_inputs(self, stage: Any, parents: Sequence[str]) -> bool:
         """Give the stage's inputs their hashes, those of the parents' outputs from dvc.lock, without the data."""
@@ -116,16 +122,18 @@ class Workspace:
                 dep.save()
         return True
 
-    def reproduce(self, stage: str, cached: bool) -> None:
-        """Run the stage if its outputs are not there yet, and write its entry into dvc.lock.
+    def reproduce(self, node: Node) -> None:
+        """Run the stage, and write its entry into dvc.lock.
 
         Raises:
             InputError: its command failed; what it printed stands above.
         """
-        with _told(f"stage {stage} failed"):
-            self._repo.reproduce(targets=[stage], single_item=True, pull=True, run_cache=cached)
+        with _told(f"stage {node.name} failed"):
+            self._repo.reproduce(
+                targets=[node.name], single_item=True, pull=True, run_cache=node.needs.restore_if is None
+            )
 
-    def push(self, stage: str, cached: bool) -> None:
+    def push(self, stage: str) -> None:
         """Put outputs, then the run-cache entry, into the remote, so that an entry never names what is not there.
 
         Raises:
@@ -133,8 +141,7 @@ class Workspace:
         """
         with _told(f"the outputs of {stage} cannot be pushed to {self.remote}"):
             self._repo.push(targets=[stage])
-            if cached:
-                self._push_run(self._stage(stage))
+            self._push_run(self._stage(stage))
 
     def part(self, stage: str) -> str:
         """The stage's entry of dvc.lock as text."""
@@ -163,9 +170,7 @@ class Workspace:
             entry = yaml.safe_load(text)
         except yaml.YAMLError:
             return None
-        whole = isinstance(entry, dict) and [out.get("path") for out in entry.get("outs", [])] == [
-            out.def_path for out in stage.outs
-        ]
+        whole = isinstance(entry, dict) and _out_paths(entry) == [out.def_path for out in stage.outs]
         return entry if whole else None
 
     def _push_run(self, stage: Any) -> None:
@@ -186,6 +191,11 @@ def _run_folder(stage: Any) -> tuple[str, str, str]:
 
     key = _get_cache_hash(to_single_stage_lockfile(stage), key=True)
     return "runs", key[:2], key
+
+
+def _out_paths(entry: Mapping[str, Any]) -> list[Any]:
+    outs = entry.get("outs")
+    return [out.get("path") for out in outs if isinstance(out, dict)] if isinstance(outs, list) else []
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -12,7 +12,7 @@ summary, never into OUT.
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -26,7 +26,7 @@ from damcrack.stages.promotion.contest import TRAINED_ON, Contest
 from damcrack.stages.promotion.settle import CHALLENGER, Gate
 from damcrack.stages.run import Run
 
-FORMAT = 2
+FORMAT = 3
 METRICS = ("accuracy", "precision", "recall", "f1", "auroc", "ece")
 EVALUATION_SET = "evaluation-set"
 
@@ -221,7 +221,7 @@ def _record(entry: Entry, contest: Contest, config: RegisterConfig) -> dict[str,
         "weights_sha256": entry.weights_sha256,
         "onnx_sha256": entry.onnx_sha256,
         "evaluation_set": {"sha256": contest.frozen.digest, "num_tiles": len(contest.frozen.images)},
-        "precision": config.precision,
+        "policy": asdict(config),
         "scores": {name: None if value != value else value for name, value in marks.items()},
     }
 
