@@ -27,8 +27,8 @@ from damcrack.engine.locator import Locator
 from damcrack.engine.networks import NETWORKS, build_network
 from damcrack.engine.weights import ModelInfo
 from damcrack.sample.concrete import render_photo
-from damcrack.stages.export import to_onnx
-from damcrack.stages.int8 import to_int8
+from damcrack.stages.export_int8 import to_int8
+from damcrack.stages.export_onnx import to_onnx
 
 PAGE = Path("docs/compression.md")
 OPSET = yaml.safe_load(Path("params.yaml").read_text())["export"]["opset"]

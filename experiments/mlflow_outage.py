@@ -1,10 +1,10 @@
-"""Kill the tracking server with SIGKILL while a training is recorded and while a model is registered.
+"""Kill the tracking server with SIGKILL while a network is trained and while a model is registered.
 
-    python -m experiments.mlflow_outage EVALUATION EXPORT     # folders that `evaluate` and `export` wrote
+    make repro && python -m experiments.mlflow_outage
 
 Starts a server of its own with infra/mlflow/serve.sh; empty databases as its settings say (default: SQLite and
-a folder). Each round kills it after so many requests, starts it again, and repeats what was interrupted. Fails if an
-epoch is lost or doubled, a version is there twice, or a version's file has another hash than was exported.
+a folder). Trains on the images, and registers the model, that the graph has left in this checkout. Fails if an epoch is
+lost or doubled, a version is there twice, or a version's file has another hash than was exported.
 """
 
 import argparse
@@ -17,17 +17,17 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from damcrack.edges.journal import waiting_journals
 from damcrack.edges.registry import fetch_model
 from damcrack.edges.sender import Store, send_later
-from damcrack.edges.tracking import start_run
-from damcrack.outputs import sha256_file
+from damcrack.outputs import read_csv, sha256_file
 
 SERVE = Path(__file__).parents[1] / "infra/mlflow/serve.sh"
-EPOCHS = 60
+EPOCHS = 20
+KILLS = ((1, 6, 12), (3, 17), (EPOCHS - 1,))  # the epochs in which the server is killed, a training each
 REGISTRY = ("registered-models", "model-versions", "logged-models", "mlflow-artifacts")
 
 
@@ -79,37 +79,67 @@ def wait_for(condition: Callable[[], bool], limit_s: float) -> None:
         time.sleep(0.02)
 
 
-def attack_training(server: Server, num_epochs: int) -> str:
-    """Kill the server when it holds `num_epochs` of a training that goes on; count its epochs in the end."""
-    name = f"outage-{secrets.token_hex(4)}"
-    with start_run("pretrain", name, {"epochs": EPOCHS}, {}) as run:
-        before = server.num_requests("runs/log-batch")
-        killed = False
-        for epoch in range(1, EPOCHS + 1):
-            run.metrics({"train_loss": 1 / epoch, "val_loss": 2 / epoch}, step=epoch)
-            if not killed and epoch > EPOCHS // 2:
-                wait_for(lambda: server.num_requests("runs/log-batch") >= before + num_epochs, 120)
-                server.kill()
-                killed = True
-            time.sleep(0.01)
+def attack_training(server: Server, checkout: Path, kills: Sequence[int]) -> str:
+    """Kill the server under a training whenever it holds so many epochs; compare its record with the model's history.
+
+    The training is the stage's own command, recorded live. After a kill the server is away for some epochs and comes
+    back while the training goes on, but for the last time: then what waits is sent once the training is over.
+    """
+    name, out = f"outage-{secrets.token_hex(4)}", Path("models") / secrets.token_hex(4)
+    changes = [f"epochs={EPOCHS}", "batch_size=8", f"seed={secrets.randbelow(1000)}"]
+    command = ["damcrack", "pretrain", "--item", "resnet18", "--images", str(checkout / "data/miniimagenet")]
+    command += ["--out", str(out), *(word for one in changes for word in ("--set", one))]
+    environment = {**os.environ, "DAMCRACK_TRACK": "live", "DAMCRACK_GRAPH_RUN": name}
+    before = server.num_requests("runs/log-batch")
+    with Path("training.log").open("w") as log:
+        training = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    said = Path("training.log")
+
+    def epochs_done() -> int:
+        return said.read_text().count("validation accuracy")
+
+    told = []
+    for number, epoch in enumerate(kills, 1):
+        wait_for(lambda epoch=epoch: epochs_done() >= epoch or training.poll() is not None, 300)  # type: ignore[misc]
+        assert training.poll() is None, f"the training was over before epoch {epoch}"
+        told.append(f"{epochs_done()} ({server.num_requests('runs/log-batch') - before} requests answered)")
+        server.kill()
+        if number < len(kills):
+            wait_for(lambda epoch=epoch: epochs_done() >= epoch + 2, 300)  # type: ignore[misc]
+            server.start()
+    assert training.wait(600) == 0, said.read_text()[-2000:]
+    assert waiting_journals(), "nothing was left to send, so the last kill came too late"
     server.start()
     send_later()
     assert not waiting_journals()
+    num_points = check_history(server, name, out / "history.csv")
+    return f"training of {EPOCHS} epochs, killed in {', '.join(told)}: {num_points} points, none lost, none twice"
+
+
+def check_history(server: Server, graph_run: str, history: Path) -> int:
+    """The server's record of the run is the training's own history, number by number; how many numbers."""
     client = Store(server.uri).client
     experiment = client.get_experiment_by_name(os.environ["MLFLOW_EXPERIMENT_NAME"])
-    (sent,) = client.search_runs([experiment.experiment_id], f"tags.`damcrack.item` = '{name}'")
-    expected = [(epoch, 1 / epoch) for epoch in range(1, EPOCHS + 1)]
-    points = client.get_metric_history(sent.info.run_id, "train_loss")
-    assert sorted((point.step, point.value) for point in points) == expected
-    assert sent.info.status == "FINISHED"
-    return f"training, killed after {num_epochs} requests: {len(points)} of {EPOCHS} epochs, none twice"
+    made_it = f"tags.`damcrack.graph_run` = '{graph_run}' and tags.`damcrack.stage` = 'pretrain'"
+    (run,) = client.search_runs([experiment.experiment_id], made_it)
+    assert run.info.status == "FINISHED"
+    rows = read_csv(history)
+    assert [int(row["epoch"]) for row in rows] == list(range(1, EPOCHS + 1))
+    num_points = 0
+    for name in (name for name in rows[0] if name != "epoch" and rows[0][name]):
+        points = client.get_metric_history(run.info.run_id, name)
+        expected = [(int(row["epoch"]), float(row[name])) for row in rows]
+        assert [(point.step, point.value) for point in points] == expected, name
+        num_points += len(points)
+    return num_points
 
 
-def attack_registration(server: Server, evaluation: Path, export: Path, num_requests: int) -> str:
+def attack_registration(server: Server, checkout: Path, num_requests: int) -> str:
     """Kill the server after so many requests of a registration; register again, and look at what is there."""
-    name = f"outage-{secrets.token_hex(4)}"
-    command = ["damcrack", "register", "--evaluation", str(evaluation), "--export", str(export)]
-    command += ["--out", "registered", "--set", f"model_name={name}", "--set", "min_accuracy=0.0"]
+    name, export = f"outage-{secrets.token_hex(4)}", checkout / "results/export"
+    command = ["damcrack", "register", "--out", "registered", "--set", f"model_name={name}"]
+    command += ["--photos", str(checkout / "data/photos"), "--tiles", str(checkout / "data/tiles")]
+    command += ["--evaluation", str(checkout / "results/evaluate"), "--export", str(export)]
     before = server.num_requests(*REGISTRY)
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -130,6 +160,7 @@ def attack_registration(server: Server, evaluation: Path, export: Path, num_requ
     versions = client.search_model_versions(f"name = '{name}'")
     assert [int(version.version) for version in versions] == [1], versions
     check(name, "1", export)
+    assert client.get_registered_model(name).aliases.get("champion") == "1"
     how = "it had ended" if not first.returncode else f"it said: {said[-1][:110]}"
     return f"registration, killed after {num_requests} requests: {len(left)} version left, then 1, hashes right; {how}"
 
@@ -146,13 +177,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("evaluation", type=Path)
-    parser.add_argument("export", type=Path)
     parser.add_argument("--port", type=int, default=5077)
-    parser.add_argument("--training", type=int, nargs="*", default=[1, 5, 20])
     parser.add_argument("--registration", type=int, nargs="*", default=[1, 5, 12, 19, 20, 24])
     options = parser.parse_args()
-    evaluation, export = options.evaluation.resolve(), options.export.resolve()
+    checkout = Path.cwd()
     params = Path("params.yaml").read_bytes()
     os.environ["MLFLOW_EXPERIMENT_NAME"] = f"outage-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory() as name:
@@ -161,12 +189,11 @@ def main() -> None:
         server = Server(Path(name), options.port)
         server.start()
         try:
-            for number in options.training:
-                os.environ["DAMCRACK_TRACK"] = "live"
-                print(attack_training(server, number), flush=True)
+            for kills in KILLS:
+                print(attack_training(server, checkout, kills), flush=True)
             os.environ["DAMCRACK_TRACK"] = "later"
             for number in options.registration:
-                print(attack_registration(server, evaluation, export, number), flush=True)
+                print(attack_registration(server, checkout, number), flush=True)
         finally:
             server.kill()
             os.chdir("/")

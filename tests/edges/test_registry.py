@@ -424,7 +424,7 @@ def test_many_set_what_was_not_set_before(dam):
         for turn in range(10):
             alias, tag = f"alias-{turn}", {f"tag-{turn}": "x"}
             list(pool.map(lambda name: registry().point("dam", name, "1"), [alias] * 8))
-            list(pool.map(lambda tags: registry()._set_tags("dam", "1", tags), [tag] * 8))
+            list(pool.map(lambda tags: registry().set_tags("dam", "1", tags), [tag] * 8))
     assert {f"alias-{turn}" for turn in range(10)} <= set(client().get_registered_model("dam").aliases)
     assert {f"tag-{turn}" for turn in range(10)} <= set(client().get_model_version("dam", "1").tags)
 

@@ -16,7 +16,8 @@ from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet, ImageSetWriter
 from damcrack.outputs import sha256_file
 from damcrack.stages import export as stage
-from damcrack.stages.export import ExportConfig, export, to_onnx, with_metadata
+from damcrack.stages.export import ExportConfig, export
+from damcrack.stages.export_onnx import to_onnx, with_metadata
 from damcrack.stages.inspection.detector import OnnxDetector
 from damcrack.stages.run import SilentRun
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from damcrack.edges.promotion import resolve
-from damcrack.edges.registry import DECISION_TAG, FETCHED, FILES_TAG, MlflowRegistry, answering
+from damcrack.edges.registration import FILES_TAG
+from damcrack.edges.registry import DECISION_TAG, FETCHED, MlflowRegistry, answering
 from damcrack.edges.sender import MAX_DIGEST
 from damcrack.errors import InputError
 from damcrack.outputs import read_csv, sha256_file, write_bytes

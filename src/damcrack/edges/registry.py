@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from damcrack.edges.ledger import TAG, Ledger, find, find_or_make, fits, registered_model
-from damcrack.edges.onnx_model import save_model
+from damcrack.edges.registration import FILES_TAG, add, code_facts
 from damcrack.edges.sender import (
     QUIET,
     Store,
@@ -31,7 +31,7 @@ from damcrack.edges.sender import (
     shown_uri,
     tracking_uri,
 )
-from damcrack.edges.tracking import caller_tags, code_tags
+from damcrack.edges.tracking import caller_tags
 from damcrack.errors import InputError
 from damcrack.outputs import new_directory, sha256_file
 from damcrack.stages.promotion.settle import BY_HAND, CHAMPION, Move, Reign
@@ -39,18 +39,13 @@ from damcrack.stages.register import Entry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run as MlflowRun
     from mlflow.entities.model_registry import ModelVersion
 
 # A model of 90 MB takes its time to a distant store, and nothing is being trained meanwhile.
 PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-EXTRA_FILES = ("model-int8.onnx", "weights.safetensors", "model.json", "parity.json")
 FETCHED = Path(".damcrack/models")
 KEPT_FILES = ("model.onnx", "model-int8.onnx", "model.json", "photos.csv")
-PARENT_TAGS = ("damcrack.init_sha256", "damcrack.teacher_sha256")
-FILES_TAG, DECISION_TAG = "files", "decision"
-LOCK_FILE = Path("dvc.lock")
-LONGEST_DESCRIPTION = 4900  # MLflow's column takes 5,000 characters
+DECISION_TAG = "decision"
 
 
 @dataclass(frozen=True)
@@ -85,15 +80,7 @@ class MlflowRegistry:
         """
         with answering():
             send_later()  # the runs that made the model must be there to be found
-            runs = self._makers(entry)
-            tags = {**entry.tags, **_lineage_tags(runs), **_code(), FILES_TAG: json.dumps(_hashes(entry))}
-            known = self.holding(entry.model_name, entry.weights_sha256, entry.onnx_sha256)
-            if known is None:
-                return self._create(entry, tags, runs)
-            self._set_tags(entry.model_name, known.version, tags)
-            self.client.update_model_version(entry.model_name, known.version, _description(entry, runs))
-            self.client.log_model_artifacts(_model_id(known), str(entry.card), "card")
-            return str(known.version)
+            return add(self, entry)
 
     def reign(self, model_name: str, must_exist: bool = True) -> Reign:
         """Say who is champion; finish a move whose alias has not followed, and take note of one made by hand.
@@ -105,7 +92,7 @@ class MlflowRegistry:
             model = registered_model(self.client, model_name)
             if model is None or not (model.tags.get(TAG) or CHAMPION in model.aliases):
                 return Reign(None, 0)
-            return self._settled_reign(model_name, self._ledger(model_name), must_exist)
+            return self._settled_reign(model_name, self.ledger(model_name), must_exist)
 
     def _settled_reign(self, model_name: str, ledger: Ledger, must_exist: bool) -> Reign:
         while True:
@@ -153,7 +140,7 @@ class MlflowRegistry:
     ) -> bool:
         """Make a version champion if `reign` is still the last word; say whether it was."""
         with answering():
-            ledger = self._ledger(model_name)
+            ledger = self.ledger(model_name)
             complete = {**record, **self._circumstances()}
             move = Move(reign.move + 1, version, reign.version, how, str(record["reason"]), complete)
             if not ledger.append(move):
@@ -211,12 +198,12 @@ class MlflowRegistry:
         """The last decision as tag `decision`, and each as one with its time."""
         text = json.dumps(record)
         key = f"{DECISION_TAG}.{re.sub('[^0-9]', '', record['at'][:23])}"
-        self._set_tags(model_name, version, {key: text, DECISION_TAG: text})
+        self.set_tags(model_name, version, {key: text, DECISION_TAG: text})
 
     def _circumstances(self) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         by = {"user": getpass.getuser(), "command": self.trigger, **caller_tags()}
-        return {"at": now, "by": by, "code": _code()}
+        return {"at": now, "by": by, "code": code_facts()}
 
     def aliased(self, model_name: str, alias: str) -> str | None:
         """The version that an alias points to, None if there is no such model or alias."""
@@ -244,11 +231,13 @@ class MlflowRegistry:
     def _set_alias(self, model_name: str, alias: str, version: str) -> None:
         _put(self.client.set_registered_model_alias, model_name, alias, version)
 
-    def _set_tags(self, model_name: str, version: str, tags: Mapping[str, str]) -> None:
+    def set_tags(self, model_name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a version; MLflow's errors pass."""
         for key, value in tags.items():
             _put(self.client.set_model_version_tag, model_name, version, key, value)
 
-    def _ledger(self, model_name: str) -> Ledger:
+    def ledger(self, model_name: str) -> Ledger:
+        """The ledger of a model; both are made if there is none."""
         experiment_id = self.store.experiment_id(experiment_name())
         return find_or_make(self.client, model_name, experiment_id, "Crack or no crack on dam tiles.")
 
@@ -261,52 +250,6 @@ class MlflowRegistry:
         return min(
             self.client.search_model_versions(same), key=lambda found: int(found.version), default=None
         )
-
-    def _create(self, entry: Entry, tags: Mapping[str, str], runs: Sequence["MlflowRun"]) -> str:
-        client = self.client
-        self._ledger(entry.model_name)  # makes the registered model too
-        run_id = runs[0].info.run_id if runs and _output(runs[0]) == entry.weights_sha256 else None
-        experiment_id = self.store.experiment_id(experiment_name())
-        model = client.create_logged_model(experiment_id, entry.model_name, run_id, tags=_short(tags))
-        with tempfile.TemporaryDirectory() as folder:
-            beside = [entry.export / name for name in EXTRA_FILES if (entry.export / name).is_file()]
-            beside += [entry.metrics, entry.photos, *([LOCK_FILE] if LOCK_FILE.is_file() else [])]
-            save_model(entry.export / "model.onnx", beside, Path(folder) / "model", model.model_id, run_id)
-            client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
-            client.log_model_artifacts(model.model_id, str(entry.card), "card")
-        client.finalize_logged_model(model.model_id, "READY")
-        lock = {"dvc_lock_sha256": sha256_file(LOCK_FILE)} if LOCK_FILE.is_file() else {}
-        # The version comes last and in one piece: what is broken off before it is never seen as a version.
-        made = client.create_model_version(
-            entry.model_name,
-            source=f"models:/{model.model_id}",
-            run_id=run_id,
-            tags={**tags, **lock},
-            description=_description(entry, runs),
-            model_id=model.model_id,
-        )
-        return str(made.version)
-
-    def _makers(self, entry: Entry) -> list["MlflowRun"]:
-        """Runs whose outputs led to these weights, nearest first: fine-tuning, distillation, pretraining."""
-        waiting, seen, runs = [entry.weights_sha256, *entry.parents], set[str](), []
-        while waiting:
-            sha256 = waiting.pop(0)
-            if sha256 in seen:
-                continue
-            seen.add(sha256)
-            run = self._maker(sha256)
-            if run is not None:
-                runs.append(run)
-                waiting += [run.data.tags[key] for key in PARENT_TAGS if run.data.tags.get(key)]
-        return runs
-
-    def _maker(self, sha256: str) -> "MlflowRun | None":
-        experiment_id = self.store.experiment_id(experiment_name())
-        made_it = f"tags.`damcrack.output` = '{sha256}' and attributes.status = 'FINISHED'"
-        found = self.client.search_runs([experiment_id], made_it, order_by=["attributes.start_time DESC"])
-        # A run restored from a cache shows the same output but did not compute it.
-        return min(found, key=lambda run: "damcrack.restored_from" in run.data.tags, default=None)
 
 
 def fetch_model(uri: str) -> Path:
@@ -368,12 +311,6 @@ def _put(write: Callable[..., None], *arguments: str) -> None:
         write(*arguments)
 
 
-def _hashes(entry: Entry) -> dict[str, str]:
-    """The sha256 of each file that a version holds, by name."""
-    files = [entry.export / name for name in ("model.onnx", *EXTRA_FILES)]
-    return {path.name: sha256_file(path) for path in (*files, entry.metrics, entry.photos) if path.is_file()}
-
-
 def _expected_files(found: "ModelVersion", name: str) -> dict[str, str]:
     expected: dict[str, str] = json.loads(found.tags.get(FILES_TAG, "{}"))
     if "model.onnx" not in expected or any(Path(file).name != file for file in expected):
@@ -391,46 +328,3 @@ def _changed(folder: Path, expected: Mapping[str, str]) -> str | None:
         if not path.is_file() or sha256_file(path) != sha256:
             return file
     return None
-
-
-def _model_id(version: "ModelVersion") -> str:
-    return str(version.source).removeprefix("models:/")
-
-
-def _output(run: "MlflowRun") -> str:
-    return str(run.data.tags.get("damcrack.output", ""))
-
-
-def _code() -> dict[str, str]:
-    """Which code decides or registers."""
-    tags = code_tags()
-    names = {
-        "code_version": "damcrack.code_version",
-        "git_commit": "mlflow.source.git.commit",
-        "git_dirty": "damcrack.git_dirty",
-    }
-    return {name: tags[tag] for name, tag in names.items() if tag in tags}
-
-
-def _short(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags that a logged model takes too: the registry's may be longer."""
-    return {key: value for key, value in tags.items() if len(value) <= 1000}
-
-
-def _lineage_tags(runs: Sequence["MlflowRun"]) -> dict[str, str]:
-    """One tag per stage of the line, for example run.distill = run ids."""
-    by_stage: dict[str, list[str]] = {}
-    for run in runs:
-        by_stage.setdefault(run.data.tags.get("damcrack.stage", "unknown"), []).append(run.info.run_id)
-    return {f"run.{stage}": ",".join(run_ids) for stage, run_ids in by_stage.items()}
-
-
-def _description(entry: Entry, runs: Sequence["MlflowRun"]) -> str:
-    """The card, as long as MLflow takes it, and the runs behind the model."""
-    line = [f"- {run.info.run_name}, run {run.info.run_id}" for run in runs]
-    made_by = "\n".join(["", "## Made by", "", *(line or ["- runs that this store does not know"])])[:1500]
-    card = (entry.card / "card.md").read_text(encoding="utf-8")
-    if len(card) + len(made_by) > LONGEST_DESCRIPTION:
-        card = card[: LONGEST_DESCRIPTION - len(made_by) - 60].rpartition("\n")[0]
-        card += "\n\nThe rest is in card/card.md of this version."
-    return card + made_by

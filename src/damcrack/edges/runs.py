@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -121,7 +122,7 @@ def crack_tables(kept: Kept) -> list[Table]:
         best = _best(runs, "/accuracy")
         table = _table(
             f"crack classifiers, best of {len(runs)} evaluations on tiles {digest[:12]} ({role})",
-            ("experiment", "accuracy", "paper", "recall", "runs", "graph", "when"),
+            ("experiment", "accuracy", "paper", "recall", "runs", "graph or day"),
         )
         for name, (run, count) in sorted(
             best.items(), key=lambda pair: -_metric(pair[1][0], f"{pair[0]}/accuracy")
@@ -131,7 +132,7 @@ def crack_tables(kept: Kept) -> list[Table]:
             paper = PAPER_TABLE_2.get(facts) if facts else None
             accuracy, recall = (_metric(run, f"{name}/{metric}") for metric in ("accuracy", "recall"))
             table.add_row(
-                name, _percent(accuracy), _percent(paper), _percent(recall), str(count), *_whence(run)
+                name, _percent(accuracy), _percent(paper), _percent(recall), str(count), _whence(run)
             )
         tables.append(table)
     return tables
@@ -143,7 +144,7 @@ def image_tables(kept: Kept) -> list[Table]:
     for (digest, _), runs in _by_data([*kept.of("pretrain"), *kept.of("distill")]).items():
         table = _table(
             f"pretraining, best of {len(runs)} runs on images {digest[:12]}, validation, last epoch",
-            ("network", "taught by", "accuracy", "paper", "alpha", "T", "runs", "graph", "when"),
+            ("network", "taught by", "accuracy", "paper", "alpha", "T", "runs", "graph or day"),
         )
         groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for run in runs:
@@ -156,7 +157,7 @@ def image_tables(kept: Kept) -> list[Table]:
                 _number(run, "temperature"),
             ]
             numbers = [_percent(accuracy), _percent(PAPER_TABLE_1.get(key)), *learned]
-            table.add_row(*key, *numbers, str(len(members)), *_whence(run))
+            table.add_row(*key, *numbers, str(len(members)), _whence(run))
         tables.append(table)
     return tables
 
@@ -185,10 +186,10 @@ def _by_data(runs: Iterable["Run"]) -> dict[tuple[str, str], list["Run"]]:
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    words = {"experiment", "network", "taught by", "graph", "when"}
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    words = {"experiment", "network", "taught by", "graph or day"}
     for column in columns:
-        table.add_column(column, justify="left" if column in words else "right")
+        table.add_column(column, justify="left" if column in words else "right", overflow="fold")
     return table
 
 
@@ -200,9 +201,8 @@ def _graph(run: "Run") -> str:
     return str(run.data.tags.get("damcrack.graph_run", ""))
 
 
-def _whence(run: "Run") -> tuple[str, str]:
-    day = time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.info.start_time / 1000))
-    return _graph(run) or run.info.run_id[:8], day
+def _whence(run: "Run") -> str:
+    return _graph(run) or time.strftime("%Y-%m-%d", time.gmtime(run.info.start_time / 1000))
 
 
 def _metric(run: "Run", name: str) -> float:

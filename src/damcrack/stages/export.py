@@ -10,40 +10,34 @@ OUT/parity.json           how far onnxruntime is from torch, and int8 from float
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet
-from damcrack.math.metrics import auroc
 from damcrack.math.statistics import fit_temperature, nll
 from damcrack.outputs import new_directory, sha256_bytes, write_bytes, write_json
+from damcrack.stages.export_checks import (
+    PARITY_BATCHES,
+    compare_with_int8,
+    compare_with_torch,
+    decoded,
+    evenly,
+    torch_scores,
+)
+from damcrack.stages.export_onnx import to_onnx, with_metadata
 from damcrack.stages.run import Run
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from damcrack.engine.locator import Locator
     from damcrack.engine.weights import ModelInfo
 
 FORMAT = 2
-CONTRACT = "damcrack"  # key of the ONNX metadata
-PARITY_BATCHES = (1, 2, 7)
-SCORED_AT_ONCE = 32
-OUTPUTS = ["crack_prob", "logits", "crack_map"]
-
-Tiles = npt.NDArray[np.uint8]
-Scores = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -101,10 +95,10 @@ def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) 
     locator = Locator(network, info, calibration["temperature"]).eval()
     contract = _contract(info, images, calibration)
     float32 = with_metadata(to_onnx(locator, images.image_hw, config.opset), contract)
-    parity = _parity(locator, float32, _decoded(images, _evenly(scored, config.parity_tiles)), run)
+    parity = compare_with_torch(locator, float32, decoded(images, evenly(scored, config.parity_tiles)), run)
     _check_parity(parity, config.max_abs_difference)
     int8 = _to_int8(float32, images, config.calibration_tiles, contract)
-    accuracy = _accuracy(float32, int8, images, scored, run)
+    accuracy = compare_with_int8(float32, int8, images, scored, run)
     description = _description(info, float32, int8, config.opset) | contract | {"accuracy": accuracy}
     with new_directory(out) as folder:
         write_bytes(folder / "model.onnx", float32)
@@ -140,31 +134,12 @@ def _mib(encoded: bytes) -> str:
     return f"{len(encoded) / 2**20:.1f} MiB"
 
 
-def _evenly(rows: Sequence[int], num: int) -> list[int]:
-    """At most `num` of the rows, evenly over them."""
-    return [
-        rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, min(num, len(rows))).astype(int))
-    ]
-
-
-def _decoded(images: ImageSet, rows: Sequence[int]) -> Tiles:
-    wanted = set(rows)
-    return np.stack([_decode(row, encoded) for row, encoded in images.encoded() if row in wanted])
-
-
-def _decode(row: int, encoded: bytes) -> Tiles:
-    pixels = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
-    if pixels is None:
-        raise InputError(f"tile of row {row} cannot be decoded; make the set again")
-    return pixels.astype(np.uint8, copy=False)
-
-
 def _fit_calibration(locator: Locator, images: ImageSet, num: int) -> dict[str, Any]:
     """Temperature scaling on the validation split (Guo et al. 2017), which leaves every verdict as it is."""
-    rows = _evenly(images.where("val"), num)
+    rows = evenly(images.where("val"), num)
     if not rows:
         return {"temperature": 1.0, "num_tiles": 0}
-    logits = _torch_scores(locator, _decoded(images, rows))["logits"].astype(np.float64)
+    logits = torch_scores(locator, decoded(images, rows))["logits"].astype(np.float64)
     labels = np.array(images.labels)[rows]
     temperature = fit_temperature(logits, labels)
     return {
@@ -176,159 +151,10 @@ def _fit_calibration(locator: Locator, images: ImageSet, num: int) -> dict[str, 
 
 
 def _to_int8(float32: bytes, images: ImageSet, num: int, contract: Mapping[str, Any]) -> bytes:
-    from damcrack.stages.int8 import to_int8
+    from damcrack.stages.export_int8 import to_int8
 
-    rows = _evenly(images.where("train") or list(range(len(images))), num)
-    return with_metadata(to_int8(float32, _decoded(images, rows)), contract)
-
-
-def _accuracy(float32: bytes, int8: bytes, images: ImageSet, rows: Sequence[int], run: Run) -> dict[str, Any]:
-    """What is lost in int8, on all tiles of the scored split."""
-    sessions = {"float32": _session(float32), "int8": _session(int8)}
-    order, probs = [], {name: list[npt.NDArray[np.float32]]() for name in sessions}
-    for batch_rows, batch in run.track(
-        _batches(images, rows), "float32 and int8", -(-len(rows) // SCORED_AT_ONCE)
-    ):
-        order += batch_rows
-        for name, session in sessions.items():
-            probs[name].append(session.run(["crack_prob"], {"tiles": batch})[0])
-    labels = np.array(images.labels)[order]
-    scored = {name: np.concatenate(parts) for name, parts in probs.items()}
-    verdicts = {name: values > 0.5 for name, values in scored.items()}
-    return {
-        "split": images.rows[rows[0]]["split"],
-        "num_tiles": len(rows),
-        **{
-            name: {
-                "accuracy": float((verdicts[name] == labels).mean()),
-                "auroc": _or_none(auroc(labels, scored[name].astype(np.float64))),
-            }
-            for name in sessions
-        },
-        "same_verdict": float((verdicts["float32"] == verdicts["int8"]).mean()),
-        "mean_abs_difference_crack_prob": float(np.abs(scored["float32"] - scored["int8"]).mean()),
-    }
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value
-
-
-def _batches(images: ImageSet, rows: Sequence[int]) -> Iterator[tuple[list[int], Tiles]]:
-    wanted, waiting = set(rows), list[tuple[int, Tiles]]()
-    for row, encoded in images.encoded():
-        if row in wanted:
-            waiting.append((row, _decode(row, encoded)))
-        if len(waiting) == SCORED_AT_ONCE:
-            yield [number for number, _ in waiting], np.stack([tile for _, tile in waiting])
-            waiting = []
-    if waiting:
-        yield [number for number, _ in waiting], np.stack([tile for _, tile in waiting])
-
-
-def with_metadata(encoded: bytes, contract: Mapping[str, Any]) -> bytes:
-    """The same model with the contract in its metadata, so that one file is enough to use it rightly."""
-    import onnx
-
-    proto = onnx.load_from_string(encoded)
-    _strip(proto)
-    proto.metadata_props.add(key=CONTRACT, value=json.dumps(contract, sort_keys=True))
-    written: bytes = proto.SerializeToString(deterministic=True)
-    return written
-
-
-def to_onnx(locator: Locator, tile_hw: tuple[int, int], opset: int) -> bytes:
-    """Convert to ONNX in float32 with a free batch size.
-
-    The bytes depend on the weights, the opset and the versions of the libraries alone.
-    """
-    import onnx
-    import torch
-
-    example = torch.zeros(2, *tile_hw, 3, dtype=torch.uint8)
-    with redirect_stdout(StringIO()):  # it praises itself in the middle of our summary
-        program = torch.onnx.export(
-            locator,
-            (example,),
-            dynamo=True,
-            input_names=["tiles"],
-            output_names=OUTPUTS,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            opset_version=opset,
-            verbose=False,
-        )
-    assert program is not None
-    proto = program.model_proto
-    _strip(proto)
-    onnx.checker.check_model(proto, full_check=True)
-    encoded: bytes = proto.SerializeToString(deterministic=True)
-    return encoded
-
-
-def _strip(model: ModelProto) -> None:
-    """Remove stack traces and other notes of the exporter: they hold paths of the machine."""
-    model.producer_version = model.producer_version.partition("+")[0]  # not which build of torch
-    graph = model.graph
-    parts: Iterable[Any] = (
-        model,
-        graph,
-        *graph.node,
-        *graph.input,
-        *graph.output,
-        *graph.initializer,
-        *graph.value_info,
-    )
-    for part in parts:
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-
-
-def _parity(locator: Locator, encoded: bytes, tiles_NHWC: Tiles, run: Run) -> dict[str, Any]:
-    """Compare onnxruntime with torch in float32 on the CPU, at several batch sizes."""
-    session = _session(encoded)
-    expected = _torch_scores(locator, tiles_NHWC)
-    differences = {
-        size: _differences(_onnx_scores(session, tiles_NHWC, size), expected)
-        for size in run.track(PARITY_BATCHES, "comparing with torch", len(PARITY_BATCHES))
-    }
-    return {
-        "num_tiles": len(tiles_NHWC),
-        "batch_sizes": list(PARITY_BATCHES),
-        "max_abs_difference_logits": max(row["logits"] for row in differences.values()),
-        "max_abs_difference_crack_prob": max(row["crack_prob"] for row in differences.values()),
-        "same_verdict": min(row["same_verdict"] for row in differences.values()),
-        "by_batch_size": {str(size): row for size, row in differences.items()},
-    }
-
-
-def _session(encoded: bytes) -> Any:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(encoded, providers=["CPUExecutionProvider"])
-
-
-def _torch_scores(locator: Locator, tiles_NHWC: Tiles) -> Scores:
-    import torch
-
-    with torch.inference_mode():
-        batches = [locator(batch) for batch in torch.split(torch.from_numpy(tiles_NHWC), 64)]
-    return {
-        name: torch.cat(parts).numpy()
-        for name, parts in zip(OUTPUTS, zip(*batches, strict=True), strict=True)
-    }
-
-
-def _onnx_scores(session: Any, tiles_NHWC: Tiles, batch_size: int) -> Scores:
-    starts = range(0, len(tiles_NHWC), batch_size)
-    scored = [session.run(OUTPUTS, {"tiles": tiles_NHWC[start : start + batch_size]}) for start in starts]
-    return {name: np.concatenate([row[place] for row in scored]) for place, name in enumerate(OUTPUTS)}
-
-
-def _differences(found: Scores, expected: Scores) -> dict[str, float]:
-    """Largest absolute differences, and the share of tiles with the same verdict."""
-    worst = {name: float(np.abs(found[name] - expected[name]).max()) for name in expected}
-    same = (found["crack_prob"] > 0.5) == (expected["crack_prob"] > 0.5)
-    return {**worst, "same_verdict": float(same.mean())}
+    rows = evenly(images.where("train") or list(range(len(images))), num)
+    return with_metadata(to_int8(float32, decoded(images, rows)), contract)
 
 
 def _check_parity(parity: Mapping[str, Any], limit: float) -> None:
