@@ -120,6 +120,7 @@ def registered(made: Path) -> None:
     reason = why_again(json.loads(path.read_text()), MlflowRegistry("damcrack registered"))
     if reason:
         raise InputError(f"`damcrack register` has to run: {reason}")
+    print(f"{path}: the registry agrees; registering again would change nothing")
 
 
 def why_again(made: Mapping[str, Any], registry: MlflowRegistry) -> str | None:
