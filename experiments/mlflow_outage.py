@@ -18,6 +18,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from damcrack.edges.journal import waiting_journals
@@ -28,7 +29,14 @@ from damcrack.outputs import read_csv, sha256_file
 SERVE = Path(__file__).parents[1] / "infra/mlflow/serve.sh"
 EPOCHS = 20
 KILLS = ((1, 6, 12), (3, 17), (EPOCHS - 1,))  # the epochs in which the server is killed, a training each
-REGISTRY = ("registered-models", "model-versions", "logged-models", "mlflow-artifacts")
+MOMENTS = (  # of a registration: the requests after the first of which the server is killed
+    "registered-models/create",
+    "mlflow/logged-models",
+    "mlflow-artifacts/artifacts",
+    "model-versions/create",
+    "model-versions/set-tag",
+    "registered-models/alias",
+)
 
 
 class Server:
@@ -59,10 +67,9 @@ class Server:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
-    def num_requests(self, *words: str) -> int:
-        """How many requests with one of the words in them it has answered."""
-        requests = (line for line in self._log.read_text().splitlines() if " HTTP/1.1" in line)
-        return sum(any(word in line for word in words) for line in requests)
+    def num_requests(self, word: str) -> int:
+        """How many requests with the word in their path it has answered."""
+        return sum(" HTTP/1.1" in line and word in line for line in self._log.read_text().splitlines())
 
     def _answers(self) -> bool:
         try:
@@ -80,7 +87,7 @@ def wait_for(condition: Callable[[], bool], limit_s: float) -> None:
 
 
 def attack_training(server: Server, checkout: Path, kills: Sequence[int]) -> str:
-    """Kill the server under a training whenever it holds so many epochs; compare its record with the model's history.
+    """Kill the server under a training after each of so many epochs; compare its record with the model's history.
 
     The training is the stage's own command, recorded live. After a kill the server is away for some epochs and comes
     back while the training goes on, but for the last time: then what waits is sent once the training is over.
@@ -91,21 +98,24 @@ def attack_training(server: Server, checkout: Path, kills: Sequence[int]) -> str
     command += ["--out", str(out), *(word for one in changes for word in ("--set", one))]
     environment = {**os.environ, "DAMCRACK_TRACK": "live", "DAMCRACK_GRAPH_RUN": name}
     before = server.num_requests("runs/log-batch")
-    with Path("training.log").open("w") as log:
-        training = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     said = Path("training.log")
+    with said.open("w") as log:
+        training = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     def epochs_done() -> int:
         return said.read_text().count("validation accuracy")
 
+    def reached(epoch: int) -> bool:
+        return epochs_done() >= epoch or training.poll() is not None
+
     told = []
     for number, epoch in enumerate(kills, 1):
-        wait_for(lambda epoch=epoch: epochs_done() >= epoch or training.poll() is not None, 300)  # type: ignore[misc]
+        wait_for(partial(reached, epoch), 300)
         assert training.poll() is None, f"the training was over before epoch {epoch}"
         told.append(f"{epochs_done()} ({server.num_requests('runs/log-batch') - before} requests answered)")
         server.kill()
         if number < len(kills):
-            wait_for(lambda epoch=epoch: epochs_done() >= epoch + 2, 300)  # type: ignore[misc]
+            wait_for(partial(reached, epoch + 2), 300)
             server.start()
     assert training.wait(600) == 0, said.read_text()[-2000:]
     assert waiting_journals(), "nothing was left to send, so the last kill came too late"
@@ -134,17 +144,17 @@ def check_history(server: Server, graph_run: str, history: Path) -> int:
     return num_points
 
 
-def attack_registration(server: Server, checkout: Path, num_requests: int) -> str:
-    """Kill the server after so many requests of a registration; register again, and look at what is there."""
+def attack_registration(server: Server, checkout: Path, moment: str) -> str:
+    """Kill the server once it has answered such a request; register again, and look at what is there."""
     name, export = f"outage-{secrets.token_hex(4)}", checkout / "results/export"
     command = ["damcrack", "register", "--out", "registered", "--set", f"model_name={name}"]
     command += ["--photos", str(checkout / "data/photos"), "--tiles", str(checkout / "data/tiles")]
     command += ["--evaluation", str(checkout / "results/evaluate"), "--export", str(export)]
-    before = server.num_requests(*REGISTRY)
+    before = server.num_requests(moment)
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     def reached() -> bool:
-        return server.num_requests(*REGISTRY) >= before + num_requests or first.poll() is not None
+        return server.num_requests(moment) > before or first.poll() is not None
 
     wait_for(reached, 180)
     server.kill()
@@ -162,7 +172,7 @@ def attack_registration(server: Server, checkout: Path, num_requests: int) -> st
     check(name, "1", export)
     assert client.get_registered_model(name).aliases.get("champion") == "1"
     how = "it had ended" if not first.returncode else f"it said: {said[-1][:110]}"
-    return f"registration, killed after {num_requests} requests: {len(left)} version left, then 1, hashes right; {how}"
+    return f"registration, killed after {moment}: {len(left)} version left, then 1, hashes right; {how}"
 
 
 def check(name: str, version: str, export: Path) -> None:
@@ -178,7 +188,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--port", type=int, default=5077)
-    parser.add_argument("--registration", type=int, nargs="*", default=[1, 5, 12, 19, 20, 24])
     options = parser.parse_args()
     checkout = Path.cwd()
     params = Path("params.yaml").read_bytes()
@@ -192,8 +201,8 @@ def main() -> None:
             for kills in KILLS:
                 print(attack_training(server, checkout, kills), flush=True)
             os.environ["DAMCRACK_TRACK"] = "later"
-            for number in options.registration:
-                print(attack_registration(server, checkout, number), flush=True)
+            for moment in MOMENTS:
+                print(attack_registration(server, checkout, moment), flush=True)
         finally:
             server.kill()
             os.chdir("/")

@@ -206,6 +206,7 @@ def test_components_are_a_few_statements():
         ({"gpu": True}, "gpu: True; expected a whole number"),
         ({"cpu": 0}, "cpu: 0; expected a number above 0"),
         ({"image": "tiny"}, "image: 'tiny'; allowed are cpu, train"),
+        ({"restore_if": True}, "restore_if: True; expected a command"),
         ({"timeout": "soon"}, "timeout: 'soon'; expected a number with s, m, h or d"),
     ],
 )

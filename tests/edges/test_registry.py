@@ -371,6 +371,8 @@ def test_whether_registering_again_would_change_anything(dam):
     put_again(FAIR)  # is kept out by the new champion
     assert why(FAIR) is None and "points elsewhere than to version 2" in why(BETTER)
     assert "not yet compared with champion 2 on this set by this policy" in why(FAIR, min_gain=0.5)
+    made = json.loads((dam[0] / f"out-again-{FAIR}/register.json").read_text())
+    assert "not yet compared" in why_again(made | {"evaluation_set": {"sha256": "e" * 64}}, registry())
     roll_back("again", "for a test", None, registry())
     assert why(FAIR) is None  # it is champion now
     put_again(BETTER)
@@ -379,6 +381,10 @@ def test_whether_registering_again_would_change_anything(dam):
     assert "no version of again holds these files" in why(BETTER)
     status, said = call("registered", str(dam[0] / "elsewhere"))
     assert status == 1 and "elsewhere/register.json is missing" in said
+    (dam[0] / "elsewhere").mkdir()
+    (dam[0] / "elsewhere/register.json").write_text('{"format": 2}')
+    status, said = call("registered", str(dam[0] / "elsewhere"))
+    assert status == 1 and "another version of damcrack" in said
     status, said = call("registered", str(dam[0] / f"out-again-{FAIR}"))
     assert status == 1 and "alias challenger" in said  # it is gone with version 2
 

@@ -27,7 +27,7 @@ from damcrack.stages.promotion.settle import (
     roll_back,
     withdrawn,
 )
-from damcrack.stages.register import EVALUATION_SET, RegisterConfig, keep_record
+from damcrack.stages.register import EVALUATION_SET, FORMAT, RegisterConfig, keep_record
 
 OF_THE_GRAPH = Path("results/register") / EVALUATION_SET
 
@@ -112,12 +112,15 @@ def _share(value: float | None) -> str:
     return "unknown" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def registered(made: Path) -> None:
+def registered(folder: Path) -> None:
     """End with exit status 1 and the reason if the stage `register` has something to do again."""
-    path = made / "register.json"
+    path = folder / "register.json"
     if not path.is_file():
         raise InputError(f"{path} is missing; run the stage `register`, or `dvc repro`")
-    reason = why_again(json.loads(path.read_text()), MlflowRegistry("damcrack registered"))
+    made = json.loads(path.read_text())
+    if made.get("format") != FORMAT:
+        raise InputError(f"{path} was written by another version of damcrack; run the stage `register`")
+    reason = why_again(made, MlflowRegistry("damcrack registered"))
     if reason:
         raise InputError(f"`damcrack register` has to run: {reason}")
     print(f"{path}: the registry agrees; registering again would change nothing")

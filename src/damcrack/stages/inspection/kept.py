@@ -46,21 +46,9 @@ def forget_others(root: Path, kept: Iterable[Path]) -> None:
 
 
 def preview(rgb: Pixels, side_px: int) -> Pixels:
-    """The photo with its longer side at most `side_px`.
-
-    OpenCV averages whole pixels several times as fast as parts of pixels, so the whole ones go first.
-    """
+    """The photo with its longer side at most `side_px`."""
     scale = side_px / max(rgb.shape[:2])
     if scale >= 1:
         return rgb
     size_wh = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
-    whole = min(int(1 / scale), *rgb.shape[:2])
-    coarse_wh = rgb.shape[1] // whole, rgb.shape[0] // whole
-    if whole > 1:
-        rgb = np.asarray(
-            cv2.resize(
-                rgb[: coarse_wh[1] * whole, : coarse_wh[0] * whole], coarse_wh, interpolation=cv2.INTER_AREA
-            ),
-            np.uint8,
-        )
     return np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
