@@ -44,7 +44,11 @@ def as_table(timings: list[Timing]) -> str:
     for timing in timings:
         ratios = [rate / plain for rate, plain in zip(timing.rates, reference.rates, strict=True)]
         lines.append(
-            f"| {timing.name} | {timing.median:.3g} ({min(timing.rates):.3g} to {max(timing.rates):.3g}) "
+            f"| {timing.name} | {_rate(timing.median)} ({_rate(min(timing.rates))} to {_rate(max(timing.rates))}) "
             f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
         )
     return "\n".join(lines)
+
+
+def _rate(images_per_s: float) -> str:
+    return f"{images_per_s:,.0f}" if images_per_s >= 100 else f"{images_per_s:.3g}"

@@ -1,14 +1,15 @@
-"""Training and distillation at 224 px, and transfer with a frozen body, each beside the plain loop.
+"""Training and distillation at 224 px, and transfer with a frozen body, each beside the plain loop, on CPUs.
 
-    python -m benchmarks.steps              # this machine's GPU if it has one, else its CPU
+    python -m benchmarks.steps
     python -m benchmarks.steps --rounds 3
 
-All variants read the same JPEG tiles, use the same networks and the same optimiser.
+All variants read the same JPEG tiles, use the same networks and the same optimiser. On a GPU: `benchmarks.gpu`.
 """
 
 import argparse
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from torch import nn
 from benchmarks import plain
 from benchmarks.harness import Timing, Variant, as_table, compare
 from damcrack.engine.augment import Augmentation
-from damcrack.engine.batches import Batches, DeviceImages, StoredViews
+from damcrack.engine.batches import Batch, Batches, DeviceImages, StoredViews
 from damcrack.engine.checkpoint import NoCheckpoint
 from damcrack.engine.decoded import decode_set
 from damcrack.engine.frozen import Frozen, answers, feature_tables
-from damcrack.engine.hardware import Precision, best_device, compiled
-from damcrack.engine.networks import NETWORKS, build_network, head, set_trainable, set_training_mode
+from damcrack.engine.hardware import Precision, compiled
+from damcrack.engine.networks import build_network, head, set_trainable, set_training_mode
 from damcrack.engine.objectives import Distillation, Forward, Objective, Supervised, Teaching
 from damcrack.engine.training import TrainingConfig, autocast, new_optimiser, train
 from damcrack.images.imageset import ImageSetWriter
@@ -39,20 +40,28 @@ TRANSFER_EPOCHS, TRANSFER_VIEWS = 10, 2
 
 @dataclass(frozen=True)
 class Size:
-    """How much one portion of work is; more on a GPU, where a CPU's portion would be over at once."""
+    """How much one portion of work is."""
 
     device: torch.device
     batch_size: int
     steps: int
     num_train: int
     num_val: int
+    image_px: int = TILE_PX
 
 
-def size_for(device: torch.device) -> Size:
-    """A few seconds of the plain loop on either device."""
-    if device.type == "cuda":
-        return Size(device, batch_size=256, steps=20, num_train=4096, num_val=256)
-    return Size(device, batch_size=32, steps=3, num_train=192, num_val=32)
+ON_CPU = Size(torch.device("cpu"), batch_size=32, steps=3, num_train=192, num_val=32)
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is trained and how: `taught` by a ResNet50, whose answers may be `stored`; all `compiled`."""
+
+    precision: Precision
+    network: str = "resnet18"
+    taught: bool = False
+    stored: bool = False
+    compiled: bool = False
 
 
 CONFIG = TrainingConfig(
@@ -79,17 +88,14 @@ Sections = dict[str, list[Timing]]
 
 
 def measure(rounds: int = 5) -> Sections:
-    """Time all variants on this machine, one section after the other, printing each table when it is there."""
-    size = size_for(best_device())
+    """Time all variants on the CPU, one section after the other, printing each table when it is there."""
     found: Sections = {}
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
+        root, size = Path(folder), ON_CPU
         write_tiles(root, size)
-        # The others of the paper's Table 2 take too long on a CPU.
-        names = [*NETWORKS] if size.device.type == "cuda" else ["resnet18", "resnet50"]
         for title, variants in {
-            **{training_title(name, size.batch_size): _training(root, size, name) for name in names},
-            f"Distillation ResNet50 to ResNet18, batches of {size.batch_size}": _distillation(root, size),
+            **{training_title(name, size): _training(root, size, name) for name in ("resnet18", "resnet50")},
+            distillation_title(size): _distillation(root, size),
             f"Frozen body, {TRANSFER_EPOCHS} epochs of the head": _transfer(root, size),
         }.items():
             found[title] = compare(variants, rounds)
@@ -97,9 +103,14 @@ def measure(rounds: int = 5) -> Sections:
     return found
 
 
-def training_title(name: str, batch_size: int) -> str:
+def training_title(name: str, size: Size) -> str:
     """Heading of a network's training."""
-    return f"Training of {name}, batches of {batch_size}"
+    return f"Training of {name}, batches of {size.batch_size}"
+
+
+def distillation_title(size: Size) -> str:
+    """Heading of the distillation."""
+    return f"Distillation ResNet50 to ResNet18, batches of {size.batch_size}"
 
 
 def as_section(title: str, timings: list[Timing]) -> str:
@@ -109,14 +120,11 @@ def as_section(title: str, timings: list[Timing]) -> str:
 
 
 def _training(root: Path, size: Size, name: str) -> dict[str, Variant]:
-    variants = {
+    return {
         "plain loop": plain.training(root / "train", name, size.batch_size, size.steps, size.device),
-        "damcrack, float32": _stepping(root, size, "float32", name),
-        "damcrack, bfloat16": _stepping(root, size, "bfloat16", name),
+        "damcrack, float32": stepping(root, size, Way("float32", name)),
+        "damcrack, bfloat16": stepping(root, size, Way("bfloat16", name)),
     }
-    if size.device.type == "cuda":
-        variants["damcrack, bfloat16, compiled"] = _stepping(root, size, "bfloat16", name, compile_it=True)
-    return variants
 
 
 def _distillation(root: Path, size: Size) -> dict[str, Variant]:
@@ -124,10 +132,10 @@ def _distillation(root: Path, size: Size) -> dict[str, Variant]:
         "plain loop, teacher without gradient": plain.distillation(
             root / "train", size.batch_size, size.steps, size.device
         ),
-        "damcrack, float32": _stepping(root, size, "float32", taught=True),
-        "damcrack, bfloat16, live teacher": _stepping(root, size, "bfloat16", taught=True),
-        "damcrack, bfloat16, stored soft targets, second student": _stepping(
-            root, size, "bfloat16", taught=True, stored=True
+        "damcrack, float32": stepping(root, size, Way("float32", taught=True)),
+        "damcrack, bfloat16, live teacher": stepping(root, size, Way("bfloat16", taught=True)),
+        "damcrack, bfloat16, stored soft targets, second student": stepping(
+            root, size, Way("bfloat16", taught=True, stored=True)
         ),
     }
 
@@ -162,43 +170,38 @@ def write_tiles(root: Path, size: Size) -> None:
     writer.finish("tiles.csv", ("no crack", "crack"), (TILE_PX, TILE_PX))
 
 
-def images(root: Path, device: torch.device, views: int | None = None) -> DeviceImages:
+def images(root: Path, size: Size, views: int | None = None, compile_views: bool = False) -> DeviceImages:
     """The decoded set on the device."""
-    return DeviceImages(decode_set(root / "set", None, root / "cache"), STATISTICS, FLIPS, device, views)
+    decoded = decode_set(root / "set", size.image_px, root / "cache")
+    return DeviceImages(decoded, STATISTICS, FLIPS, size.device, views, compile_views=compile_views)
 
 
-def _stepping(
-    root: Path,
-    size: Size,
-    precision: Precision,
-    name: str = "resnet18",
-    taught: bool = False,
-    stored: bool = False,
-    compile_it: bool = False,
-) -> Variant:
-    network = build_network(name, 2, 0).to(size.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def stepping(root: Path, size: Size, way: Way) -> Variant:
+    """Some steps of a training, as the training loop takes them."""
+    network = build_network(way.network, 2, 0).to(size.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_training_mode(network)
     objective: Objective = Supervised()
-    data: Batches = images(root, size.device, views=1 if stored else None)
-    if taught:
-        teacher = Frozen(build_network("resnet50", 2, 1).to(size.device), precision == "bfloat16")
+    data = images(root, size, 1 if way.stored else None, way.compiled)
+    source: Batches = data
+    if way.taught:
+        teacher = Frozen(build_network("resnet50", 2, 1).to(size.device), way.precision == "bfloat16")
+        if way.compiled and not way.stored:
+            teacher.compile(size.device)
         objective = Distillation(teacher, TEACHING, CONFIG.epochs).to(size.device)
-        if stored:
-            assert isinstance(data, DeviceImages)
-            data = StoredViews(data, answers(teacher, data))
-    forward: Forward = compiled(network, size.device) if compile_it else network
+        source = StoredViews(data, answers(teacher, data)) if way.stored else data
+    forward: Forward = compiled(network, size.device) if way.compiled else network
     optimiser = new_optimiser(network, objective, CONFIG)
-    batches = plain.forever(_Epochs(data, size.batch_size))
+    batches = plain.forever(_Epochs(source, size.batch_size))
 
     def portion() -> int:
         num_images = 0
         for _ in range(size.steps):
             batch = next(batches)
-            with autocast(size.device, precision):
+            with autocast(size.device, way.precision):
                 terms = objective(forward, batch, 1)
-            optimiser.zero_grad(set_to_none=True)
             terms.total.backward()
             optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
             num_images += len(batch.labels_B)
         if size.device.type == "cuda":
             torch.cuda.synchronize()
@@ -211,7 +214,7 @@ class _Epochs:
     def __init__(self, data: Batches, batch_size: int) -> None:
         self._data, self._batch_size, self._epoch = data, batch_size, 0
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Batch]:
         self._epoch += 1
         return self._data.shuffled(self._batch_size, 0, self._epoch)
 
@@ -222,7 +225,7 @@ def _transferring(root: Path, size: Size, views: int | None) -> Variant:
     def portion() -> int:
         network: nn.Module = build_network("resnet18", 2, 0)
         set_trainable(network.to(size.device, memory_format=torch.channels_last), "head")  # type: ignore[call-overload]
-        data = images(root, size.device, views)
+        data = images(root, size, views)
         source: Batches = data
         forward: Forward = network
         if views:
@@ -238,5 +241,5 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    print(f"{os.cpu_count()} cores, {best_device()}", flush=True)
+    print(f"{os.cpu_count()} cores", flush=True)
     measure(parser.parse_args().rounds)

@@ -21,7 +21,11 @@ def images() -> MakeImages:
     """Bright and dark noise: two classes that a network can tell apart."""
 
     def make(
-        num_train: int = 16, num_val: int = 8, how: Augmentation = DIHEDRAL, **options: object
+        num_train: int = 16,
+        num_val: int = 8,
+        how: Augmentation = DIHEDRAL,
+        device: str = "cpu",
+        **options: object,
     ) -> DeviceImages:
         random = np.random.default_rng(0)
         labels = np.arange(num_train + num_val) % 2
@@ -29,6 +33,6 @@ def images() -> MakeImages:
         rows = np.arange(len(labels))
         rows_of = {"train": rows[:num_train], "val": rows[num_train:], "test": rows[:0]}
         decoded = DecodedSet(pixels.astype(np.uint8), labels, rows_of, ("no crack", "crack"), "digest")
-        return DeviceImages(decoded, STATISTICS, how, torch.device("cpu"), **options)  # type: ignore[arg-type]
+        return DeviceImages(decoded, STATISTICS, how, torch.device(device), **options)  # type: ignore[arg-type]
 
     return make

@@ -147,14 +147,15 @@ class StopHere(Exception):  # noqa: N818 - a signal, not an error
     pass
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize("taught", [False, True], ids=["supervised", "distilled"])
 def test_resumed_training_ends_like_uninterrupted_training(
-    images: MakeImages, tmp_path: Path, taught: bool
+    images: MakeImages, tmp_path: Path, taught: bool, layout: torch.memory_format
 ) -> None:
     """Stopped after two of four epochs and taken up again: weights, best epoch and history are equal."""
 
     def fresh() -> tuple[nn.Module, Objective]:
-        student = build_network("resnet18", 2, 2)
+        student: nn.Module = build_network("resnet18", 2, 2).to(memory_format=layout)  # type: ignore[call-overload]
         return student, distillation(build_network("resnet18", 2, 1)) if taught else Supervised()
 
     def stop_after_two(row: dict[str, float]) -> None:

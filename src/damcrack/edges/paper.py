@@ -37,11 +37,12 @@ def tell(cells: Path, out: Path, markdown: Path | None) -> None:
 
 def _header(cells: Path) -> str:
     """Command, machine and versions, for who reads the numbers elsewhere."""
-    from damcrack.engine.hardware import best_device
+    import torch
 
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision"))
-    where = "a GPU" if best_device().type == "cuda" else f"{os.cpu_count()} CPU cores, no GPU"
+    cores = f"{os.cpu_count()} CPU cores"
+    where = f"{cores}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"{cores}, no GPU"
     return (
-        f"Written by `make paper` (`damcrack paper`) from the cells of `{cells.as_posix()}`, whose `params.yaml` and "
+        f"Written by `damcrack paper` from the cells of `{cells.as_posix()}`, whose `params.yaml` and "
         f"`cells.yaml` hold all values and seeds. Machine: {where}; Python {platform.python_version()}, {versions}."
     )

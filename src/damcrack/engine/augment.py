@@ -156,7 +156,7 @@ def _look(images_BCHW: Tensor, draws: Draws) -> Tensor:
     soft_BCHW = _softened(images_BCHW)
     images_BCHW = torch.lerp(images_BCHW, soft_BCHW, draws.softness_N[:, None, None, None])
     brightness, contrast, saturation = draws.factors_N3.T[:, :, None, None, None]
-    luma_C = torch.tensor(LUMA_C, device=images_BCHW.device)
+    luma_C = _constant(LUMA_C, images_BCHW.device)
     luma_B1HW = (images_BCHW * luma_C[:, None, None]).sum(dim=1, keepdim=True)
     images_BCHW = luma_B1HW + (images_BCHW - luma_B1HW) * saturation
     mean_B111 = luma_B1HW.mean(dim=(2, 3), keepdim=True)
@@ -167,7 +167,7 @@ def _look(images_BCHW: Tensor, draws: Draws) -> Tensor:
 
 def _softened(images_BCHW: Tensor) -> Tensor:
     channels = images_BCHW.shape[1]
-    kernel = torch.tensor(SOFT, device=images_BCHW.device).expand(channels, 1, 1, -1)
+    kernel = _constant(SOFT, images_BCHW.device).expand(channels, 1, 1, -1)
     padded = F.pad(images_BCHW, (2, 2, 2, 2), mode="reflect")
     return F.conv2d(F.conv2d(padded, kernel, groups=channels), kernel.transpose(2, 3), groups=channels)
 
@@ -179,6 +179,11 @@ def _grain(starts_B2: Tensor, like_BCHW: Tensor) -> Tensor:
     steps = torch.arange(side, device=like_BCHW.device)
     rows_BH, columns_BW = (start_B[:, None] % side + steps for start_B in starts_B2.T)
     return pattern_CHW[:, rows_BH[:, :, None] % side, columns_BW[:, None] % side].transpose(0, 1)
+
+
+@lru_cache(maxsize=4)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device)  # made once, since the device would be waited for each time
 
 
 @lru_cache(maxsize=4)

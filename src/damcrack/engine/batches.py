@@ -4,7 +4,7 @@ Shape suffixes: N training images, B images of a batch, V views, C channels or c
 F features.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from damcrack.engine.augment import Augmentation, Draws, augment, draw, normalise
 from damcrack.engine.decoded import DecodedSet
+from damcrack.engine.hardware import compiled
 from damcrack.engine.processes import share
 from damcrack.parallel import in_order
 
@@ -44,6 +45,7 @@ class DeviceImages:
 
     `views` None draws anew in every epoch; a number gives each image so many fixed draws, used in turn.
     `resident` keeps all pixels on the device; otherwise batches are gathered ahead into pinned memory.
+    `compile_views` fuses what makes a view of an image into few kernels.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class DeviceImages:
         device: torch.device,
         views: int | None = None,
         resident: bool = True,
+        compile_views: bool = False,
     ) -> None:
         self.views = views
         self.device = device
@@ -61,6 +64,7 @@ class DeviceImages:
         self._rows_of = images.rows_of
         self._mean_C, self._std_C = (torch.tensor(values, device=device) for values in statistics)
         self._resident = resident
+        self._view = compiled(_view, device, graphs=False) if compile_views else _view
         self._pixels_NHWC = torch.from_numpy(images.images_NHWC)  # on the CPU this maps the file
         self._labels_N = torch.from_numpy(images.labels_N).to(device)
         if resident:
@@ -111,15 +115,16 @@ class DeviceImages:
     def _augmented(self, order: list[Tensor], draws: Draws) -> Iterator[Batch]:
         rows_N = torch.from_numpy(self._rows_of["train"])
         gathered = self._gathered([rows_N[places_B] for places_B in order])
-        for places_B, (rows_B, images_BCHW) in zip(order, gathered, strict=True):
-            turned_BCHW = augment(images_BCHW, self._augmentation, draws.of(places_B.to(self.device)))
-            yield Batch(normalise(turned_BCHW, self._mean_C, self._std_C), self._labels_N[rows_B])
+        for places_B, (rows_B, images_BCHW) in zip(moved(order, self.device), gathered, strict=True):
+            views_BCHW = self._view(
+                images_BCHW, self._augmentation, draws.of(places_B), self._mean_C, self._std_C
+            )
+            yield Batch(views_BCHW, self._labels_N[rows_B])
 
-    def _gathered(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _gathered(self, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows (B,) and pixels (B, C, H, W) on the device; the strides of NHWC are channels-last without a copy."""
         if self._resident:
-            for rows_B in batches:
-                rows_B = rows_B.to(self.device, non_blocking=True)
+            for rows_B in moved(batches, self.device):
                 yield rows_B, self._pixels_NHWC.index_select(0, rows_B).permute(0, 3, 1, 2)
         else:
             for rows_B, pixels_BHWC in in_order(self._pinned, batches):
@@ -157,7 +162,7 @@ class StoredViews:
 
     def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """One training epoch in the order that the images alone would have."""
-        order = [places_B.to(self._images.device) for places_B in self._images.order(batch_size, seed, epoch)]
+        order = moved(self._images.order(batch_size, seed, epoch), self._images.device)
         view, logits_VNC = (epoch - 1) % self._views, self._teacher_logits_VNC
         for places_B, batch in zip(order, self._inputs(order, batch_size, seed, epoch), strict=True):
             yield (
@@ -174,7 +179,7 @@ class StoredViews:
         parts = (torch.split(whole, batch_size) for whole in (self._features.val_NF, labels_N))
         yield from map(Batch, *parts)
 
-    def _inputs(self, order: list[Tensor], batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+    def _inputs(self, order: Sequence[Tensor], batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         if self._features is None:
             yield from self._images.shuffled(batch_size, seed, epoch)
             return
@@ -184,6 +189,15 @@ class StoredViews:
         )
         for places_B in order:
             yield Batch(features_NF[places_B], labels_N[places_B])
+
+
+def _view(images_BCHW: Tensor, how: Augmentation, draws: Draws, mean_C: Tensor, std_C: Tensor) -> Tensor:
+    return normalise(augment(images_BCHW, how, draws), mean_C, std_C)
+
+
+def moved(batches: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """The same batches on a device: copied at once, since the device would be waited for at each copy."""
+    return torch.split(torch.cat(list(batches)).to(device), [len(batch) for batch in batches])
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

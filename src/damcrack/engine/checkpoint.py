@@ -112,6 +112,11 @@ def _momentum(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore_momentum(optimiser: torch.optim.Optimizer, buffers: dict[str, Tensor]) -> None:
+    """Each in the memory layout of its weights: the fused optimiser reads both side by side, without looking."""
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     state = optimiser.state_dict()
-    state["state"] = {int(index): {"momentum_buffer": value} for index, value in buffers.items()}
+    state["state"] = {
+        int(index): {"momentum_buffer": torch.empty_like(weights[int(index)]).copy_(value)}
+        for index, value in buffers.items()
+    }
     optimiser.load_state_dict(state)

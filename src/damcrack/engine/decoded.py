@@ -36,14 +36,13 @@ class DecodedSet:
 
     def channel_statistics(self, split: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation per channel over a split, of values in 0..1."""
-        sums, squares, count = np.zeros(3), np.zeros(3), 0
+        counts_CV = np.zeros((3, 256))  # of each value in each channel
         for rows in np.array_split(self.rows_of[split], max(1, len(self.rows_of[split]) // 256)):
-            pixels = self.images_NHWC[rows].reshape(-1, 3).astype(np.float32)
-            sums += pixels.sum(axis=0, dtype=np.float64)
-            squares += np.square(pixels).sum(axis=0, dtype=np.float64)
-            count += len(pixels)
-        mean = sums / count
-        deviation = np.sqrt(squares / count - mean**2)
+            pixels = self.images_NHWC[rows].reshape(-1, self.image_px, 3)
+            counts_CV += [cv2.calcHist([pixels], [c], None, [256], [0, 256])[:, 0] for c in range(3)]
+        values_V, count = np.arange(256.0), counts_CV[0].sum()
+        mean = counts_CV @ values_V / count
+        deviation = np.sqrt(counts_CV @ values_V**2 / count - mean**2)
         return tuple(float(v) for v in mean / 255), tuple(float(v) for v in np.maximum(deviation, 1) / 255)
 
 

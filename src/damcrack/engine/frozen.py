@@ -5,7 +5,7 @@ Shape suffixes: N training images, B images of a batch, V views, C outputs (clas
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from damcrack.engine.batches import DeviceImages, Features
+from damcrack.engine.hardware import compiled
 from damcrack.engine.networks import without_head
 from damcrack.engine.weights import load_tensors, save_tensors
 from damcrack.outputs import new_directory
@@ -25,7 +26,7 @@ class Frozen:
     """A network in evaluation mode, without gradient, that answers in float32.
 
     With `bfloat16` it is a copy with folded batch norms (Jacob et al. 2018) and bfloat16 weights; without, the
-    network itself, to the bit.
+    network itself, to the bit. `compile` changes the way it is run.
     """
 
     def __init__(self, network: nn.Module, bfloat16: bool) -> None:
@@ -33,12 +34,19 @@ class Frozen:
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
         self._network = fuse(network).to(self._dtype) if bfloat16 else network
         self._network.to(memory_format=torch.channels_last)
+        self._forward: Callable[[Tensor], Tensor] = self._network
+
+    def compile(self, device: torch.device) -> None:
+        """Run in compiled form from now on."""
+        self._forward = compiled(self._network, device)
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         """Answer (B, C) to a batch; it may enter a loss that is differentiated."""
-        with torch.inference_mode(), torch.autocast(images_BCHW.device.type, enabled=False):
-            outputs_BC: Tensor = self._network(images_BCHW.to(self._dtype))
-        return outputs_BC.to(torch.float32, copy=True)
+        with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
+            outputs_BC = self._forward(images_BCHW.to(self._dtype))
+        return outputs_BC.to(
+            torch.float32, copy=True
+        )  # a CUDA graph writes its next answer in the same place
 
 
 def answers(network: Frozen, images: DeviceImages) -> Tensor:

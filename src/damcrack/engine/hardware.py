@@ -5,15 +5,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, ParamSpec
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from damcrack.engine.processes import size
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Compile = Literal["auto", "on", "off"]
+P = ParamSpec("P")
 
 # Compiling takes a minute or so; with fewer steps than this it is not won back on a GPU.
 STEPS_WORTH_COMPILING = 2000
@@ -46,6 +47,13 @@ def plan(precision: Precision, compile: Compile, num_bytes: int, num_steps: int)
             f"{num_bytes / 2**30:.1f} GiB of pixels do not fit on the GPU: fetched ahead of each step"
         )
     return Plan(device, bfloat16, compiled, resident, "runs on " + ", ".join(words))
+
+
+def set_up(here: Plan) -> None:
+    """Let the GPU's libraries try their algorithms once for each shape, and round only where bfloat16 may."""
+    if here.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = here.bfloat16  # TF32 has bfloat16's range and ten bits: not float32
 
 
 def best_device() -> torch.device:
@@ -86,13 +94,16 @@ def _compiles(device: torch.device, compile: Compile, num_steps: int) -> tuple[b
     return True, ""
 
 
-def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The network's compiled form, on a GPU as CUDA graphs; what cannot be compiled runs as it is."""
+def compiled(function: Callable[P, Tensor], device: torch.device, graphs: bool = True) -> Callable[P, Tensor]:
+    """A network's or function's compiled form; what cannot be compiled runs as it is.
+
+    On a GPU with `graphs` as CUDA graphs: an answer is then overwritten by the next. Each size of batch is
+    compiled for itself: an epoch has two at most, and code for any size is slower.
+    """
     torch._dynamo.config.suppress_errors = True
-    forward: Callable[[Tensor], Tensor] = torch.compile(
-        network, mode="reduce-overhead" if device.type == "cuda" else "default"
-    )
-    return forward
+    torch._dynamo.config.recompile_limit = 64  # networks of one process share the code that is compiled
+    mode = "reduce-overhead" if graphs and device.type == "cuda" else "default"
+    return torch.compile(function, dynamic=False, mode=mode)
 
 
 def _device_words(device: torch.device) -> str:

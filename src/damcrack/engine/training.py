@@ -99,6 +99,7 @@ def train(
     Raises:
         NonFiniteLossError: the loss stopped being a number.
     """
+    forward = network if forward is None else forward
     parts = {"network": network, "objective": objective}
     checkpoint = SharedCheckpoint(checkpoint)
     share_batch_norms(network)
@@ -107,10 +108,10 @@ def train(
     for epoch in range(progress.epoch + 1, config.epochs + 1):
         row: dict[str, float] = {"epoch": epoch}
         set_training_mode(network)
-        row |= _train_epoch(forward or network, objective, optimiser, images, config, epoch)
+        row |= _train_epoch(forward, objective, optimiser, images, config, epoch)
         network.eval()
         with record_function("validation"):
-            row |= validate(forward or network, images, config)
+            row |= validate(forward, images, config)
         progress.add(row, network)
         log(row)
         if epoch < config.epochs:
@@ -138,11 +139,11 @@ def _train_epoch(
         with autocast(batch.labels_B.device, config.precision):
             terms = objective(forward, batch, epoch)
         with record_function("backward"):
-            optimiser.zero_grad(set_to_none=True)
             (terms.total if size() == 1 else terms.total * len(batch.labels_B)).backward()
             average_gradients(weights, len(batch.labels_B))
         with record_function("optimiser"):
             optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         correct = (terms.logits_BC.argmax(1) == batch.labels_B).float().mean()
         steps.append(torch.stack([*terms[:4], correct]).detach())
         num_images.append(len(batch.labels_B))

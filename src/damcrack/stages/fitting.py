@@ -14,7 +14,7 @@ from damcrack.engine.batches import Batches, DeviceImages, StoredViews
 from damcrack.engine.checkpoint import FolderCheckpoint
 from damcrack.engine.decoded import DecodedSet, decode_set
 from damcrack.engine.frozen import Frozen, feature_tables, soft_target_table
-from damcrack.engine.hardware import Plan, best_device, compiled, plan, uses_bfloat16
+from damcrack.engine.hardware import Plan, best_device, compiled, plan, set_up, uses_bfloat16
 from damcrack.engine.networks import check_size, head, is_body_frozen
 from damcrack.engine.objectives import Distillation, Forward, Objective, Teaching
 from damcrack.engine.processes import check_shares, first_here, has_dropout, leave, rank, size
@@ -150,6 +150,7 @@ def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: 
     num_steps = config.epochs * -(-len(images.rows_of["train"]) // config.batch_size)
     here = plan(config.precision, config.compile, images.images_NHWC.nbytes, num_steps)
     run.say(here.words)
+    set_up(here)
     task.network.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.objective.to(here.device)
     data, forward = _prepare(task, images, config, here, run)
@@ -171,10 +172,18 @@ def _prepare(
     """What the loop reads and what a batch goes through; with fixed views, frozen networks answer here, once."""
     info, network = task.info, task.network
     data = DeviceImages(
-        images, (info.mean, info.std), config.augmentation, here.device, config.views, here.resident
+        images,
+        (info.mean, info.std),
+        config.augmentation,
+        here.device,
+        config.views,
+        here.resident,
+        here.compiled,
     )
     forward = compiled(network, here.device) if here.compiled else network
     if config.views is None:
+        if here.compiled and isinstance(task.objective, Distillation):
+            task.objective.teacher.compile(here.device)
         return data, forward
     soft_targets, features = None, None
     if isinstance(task.objective, Distillation):

@@ -42,10 +42,9 @@ def draw(study: Study, pretraining: Sequence[Cell]) -> list[Drawing]:
             )
         caption = f"Learning curves on crack tiles (the paper's figure 8), {most} labels, first seed."
         drawings.append(finish("figure8", learning_curves(cracks), caption, curve_words(cracks)))
-        caption = (
-            "What few labels give: mean over seeds ± one standard deviation; above, the source that trained."
-        )
-        drawings.append(finish("labels", label_curves(study), caption, _label_words(study)))
+        if len(study.labels) > 1:
+            caption = "What few labels give: mean over seeds ± one standard deviation; above, what trained."
+            drawings.append(finish("labels", label_curves(study), caption, _label_words(study)))
     return drawings
 
 

@@ -206,6 +206,20 @@ def failures_list(failures: Mapping[str, str]) -> str:
     return "\n".join(f"- `{out}`: {reason}" for out, reason in failures.items())
 
 
+def _few_labels(study: Study) -> list[str]:
+    home, away = study.trained_on, study.unseen
+    parts = [
+        "## Few labels",
+        f"Accuracy on the test tiles of {', '.join(home)}:",
+        label_table(study, accuracy_on(study, home)),
+        "Recall:",
+        label_table(study, recall_on(study, home)),
+    ]
+    if away:
+        parts += [f"Accuracy on {', '.join(away)}:", label_table(study, accuracy_on(study, away))]
+    return parts
+
+
 def document(study: Study, pretraining: Sequence[Cell], failures: Mapping[str, str], header: str) -> str:
     """The whole page in markdown."""
     home, away = study.trained_on, study.unseen
@@ -224,15 +238,7 @@ def document(study: Study, pretraining: Sequence[Cell], failures: Mapping[str, s
         "## Sources that trained nothing",
         f"Accuracy; {num_away} test tiles are of sources that trained nothing ({', '.join(away) or 'none here'}).",
         source_table(study),
-        "## Few labels",
-        f"Accuracy on the test tiles of {', '.join(home)}:",
-        label_table(study, accuracy_on(study, home)),
-        "Recall:",
-        label_table(study, recall_on(study, home)),
-    ]
-    if away:
-        parts += [f"Accuracy on {', '.join(away)}:", label_table(study, accuracy_on(study, away))]
-    parts += [
+        *(_few_labels(study) if len(study.labels) > 1 else []),
         "## The paper's claims",
         f"On the test tiles of {', '.join(home)}:",
         claims_table(verdicts(study, home)),
