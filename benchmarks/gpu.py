@@ -26,7 +26,7 @@ from benchmarks import gpu_budget, plain
 from benchmarks.gpu_profile import bound_table
 from benchmarks.harness import Variant, as_table, compare
 from benchmarks.steps import TILE_PX, Size, Way, images, stepping, write_tiles
-from damcrack.engine.hardware import best_device, compiled
+from damcrack.engine.hardware import best_device
 from damcrack.engine.networks import build_network
 from damcrack.engine.training import autocast
 
@@ -92,21 +92,20 @@ def answering(root: Path, size: Size) -> dict[str, Variant]:
     """Networks asked, not trained: a validation pass, and the teacher's for soft targets that are kept."""
     data = images(root, size)
 
-    def ask(name: str, compile_it: bool) -> Variant:
+    def ask(name: str) -> Variant:
         network = build_network(name, 2, 0).eval().to(size.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        forward = compiled(network, size.device) if compile_it else network
 
         @torch.no_grad()
         def portion() -> int:
             for batch in data.in_order("train", size.batch_size):
                 with autocast(size.device, "bfloat16"):
-                    forward(batch.inputs)
+                    network(batch.inputs)
             torch.cuda.synchronize()
             return size.num_train
 
         return portion
 
-    return {name: ask(name, compile_it=False) for name in ("resnet18", "resnet50")}
+    return {name: ask(name) for name in ("resnet18", "resnet50")}
 
 
 class Page:
@@ -150,16 +149,19 @@ class Page:
 
     def write(self) -> None:
         """Write page and json."""
-        parts = [
-            "# Performance on a GPU",
-            f"Written by `python -m benchmarks.gpu`. Machine: {self._kept['machine']}",
-        ]
-        parts += str(__doc__).strip().split("\n\n")[2:]
-        parts += [f"## {title}\n\n{one['text']}" for title, one in self._sections.items()]
-        if budget := gpu_budget.table({title: one.get("rates", {}) for title, one in self._sections.items()}):
-            parts.append(f"## The paper at full scale, from these speeds\n\n{gpu_budget.WORDS}\n\n{budget}")
-        self._path.write_text("\n\n".join(parts) + "\n")
         self._path.with_suffix(".json").write_text(json.dumps(self._kept, indent=1) + "\n")
+        write_page(self._path)
+
+
+def write_page(path: Path) -> None:
+    """Write the page from the json beside it."""
+    kept = json.loads(path.with_suffix(".json").read_text())
+    parts = ["# Performance on a GPU", f"Written by `python -m benchmarks.gpu`. Machine: {kept['machine']}"]
+    parts += str(__doc__).strip().split("\n\n")[2:]
+    parts += [f"## {title}\n\n{one['text']}" for title, one in kept["sections"].items()]
+    if budget := gpu_budget.table({title: one.get("rates", {}) for title, one in kept["sections"].items()}):
+        parts.append(f"## The paper at full scale, from these speeds\n\n{gpu_budget.WORDS}\n\n{budget}")
+    path.write_text("\n\n".join(parts) + "\n")
 
 
 def machine() -> str:
@@ -197,7 +199,11 @@ def main() -> None:
     parser.add_argument("--until-s", type=float, default=1e9, help="begin no section after so many seconds")
     parser.add_argument("--warm-up", type=int, help="compile one of the ways only, for the compiler's cache")
     parser.add_argument("--compiled", action="store_true", help="the compiler's cache is filled already")
+    parser.add_argument("--page", action="store_true", help="write the page from its json, measure nothing")
     options = parser.parse_args()
+    if options.page:
+        write_page(options.out)
+        return
     if best_device().type != "cuda":
         sys.exit("benchmarks.gpu: no GPU here; `python -m benchmarks` measures CPUs")
     torch.backends.cudnn.benchmark = True
@@ -213,7 +219,6 @@ def main() -> None:
         root = Path(folder)
         write_tiles(root, ON_GPU)
         measure(page, root, options.rounds)
-        page.write()
 
 
 def measure(page: Page, root: Path, rounds: int) -> None:

@@ -15,7 +15,7 @@ from damcrack.engine.profiling import PARTS, CountedBytes, measured_peaks
 
 # What a kernel is for, by its name; the first that fits.
 KINDS = {
-    "fused by the compiler (batch norm, ReLU, sum, views)": r"^triton_",
+    "fused by the compiler (batch norm, ReLU, sum, views, pooling)": r"^triton_",
     "convolutions and matrix products": r"conv|xmma|implicit|cutlass|wgrad|dgrad|fprop|gemm|nvjet|sm90|sm80",
     "batch norm": r"batch_norm|bn_|batchnorm",
     "optimiser": r"multi_tensor|[Ff]used[Ss]gd",

@@ -82,6 +82,26 @@ def test_other_seed_gives_another_order(images: MakeImages) -> None:
     assert not torch.equal(batches[0], batches[2])
 
 
+def test_a_batch_goes_through_what_is_given(images: MakeImages) -> None:
+    """Whatever can be called, also where it has no length, as compiled networks have none."""
+
+    class Compiled:
+        def __init__(self, network: nn.Module) -> None:
+            self.network, self.calls = network, 0
+
+        def __call__(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return self.network(images_BCHW)  # type: ignore[no-any-return]
+
+        def __len__(self) -> int:
+            raise TypeError("ResNet does not support len()")
+
+    network = build_network("resnet18", 2, 0)
+    forward = Compiled(network)
+    train(network, Supervised(), images(), config(epochs=1), NoCheckpoint(), lambda row: None, forward)
+    assert forward.calls == 3  # two of training, one of validation
+
+
 def test_every_image_is_seen_once_an_epoch(images: MakeImages) -> None:
     """No image is dropped when the batch size does not divide the number of images."""
     sizes = [len(batch.labels_B) for batch in images(num_train=17).shuffled(8, 0, 1)]

@@ -39,7 +39,7 @@ class DecodedSet:
         counts_CV = np.zeros((3, 256))  # of each value in each channel
         for rows in np.array_split(self.rows_of[split], max(1, len(self.rows_of[split]) // 256)):
             pixels = self.images_NHWC[rows].reshape(-1, self.image_px, 3)
-            counts_CV += [cv2.calcHist([pixels], [c], None, [256], [0, 256])[:, 0] for c in range(3)]
+            counts_CV += [cv2.calcHist([pixels], [c], None, [256], [0, 256]).ravel() for c in range(3)]
         values_V, count = np.arange(256.0), counts_CV[0].sum()
         mean = counts_CV @ values_V / count
         deviation = np.sqrt(counts_CV @ values_V**2 / count - mean**2)
