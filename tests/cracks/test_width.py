@@ -3,7 +3,7 @@ import pytest
 
 from damcrack.cracks.measure import measure_cracks
 from damcrack.cracks.segment import Segmentation, crack_masks
-from damcrack.cracks.skeleton import branches, thin
+from damcrack.cracks.skeleton import branches, smoothed, thin
 from damcrack.cracks.width import widths_px
 from walls import concrete, coverage, line, photo
 
@@ -18,7 +18,7 @@ def measured(width, angle, inside):
     )
     middle = (coverage(SIZE, ends, 1.2) > 0.3).astype(np.uint8)
     branch = max(branches(thin(middle)), key=lambda one: len(one.points))
-    return float(np.median(widths_px(picture, branch.points, max(1.5, width))))
+    return float(np.median(widths_px(picture, branch.points, smoothed(branch.points), max(1.5, width))))
 
 
 @pytest.mark.parametrize("width", [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0])
@@ -51,4 +51,4 @@ def test_a_photo_gives_length_and_width(width):
 def test_a_single_point_has_a_width():
     """A crack of one pixel does not fail."""
     picture = photo(concrete(SIZE), coverage(SIZE, line(np.array([70.0, 70.0]), 0, 100), 3))
-    assert widths_px(picture, np.array([[70, 70]]), 3.0).shape == (1,)
+    assert widths_px(picture, np.array([[70, 70]]), np.array([[70.0, 70.0]]), 3.0).shape == (1,)

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.cracks.skeleton import Branch, branches, length_px, thin
-from damcrack.cracks.width import widths_px
+from damcrack.cracks.pieces import Labels, pieces
+from damcrack.cracks.skeleton import Branch, branches, length_px, smoothed, thin
+from damcrack.cracks.width import medians, widths_px
 
 Grey = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
@@ -56,23 +57,21 @@ def measure_cracks(grey: Grey, mask: Mask, join_px: int, min_length_px: float) -
         return []
     labels = _joined(mask, join_px)
     to_wall = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_5)
-    pieces: dict[int, list[_Measured]] = defaultdict(list)
+    parts_of: dict[int, list[_Measured]] = defaultdict(list)
     for branch in branches(line):
         x, y = branch.points.T
         # The distance to the nearest pixel outside, from a pixel's middle: half a pixel more than to its edge.
-        rough_px = max(1.0, 2 * float(np.median(to_wall[y, x])) - 1)
+        rough_px = max(1.0, 2 * float(medians(to_wall[y, x])) - 1)
         measured = _measure(grey, branch, rough_px)
         if measured is not None:
-            pieces[int(labels[y[0], x[0]])].append(measured)
-    num = int(labels.max()) + 1
-    areas = np.bincount(labels.ravel(), weights=mask.ravel(), minlength=num)
-    boxes = _boxes(labels, mask)
-    cracks = [_crack(parts, int(areas[label]), boxes[label]) for label, parts in pieces.items()]
+            parts_of[int(labels[y[0], x[0]])].append(measured)
+    areas_px, boxes_xyxy = (found.tolist() for found in pieces(labels, mask))
+    cracks = [_crack(parts, areas_px[label], tuple(boxes_xyxy[label])) for label, parts in parts_of.items()]
     kept = [crack for crack in cracks if crack.length_px >= min_length_px]
     return sorted(kept, key=lambda crack: (-crack.length_px, crack.box_xyxy))
 
 
-def _joined(mask: Mask, join_px: int) -> npt.NDArray[np.int32]:
+def _joined(mask: Mask, join_px: int) -> Labels:
     """Labels (H, W) of cracks: pieces whose margins of half `join_px` touch are one."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (join_px | 1, join_px | 1))
     _, labels = cv2.connectedComponents(cv2.dilate(mask, kernel), connectivity=8)
@@ -82,24 +81,14 @@ def _joined(mask: Mask, join_px: int) -> npt.NDArray[np.int32]:
 def _measure(grey: Grey, branch: Branch, rough_px: float) -> _Measured | None:
     """None for a spur, a free end no longer than the crack is wide, and for a trace too light to be a crack."""
     free_ends = 0 if branch.closed else 2 - sum(branch.joined)
+    path = smoothed(branch.points, branch.closed)
     # Thinning eats half of the width at a free end, and a place where lines meet is 1.5 px from its middle; half a
     # pixel of it is in the length of a line of pixels.
-    length = length_px(branch.points, branch.closed) + free_ends * (rough_px - 1) / 2 + sum(branch.joined)
+    length = length_px(path, branch.closed) + free_ends * (rough_px - 1) / 2 + sum(branch.joined)
     if free_ends == 1 and length < max(LEAST_BRANCH_PX, 1.5 * rough_px):
         return None
-    widths = widths_px(grey, branch.points, rough_px, branch.closed)
-    return _Measured(branch, length, widths) if np.median(widths) >= LEAST_WIDTH_PX else None
-
-
-def _boxes(labels: npt.NDArray[np.int32], mask: Mask) -> list[tuple[int, int, int, int]]:
-    y, x = np.nonzero(mask)
-    of = labels[y, x]
-    num = int(labels.max()) + 1
-    low, high = np.full((num, 2), np.iinfo(np.int64).max), np.zeros((num, 2), np.int64)
-    for axis, values in enumerate((x, y)):
-        np.minimum.at(low[:, axis], of, values)
-        np.maximum.at(high[:, axis], of, values + 1)
-    return [(int(a), int(b), int(c), int(d)) for (a, b), (c, d) in zip(low, high, strict=True)]
+    widths = widths_px(grey, branch.points, path, rough_px)
+    return _Measured(branch, length, widths) if medians(widths) >= LEAST_WIDTH_PX else None
 
 
 def _crack(parts: list[_Measured], area_px: int, box: tuple[int, int, int, int]) -> Crack:
@@ -122,7 +111,7 @@ def _samples(part: _Measured) -> Floats:
     points, num = part.branch.points, len(part.widths)
     at = np.unique(np.append(np.arange(0, num, SAMPLE_PX), num - 1))
     windows = np.clip(at[:, None] + np.arange(-SAMPLE_PX, SAMPLE_PX + 1), 0, num - 1)
-    return np.column_stack([points[at], np.median(part.widths[windows], axis=1)])
+    return np.column_stack([points[at], medians(part.widths[windows])])
 
 
 def _simplified(branch: Branch) -> Line:

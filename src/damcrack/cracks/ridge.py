@@ -27,7 +27,7 @@ class Ridge(NamedTuple):
 
 
 def dark_ridge(grey: Grey, scales_px: Sequence[float] = SCALES_PX) -> Ridge:
-    """Strength of dark lines in an image (H, W), the largest over the scales.
+    """Strength of dark lines in an image (H, W), the largest over the scales, which rise.
 
     At scale s it is s^2 (a - |b|), where a >= b are the eigenvalues of the Hessian at that scale (Lindeberg 1998):
     positive where the brightness is a valley, 0 on pits, which are as curved along as across. What the pixels around
@@ -49,10 +49,11 @@ def dark_ridge(grey: Grey, scales_px: Sequence[float] = SCALES_PX) -> Ridge:
 
 
 def _strongest(grey: Grey, scales_px: Sequence[float]) -> Ridge:
-    strength, best_px = np.zeros(grey.shape, np.float32), np.full(grey.shape, scales_px[0], np.float32)
-    for scale_px in scales_px:
+    strength, best_px = _at_scale(grey, scales_px[0]), np.full(grey.shape, scales_px[0], np.float32)
+    for scale_px in scales_px[1:]:
         found = _at_scale(grey, scale_px)
-        best_px[found > strength] = scale_px
+        # The scales rise; writing through a mask would take several times as long.
+        np.maximum(best_px, np.float32(scale_px) * (found > strength), out=best_px)
         np.maximum(strength, found, out=strength)
     return Ridge(strength, best_px)
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.cracks.pieces import box_around, pieces
 from damcrack.cracks.ridge import Floats, Grey, dark_ridge
 from damcrack.cracks.skeleton import thin
 
@@ -20,7 +21,7 @@ WALL_PX = 96  # the wall's brightness and roughness are medians over about so mu
 WALL_SHRINK = 8
 QUIET = 0.5  # grey levels: smoother than that no photograph is
 ROUGHNESS_STEPS = 8
-LARGEST_HALF_PX = 40.0
+LARGEST_HALF_PX = 40
 POSSIBLE = 0.75  # share of `grow` from which a ridge may be part of a crack
 
 
@@ -70,7 +71,10 @@ def crack_masks(grey: Grey, belief: Floats, how: Segmentation) -> CrackMasks:
     if not lines.any():
         return CrackMasks(lines, possible)
     smooth = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.8), np.uint8)
-    sure = _widened(thin(lines), scale_px, smooth, looked_at)
+    darkness = np.asarray(cv2.subtract(local_median(smooth), smooth), np.uint8)
+    near = box_around(lines, LARGEST_HALF_PX + 1)
+    sure = np.zeros_like(lines)
+    sure[near] = _widened(thin(lines[near]), scale_px[near], darkness[near], looked_at[near])
     return CrackMasks(sure, possible | sure)
 
 
@@ -89,22 +93,22 @@ def _grown(
 ) -> Mask:
     """Pieces of `lines` that hold a seed and are long enough (hysteresis, Canny 1986)."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (bridge_px, bridge_px))
-    closed = cv2.morphologyEx(lines.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
-    num, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
+    closed = np.asarray(cv2.morphologyEx(lines.astype(np.uint8), cv2.MORPH_CLOSE, kernel), np.uint8)
+    num, labels = cv2.connectedComponents(closed, connectivity=8)
     keep = np.zeros(num, np.uint8)
     keep[np.unique(labels[seeds])] = 1
     keep[0] = 0
-    diagonal = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
+    area_px, boxes_xyxy = pieces(np.asarray(labels, np.int32), closed)
+    diagonal = np.hypot(*(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).T)
     # A blot fills its box, a line does not.
-    slender = stats[:, cv2.CC_STAT_AREA] < 0.2 * diagonal**2
+    slender = area_px < 0.2 * diagonal**2
     keep &= ((diagonal >= min_length_px) & slender).astype(np.uint8)
     grown: Mask = keep[labels]
     return grown
 
 
-def _widened(line: Mask, scale_px: Floats, smooth: Grey, looked_at: npt.NDArray[np.bool_]) -> Mask:
+def _widened(line: Mask, scale_px: Floats, darkness: Grey, looked_at: npt.NDArray[np.bool_]) -> Mask:
     """From thin lines to all pixels at least half as dark as the nearest point of the line, next to it."""
-    darkness = cv2.subtract(local_median(smooth), smooth)
     # The darkest pixel near the line: the ridge's top and the darkest pixel may be a pixel apart.
     depth_at_line = _steadied(np.asarray(cv2.dilate(darkness, np.ones((3, 3), np.uint8)), np.uint8), line)
     distance, nearest = cv2.distanceTransformWithLabels(
@@ -117,7 +121,7 @@ def _widened(line: Mask, scale_px: Floats, smooth: Grey, looked_at: npt.NDArray[
     reach_of[nearest[at_line]] = np.minimum(2.0 * scale_px[at_line] + 1.0, LARGEST_HALF_PX)
     inside = darkness >= half_depth_of[nearest]
     inside &= distance <= reach_of[nearest]
-    del darkness, distance, nearest
+    del distance, nearest
     inside &= looked_at
     inside |= at_line
     mask = inside.astype(np.uint8)

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.cracks.pieces import Place, box_around
+
 Mask = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.int64]
-Place = tuple[slice, slice]
 
 # Neighbours in circular order from the one above, as bits of an 8-bit code.
 _AROUND_YX = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
@@ -80,14 +81,17 @@ def thin(mask: Mask) -> Mask:
 
     Each half step looks all neighbourhoods up in a table at once, so there is no loop over pixels.
     """
-    line = np.pad((np.asarray(mask) > 0).astype(np.uint8), 1)
+    whole = (np.asarray(mask) > 0).astype(np.uint8)
+    drawn = box_around(whole)
+    line = np.pad(whole[drawn], 1)
     place: Place | None = (slice(0, line.shape[0]), slice(0, line.shape[1]))
     while place is not None:
         before = line[place].copy()
         _remove(line[place], _HALF_STEPS)
         place = _around_changes(before, line[place], place)
     _remove(line, _CORNERS)
-    return np.ascontiguousarray(line[1:-1, 1:-1])
+    whole[drawn] = line[1:-1, 1:-1]
+    return whole
 
 
 def _around_changes(before: Mask, after: Mask, place: Place) -> Place | None:
@@ -143,12 +147,11 @@ def _branch(ring: Points, ends: Mask, beside_junction: Mask) -> Branch:
     return Branch(ring, joined, closed=not len(at_end))
 
 
-def length_px(points: Points, closed: bool = False) -> float:
-    """Length of a line through ordered pixels, smoothed first: the staircase of a slanted line is 8 % too long.
+def length_px(path: npt.NDArray[np.float64], closed: bool = False) -> float:
+    """Length of a smoothed line (P, 2) of pixels: the staircase of a slanted line is 8 % too long.
 
     A single pixel has length 1: half a pixel is added at each end, because a line covers its first and last pixel.
     """
-    path = smoothed(points, closed)
     steps = np.diff(path, axis=0, append=path[:1]) if closed else np.diff(path, axis=0)
     return float(np.hypot(steps[:, 0], steps[:, 1]).sum()) + (0.0 if closed else 1.0)
 

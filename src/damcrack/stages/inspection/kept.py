@@ -47,8 +47,11 @@ def forget_others(root: Path, kept: Iterable[Path]) -> None:
 
 def preview(rgb: Pixels, side_px: int) -> Pixels:
     """The photo with its longer side at most `side_px`."""
-    scale = side_px / max(rgb.shape[:2])
+    height, width = rgb.shape[:2]
+    scale = side_px / max(height, width)
     if scale >= 1:
         return rgb
-    size_wh = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
+    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
+    if scale <= 0.5 and height % 2 == width % 2 == 0:  # whole pixels are averaged ten times as fast as parts
+        rgb = np.asarray(cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)

@@ -21,6 +21,7 @@ import numpy as np
 import simplejpeg
 
 from damcrack.errors import PhotoError
+from damcrack.images.mask import encode_mask
 from damcrack.images.photo import decode_photo
 from damcrack.outputs import new_directory, sha256_bytes, write_bytes, write_json
 from damcrack.parallel import in_order, num_workers
@@ -104,8 +105,8 @@ class Survey:
         with new_directory(out) as folder:
             write_bytes(folder / "preview.jpg", _jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
             if findings.verdict == "crack":
-                write_bytes(folder / "mask.png", _png(findings.masks.sure))
-                write_bytes(folder / "possible.png", _png(findings.masks.possible))
+                write_bytes(folder / "mask.png", encode_mask(findings.masks.sure))
+                write_bytes(folder / "possible.png", encode_mask(findings.masks.possible))
                 sharp = positive_only(rgb, findings, self.rules.threshold)
                 write_bytes(folder / "detail.jpg", _jpeg(sharp, DETAIL_QUALITY))
             for name, encoded in block_files(rgb, rows, self.rules.uncertain).items():
@@ -133,9 +134,3 @@ def positive_only(rgb: Pixels, findings: Findings, threshold: float) -> Pixels:
 def _jpeg(rgb: Pixels, quality: int) -> bytes:
     """In a third of OpenCV's time; these pictures are to be looked at, no network sees them."""
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, "RGB", "420"))
-
-
-def _png(mask: Pixels) -> bytes:
-    done, encoded = cv2.imencode(".png", mask * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
-    assert done
-    return bytes(encoded)
