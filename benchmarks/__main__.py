@@ -33,7 +33,7 @@ def machine() -> str:
 
 def tiling(photos: int) -> str:
     """The tiling benchmark in a process of its own."""
-    command = [sys.executable, "benchmarks/tile.py", "--photos", str(photos)]
+    command = [sys.executable, "-m", "benchmarks.tile", "--photos", str(photos)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 

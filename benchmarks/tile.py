@@ -1,7 +1,7 @@
 """Speed, memory and growth of tiling 12-megapixel photos (4032x3024).
 
-    python benchmarks/tile.py --photos 20     # tiles in proportion to the paper's 40,000 of 458 photos
-    python benchmarks/tile.py                 # the paper's scale: renders about 1 GB of photos under .bench/ first
+    python -m benchmarks.tile --photos 20     # tiles in proportion to the paper's 40,000 of 458 photos
+    python -m benchmarks.tile                 # the paper's scale: renders about 1 GB of photos under .bench/ first
 
 Prints markdown. The first table has the whole stage (labels from masks, decoding, encoding, near-duplicates,
 split, shards, index) in turn with two loops over the same tiles: the bare one only decodes photos and encodes
@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tile_photos import MAX_PIXELS, SIZE_HW, first_photos, render_all
 
+from benchmarks.tile_photos import MAX_PIXELS, SIZE_HW, first_photos, render_all
 from damcrack.images.imageset import ImageSet
 from damcrack.images.photo import decode_photo
 from damcrack.images.tiles import encode_tile
@@ -78,9 +78,9 @@ def timed_parts() -> Iterator[dict[str, float]]:
     originals = {name: getattr(stage, name) for name in PARTS}
 
     def timed(name: str, part: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **named: Any) -> Any:
             start = time.perf_counter()
-            result = part(*args)
+            result = part(*args, **named)
             seconds[name] = time.perf_counter() - start
             return result
 
@@ -175,7 +175,15 @@ def growth(folder: Path, rounds: int) -> str:
     found: dict[int, list[dict[str, float]]] = {num: [] for num in GROWTH}
     for _ in range(rounds):
         for num in GROWTH:
-            command = [sys.executable, __file__, "--folder", str(folder), "--one-run", str(num)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.tile",
+                "--folder",
+                str(folder),
+                "--one-run",
+                str(num),
+            ]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[num].append(json.loads(done.stdout))
     lines = [

@@ -1,4 +1,4 @@
-"""The photos that benchmarks/tile.py tiles: as the photos stage writes them, 4032x3024."""
+"""The photos that benchmarks.tile tiles: as the photos stage writes them, 4032x3024."""
 
 import sys
 from functools import partial

@@ -20,7 +20,7 @@ from damcrack.edges.params import read_params, stage_config
 from damcrack.edges.storage import open_source
 from damcrack.images.imageset import ImageSet
 from damcrack.images.photo import decode_photo
-from damcrack.math.duplicates import duplicate_groups, fingerprint
+from damcrack.math.duplicates import duplicate_groups, fingerprints, row_averages
 from damcrack.stages.intake.snapshot import snapshot
 from damcrack.stages.photos import photos
 from damcrack.stages.run import SilentRun
@@ -70,8 +70,9 @@ def across_the_split(images: ImageSet) -> tuple[int, int]:
 def recall_table(folder: Path) -> str:
     """Share of injected pairs that the search joins, and groups that it sees among the originals, by bits."""
     files = sorted(folder.glob("*/*.jpg"))
-    prints = [fingerprint(decode_photo(file.read_bytes(), 2**20)) for file in files]
-    hashes, thumbnails = (np.stack(part) for part in zip(*prints, strict=True))
+    hashes, thumbnails = fingerprints(
+        [row_averages(decode_photo(file.read_bytes(), 2**20)) for file in files]
+    )
     place = {(f.parent.name, int(f.stem)): number for number, f in enumerate(files)}
     pairs = [(place[name, n - 90_000], at) for (name, n), at in place.items() if n >= 90_000]
     originals = [at for (_, n), at in place.items() if n < 90_000]

@@ -21,6 +21,11 @@ from damcrack.outputs import read_csv, sha256_bytes, sha256_file, write_csv, wri
 FORMAT = 1
 REQUIRED_COLUMNS = ("key", "shard", "label", "split", "sha256")
 SPLITS = ("train", "val", "test")
+LONGEST_KEY = 100  # bytes
+
+# The header of a member without name and size, and what its checksum lacks then (it counts itself as spaces).
+_TAR_HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+_TAR_CHECKSUM = int(_TAR_HEADER[148:154], 8) - sum(b"0" * 11)
 
 
 class ImageSetWriter:
@@ -50,7 +55,7 @@ class ImageSetWriter:
 
     def _open_next(self) -> None:
         self.close()
-        self._tar = (self.root / "shards" / f"{self._num_shards:05d}.tar").open("wb")
+        self._tar = (self.root / "shards" / f"{self._num_shards:05d}.tar").open("wb", buffering=2**20)
         self._num_shards += 1
         self._written = 0
 
@@ -161,10 +166,14 @@ class ImageSet:
 
 
 def _tar_member(key: str, encoded: bytes) -> bytes:
-    # Half the time of TarFile.addfile, which copies through a file object.
-    member = tarfile.TarInfo(key)
-    member.size = len(encoded)
-    return member.tobuf(tarfile.USTAR_FORMAT) + encoded + bytes(-len(encoded) % tarfile.BLOCKSIZE)
+    # What TarInfo.tobuf makes, in a tenth of its time: with forty thousand members it would be a tenth of all tiling.
+    name, size = key.encode(), b"%011o" % len(encoded)
+    if len(name) > LONGEST_KEY:
+        raise ValueError(f"key: {key!r} has {len(name)} bytes, a tar header holds {LONGEST_KEY}")
+    header = bytearray(_TAR_HEADER)
+    header[: len(name)], header[124:135] = name, size
+    header[148:154] = b"%06o" % (_TAR_CHECKSUM + sum(name) + sum(size))
+    return b"".join([header, encoded, bytes(-len(encoded) % tarfile.BLOCKSIZE)])
 
 
 def _tar_end(written: int) -> bytes:

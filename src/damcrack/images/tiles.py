@@ -11,7 +11,7 @@ import numpy as np
 
 from damcrack.errors import InputError, PhotoError
 from damcrack.images.photo import decode_photo
-from damcrack.math.duplicates import Hashes, Thumbnails, fingerprint
+from damcrack.math.duplicates import Hashes, Thumbnails, fingerprints, row_averages
 from damcrack.math.tiling import Boxes, Image
 
 # Photos were checked against the user's limit when they were taken in.
@@ -93,7 +93,6 @@ def _fitted(original: bytes, tile_px: int, quality: int) -> tuple[bytes, Image]:
 
 
 def _collected(tiles: Iterable[tuple[bytes, Image]]) -> EncodedTiles:
-    # Tile by tile: its pixels are still in the processor's cache from encoding, which halves the fingerprint's time.
-    taken = [(encoded, *fingerprint(tile)) for encoded, tile in tiles]
-    jpegs, hashes, thumbnails = zip(*taken, strict=True)
-    return EncodedTiles(list(jpegs), np.array(hashes), np.stack(thumbnails))
+    # Tile by tile: its pixels are still in the processor's cache from encoding, which halves the time of the averages.
+    jpegs, rows = zip(*((encoded, row_averages(tile)) for encoded, tile in tiles), strict=True)
+    return EncodedTiles(list(jpegs), *fingerprints(rows))

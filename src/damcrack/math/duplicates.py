@@ -3,14 +3,18 @@
 A hash alone is not enough: on flat concrete its bits follow noise or the lamp, so unlike tiles collide.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.parallel import in_order
+
 Hashes = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.float32]
 Thumbnails = npt.NDArray[np.uint8]
 Groups = npt.NDArray[np.int64]
 Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -25,19 +29,28 @@ MAX_PAIRS = 100_000  # a piece that stays in the processor's cache takes half th
 BLOCK = 1024
 
 
-def fingerprint(tile_rgb: npt.NDArray[np.uint8]) -> tuple[np.uint64, Thumbnails]:
-    """The 64-bit difference hash of a tile (H, W, 3) and its grey thumbnail (16, 16).
+def row_averages(tile_rgb: npt.NDArray[np.uint8]) -> Rows:
+    """Averages (16, W) over the rows of a tile (H, W, 3) in grey: what its fingerprint is made from.
 
-    One bit per pair of neighbours in a 9 x 8 grey area average (Krawetz 2013); averaged in float32, because
-    rounding to whole grey levels makes the bits of flat tiles arbitrary.
+    In float32, because rounding to whole grey levels makes the bits of flat tiles arbitrary.
     """
     grey = cv2.cvtColor(tile_rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    # Averages of averages are the averages; with the rows first both together take half the time.
-    rows = cv2.resize(grey, (grey.shape[1], THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
-    cells = cv2.resize(rows, (9, 8), interpolation=cv2.INTER_AREA)
-    bits = np.packbits(cells[:, 1:] > cells[:, :-1], bitorder="little")
-    thumbnail = cv2.resize(rows, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
-    return bits.view("<u8")[0], np.rint(thumbnail).astype(np.uint8)
+    size_wh = (grey.shape[1], THUMBNAIL_PX)
+    return np.asarray(cv2.resize(grey, size_wh, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def fingerprints(rows: Sequence[Rows]) -> tuple[Hashes, Thumbnails]:
+    """64-bit difference hashes (N,) and grey thumbnails (N, 16, 16) of tiles of one size, from their row averages.
+
+    One bit per pair of neighbours in a 9 x 8 grey area average (Krawetz 2013). Averages of averages are the averages,
+    and those of all tiles stacked are made at once: both together take a third of the time.
+    """
+    num, stacked = len(rows), np.concatenate(rows)
+    cells = cv2.resize(stacked, (9, 8 * num), interpolation=cv2.INTER_AREA).reshape(num, 8, 9)
+    bits = (cells[:, :, 1:] > cells[:, :, :-1]).reshape(num, 64)
+    thumbnails = cv2.resize(stacked, (THUMBNAIL_PX, len(stacked)), interpolation=cv2.INTER_AREA)
+    hashes = np.packbits(bits, axis=1, bitorder="little").view("<u8")[:, 0]
+    return hashes, np.rint(thumbnails).astype(np.uint8).reshape(num, THUMBNAIL_PX, THUMBNAIL_PX)
 
 
 def duplicate_groups(hashes: Hashes, thumbnails: Thumbnails, max_bits: int) -> Groups:
@@ -88,17 +101,23 @@ def _alike_by_hash(hashes: Hashes, max_bits: int) -> Iterator[npt.NDArray[np.int
 
 
 def _close_pairs(distinct: Hashes, max_bits: int) -> Iterator[Pairs]:
-    """Yield every pair of different hashes within `max_bits`, in pieces, some pairs more than once."""
+    """Yield every pair of different hashes within `max_bits`, band by band, some pairs more than once."""
     cuts = np.linspace(0, 64, max_bits + 2).astype(int)
-    for low, high in pairwise(cuts.tolist()):
-        if high - low == 64:
-            continue
-        band = (distinct >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-        order = np.argsort(band, kind="stable")
-        for first, second in _pairs_in_runs(band[order]):
-            left, right = order[first], order[second]
-            close = np.bitwise_count(distinct[left] ^ distinct[right]) <= max_bits
-            yield left[close], right[close]
+    bands = [(low, high) for low, high in pairwise(cuts.tolist()) if high - low < 64]
+    yield from in_order(partial(_close_in_band, distinct, max_bits), bands)
+
+
+def _close_in_band(distinct: Hashes, max_bits: int, bits: tuple[int, int]) -> Pairs:
+    low, high = bits
+    band = (distinct >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
+    order = np.argsort(band, kind="stable")
+    found = [np.zeros((2, 0), np.int64)]
+    for first, second in _pairs_in_runs(band[order]):
+        left, right = order[first], order[second]
+        close = np.bitwise_count(distinct[left] ^ distinct[right]) <= max_bits
+        found.append(np.stack([left[close], right[close]]))
+    left, right = np.concatenate(found, axis=1)
+    return left, right
 
 
 def _pairs_in_runs(keys: Hashes) -> Iterator[Pairs]:
