@@ -3,11 +3,12 @@
 import statistics
 from collections.abc import Mapping
 
+from benchmarks.budget import CRACKS, PRETRAINING
+
 WORDS = """\
 100 epochs of 48,000 images for student, teacher, fixed and dynamic temperature, each validated on 12,000; 10 epochs of
 32,000 tiles for each of nine crack networks, validated on 8,000. All at 224 px. The teacher answers to a few views of
 each image once, for both students. "Plain" is the faster plain loop; its validation is taken as fast as ours."""
-PRETRAINING, CRACKS = 100 * 48_000, 10 * 32_000
 KEPT_VIEWS = 4
 SECTIONS = (
     "Distillation",

@@ -3,8 +3,9 @@
     python -m experiments.cells experiments/scale --stages miniimagenet tile "pretrain@resnet50-*" --until-s 500
 
 STUDY holds params.yaml and cells.yaml; the graph is experiments/paper/dvc.yaml, with STUDY as the working directory.
-Cells are run in the order of that file, in which each comes after what it reads. One whose output is there is
-skipped, whatever made it; one that fails is told at the end and loses no other, so the same command fills the holes.
+Cells are run in the order of the names after --stages, and of that file, in which each comes after what it reads. One
+whose output is there is skipped, whatever made it; one that fails is told at the end and loses no other, so the same
+command fills the holes. Several of these commands may run side by side, on different cells.
 DVC knows nothing of what is made here: it would make it again.
 
 STUDY/cells-seconds.csv     cell,seconds of each cell that was run to its end
@@ -133,20 +134,21 @@ def _note(cell: Cell, seconds: float) -> None:
 
 
 def chosen(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
-    """Cells whose stage or name fits one of the patterns.
+    """Cells whose stage or name fits a pattern: those of the first pattern first, each once.
 
     Raises:
         InputError: a pattern fits none of them.
     """
-    names = dict.fromkeys(cell.stage for cell in cells)
+    stages = dict.fromkeys(cell.stage for cell in cells)
+    found: dict[Cell, None] = {}
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for cell in cells for name in (cell.stage, cell.name)):
-            raise InputError(f"--stages {pattern}: no such stage or cell; the stages are {', '.join(names)}")
-    return [
-        cell
-        for cell in cells
-        if any(fnmatchcase(name, pattern) for pattern in patterns for name in (cell.stage, cell.name))
-    ]
+        fitting = [
+            cell for cell in cells if any(fnmatchcase(name, pattern) for name in (cell.stage, cell.name))
+        ]
+        if not fitting:
+            raise InputError(f"--stages {pattern}: no such stage or cell; the stages are {', '.join(stages)}")
+        found |= dict.fromkeys(fitting)
+    return list(found)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ judged; all train at 112 px. With "one more", a network is trained for each of t
 The recipe for a source is chosen by what it does on the other two, with networks that saw none of the source that is
 then reported: neither training, nor best epoch, nor choice.
 
-    python -m experiments.recipe       # 10 networks, about 7 min of one free core each
+    python -m experiments.recipe --seeds 0 1 2      # 10 networks a seed, about 7 min of one free core each
 
 Each finished network is kept, so the command can be interrupted and called again.
 """
@@ -163,6 +163,7 @@ class Score:
     """What one network did on one judged source."""
 
     recipe: Recipe
+    seed: int
     trained_on: tuple[str, ...]
     source: str
     accuracy: float
@@ -170,14 +171,15 @@ class Score:
 
 
 def scores(seed: int) -> list[Score]:
-    """All networks on all sources that they may be judged on; trained if need be."""
+    """All networks of a seed on all sources that they may be judged on; trained if need be."""
     found = []
     for recipe in RECIPES:
         for sources in recipe.trials():
             for source, margin in margins(recipe, sources, seed).items():
                 label = blocks(source).labels_N
                 right = float(((margin > 0) == label).mean())
-                found.append(Score(recipe, sources, source, right, float(roc_auc_score(label, margin))))
+                auroc = float(roc_auc_score(label, margin))
+                found.append(Score(recipe, seed, sources, source, right, auroc))
     return found
 
 
@@ -188,24 +190,31 @@ def chosen(found: Sequence[Score], reported: str) -> Recipe:
 
 
 def table(found: Sequence[Score]) -> str:
-    """Markdown: AUROC and accuracy in percent by recipe and judged source, means over the networks that may judge."""
+    """Markdown: AUROC and accuracy in percent by recipe and judged source, over the networks that may judge."""
     lines = ["| recipe | " + " | ".join(JUDGED) + " |", "| --- |" + " ---: |" * len(JUDGED)]
     for recipe in RECIPES:
-        cells = []
-        for source in JUDGED:
-            of = [one for one in found if (one.recipe, one.source) == (recipe, source)]
-            auroc, accuracy = np.mean([one.auroc for one in of]), np.mean([one.accuracy for one in of])
-            cells.append(f"{100 * auroc:.1f} ({100 * accuracy:.1f})")
-        lines.append(f"| {recipe} | {' | '.join(cells)} |")
+        of = {
+            source: [one for one in found if (one.recipe, one.source) == (recipe, source)]
+            for source in JUDGED
+        }
+        lines.append(f"| {recipe} | {' | '.join(map(_cell, of.values()))} |")
     return "\n".join(lines)
+
+
+def _cell(found: Sequence[Score]) -> str:
+    """Mean AUROC, its standard deviation over seeds if there are several, and mean accuracy; percent."""
+    seeds = sorted({one.seed for one in found})
+    auroc_S = [np.mean([one.auroc for one in found if one.seed == seed]) for seed in seeds]
+    spread = f" ± {100 * np.std(auroc_S, ddof=1):.1f}" if len(seeds) > 1 else ""
+    return f"{100 * np.mean(auroc_S):.1f}{spread} ({100 * np.mean([one.accuracy for one in found]):.1f})"
 
 
 def main() -> None:
     """Train what is missing, print the table and the choice for each source."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--seed", type=int, default=0)
-    found = scores(parser.parse_args().seed)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    found = [one for seed in parser.parse_args().seeds for one in scores(seed)]
     print(table(found))
     for source in JUDGED:
         print(f"{source}: chosen without it: {chosen(found, source)}")

@@ -69,10 +69,12 @@ def test_no_cell_is_started_after_the_time(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_stages_are_chosen_by_name_or_pattern() -> None:
-    """A name is one stage or one cell of the graph's file, a pattern several."""
+    """A name is one stage or one cell of the graph's file, a pattern several; what is named first comes first."""
     cells = read_cells(ROOT / "experiments/scale")
     assert {cell.stage for cell in chosen(cells, ["pretrain"])} == {"pretrain"}
-    assert len({cell.stage for cell in chosen(cells, ["tile", "finetune-*"])}) == 7
+    assert len({cell.stage for cell in chosen(cells, ["tile", "finetune-*"])}) == 8
     assert [cell.name for cell in chosen(cells, ["pretrain@resnet50-*"])] == ["pretrain@resnet50-0"]
+    swapped = chosen(cells, ["distill", "pretrain", "distill@*"])
+    assert [cell.stage for cell in swapped] == ["distill", "distill", "pretrain", "pretrain"]
     with pytest.raises(ValueError, match="no such stage or cell"):
         chosen(cells, ["finetune"])

@@ -1,6 +1,7 @@
 """Outputs appear whole or not at all: written beside their place, renamed last."""
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -53,6 +54,15 @@ def _replace(temporary: Path, out: Path) -> None:
         out.rename(aside)
     temporary.rename(out)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process of this machine through at a time; the others wait. The lock is a file beside `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_bytes(path: Path, content: bytes) -> None:

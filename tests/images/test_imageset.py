@@ -4,6 +4,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from damcrack.images.imageset import ImageSet, ImageSetWriter
 
@@ -42,6 +43,13 @@ def test_shards_are_the_bytes_that_tarfile_writes(tmp_path: Path) -> None:
             member.size = len(encoded)
             tar.addfile(member, io.BytesIO(encoded))
     assert (tmp_path / "set/shards/00000.tar").read_bytes() == expected.getvalue()
+
+
+def test_a_key_must_fit_a_tar_header(tmp_path: Path) -> None:
+    """A hundred bytes are written as they are; one more is refused instead of running into the next field."""
+    assert read(write(tmp_path / "fits", {"k" * 100: b"x"})) == {"k" * 100: b"x"}
+    with pytest.raises(ValueError, match="a tar header holds 100"):
+        write(tmp_path / "long", {"k" * 101: b"x"})
 
 
 def test_images_come_back_from_several_shards(tmp_path: Path) -> None:

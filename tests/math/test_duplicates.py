@@ -1,3 +1,5 @@
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -122,6 +124,22 @@ def test_fingerprints_are_area_averages(size_px: int) -> None:
         clear = np.abs(steps) > 1e-3
         assert np.array_equal(bits[clear], steps[clear] > 0)
         assert np.abs(thumbnail - area_average(grey, 16, 16)).max() <= 0.501
+
+
+def test_memory_does_not_grow_with_look_alikes() -> None:
+    """Thousands of hashes all within 8 bits make millions of pairs, which are never held at once."""
+    random = np.random.default_rng(0)
+    hashes = np.zeros(4000, np.uint64)
+    for _ in range(4):
+        hashes ^= np.uint64(1) << random.integers(0, 64, len(hashes)).astype(np.uint64)
+    tracemalloc.start()
+    try:
+        num_pairs = sum(len(left) for left, _ in duplicates._close_pairs(np.unique(hashes), 8))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert num_pairs > 5_000_000
+    assert peak_bytes < 20_000_000
 
 
 def test_featureless_tiles_match_nothing() -> None:

@@ -14,6 +14,7 @@ import torch
 from damcrack.engine.resize import shrink
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet
+from damcrack.outputs import one_at_a_time
 from damcrack.parallel import in_order
 
 CHUNK = 64
@@ -49,7 +50,7 @@ class DecodedSet:
 def decode_set(root: Path, image_px: int | None, cache: Path) -> DecodedSet:
     """Decode the set at `root` to `image_px` squares, or map the array that an earlier call left in `cache`.
 
-    `image_px` None keeps the size in which the set is stored.
+    `image_px` None keeps the size in which the set is stored. Of several processes one decodes, the others wait.
 
     Raises:
         InputError: the set is empty, or an image in it cannot be decoded.
@@ -59,8 +60,9 @@ def decode_set(root: Path, image_px: int | None, cache: Path) -> DecodedSet:
         raise InputError(f"{root} holds no images; see quarantine.csv of the stage before it")
     image_px = image_px or images.image_hw[0]
     path = cache / f"{images.digest[:32]}-{image_px}.npy"
-    if not path.exists():
-        _decode_to(path, images, image_px)
+    with one_at_a_time(path):
+        if not path.exists():
+            _decode_to(path, images, image_px)
     array = np.load(
         path, mmap_mode="c"
     )  # copy-on-write: torch wants writable memory, the file stays as it is
@@ -70,7 +72,6 @@ def decode_set(root: Path, image_px: int | None, cache: Path) -> DecodedSet:
 
 
 def _decode_to(path: Path, images: ImageSet, image_px: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     shape = (len(images), image_px, image_px, 3)
     array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)

@@ -17,7 +17,7 @@ from damcrack.engine.batches import DeviceImages, Features
 from damcrack.engine.hardware import compiled
 from damcrack.engine.networks import without_head
 from damcrack.engine.weights import load_tensors, save_tensors
-from damcrack.outputs import new_directory
+from damcrack.outputs import new_directory, one_at_a_time
 
 BATCH_SIZE = 64
 
@@ -71,11 +71,13 @@ def soft_target_table(
 ) -> Tensor:
     """The teacher's logits (V, N, C) for every fixed view, from an earlier call with equal `inputs` if there was one.
 
-    `inputs` name all that the logits are a function of; the table is CACHE/HASH/logits.safetensors.
+    `inputs` name all that the logits are a function of; the table is CACHE/HASH/logits.safetensors. Of several
+    processes one asks the teacher, the others wait.
     """
     folder = cache / hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
     path = folder / "logits.safetensors"
-    if not path.is_file():
-        with new_directory(folder) as new:
-            save_tensors(new / path.name, {"logits": answers(teacher, images)})
+    with one_at_a_time(folder):
+        if not path.is_file():
+            with new_directory(folder) as new:
+                save_tensors(new / path.name, {"logits": answers(teacher, images)})
     return load_tensors(path)["logits"].to(images.device)

@@ -50,17 +50,6 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-@contextmanager
-def first_here() -> Iterator[None]:
-    """Let one process of this machine through before the others, so that they find what it left in a cache."""
-    first = size() == 1 or os.environ["LOCAL_RANK"] == "0"
-    if not first:
-        dist.barrier()
-    yield
-    if size() > 1 and first:
-        dist.barrier()
-
-
 def share(whole_B: Tensor) -> Tensor:
     """The part of a batch that is this process's; the parts differ by at most one image."""
     return whole_B if size() == 1 else torch.tensor_split(whole_B, size())[rank()]

@@ -21,8 +21,8 @@ from damcrack.outputs import read_csv, sha256_bytes, sha256_file, write_csv, wri
 FORMAT = 1
 REQUIRED_COLUMNS = ("key", "shard", "label", "split", "sha256")
 SPLITS = ("train", "val", "test")
-LONGEST_KEY = 100  # bytes
 
+_LONGEST_KEY = 100  # bytes
 # The header of a member without name and size, and what its checksum lacks then (it counts itself as spaces).
 _TAR_HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
 _TAR_CHECKSUM = int(_TAR_HEADER[148:154], 8) - sum(b"0" * 11)
@@ -168,8 +168,8 @@ class ImageSet:
 def _tar_member(key: str, encoded: bytes) -> bytes:
     # What TarInfo.tobuf makes, in a tenth of its time: with forty thousand members it would be a tenth of all tiling.
     name, size = key.encode(), b"%011o" % len(encoded)
-    if len(name) > LONGEST_KEY:
-        raise ValueError(f"key: {key!r} has {len(name)} bytes, a tar header holds {LONGEST_KEY}")
+    if len(name) > _LONGEST_KEY:
+        raise ValueError(f"key: {key!r} has {len(name)} bytes, a tar header holds {_LONGEST_KEY}")
     header = bytearray(_TAR_HEADER)
     header[: len(name)], header[124:135] = name, size
     header[148:154] = b"%06o" % (_TAR_CHECKSUM + sum(name) + sum(size))

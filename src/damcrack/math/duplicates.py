@@ -4,14 +4,11 @@ A hash alone is not enough: on flat concrete its bits follow noise or the lamp, 
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-
-from damcrack.parallel import in_order
 
 Hashes = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.float32]
@@ -101,23 +98,17 @@ def _alike_by_hash(hashes: Hashes, max_bits: int) -> Iterator[npt.NDArray[np.int
 
 
 def _close_pairs(distinct: Hashes, max_bits: int) -> Iterator[Pairs]:
-    """Yield every pair of different hashes within `max_bits`, band by band, some pairs more than once."""
+    """Yield every pair of different hashes within `max_bits`, in pieces, some pairs more than once."""
     cuts = np.linspace(0, 64, max_bits + 2).astype(int)
-    bands = [(low, high) for low, high in pairwise(cuts.tolist()) if high - low < 64]
-    yield from in_order(partial(_close_in_band, distinct, max_bits), bands)
-
-
-def _close_in_band(distinct: Hashes, max_bits: int, bits: tuple[int, int]) -> Pairs:
-    low, high = bits
-    band = (distinct >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-    order = np.argsort(band, kind="stable")
-    found = [np.zeros((2, 0), np.int64)]
-    for first, second in _pairs_in_runs(band[order]):
-        left, right = order[first], order[second]
-        close = np.bitwise_count(distinct[left] ^ distinct[right]) <= max_bits
-        found.append(np.stack([left[close], right[close]]))
-    left, right = np.concatenate(found, axis=1)
-    return left, right
+    for low, high in pairwise(cuts.tolist()):
+        if high - low == 64:
+            continue
+        band = (distinct >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
+        order = np.argsort(band, kind="stable")
+        for first, second in _pairs_in_runs(band[order]):
+            left, right = order[first], order[second]
+            close = np.bitwise_count(distinct[left] ^ distinct[right]) <= max_bits
+            yield left[close], right[close]
 
 
 def _pairs_in_runs(keys: Hashes) -> Iterator[Pairs]:

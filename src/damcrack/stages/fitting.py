@@ -17,7 +17,7 @@ from damcrack.engine.frozen import Frozen, feature_tables, soft_target_table
 from damcrack.engine.hardware import Plan, best_device, compiled, plan, set_up, uses_bfloat16
 from damcrack.engine.networks import check_size, head, is_body_frozen
 from damcrack.engine.objectives import Distillation, Forward, Objective, Teaching
-from damcrack.engine.processes import check_shares, first_here, has_dropout, leave, rank, size
+from damcrack.engine.processes import check_shares, has_dropout, leave, rank, size
 from damcrack.engine.training import Trained, TrainingConfig, train
 from damcrack.engine.weights import ModelInfo, load_model, save_model
 from damcrack.errors import InputError
@@ -75,8 +75,7 @@ def open_images(root: Path, image_px: int | None, name: str, run: Run) -> Decode
     Raises:
         InputError: the training or validation split is empty.
     """
-    with first_here():
-        images = decode_set(root, image_px, run.scratch / "decoded")
+    images = decode_set(root, image_px, run.scratch / "decoded")
     for split, role in (("train", "training"), ("val", "validation")):
         if not len(images.rows_of[split]):
             raise InputError(f"{root}: no {split} images; give more photos, or another val_fraction")
@@ -188,10 +187,7 @@ def _prepare(
     soft_targets, features = None, None
     if isinstance(task.objective, Distillation):
         inputs = _soft_target_inputs(info, images, config, here)
-        with first_here():
-            soft_targets = soft_target_table(
-                task.objective.teacher, data, inputs, run.scratch / "soft-targets"
-            )
+        soft_targets = soft_target_table(task.objective.teacher, data, inputs, run.scratch / "soft-targets")
     if is_body_frozen(network):
         features, forward = feature_tables(network, data, here.bfloat16), head(network)
     return StoredViews(data, soft_targets, features), forward
