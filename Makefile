@@ -49,7 +49,8 @@ server-restore: .venv/installed ## fill an empty server from a copy: make server
 paper: export MLFLOW_TRACKING_URI := $(MLFLOW_TRACKING_URI)
 paper: export MLFLOW_EXPERIMENT_NAME ?= damcrack-paper
 paper: export DAMCRACK_TRACK ?= later
-paper: .venv/installed ## run the paper's experiments that are missing, write docs/results.md: make paper CELLS="pretrain distill"
+paper: CELLS ?= $(if $(SEED),--glob '*@*-$(SEED)')
+paper: .venv/installed ## run the paper's missing experiments, write docs/results.md; parts: SEED=0, CELLS="pretrain distill"
 	@cd experiments/paper && damcrack snapshot photos && damcrack snapshot miniimagenet
 	@cd experiments/paper && dvc repro --keep-going $(CELLS); status=$$?; damcrack track send; \
 	    cd ../.. && damcrack paper --markdown docs/results.md && exit $$status

@@ -13,6 +13,7 @@ from damcrack.engine.networks import build_network
 from damcrack.engine.weights import ModelInfo, save_model
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet, ImageSetWriter
+from damcrack.math.statistics import mean_interval
 from damcrack.outputs import write_csv
 from damcrack.stages.evaluation.trained import TrainedModel
 from damcrack.stages.run import SilentRun
@@ -20,7 +21,7 @@ from damcrack.stages.study import cells as study_cells
 from damcrack.stages.study.cells import Answers, Cell, read_cells, read_failures, score
 from damcrack.stages.study.compare import ScoredTiles, Study, Verdict, accuracy_on, over_seeds, verdicts
 from damcrack.stages.study.report import report
-from damcrack.stages.study.tell import document
+from damcrack.stages.study.tell import bounded, document
 
 PX = 32
 HISTORY = {"epoch": 1, "learning_rate": 0.1, "train_loss": 0.6, "train_accuracy": 0.95, "hard_loss": 0.4} | {
@@ -208,6 +209,15 @@ def test_seeds_are_averaged() -> None:
     assert found is not None
     assert (found.mean, found.std) == pytest.approx((np.mean(each), np.std(each, ddof=1)))
     assert over_seeds(study, ("absent", 100), accuracy_on(study, ["wall"])) is None
+    some = over_seeds(study, ("resnet18-scratch", 100), lambda cell, _: math.nan if cell.seed else 0.5)
+    assert some is not None and some.mean == 0.5  # of the only seed that has such a number
+    assert over_seeds(study, ("resnet18-scratch", 100), lambda *_: math.nan) is None
+
+
+def test_shares_end_at_a_hundred_percent() -> None:
+    """Student's interval of two seeds runs beyond; it is cut where a share ends."""
+    assert bounded(mean_interval(np.array([0.99, 1.0]))) == "99.50 ± 0.71 (93.15 to 100.00)"
+    assert bounded(mean_interval(np.array([0.0, 0.01]))) == "0.50 ± 0.71 (0.00 to 6.85)"
 
 
 def test_verdict_without_an_interval_is_not_decidable() -> None:

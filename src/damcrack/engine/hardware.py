@@ -16,9 +16,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Compile = Literal["auto", "on", "off"]
 P = ParamSpec("P")
 
-# Compiling a ResNet50 took 68 s on an H100's machine, and a step of 200 images is then 16 ms shorter, a ResNet18's 5 ms
-# (docs/performance-gpu.md): with fewer steps than this it is not won back.
-STEPS_WORTH_COMPILING = 4000
+# Compiling a ResNet50 took 68 and 113 s on an H100's machine, and a step of 200 images is then 16 ms shorter, a
+# ResNet18's 5 ms (docs/LOG.md): with fewer steps than this it is not won back.
+STEPS_WORTH_COMPILING = 7000
 # Share of the GPU's free memory that the pixels may take; the rest is for the networks.
 PIXELS_SHARE = 0.5
 

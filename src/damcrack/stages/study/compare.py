@@ -112,11 +112,11 @@ def build_study(
 
 
 def over_seeds(study: Study, key: Key, value: Callable[[Cell, Answers], float]) -> MeanInterval | None:
-    """Mean of a number over the seeds of a cell; None if there is no such cell."""
-    seeds = study.cells.get(key)
-    if not seeds:
-        return None
-    return mean_interval(np.array([value(*seeds[seed]) for seed in sorted(seeds)]))
+    """Mean of a number over the seeds of a cell that have it (not NaN); None if none has."""
+    seeds = study.cells.get(key, {})
+    values_S = np.array([value(*seeds[seed]) for seed in sorted(seeds)])
+    known_S = values_S[~np.isnan(values_S)]
+    return mean_interval(known_S) if len(known_S) else None
 
 
 def accuracy_on(study: Study, sources: Sequence[str]) -> Callable[[Cell, Answers], float]:

@@ -56,17 +56,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def percent(value: MeanInterval | None, digits: int = 2) -> str:
     """Mean ± standard deviation of shares, in percent."""
-    if value is None or math.isnan(value.mean):
+    if value is None:
         return ABSENT
     spread = "" if math.isnan(value.std) else f" ± {100 * value.std:.{digits}f}"
     return f"{100 * value.mean:.{digits}f}{spread}"
 
 
 def bounded(value: MeanInterval | None) -> str:
-    """Mean ± standard deviation of shares with the mean's interval, in percent: of the seeds, on these tiles."""
+    """Mean ± standard deviation of shares with the mean's interval, in percent: of the seeds, on these tiles.
+
+    Student's interval does not know that a share ends at 100 %; what is printed does.
+    """
     if value is None or math.isnan(value.low):
         return percent(value)
-    return f"{percent(value)} ({100 * value.low:.2f} to {100 * value.high:.2f})"
+    return f"{percent(value)} ({100 * max(value.low, 0):.2f} to {100 * min(value.high, 1):.2f})"
 
 
 def table_1(cells: Sequence[Cell]) -> str:
