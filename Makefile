@@ -49,6 +49,7 @@ server-restore: .venv/installed ## fill an empty server from a copy: make server
 paper: export MLFLOW_TRACKING_URI := $(MLFLOW_TRACKING_URI)
 paper: export MLFLOW_EXPERIMENT_NAME ?= damcrack-paper
 paper: export DAMCRACK_TRACK ?= later
+# SEED: one seed without the rivals, the sweep and the options; their stages are called -more.
 paper: CELLS ?= $(if $(SEED),--glob 'pretrain@*-$(SEED)' 'distill@*-$(SEED)' 'finetune-[!m]*@*-$(SEED)')
 paper: .venv/installed ## run the paper's missing experiments, write docs/results.md; parts: SEED=0, CELLS="pretrain distill"
 	@cd experiments/paper && damcrack snapshot photos && damcrack snapshot miniimagenet

@@ -1,6 +1,10 @@
 """The runner of cells in one process: the same cells as DVC's, in a workable order, and what a failure costs."""
 
+import re
+import shlex
 import shutil
+import subprocess
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -78,3 +82,18 @@ def test_stages_are_chosen_by_name_or_pattern() -> None:
     assert [cell.stage for cell in swapped] == ["distill", "distill", "pretrain", "pretrain"]
     with pytest.raises(ValueError, match="no such stage or cell"):
         chosen(cells, ["finetune"])
+
+
+def test_one_seed_is_that_of_the_resnets() -> None:
+    """`make paper SEED=1` names cells that there are: all of that seed but the rivals, the sweep and the options."""
+    said = subprocess.run(
+        ["make", "-n", "paper", "SEED=1"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    found = re.search("--glob (.*?);", said.stdout)
+    assert found is not None
+    patterns = shlex.split(found[1])
+    names = [cell.name for cell in read_cells(ROOT / "experiments/paper")]
+    chosen_names = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    assert len(chosen_names) == 22
+    assert all(name.endswith("-1") and "resnet50-soft" not in name for name in chosen_names)
+    assert not [name for name in chosen_names if "-more" in name]
