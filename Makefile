@@ -49,12 +49,12 @@ server-restore: .venv/installed ## fill an empty server from a copy: make server
 paper: export MLFLOW_TRACKING_URI := $(MLFLOW_TRACKING_URI)
 paper: export MLFLOW_EXPERIMENT_NAME ?= damcrack-paper
 paper: export DAMCRACK_TRACK ?= later
-# SEED: one seed without the rivals, the sweep and the options; their stages are called -more.
+# SEED: one seed without the rivals, the sweep and the options (stages called -more); docs/results.md stays as it is.
 paper: CELLS ?= $(if $(SEED),--glob 'pretrain@*-$(SEED)' 'distill@*-$(SEED)' 'finetune-[!m]*@*-$(SEED)')
-paper: .venv/installed ## run the paper's missing experiments, write docs/results.md; parts: SEED=0, CELLS="pretrain distill"
+paper: .venv/installed ## run the paper's missing experiments, write docs/results.md; a part: SEED=0, or CELLS="pretrain distill"
 	@cd experiments/paper && damcrack snapshot photos && damcrack snapshot miniimagenet
 	@cd experiments/paper && dvc repro --keep-going $(CELLS); status=$$?; damcrack track send; \
-	    cd ../.. && damcrack paper --markdown docs/results.md && exit $$status
+	    cd ../.. && damcrack paper $(if $(SEED),,--markdown docs/results.md) && exit $$status
 
 .PHONY: arrivals
 arrivals: .venv/installed ## two runs take in the same 500 photos at once, counted: make arrivals PLACE=s3://bucket/prefix MODEL=results/export
