@@ -1,4 +1,4 @@
-"""Image sets as arrays: one decoding, whoever asks and however many at once."""
+"""Image sets as arrays: the pixels of the files, decoded once, whoever asks and however many at once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,40 +7,82 @@ from threading import Barrier
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from damcrack.engine import decoded
 from damcrack.engine.decoded import DecodedSet, decode_set
+from damcrack.engine.resize import shrink
+from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSetWriter
 
-NUM_IMAGES = 300
 
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    """Grey PNGs of 8 px, each of its own brightness."""
-    root = tmp_path / "set"
+def image_set(root: Path, pixels: np.ndarray) -> Path:
     writer = ImageSetWriter(root)
-    for number in range(NUM_IMAGES):
-        _, encoded = cv2.imencode(".png", np.full((8, 8, 3), number % 256, np.uint8))
-        writer.add(f"{number:03d}.png", encoded.tobytes(), label=number % 2, split="train")
-    writer.finish("tiles.csv", ("no crack", "crack"), (8, 8))
+    for number, image in enumerate(pixels):
+        encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+        writer.add(f"{number}.png", encoded, label=number % 2, split=("train", "val")[number % 2])
+    writer.finish("tiles.csv", ("no crack", "crack"), pixels.shape[1:3])
     return root
 
 
-def test_one_decodes_and_the_others_wait(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoded_set_holds_each_image_in_its_row(tmp_path: Path) -> None:
+    """Pixels, colours, labels and splits land in their rows; a second call maps the same file."""
+    pixels = np.random.default_rng(0).integers(0, 256, (130, 8, 8, 3)).astype(np.uint8)
+    root = image_set(tmp_path / "set", pixels)
+    for _ in range(2):
+        found = decode_set(root, None, tmp_path / "cache")
+        assert np.array_equal(found.images_NHWC, pixels)
+        assert found.labels_N.tolist() == [number % 2 for number in range(130)]
+        assert found.rows_of["val"].tolist() == list(range(1, 130, 2))
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+
+
+def test_channel_statistics_agree_with_numpy(tmp_path: Path) -> None:
+    """Mean and deviation over the training rows equal NumPy's in one go."""
+    pixels = np.random.default_rng(1).integers(0, 256, (600, 8, 8, 3)).astype(np.uint8)
+    found = decode_set(image_set(tmp_path / "set", pixels), None, tmp_path / "cache")
+    mean, std = found.channel_statistics("train")
+    train = pixels[::2] / 255
+    np.testing.assert_allclose(mean, train.mean(axis=(0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(std, train.std(axis=(0, 1, 2)), rtol=1e-5)
+
+
+def test_decoding_at_reduced_size_is_shrinking(tmp_path: Path) -> None:
+    """What training sees at a smaller size is what the detector computes from the raw tile."""
+    pixels = np.random.default_rng(2).integers(0, 256, (6, 64, 64, 3)).astype(np.uint8)
+    found = decode_set(image_set(tmp_path / "set", pixels), 32, tmp_path / "cache")
+    expected = shrink(torch.from_numpy(pixels).permute(0, 3, 1, 2), 32).permute(0, 2, 3, 1)
+    assert np.array_equal(found.images_NHWC, expected.numpy().astype(np.uint8))
+
+
+def test_sizes_that_do_not_divide_are_refused() -> None:
+    """The error lists the sizes that tiles can be reduced to."""
+    with pytest.raises(ValueError, match=r"\[32, 56, 112, 224\]"):
+        shrink(torch.zeros(1, 3, 224, 224), 100)
+
+
+def test_shard_with_a_missing_image_is_refused(tmp_path: Path) -> None:
+    """An index that names more images than the shards hold does not train."""
+    root = image_set(tmp_path / "set", np.zeros((4, 8, 8, 3), dtype=np.uint8))
+    index = root / "tiles.csv"
+    index.write_text(index.read_text() + "9.png,00000.tar,1,val,x\n")
+    with pytest.raises(InputError, match="5 rows"):
+        decode_set(root, None, tmp_path / "cache")
+
+
+def test_one_decodes_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four that ask at the same moment get the same pixels from one decoding; nothing half done is left."""
+    pixels = np.random.default_rng(3).integers(0, 256, (300, 8, 8, 3)).astype(np.uint8)
+    root = image_set(tmp_path / "set", pixels)
     calls, decode_to, together = [], decoded._decode_to, Barrier(4)
     monkeypatch.setattr(decoded, "_decode_to", lambda *what: (calls.append(what), decode_to(*what)))
 
     def ask(number: int) -> DecodedSet:
         together.wait()
-        return decode_set(images, 8, tmp_path / "cache")
+        return decode_set(root, 8, tmp_path / "cache")
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(ask, range(4)))
     assert len(calls) == 1
-    for one in found:
-        assert np.array_equal(one.images_NHWC[:, 0, 0, 0], np.arange(NUM_IMAGES) % 256)
+    assert all(np.array_equal(one.images_NHWC, pixels) for one in found)
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".npy", ".lock"}
