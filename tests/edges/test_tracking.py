@@ -249,7 +249,7 @@ def test_killed_stage_ends_as_killed(store, tmp_path, monkeypatch):
 def test_lock_dies_with_its_holder(tmp_path):
     """A lock is refused while held and free afterwards."""
     path = Journal(tmp_path / "a.jsonl").path
-    with locked(path, wait=True), locked(path, wait=False) as second:
-        assert not second
-    with locked(path, wait=False) as third:
+    with locked(path) as first, locked(path) as second:
+        assert first and not second
+    with locked(path) as third:
         assert third

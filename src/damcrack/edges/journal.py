@@ -215,9 +215,7 @@ def waiting_journals(folder: Path = JOURNALS) -> Sequence[Journal]:
 
 
 @contextmanager
-def locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold the lock of a file; with `wait` false, yield False at once if somebody else holds it."""
+def locked(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file; yield False at once if somebody else holds it."""
     with path.open("a") as file:
-        if wait:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield wait or _try_lock(file)
+        yield _try_lock(file)

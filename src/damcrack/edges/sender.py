@@ -185,13 +185,13 @@ def send_later() -> Sent:
 
 
 def _is_free(journal: Journal) -> bool:
-    with locked(journal.path, wait=False) as mine:
+    with locked(journal.path) as mine:
         return mine
 
 
 def _send_if_free(sender: Sender, journal: Journal) -> str | None:
     """Return "" when sent, the reason when not, None when the journal's run is still in progress."""
-    with locked(journal.path, wait=False) as mine:
+    with locked(journal.path) as mine:
         if not mine:
             return None
         journal.close_if_cut_off()

@@ -9,14 +9,14 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from damcrack.edges.journal import locked
 from damcrack.edges.views import VIEWS_TAG, view_tags
+from damcrack.outputs import one_at_a_time
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-STORE_LOCK = Path(".damcrack/mlflow.lock")
+STORE = Path(".damcrack/mlflow")  # names the lock
 # Seven retries of two minutes each are MLflow's own defaults; the journal makes short patience safe. One retry is
 # for a kept connection that the server has closed meanwhile, as it does after it failed to take a file.
 QUICK_FAILURE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
@@ -65,14 +65,13 @@ class Store:
         set_defaults(QUIET)
         from mlflow import MlflowClient
 
-        STORE_LOCK.parent.mkdir(exist_ok=True)
-        with locked(STORE_LOCK, wait=True):
+        with one_at_a_time(STORE):
             return MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI"))
 
     def experiment_id(self, name: str) -> str:
         """Find or create an experiment; without a server its artifacts lie in ./mlartifacts."""
         client = self.client
-        with locked(STORE_LOCK, wait=True):
+        with one_at_a_time(STORE):
             known = client.get_experiment_by_name(name)
             if known is not None:
                 self._keep_views(known)
