@@ -13,7 +13,6 @@ from torch import Tensor
 from damcrack.engine.augment import Augmentation, Draws, augment, draw, normalise
 from damcrack.engine.decoded import DecodedSet
 from damcrack.engine.hardware import compiled
-from damcrack.engine.processes import share
 from damcrack.parallel import in_order
 
 VIEW_SEED = 1_000_003  # of fixed views: the same for every student, so that stored answers serve them all
@@ -85,14 +84,10 @@ class DeviceImages:
         return self._augmented(order, draws)
 
     def order(self, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-        """Places among the training images, one tensor (B,) on the CPU for each batch of an epoch.
-
-        Where several processes train together, this one's share of each batch.
-        """
+        """Places among the training images, one tensor (B,) on the CPU for each batch of an epoch."""
         generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
         places_N = torch.randperm(len(self._rows_of["train"]), generator=generator)
-        batches = torch.tensor_split(places_N, self.num_batches("train", batch_size))
-        return [share(places_B) for places_B in batches]
+        return list(torch.tensor_split(places_N, self.num_batches("train", batch_size)))
 
     def labels(self, split: str) -> Tensor:
         """Class index of each image of a split, on the device."""

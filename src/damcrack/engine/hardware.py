@@ -10,8 +10,6 @@ from typing import Literal, ParamSpec
 import torch
 from torch import Tensor
 
-from damcrack.engine.processes import size
-
 Precision = Literal["auto", "float32", "bfloat16"]
 Compile = Literal["auto", "on", "off"]
 P = ParamSpec("P")
@@ -42,7 +40,6 @@ def plan(precision: Precision, compile: Compile, num_bytes: int, num_steps: int)
     compiled, why_not = _compiles(device, compile, num_steps)
     words = [_device_words(device), "bfloat16" if bfloat16 else f"float32{_why_float32(precision)}"]
     words += ["compiled"] if compiled else ([why_not] if why_not else [])
-    words += [f"in {size()} processes"] if size() > 1 else []
     if not resident:
         words.append(
             f"{num_bytes / 2**30:.1f} GiB of pixels do not fit on the GPU: fetched ahead of each step"
@@ -85,8 +82,6 @@ def _compiles(device: torch.device, compile: Compile, num_steps: int) -> tuple[b
         compile == "auto" and (device.type == "cpu" or num_steps < STEPS_WORTH_COMPILING)
     ):
         return False, ""  # on CPUs it did not pay, see docs/LOG.md
-    if size() > 1:
-        return False, "not compiled (its batch norms talk to other processes)"
     names = (os.environ.get("CXX"), "g++", "clang++") if device.type == "cpu" else ("cc", "gcc", "clang")
     if not any(name and shutil.which(name) for name in names):
         return False, "not compiled (no C++ compiler found)"

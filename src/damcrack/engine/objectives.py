@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import record_function
 
 from damcrack.engine.batches import Batch
 from damcrack.engine.frozen import Frozen
@@ -57,7 +56,7 @@ class Supervised(nn.Module):
 
     def forward(self, student: Forward, batch: Batch, epoch: int) -> StepTerms:
         """One step's terms; all objectives are called alike."""
-        logits_BC = _student_logits(student, batch)
+        logits_BC = student(batch.inputs).float()
         hard = F.cross_entropy(logits_BC / self.temperature, batch.labels_B)
         absent = torch.full_like(hard, torch.nan)
         return StepTerms(hard, hard, absent, absent, logits_BC)
@@ -84,9 +83,8 @@ class Distillation(nn.Module):
         """One step's terms, with the temperature's gradient reversed as strongly as the epoch says."""
         teacher_logits_BC = batch.teacher_logits_BC
         if teacher_logits_BC is None:
-            with record_function("forward teacher"):
-                teacher_logits_BC = self.teacher(batch.inputs)
-        logits_BC = _student_logits(student, batch)
+            teacher_logits_BC = self.teacher(batch.inputs)
+        logits_BC = student(batch.inputs).float()
         how, temperature = self.teaching, self._temperature(epoch)
         terms = distillation_loss(
             logits_BC,
@@ -115,11 +113,6 @@ class Distillation(nn.Module):
             return {}
         theta = float(self.temperature.theta.detach())
         return {"theta": theta, "reversal_weight": self._reversal_weight(epoch)}
-
-
-def _student_logits(student: Forward, batch: Batch) -> Tensor:
-    with record_function("forward student"):
-        return student(batch.inputs).float()
 
 
 Objective = Supervised | Distillation

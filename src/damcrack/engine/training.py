@@ -5,22 +5,19 @@ ends where an uninterrupted one does. Losses stay on the device until the epoch 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import record_function
 
 from damcrack.engine.augment import Appearance, Augmentation, Flips
-from damcrack.engine.batches import Batch, Batches
+from damcrack.engine.batches import Batches
 from damcrack.engine.checkpoint import Checkpoint
 from damcrack.engine.hardware import Compile, Precision, uses_bfloat16
 from damcrack.engine.networks import set_training_mode
 from damcrack.engine.objectives import Forward, Objective
-from damcrack.engine.processes import average_gradients, share, size, total
-from damcrack.engine.shared import SharedCheckpoint, share_batch_norms
 from damcrack.engine.weights import snapshot_of
 from damcrack.errors import NonFiniteLossError
 from damcrack.math.schedules import learning_rate
@@ -93,16 +90,13 @@ def train(
     """Train `network` and the objective's temperature in place; call `log` with each epoch's history row.
 
     Network, objective and `images` are on the same device. `forward` is what a batch goes through, if not the
-    network as it is: its compiled form, or its head where the batches hold features. Processes that torchrun
-    started train together, each on its share of every batch; all return the same.
+    network as it is: its compiled form, or its head where the batches hold features.
 
     Raises:
         NonFiniteLossError: the loss stopped being a number.
     """
     forward = network if forward is None else forward
     parts = {"network": network, "objective": objective}
-    checkpoint = SharedCheckpoint(checkpoint)
-    share_batch_norms(network)
     optimiser = new_optimiser(network, objective, config)
     progress = checkpoint.restore(parts, optimiser)
     for epoch in range(progress.epoch + 1, config.epochs + 1):
@@ -110,8 +104,7 @@ def train(
         set_training_mode(network)
         row |= _train_epoch(forward, objective, optimiser, images, config, epoch)
         network.eval()
-        with record_function("validation"):
-            row |= validate(forward, images, config)
+        row |= validate(forward, images, config)
         progress.add(row, network)
         log(row)
         if epoch < config.epochs:
@@ -129,44 +122,20 @@ def _train_epoch(
 ) -> dict[str, float]:
     torch.manual_seed(config.seed * 100_003 + epoch)  # for dropout, where a network has it
     num_steps, rate = images.num_batches("train", config.batch_size), 0.0
-    steps, num_images = [], []
-    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-    for number, batch in enumerate(_timed(images.shuffled(config.batch_size, config.seed, epoch))):
+    steps = []
+    for number, batch in enumerate(images.shuffled(config.batch_size, config.seed, epoch)):
         step = (epoch - 1) * num_steps + number
         rate = learning_rate(step, num_steps, config.epochs, config.warmup_epochs, config.learning_rate)
         for group in optimiser.param_groups:
             group["lr"] = rate
         with autocast(batch.labels_B.device, config.precision):
             terms = objective(forward, batch, epoch)
-        with record_function("backward"):
-            (terms.total if size() == 1 else terms.total * len(batch.labels_B)).backward()
-            average_gradients(weights, len(batch.labels_B))
-        with record_function("optimiser"):
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        terms.total.backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
         correct = (terms.logits_BC.argmax(1) == batch.labels_B).float().mean()
         steps.append(torch.stack([*terms[:4], correct]).detach())
-        num_images.append(len(batch.labels_B))
-    steps_S5 = _of_whole_batches(torch.stack(steps), num_images)
-    return _epoch_row(steps_S5.cpu(), epoch, rate) | objective.state_row(epoch)
-
-
-def _of_whole_batches(steps_S5: Tensor, num_images: list[int]) -> Tensor:
-    """Means over whole batches from those over this process's shares."""
-    if size() == 1:
-        return steps_S5
-    num_S1 = torch.tensor(num_images, dtype=torch.float32, device=steps_S5.device)[:, None]
-    return total(steps_S5 * num_S1) / total(num_S1)
-
-
-def _timed(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches; a profiler sees the time that each took as "data"."""
-    while True:
-        with record_function("data"):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        yield batch
+    return _epoch_row(torch.stack(steps).cpu(), epoch, rate) | objective.state_row(epoch)
 
 
 def _epoch_row(steps_S5: Tensor, epoch: int, rate: float) -> dict[str, float]:
@@ -190,13 +159,12 @@ def validate(forward: Forward, images: Batches, config: TrainingConfig) -> dict[
     losses, hits, count = [], [], 0
     for batch in images.in_order("val", config.batch_size):
         count += len(batch.labels_B)
-        inputs, labels_B = share(batch.inputs), share(batch.labels_B)  # of a small last batch perhaps none
-        with autocast(labels_B.device, config.precision):
-            logits_BC = forward(inputs).float()
-        losses.append(F.cross_entropy(logits_BC, labels_B, reduction="sum"))
-        hits.append((logits_BC.argmax(1) == labels_B).sum())
-    sums = total(torch.stack([torch.stack(losses).sum().double(), torch.stack(hits).sum().double()]))
-    return {"val_loss": float(sums[0]) / count, "val_accuracy": int(sums[1]) / count}
+        with autocast(batch.labels_B.device, config.precision):
+            logits_BC = forward(batch.inputs).float()
+        losses.append(F.cross_entropy(logits_BC, batch.labels_B, reduction="sum"))
+        hits.append((logits_BC.argmax(1) == batch.labels_B).sum())
+    loss, num_hits = torch.stack(losses).sum(), torch.stack(hits).sum()
+    return {"val_loss": float(loss) / count, "val_accuracy": int(num_hits) / count}
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

@@ -17,7 +17,6 @@ from damcrack.engine.frozen import Frozen, feature_tables, soft_target_table
 from damcrack.engine.hardware import Plan, best_device, compiled, plan, set_up, uses_bfloat16
 from damcrack.engine.networks import check_size, head, is_body_frozen
 from damcrack.engine.objectives import Distillation, Forward, Objective, Teaching
-from damcrack.engine.processes import check_shares, has_dropout, leave, rank, size
 from damcrack.engine.training import Trained, TrainingConfig, train
 from damcrack.engine.weights import ModelInfo, load_model, save_model
 from damcrack.errors import InputError
@@ -136,16 +135,9 @@ def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: 
     """Train, write the model folder, and return the summary.
 
     A checkpoint keyed by all inputs is left when training is interrupted, taken up by the next call, and
-    removed once the model is in its place. Of several processes the first one writes; the others' summary is
-    empty.
+    removed once the model is in its place.
     """
     info = task.info
-    if size() > 1 and has_dropout(task.network):
-        if rank():
-            return {}
-        leave()
-        run.say(f"trains in one process: {info.network} has dropout, whose draws go by batch")
-    check_shares(len(images.rows_of["train"]), config.batch_size)
     num_steps = config.epochs * -(-len(images.rows_of["train"]) // config.batch_size)
     here = plan(config.precision, config.compile, images.images_NHWC.nbytes, num_steps)
     run.say(here.words)
@@ -156,8 +148,6 @@ def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: 
     checkpoint = FolderCheckpoint(run.scratch / "checkpoints" / _key(info))
     log = partial(_log, run, config.epochs)
     trained = train(task.network, task.objective, data, config, checkpoint, log, forward)
-    if rank():
-        return {}
     with new_directory(out) as folder:
         save_model(folder, replace(info, best_epoch=trained.best_epoch), trained.best, trained.last)
         write_csv(folder / "history.csv", HISTORY_COLUMNS, trained.history)
