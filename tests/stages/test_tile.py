@@ -10,12 +10,10 @@ import pytest
 from damcrack import parallel
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet, ImageSetWriter
-from damcrack.images.tiles import EncodedTiles, cut_photo
 from damcrack.outputs import sha256_bytes, write_csv
 from damcrack.stages.run import SilentRun
-from damcrack.stages.tile import TileConfig, tile, tile_shard
+from damcrack.stages.tile import TileConfig, tile
 from damcrack.stages.tile_pool import Pool, choose_training
-from damcrack.stages.tile_shards import Share
 from damcrack.stages.tiles_to_folders import tiles_to_folders
 
 CONFIG = TileConfig(
@@ -435,74 +433,3 @@ def test_each_source_is_balanced_by_itself() -> None:
     chosen = choose_training(pool, np.arange(len(label)), None, seed=0)
     counts = np.bincount(origin[chosen] * 2 + label[chosen]).tolist()
     assert counts == [10, 10, 5, 5]
-
-
-def cut_into(photos: PhotosDirectory, shards: Path, count: int, config: TileConfig = CONFIG) -> None:
-    """Cut all shares, each as another machine would."""
-    for number in range(count):
-        tile_shard(photos.root, shards / str(number), config, Share(number, count), SilentRun())
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-@pytest.mark.parametrize("split", ["photo", "random"])
-@pytest.mark.parametrize("count", [1, 3, 12])
-def test_tiles_of_several_shards_are_the_same_bytes(
-    photos: PhotosDirectory, tmp_path: Path, count: int, split: str
-) -> None:
-    """Duplicates, test photos and balance included, however many shards: more than photos leaves some empty."""
-    with_copies(photos)
-    config = replace(CONFIG, test_fraction=0.2, tiles_per_class=40, split=split)
-    cut_into(photos, tmp_path / "shards", count, config)
-    tile(photos.root, tmp_path / "alone", config, SilentRun())
-    tile(photos.root, tmp_path / "joined", config, SilentRun(), shards=tmp_path / "shards")
-    assert bytes_of(tmp_path / "joined") == bytes_of(tmp_path / "alone")
-
-
-def test_shards_decode_only_their_own_photos(
-    photos: PhotosDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three shares decode each photo once between them; putting them together decodes none."""
-    seen: list[Path] = []
-    real = cut_photo
-
-    def counted(path: Path, *rest: object) -> EncodedTiles:
-        seen.append(path)
-        return real(path, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("damcrack.stages.tile.cut_photo", counted)
-    cut_into(photos, tmp_path / "shards", 3)
-    assert len(seen) == len(set(seen)) == 10
-    tile(photos.root, tmp_path / "joined", CONFIG, SilentRun(), shards=tmp_path / "shards")
-    assert len(seen) == 10
-
-
-def test_shards_that_do_not_fit_are_refused(photos: PhotosDirectory, tmp_path: Path) -> None:
-    """A missing shard, other values, a damaged tile: one sentence each, and no output."""
-    shards, out = tmp_path / "shards", tmp_path / "tiles"
-    with pytest.raises(InputError, match="holds no shards"):
-        tile(photos.root, out, CONFIG, SilentRun(), shards=shards)
-    cut_into(photos, shards, 2)
-    with pytest.raises(InputError, match="cut from other photos or with other values"):
-        tile(photos.root, out, replace(CONFIG, jpeg_quality=90), SilentRun(), shards=shards)
-    (tar,) = (shards / "1/shards").iterdir()
-    content = tar.read_bytes()
-    place = content.index(b"\xff\xd9", 2000)
-    tar.write_bytes(content[:place] + b"\x00\x00" + content[place + 2 :])
-    with pytest.raises(InputError, match="damaged; cut this shard again"):
-        tile(photos.root, out, CONFIG, SilentRun(), shards=shards)
-    (shards / "1").rename(tmp_path / "lost")
-    with pytest.raises(InputError, match=r"1 shards of 2, missing \[1\]"):
-        tile(photos.root, out, CONFIG, SilentRun(), shards=shards)
-    assert not out.exists()
-
-
-@pytest.mark.parametrize(("number", "count"), [(-1, 2), (2, 2), (0, 0)])
-def test_a_share_is_one_of_so_many(number: int, count: int) -> None:
-    """Numbers outside 0 to of - 1 are refused."""
-    with pytest.raises(InputError, match="expected 0 <= shard < of"):
-        Share(number, count)

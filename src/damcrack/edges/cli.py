@@ -235,22 +235,6 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
     unpack(tiles, out, Watcher())
 
 
-@cli.command("tile-shard")
-@click.option("--photos", type=click.Path(path_type=Path), required=True, help=INPUT_HELP["photos"])
-@click.option("--shard", type=int, required=True, help="Which share of the photos, from 0.")
-@click.option("--of", type=int, required=True, help="How many shares there are.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write: SHARDS/K.")
-@PARAMS
-def tile_shard(photos: Path, shard: int, of: int, out: Path, params_path: Path) -> None:
-    """Cut one share of the photos on this machine; `damcrack tile --shards` puts all shares together.
-
-    For photos by the thousand. The tiles are those that `tile` alone would cut, to the byte.
-    """
-    from damcrack.edges.execute import cut_shard
-
-    cut_shard(photos, shard, of, out, params_path)
-
-
 @cli.command("inspect")
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
 @click.option("--model", required=True, help=INPUT_HELP["detector"])

@@ -137,16 +137,6 @@ def show(name: str, summary: dict[str, object], seconds: float) -> None:
     console.print(table)
 
 
-def cut_shard(photos: Path, shard: int, of: int, out: Path, params_path: Path) -> None:
-    """Cut one share of the photos with the values of `tile`, not recorded as a run: `tile` is."""
-    from damcrack.stages.tile import tile_shard
-    from damcrack.stages.tile_shards import Share
-
-    started, share = time.monotonic(), Share(shard, of)
-    config = stage_config(read_params(params_path), "tile", None)
-    show("tile-shard", tile_shard(photos, out, config, share, Watcher()), time.monotonic() - started)
-
-
 def take_snapshot(stage: str, params_path: Path) -> str:
     """Write snapshots/STAGE.csv for the sources that params.yaml names; return what was written, in words."""
     from damcrack.edges.storage import open_source

@@ -23,7 +23,6 @@ class Stage:
 INPUT_HELP = {
     "snapshot": "Names and hashes of the source's files, as `damcrack snapshot` writes them.",
     "photos": "Output folder of `photos`.",
-    "shards": "Folder of shards that other machines cut with `tile-shard`; none is to cut here.",
     "images": "Output folder of `miniimagenet`.",
     "tiles": "Output folder of `tile`.",
     "teacher": "Model folder of the teacher, trained on the same images.",
@@ -50,7 +49,7 @@ STAGES = {
             ("snapshot",),
             services=("open_source",),
         ),
-        Stage("tile", "Cut photos into labelled tiles, balance the classes, split.", ("photos", "shards?")),
+        Stage("tile", "Cut photos into labelled tiles, balance the classes, split.", ("photos",)),
         Stage(
             "pretrain",
             "Train a network on the pretraining set from labels alone.",

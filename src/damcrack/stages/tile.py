@@ -3,9 +3,9 @@
 OUT/tiles.csv, OUT/set.json, OUT/shards/    an image set, see damcrack.images.imageset
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,9 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-import damcrack
 from damcrack.images.imageset import ImageSetWriter
-from damcrack.images.tiles import cut_photo, fit_ready_tiles
+from damcrack.images.tiles import EncodedTiles, cut_photo, fit_ready_tiles
 from damcrack.math.duplicates import Hashes, Thumbnails, connected_components, duplicate_groups
 from damcrack.math.splits import split_at_random, split_by_group
 from damcrack.math.tiling import num_columns, tile_box_xyxy, tile_boxes_xyxy
@@ -34,12 +33,12 @@ from damcrack.stages.tile_pool import (
     set_aside,
     size_hw,
 )
-from damcrack.stages.tile_shards import CutShards, Job, Share, write_shard
 
 CLASSES = ("no crack", "crack")
 READY_BATCH = 128
 
 Splits = npt.NDArray[np.str_]
+Job = Callable[[], EncodedTiles]
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,10 @@ class TileConfig:
                 raise ValueError(f"{name}: {getattr(self, name)!r}; allowed: {text}")
 
 
-def tile(
-    photos: Path, out: Path, config: TileConfig, run: Run, shards: Path | None = None
-) -> dict[str, object]:
+def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, object]:
     """Cut, label, balance and split the tiles of the labelled photos under `photos`; write an image set.
 
-    Test photos are set aside before anything is chosen. Each photo with a chosen tile is decoded once. Where
-    other machines have cut the tiles into `shards` (see `tile_shard`) they are taken from there: same bytes.
+    Test photos are set aside before anything is chosen. Each photo with a chosen tile is decoded once.
 
     Raises:
         InputError: no photos there, a photo smaller than a tile, more tiles asked than there are.
@@ -92,10 +88,8 @@ def tile(
     run.dataset("photos", sha256_file(photos / "photos.csv"), "photos stage", "training")
     chosen, is_test = _choose(pool, config, run)
     with new_directory(out) as folder, closing(ImageSetWriter(folder)) as writer:
-        cut = None if shards is None else CutShards(shards, _inputs(photos, config))
-        hashes, thumbnails = _cut(
-            _jobs(photos, pool, chosen, config, cut), pool, chosen, writer, run, tile_px=config.tile_px
-        )
+        jobs = _jobs(photos, pool, chosen, config)
+        hashes, thumbnails = _cut(jobs, pool, chosen, writer, run, tile_px=config.tile_px)
         duplicate = duplicate_groups(hashes, thumbnails, config.duplicate_bits)
         split = _split(pool, chosen, is_test, duplicate, config)
         for row, name, group in zip(writer.rows, split.tolist(), duplicate.tolist(), strict=True):
@@ -103,30 +97,6 @@ def tile(
         writer.drop((split == "").tolist())
         writer.finish("tiles.csv", CLASSES, (config.tile_px, config.tile_px))
     return _summary(photos, pool, chosen, split, duplicate) | {"written": str(out / "tiles.csv")}
-
-
-def tile_shard(photos: Path, out: Path, config: TileConfig, share: Share, run: Run) -> dict[str, object]:
-    """Cut the chosen tiles of one share of the photos, for `tile` to put together.
-
-    All shares choose the same tiles, from the masks of all photos; ready-made tiles are left to `tile`.
-
-    Raises:
-        InputError: as `tile`.
-    """
-    pool = label_tiles(photos, config.tile_px, config.crack_fraction, run)
-    chosen, _ = _choose(pool, config, run)
-    origin = pool.origin[chosen]
-    mine = chosen[(origin < pool.num_photos) & (origin % share.count == share.number)]
-    cut = in_order(lambda job: job(), _photo_jobs(photos, pool, mine, config))
-    shown = run.track(cut, "cutting tiles", len(np.unique(pool.origin[mine])))
-    num = write_shard(out, share, _inputs(photos, config), shown, config.tile_px)
-    return {"shard": f"{share.number} of {share.count}", "tiles": num, "written": str(out)}
-
-
-def _inputs(photos: Path, config: TileConfig) -> dict[str, Any]:
-    """All that the cut tiles are a function of."""
-    code = damcrack.__version__
-    return {"photos": sha256_file(photos / "photos.csv"), "tile": asdict(config), "code": code}
 
 
 def _choose(pool: Pool, config: TileConfig, run: Run) -> tuple[Ints, Bools]:
@@ -153,27 +123,16 @@ def _cut(
     return np.concatenate(hashes), np.concatenate(thumbnails)
 
 
-def _jobs(
-    photos: Path, pool: Pool, chosen: Ints, config: TileConfig, shards: CutShards | None
-) -> Iterator[Job]:
+def _jobs(photos: Path, pool: Pool, chosen: Ints, config: TileConfig) -> Iterator[Job]:
     """Work that gives the chosen tiles, photo by photo, then the ready ones."""
     first_ready = int(np.searchsorted(pool.origin[chosen], pool.num_photos))
-    if shards is None:
-        yield from _photo_jobs(photos, pool, chosen[:first_ready], config)
-    else:
-        for tiles in _by_photo(pool, chosen[:first_ready]):
-            taken = shards.taken(int(pool.origin[tiles[0]]), len(tiles))
-            yield partial(lambda same: same, taken)
+    yield from _photo_jobs(photos, pool, chosen[:first_ready], config)
     yield from _ready_jobs(photos, pool, chosen[first_ready:], config)
 
 
-def _by_photo(pool: Pool, chosen: Ints) -> list[Ints]:
-    edges = np.flatnonzero(np.diff(pool.origin[chosen])) + 1
-    return np.split(chosen, edges) if len(chosen) else []
-
-
 def _photo_jobs(photos: Path, pool: Pool, chosen: Ints, config: TileConfig) -> Iterator[Job]:
-    for tiles in _by_photo(pool, chosen):
+    edges = np.flatnonzero(np.diff(pool.origin[chosen])) + 1
+    for tiles in np.split(chosen, edges) if len(chosen) else []:
         origin = int(pool.origin[tiles[0]])
         row = pool.origins[origin]
         boxes = tile_boxes_xyxy(size_hw(row), config.tile_px)[pool.position[tiles]]
