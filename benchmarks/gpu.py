@@ -23,7 +23,6 @@ from typing import Any
 import torch
 
 from benchmarks import gpu_budget, plain
-from benchmarks.gpu_profile import bound_table
 from benchmarks.harness import Variant, as_table, compare
 from benchmarks.steps import TILE_PX, Size, Way, images, stepping, write_tiles
 from damcrack.engine.hardware import best_device
@@ -228,7 +227,6 @@ def measure(page: Page, root: Path, rounds: int) -> None:
     for name in ("resnet18", "resnet50", *OTHERS):
         page.timed(f"Training of {name} {AT_FULL_SIZE}", partial(training, root, size, name), rounds)
     page.timed(f"Answering, not training, {AT_FULL_SIZE}", partial(answering, root, size), rounds)
-    page.section(f"Where the time goes, {AT_FULL_SIZE}", lambda: {"text": bound_table(root, size)})
     page.timed(f"With images of {SMALL_PX} px", partial(small_images, root, size), rounds)
     page.timed(f"ResNet18 in other batches, {AT_FULL_SIZE}", partial(batch_sizes, root, size), rounds)
 

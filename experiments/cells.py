@@ -161,7 +161,6 @@ def main() -> None:
     )
     parser.add_argument("--until-s", type=float, help="start no cell after so many seconds")
     options = parser.parse_args()
-    os.environ["DAMCRACK_PROCESSES"] = "1"
     os.environ.setdefault("DAMCRACK_TRACK", "later")  # `damcrack track send` in STUDY sends the runs
     try:
         cells = chosen(read_cells(options.study), options.stages)

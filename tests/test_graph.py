@@ -124,22 +124,6 @@ def test_stored_soft_targets_serve_the_next_student(workspace: Path) -> None:
     assert len(list((workspace / ".damcrack/soft-targets").glob("*/logits.safetensors"))) == 2
 
 
-def test_profile_shows_where_a_step_goes(workspace: Path) -> None:
-    """A training stage of the graph is profiled by its own options, and leaves nothing but the record."""
-    options = ["--images", "data/miniimagenet", "--teacher", "models/pretrain/resnet50", "--steps", "3"]
-    shown = call(
-        workspace, "damcrack", "profile", "distill", "--item", "dynamic", *options, "--out", "profile"
-    )
-    record = json.loads((workspace / "profile/profile.json").read_text())
-    assert record["steps"] == 3 and 0 < record["share_of_bound"] < 1
-    assert {"data", "forward student", "backward", "optimiser", "other"} <= record["parts_s"].keys()
-    assert "images/s" in shown
-    assert sorted(path.name for path in (workspace / "profile").iterdir()) == [
-        "profile.json",
-        "trace.json.gz",
-    ]
-
-
 def test_second_run_runs_nothing(workspace: Path) -> None:
     """Nothing changed, so nothing is run."""
     assert stages_run(call(workspace, "dvc", "repro")) == set()

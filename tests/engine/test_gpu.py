@@ -16,7 +16,6 @@ from damcrack.engine.frozen import Frozen, answers
 from damcrack.engine.hardware import compiled, plan, set_up
 from damcrack.engine.networks import build_network, set_training_mode
 from damcrack.engine.objectives import Distillation, Forward, Objective, Supervised, Teaching
-from damcrack.engine.profiling import profiled_steps
 from damcrack.engine.training import Trained, TrainingConfig, autocast, new_optimiser, train
 from damcrack.math.temperature import TemperatureConfig
 
@@ -169,29 +168,6 @@ def test_interrupted_training_goes_on(images: MakeImages, tmp_path: Path) -> Non
     assert [row["epoch"] for row in rest.history] == [1, 2, 3, 4]
     for one, other in zip(whole, rest.history, strict=True):
         assert other["train_loss"] == pytest.approx(one["train_loss"], abs=0.05)
-
-
-@pytest.mark.parametrize("compile_it", [False, True], ids=["eager", "compiled"])
-def test_profile_accounts_for_the_step(images: MakeImages, tmp_path: Path, compile_it: bool) -> None:
-    """Parts sum to the step, the network's are there, operations and bytes are counted."""
-    network = student()
-    forward: Forward = compiled(network, GPU) if compile_it else network
-    config = replace(CONFIG, epochs=10)
-    with profiled_steps(8, GPU, tmp_path / "trace.json.gz") as found:
-        train(
-            network,
-            objective_of("teacher"),
-            images(64, device="cuda"),
-            config,
-            NoCheckpoint(),
-            lambda row: None,
-            forward,
-        )
-    assert found.num_steps == 8
-    assert sum(found.part_s.values()) == pytest.approx(found.wall_s, rel=0.01)
-    assert {"forward teacher", "forward student", "backward", "optimiser"} <= found.part_s.keys()
-    assert found.flops_per_step > 0
-    assert found.bytes_per_step > 0
 
 
 def test_plan_compiles_long_trainings() -> None:

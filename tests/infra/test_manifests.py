@@ -19,7 +19,7 @@ KUBERNETES = "1.32"
 KUSTOMIZATIONS = sorted(path.parent for path in PLACE.rglob("kustomization.yaml"))
 EXAMPLES = sorted(PLACE.rglob("*.example.yaml"))
 # Kinds of extensions, whose schemas no validator carries: what they embed is checked.
-EXTENSIONS = ("argoproj.io", "trainer.kubeflow.org", "kubeflow.org", "jobset.x-k8s.io")
+EXTENSIONS = ("argoproj.io",)
 VALUES = {("ConfigMap", "damcrack-values")}
 MAY_SPEAK_TO_THE_API = {"damcrack-pipeline"}
 

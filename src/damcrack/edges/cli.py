@@ -66,14 +66,7 @@ def main() -> None:
     except (InputError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("DAMCRACK_TRACEBACK"):
             raise
-        _end(_explain(error))
-
-
-def _end(message: str) -> None:
-    """Exit with a message; one of several processes leaves it to the one that started them."""
-    from damcrack.edges.launch import hand_over
-
-    sys.exit(1 if hand_over(message) else f"damcrack: error: {message}")
+        sys.exit(f"damcrack: error: {_explain(error)}")
 
 
 def _explain(error: Exception) -> str:
@@ -101,31 +94,15 @@ def _stage_command(stage: Stage) -> click.Command:
         **inputs: Path | None,
     ) -> None:
         from damcrack.edges.execute import execute
-        from damcrack.edges.launch import launched
         from damcrack.edges.params import parse_changes, read_params, stage_config
 
         config = stage_config(read_params(params_path), stage.name, item, parse_changes(settings))
-        if stage.in_processes and launched():
-            return
         execute(stage, config, out, item, inputs)
 
     settings = click.option(
         "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that wins over params.yaml's."
     )
     return click.command(stage.name, help=stage.help)(_with_stage_options(stage, settings(run_stage)))
-
-
-def _profile_command(stage: Stage) -> click.Command:
-    def run_profile(params_path: Path, out: Path, item: str, steps: int, **inputs: Path | None) -> None:
-        from damcrack.edges.profile import profile
-
-        profile(stage, params_path, out, item, inputs, steps)
-
-    steps = click.option(
-        "--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps to time."
-    )
-    command = _with_stage_options(stage, steps(run_profile))
-    return click.command(stage.name, help=f"Profile: {stage.help[0].lower()}{stage.help[1:]}")(command)
 
 
 def _with_stage_options(stage: Stage, command: Callable[..., None]) -> Callable[..., None]:
@@ -309,16 +286,6 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
     inspection.compare(old, new, out, pairs)
 
 
-@cli.group("profile")
-def profile_group() -> None:
-    """Show where the time of a training step goes; write a trace.
-
-    Runs the stage for some steps with the options of its own command, keeps nothing of the training, and
-    writes OUT/trace.json.gz and OUT/profile.json: time in data, teacher, student, backward, optimiser and the
-    rest, images per second, and the share of what the processor and its memory could do at most.
-    """
-
-
 for _command in COMMANDS:
     cli.add_command(_command)
 cli.add_command(imagery)
@@ -327,5 +294,3 @@ cli.add_command(task)
 for _stage in STAGES.values():
     if _stage.name not in cli.commands:  # inspect has its own: it is a tool beside the graph too
         cli.add_command(_stage_command(_stage))
-    if _stage.has_items:
-        profile_group.add_command(_profile_command(_stage))

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,16 @@ from rich.table import Table
 
 import damcrack
 from damcrack.edges.graph import Stage
-from damcrack.edges.launch import place_among_processes
 from damcrack.edges.params import flatten, flatten_values, read_params, stage_config
 from damcrack.edges.progress import Watcher
 from damcrack.edges.tracking import Graph, caller_tags, start_run
 from damcrack.errors import InputError
 from damcrack.outputs import sha256_bytes, sha256_file, write_json
-from damcrack.stages.run import Run, SilentRun
+from damcrack.stages.run import Run
 
 
 def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict[str, Path | None]) -> None:
-    """Run one stage function with its config, recorded as one MLflow run, and print its summary.
-
-    Of several training processes the first records; the others run the stage and tell nobody.
-    """
+    """Run one stage function with its config, recorded as one MLflow run, and print its summary."""
     started = time.monotonic()
     given = check_inputs(inputs)
     function = getattr(import_module(f"damcrack.stages.{stage.name}"), stage.name)
@@ -36,11 +32,7 @@ def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict
     arguments |= {"item": item} if item else {}
     arguments |= {name: _service(name) for name in stage.services}
     tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **caller_tags()}
-    with ExitStack() as stack:
-        if stage.in_processes and not stack.enter_context(place_among_processes()):
-            function(**arguments, run=SilentRun())
-            return
-        run = stack.enter_context(start_run(stage.name, item, flatten(config), tags, _graph()))
+    with start_run(stage.name, item, flatten(config), tags, _graph()) as run:
         watched: Run = run  # a stage sees no more than this of its caller
         with failure_kept(out, run.scratch):
             summary = function(**arguments, run=watched)

@@ -8,8 +8,7 @@ class Stage:
     """A stage as the command line shows it.
 
     `inputs` are its path parameters; a trailing "?" marks one that may be absent. `services` are parameters
-    that the caller hands in; `in_processes` says that it can train on several GPUs. The function is
-    damcrack.stages.NAME.NAME, its schema NAMEConfig beside it.
+    that the caller hands in. The function is damcrack.stages.NAME.NAME, its schema NAMEConfig beside it.
     """
 
     name: str
@@ -17,7 +16,6 @@ class Stage:
     inputs: tuple[str, ...]
     has_items: bool = False
     services: tuple[str, ...] = ()
-    in_processes: bool = False
 
 
 INPUT_HELP = {
@@ -50,19 +48,12 @@ STAGES = {
             services=("open_source",),
         ),
         Stage("tile", "Cut photos into labelled tiles, balance the classes, split.", ("photos",)),
-        Stage(
-            "pretrain",
-            "Train a network on the pretraining set from labels alone.",
-            ("images",),
-            True,
-            in_processes=True,
-        ),
+        Stage("pretrain", "Train a network on the pretraining set from labels alone.", ("images",), True),
         Stage(
             "distill",
             "Train the student under the teacher, at fixed or learned temperature.",
             ("images", "teacher"),
             True,
-            in_processes=True,
         ),
         Stage(
             "finetune",
