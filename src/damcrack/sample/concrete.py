@@ -7,16 +7,25 @@ import cv2
 import numpy as np
 
 from damcrack.errors import InputError
-from damcrack.sample.cracks import Crack, crack_mask, grow_crack
+from damcrack.sample import weathering
+from damcrack.sample.cracks import Crack, crack_mask, crack_network, grow_crack
+from damcrack.sample.hostile import add_above, add_below
 from damcrack.sample.marks import cast_shadows, joints, press_tie_holes, scratches, stains
 from damcrack.sample.strokes import Bytes, Floats, Stroke, coverage, painted
 from damcrack.sample.surface import Field, board_marks, concrete_surface, smooth_noise
+from damcrack.sample.wall import OPAQUE, Wall, bare_wall
 
-NO_CRACK_CHANCE = 0.12
+NO_CRACK_CHANCE = 0.25
+WIDE_CRACK_CHANCE = 1 / 6  # of a photo with cracks to have one of 12 to 40 px
+NETWORK_CHANCE = 0.12
 CRACKS_PER_MEGAPIXEL = 3.2
 MIN_SIDE_PX = 64
-# Red, green, blue of grey, bluish, beige, greenish and pinkish cements.
-TINTS = ((1, 1, 1), (0.96, 1, 1.04), (1.06, 1, 0.89), (0.98, 1.01, 0.98), (1.04, 1, 0.96), (1.02, 1, 0.95))
+WIDE_PX = 8.0  # wider cracks show their ground
+# Red, green, blue of grey, bluish, beige, greenish, pinkish, blue and brown concrete.
+TINTS = (
+    (1, 1, 1), (0.96, 1, 1.04), (1.06, 1, 0.89), (0.98, 1.01, 0.98), (1.04, 1, 0.96), (1.02, 1, 0.95),
+    (0.85, 0.98, 1.13), (1.1, 0.99, 0.85),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,26 +51,39 @@ def render_photo(seed: int, index: int, size_hw: tuple[int, int]) -> ConcretePho
         light *= board_marks(rng, size_hw)
     holes_xy = press_tie_holes(rng, light) if rng.random() < 0.5 else np.zeros((0, 2))
     gaps = joints(rng, size_hw) if rng.random() < 0.8 else []
-    _cut(light, gaps, [np.full(len(gap.width_px), rng.uniform(0.35, 0.9)) for gap in gaps])
+    shades = [np.full(len(gap.width_px), rng.uniform(0.35, 0.9)) for gap in gaps]
+    _cut(light, coverage(gaps, size_hw), painted(gaps, shades, size_hw))
     _scratch(rng, light)
     cracks = _place_cracks(rng, size_hw)
-    strokes = [crack.stroke for crack in cracks]
-    area = _cut(light, strokes, [crack.darkness for crack in cracks])
+    num_marks = _num_marks(rng, bool(cracks))
+    num_below = int(rng.binomial(num_marks, 0.5))
+    wall = bare_wall(light)
+    add_below(rng, wall, num_below)
     colour = stains(rng, size_hw, _run_off_sources(rng, holes_xy, gaps))
-    _leach_lime(rng, colour, area)
-    return ConcretePhoto(_expose(rng, light, colour), crack_mask(strokes, size_hw, area), tuple(strokes))
+    area = _open_cracks(rng, light, colour, cracks)
+    add_above(rng, wall, num_marks - num_below)
+    strokes = [crack.stroke for crack in cracks]
+    mask = crack_mask(strokes, size_hw, area)
+    mask[wall.hidden >= OPAQUE] = 0
+    return ConcretePhoto(_expose(rng, wall, colour), mask, tuple(strokes))
 
 
 def encode_photo(rgb: Bytes, index: int) -> bytes:
-    """JPEG bytes; the quality, 70 to 95, and the colour subsampling depend on `index` alone."""
+    """JPEG bytes; quality (70 to 95, seldom down to 40) and colour subsampling depend on `index` alone."""
     rng = np.random.default_rng([70_95, index])
     halved = (
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if rng.random() < 0.7 else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     )
-    options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(70, 96)), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, halved]
+    quality = int(rng.integers(40, 70) if rng.random() < 0.15 else rng.integers(70, 96))
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, halved]
     written, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
     assert written
     return bytes(encoded.tobytes())
+
+
+def _num_marks(rng: np.random.Generator, has_cracks: bool) -> int:
+    """How many hostile marks: one to three on sound concrete, on cracked concrete often none."""
+    return int(rng.choice(4, p=(0.55, 0.25, 0.15, 0.05) if has_cracks else (0.1, 0.35, 0.35, 0.2)))
 
 
 def _place_cracks(rng: np.random.Generator, size_hw: tuple[int, int]) -> list[Crack]:
@@ -70,34 +92,69 @@ def _place_cracks(rng: np.random.Generator, size_hw: tuple[int, int]) -> list[Cr
         return []
     height, width = size_hw
     expected = CRACKS_PER_MEGAPIXEL * height * width / 1e6
+    num_cracks = max(1, rng.poisson(expected * rng.uniform(0.5, 1.5)))
+    widths_px = np.exp(rng.uniform(np.log(0.7), np.log(9), num_cracks))
+    if rng.random() < WIDE_CRACK_CHANCE:
+        widths_px[0] = np.exp(rng.uniform(np.log(12), np.log(38)))
     cracks: list[Crack] = []
-    for _ in range(max(1, rng.poisson(expected * rng.uniform(0.5, 1.5)))):
+    for width_px in widths_px:
         start_xy = rng.uniform(-0.05, 1.05, 2) * (width, height)
         towards_xy = rng.uniform(0.2, 0.8, 2) * (width, height) - start_xy
         heading = float(np.arctan2(towards_xy[1], towards_xy[0]) + rng.normal(0, 0.3))
-        length_px = float(np.clip(np.exp(rng.normal(6.35, 0.5)), 150, 2200))
-        cracks += grow_crack(rng, start_xy, heading, length_px)
+        length_px = float(np.clip(np.exp(rng.normal(6.35, 0.5)), max(150, 20 * width_px), 2200))
+        cracks += grow_crack(rng, start_xy, heading, (length_px, float(width_px)))
+    if rng.random() < NETWORK_CHANCE:
+        cracks += crack_network(rng, rng.uniform(0.1, 0.9, 2) * (width, height))
     return cracks
 
 
-def _cut(light: Field, strokes: Sequence[Stroke], darkness: Sequence[Floats]) -> Bytes:
-    """Darken the strokes, with a soft shoulder and a lit lower edge, and return their coverage."""
-    area = coverage(strokes, (light.shape[0], light.shape[1]))
-    if not strokes:
+def _open_cracks(rng: np.random.Generator, light: Field, colour: Field, cracks: Sequence[Crack]) -> Bytes:
+    """Draw the cracks, most of them open, some filled with dirt or lime or damp, and return their coverage."""
+    size_hw = (light.shape[0], light.shape[1])
+    strokes = [crack.stroke for crack in cracks]
+    area = coverage(strokes, size_hw)
+    if not area.any():
         return area
-    depth = painted(strokes, darkness, (light.shape[0], light.shape[1]))
+    wide = max(stroke.width_px.max() for stroke in strokes) > WIDE_PX
+    if rng.random() < (0.7 if wide else 0.2):
+        weathering.spall_edges(rng, light, area)
+    if wide:
+        weathering.light_rims(rng, light, area)
+    kind = rng.choice(["open", "dirty", "limed", "damp"], p=(0.79, 0.08, 0.05, 0.08))
+    if kind == "limed":
+        weathering.fill_with_lime(rng, light, area)
+    else:
+        fade = rng.uniform(0.25, 0.6) if kind == "dirty" else 1.0
+        # Darker ones last, or a faint branch would leave a pale stripe across a wide crack.
+        ordered = sorted(
+            cracks, key=lambda crack: (crack.stroke.width_px.max() > WIDE_PX, crack.darkness.mean())
+        )
+        depth = painted(
+            [crack.stroke for crack in ordered], [fade * crack.darkness for crack in ordered], size_hw
+        )
+        _cut(light, area, depth, weathering.crack_ground(rng, size_hw) if wide else None)
+    if kind == "damp":
+        weathering.dampen(rng, colour, area)
+    if kind == "limed" or rng.random() < 0.3:
+        weathering.leach_lime(rng, colour, area)
+    return area
+
+
+def _cut(light: Field, area: Bytes, depth: Bytes, ground: Field | None = None) -> None:
+    """Darken what `area` covers by `depth`, where given times `ground`, with a soft shoulder and a lit lower edge."""
+    if not area.any():
+        return
     dark = cv2.multiply(area, depth, scale=1 / 255).astype(np.float32)
     shoulder = np.asarray(cv2.GaussianBlur(dark, (0, 0), 1.6), np.float32)
     lit = np.roll(shoulder, 2, axis=0)
     lit -= shoulder
-    dark *= np.float32(0.8)
-    dark += np.float32(0.28) * shoulder
+    dark *= np.float32(0.8) if ground is None else ground * np.float32(0.8)
+    dark += np.float32(0.28) * (shoulder if ground is None else shoulder * ground)
     np.clip(lit, 0, None, out=lit)
     dark -= np.float32(0.25) * lit
     dark *= np.float32(-1 / 255)
     dark += 1
-    light *= dark
-    return area
+    light *= np.clip(dark, np.float32(0.01), None, out=dark)
 
 
 def _scratch(rng: np.random.Generator, light: Field) -> None:
@@ -115,35 +172,53 @@ def _run_off_sources(rng: np.random.Generator, holes_xy: Floats, gaps: Sequence[
     return np.concatenate([holes_xy, *along])
 
 
-def _leach_lime(rng: np.random.Generator, colour: Field, area: Bytes) -> None:
-    """White lime around some of the cracks."""
-    if rng.random() < 0.7 or not area.any():
-        return
-    size = (colour.shape[1], colour.shape[0])
-    near = cv2.resize(area, size, interpolation=cv2.INTER_AREA)
-    reach_x, reach_y = float(rng.uniform(1.5, 4)), float(rng.uniform(3, 10))
-    near = cv2.GaussianBlur(near.astype(np.float32), (0, 0), sigmaX=reach_x, sigmaY=reach_y)
-    here = np.clip(smooth_noise(rng, (size[1], size[0]), (30, 20)), 0, 1)
-    here *= 1 + np.float32(0.6) * smooth_noise(rng, (size[1], size[0]), (3, 2))
-    colour *= (1 + np.clip(near * here * np.float32(0.012), 0, np.float32(0.25)))[..., None]
-
-
-def _expose(rng: np.random.Generator, light: Field, colour: Field) -> Bytes:
-    """Light the wall and take the picture: shadows, uneven light, vignette, lens blur, sensor noise."""
-    height, width = light.shape
+def _expose(rng: np.random.Generator, wall: Wall, colour: Field) -> Bytes:
+    """Light the wall and take the picture: shadows, uneven light, vignette, blur, noise, haze, pale colours."""
+    light, (height, width) = wall.light, wall.size_hw
     if rng.random() < 0.5:
         shade = cast_shadows(rng, (height, width)).astype(np.float32)
         light *= 1 - shade * np.float32(rng.uniform(0.2, 0.55) / 255)
     colour *= _lighting(rng, (colour.shape[0], colour.shape[1]))[..., None]
     tint = np.array(TINTS[rng.integers(len(TINTS))]) * rng.normal(1, 0.012, 3)
     # From walls in the shade to sunlit ones: no one grey level tells a crack from its wall.
-    exposure = np.exp(rng.uniform(np.log(70), np.log(215)))
+    exposure = np.exp(rng.uniform(np.log(75), np.log(255)))
     colour *= (tint * exposure).astype(np.float32)
-    light = np.asarray(cv2.GaussianBlur(light, (0, 0), float(rng.uniform(0.35, 0.9))), np.float32)
-    light += rng.standard_normal((height, width), dtype=np.float32) * np.float32(rng.uniform(0.004, 0.02))
     full = np.asarray(cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    full *= light[..., None]
+    full *= _blurred(rng, wall)
+    _haze(rng, full, exposure)
     return _developed(full)
+
+
+def _blurred(rng: np.random.Generator, wall: Wall) -> Field:
+    """What lens, motion and sensor make of the wall: float32 (H, W, 3) around 1."""
+    seen = wall.tint * wall.light[..., None]
+    seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), float(rng.uniform(0.35, 0.9))), np.float32)
+    if rng.random() < 0.1:
+        seen = np.asarray(cv2.filter2D(seen, -1, _motion(rng)), np.float32)
+    loudest = 0.05 if rng.random() < 0.15 else 0.02
+    grain = rng.standard_normal(seen.shape[:2], dtype=np.float32) * np.float32(rng.uniform(0.004, loudest))
+    seen += grain[..., None]
+    return seen
+
+
+def _motion(rng: np.random.Generator) -> Field:
+    """A straight, centred smear of 3 to 9 px, as a 9x9 kernel."""
+    kernel = np.zeros((9, 9), np.float32)
+    angle, reach = rng.uniform(0, np.pi), rng.uniform(1, 4)
+    tip = np.round(np.array([np.cos(angle), np.sin(angle)]) * reach * 16).astype(int)
+    first, last = (4 * 16 - tip).tolist(), (4 * 16 + tip).tolist()
+    cv2.line(kernel, first, last, 1.0, 1, cv2.LINE_8, 4)
+    return np.asarray(kernel / kernel.sum(), np.float32)
+
+
+def _haze(rng: np.random.Generator, linear: Field, exposure: float) -> None:
+    """Take colour away from some photos and contrast from some."""
+    if rng.random() < 0.15:
+        grey = linear.mean(axis=2, keepdims=True)
+        linear += np.float32(rng.uniform(0.4, 1.0)) * (grey - linear)
+    if rng.random() < 0.15:
+        share = np.float32(rng.uniform(0.15, 0.5))
+        linear += share * (np.float32(rng.uniform(0.8, 1.2) * exposure) - linear)
 
 
 def _lighting(rng: np.random.Generator, small_hw: tuple[int, int]) -> Field:

@@ -1,4 +1,4 @@
-"""Cracks: tortuous random walks with branches, and their masks."""
+"""Cracks: tortuous random walks with branches, networks of them, and their masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from damcrack.sample.strokes import Bytes, Floats, Stroke, centreline_pixels, coverage
 
-MIN_WIDTH_PX, MAX_WIDTH_PX = 0.5, 12.0
+MIN_WIDTH_PX, MAX_WIDTH_PX = 0.4, 40.0
 STEP_PX = 3.0
 HAIRLINE_PX = 1.0
+RAGGED_FROM_PX = 4.0  # from here on the two edges of a crack run differently
 
 
 @dataclass(frozen=True)
@@ -34,58 +35,125 @@ def crack_mask(strokes: Sequence[Stroke], size_hw: tuple[int, int], area: Bytes 
 
 
 def grow_crack(
-    rng: np.random.Generator, start_xy: Floats, heading_rad: float, length_px: float
+    rng: np.random.Generator, start_xy: Floats, heading_rad: float, size_px: tuple[float, float]
 ) -> list[Crack]:
-    """Grow one crack with its branches; widths stay within 0.5 and 12 px."""
-    width_px = float(np.exp(rng.uniform(np.log(1.5), np.log(9.5))))
+    """Grow one crack of `size_px` = (length, width) with its branches; widths stay within 0.4 and 40 px."""
+    length_px, width_px = size_px
     # Thin cracks are seldom deep black: light reaches their ground, and the lens blurs them.
-    darkness = float(np.clip(rng.normal(0.68 + 0.02 * width_px, 0.11), 0.45, 0.93))
-    return _grow(rng, start_xy, heading_rad, (length_px, width_px, darkness), depth=0)
+    darkness = float(np.clip(rng.normal(0.66 + 0.02 * min(width_px, 10.0), 0.13), 0.4, 0.95))
+    jagged = float(rng.uniform(0.35, 1.1))
+    return _grow(rng, start_xy, heading_rad, _Habit(length_px, width_px, darkness, jagged), depth=0)
 
 
-def _grow(
-    rng: np.random.Generator,
-    start_xy: Floats,
-    heading_rad: float,
-    size: tuple[float, float, float],
-    depth: int,
-) -> list[Crack]:
-    length_px, width_px, darkness = size
-    num_points = max(int(length_px / STEP_PX), 8)
-    points_xy = _walk(rng, start_xy, heading_rad, num_points)
-    widths_px = _widths(rng, width_px, num_points, from_stem=depth > 0)
-    shades = np.clip(darkness * (1 + 0.12 * _drift(rng, num_points, 40)), 0.3, 0.97)
-    cracks = [Crack(Stroke(points_xy, widths_px), shades)]
-    for _ in range(rng.poisson(length_px / 450) if depth < 2 else 0):
-        at = int(rng.integers(num_points // 8, num_points - num_points // 8))
-        along = points_xy[min(at + 4, num_points - 1)] - points_xy[at]
-        turn_rad = np.radians(rng.uniform(25, 75)) * rng.choice([-1, 1])
-        branch = (
-            length_px * rng.uniform(0.15, 0.5),
-            max(widths_px[at] * rng.uniform(0.4, 0.8), MIN_WIDTH_PX),
-            darkness * rng.uniform(0.85, 1.0),
-        )
-        cracks += _grow(
-            rng, points_xy[at], float(np.arctan2(along[1], along[0]) + turn_rad), branch, depth + 1
-        )
+def crack_network(rng: np.random.Generator, centre_xy: Floats) -> list[Crack]:
+    """Map cracking around a point: mostly cells of four to six sides."""
+    cell_px, num_cells = float(np.exp(rng.uniform(np.log(30), np.log(130)))), int(rng.integers(5, 11))
+    width_px, darkness = float(np.exp(rng.uniform(np.log(0.6), np.log(4)))), float(rng.uniform(0.4, 0.8))
+    at = np.arange(num_cells) - (num_cells - 1) / 2
+    knots_xy = np.stack(np.meshgrid(at, at, indexing="ij"), axis=-1)
+    knots_xy += rng.uniform(-0.36, 0.36, knots_xy.shape)
+    angle = rng.uniform(0, np.pi)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    knots_xy = centre_xy + cell_px * knots_xy @ turn
+    cracks = []
+    for i, j in np.ndindex(num_cells, num_cells):
+        for k, m in ((i, j + 1), (i + 1, j)):
+            # Every other upright side is left out, as in brickwork: three cracks meet at most knots.
+            absent = max(k, m) == num_cells or (k > i and (i + j) % 2) or rng.random() < 0.08
+            if not absent:
+                cracks.append(_side(rng, (knots_xy[i, j], knots_xy[k, m]), width_px, darkness))
     return cracks
 
 
-def _walk(rng: np.random.Generator, start_xy: Floats, heading_rad: float, num_points: int) -> Floats:
+def _side(
+    rng: np.random.Generator, ends_xy: tuple[Floats, Floats], width_px: float, darkness: float
+) -> Crack:
+    along = ends_xy[1] - ends_xy[0]
+    length_px = float(np.hypot(*along))
+    num_points = max(int(length_px / STEP_PX), 8)
+    at = np.linspace(0, 1, num_points)
+    aside_px = (
+        0.14 * length_px * _drift(rng, num_points, 12) + 0.7 * rng.standard_normal(num_points)
+    ) * np.minimum(1, 4 * np.minimum(at, 1 - at))
+    across = np.array([-along[1], along[0]]) / max(length_px, 1e-9)
+    points_xy = ends_xy[0] + at[:, None] * along + aside_px[:, None] * across
+    uneven = np.exp(rng.normal(0, 0.35) + 0.3 * _drift(rng, num_points, 6))
+    widths_px = np.clip(width_px * uneven, MIN_WIDTH_PX, MAX_WIDTH_PX)
+    return Crack(Stroke(points_xy, widths_px), np.full(num_points, darkness * rng.uniform(0.7, 1.1)))
+
+
+@dataclass(frozen=True)
+class _Habit:
+    length_px: float
+    width_px: float
+    darkness: float
+    jagged: float
+
+
+def _grow(
+    rng: np.random.Generator, start_xy: Floats, heading_rad: float, habit: _Habit, depth: int
+) -> list[Crack]:
+    step_px = max(STEP_PX, habit.width_px / 4)
+    num_points = max(int(habit.length_px / step_px), 8)
+    points_xy = _walk(rng, (start_xy, heading_rad), num_points, (step_px, habit.jagged))
+    widths_px = _widths(rng, habit.width_px, num_points, from_stem=depth > 0)
+    shades = np.clip(habit.darkness * (1 + 0.12 * _drift(rng, num_points, 40)), 0.3, 0.97)
+    cracks = [Crack(Stroke(points_xy, widths_px), shades)]
+    if habit.width_px >= RAGGED_FROM_PX:
+        for edge in _ragged_edges(rng, cracks[0].stroke):
+            at_edge = np.linspace(0, num_points - 1, len(edge.width_px))
+            cracks.append(Crack(edge, np.interp(at_edge, np.arange(num_points), shades)))
+    for _ in range(rng.poisson(habit.length_px / 450) if depth < 2 else 0):
+        at = int(rng.integers(num_points // 8, num_points - num_points // 8))
+        along = points_xy[min(at + 4, num_points - 1)] - points_xy[at]
+        turn_rad = np.radians(rng.uniform(25, 75)) * rng.choice([-1, 1])
+        branch = _Habit(
+            habit.length_px * rng.uniform(0.15, 0.5),
+            max(widths_px[at] * rng.uniform(0.25, 0.75), MIN_WIDTH_PX),
+            habit.darkness * rng.uniform(0.85, 1.0),
+            habit.jagged,
+        )
+        heading = float(np.arctan2(along[1], along[0]) + turn_rad)
+        cracks += _grow(rng, points_xy[at], heading, branch, depth + 1)
+    return cracks
+
+
+def _walk(
+    rng: np.random.Generator, start: tuple[Floats, float], num_points: int, steps: tuple[float, float]
+) -> Floats:
     """A path that keeps its direction on the whole, bends at large, and jags around single stones."""
-    wander = 0.35 * _drift(rng, num_points, 60) + rng.uniform(0.3, 0.55) * _drift(rng, num_points, 7)
-    jags = 0.55 * np.repeat(rng.standard_normal(num_points // 3 + 1), 3)[:num_points]
+    (start_xy, heading_rad), (step_px, jagged) = start, steps
+    wander = 0.35 * _drift(rng, num_points, 60) + jagged * rng.uniform(0.3, 0.55) * _drift(rng, num_points, 7)
+    jags = jagged * 0.55 * np.repeat(rng.standard_normal(num_points // 3 + 1), 3)[:num_points]
     headings = heading_rad + wander - wander[0] + jags
-    steps = STEP_PX * np.stack([np.cos(headings), np.sin(headings)], axis=1)
-    steps[0] = 0.0
-    return np.asarray(start_xy + np.cumsum(steps, axis=0), np.float64)
+    moves = step_px * np.stack([np.cos(headings), np.sin(headings)], axis=1)
+    moves[0] = 0.0
+    return np.asarray(start_xy + np.cumsum(moves, axis=0), np.float64)
+
+
+def _ragged_edges(rng: np.random.Generator, stem: Stroke) -> list[Stroke]:
+    """Narrower strokes along both edges that chips widen in places: part of the opening, so part of the mask."""
+    at = np.arange(len(stem.width_px))
+    fine = np.linspace(0, at[-1], max(int(stem.length_px / STEP_PX), 8))
+    points_xy = np.stack([np.interp(fine, at, stem.points_xy[:, axis]) for axis in (0, 1)], axis=1)
+    width_px = np.interp(fine, at, stem.width_px)
+    along = np.gradient(points_xy, axis=0)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
+    edges = []
+    for side in (-1, 1):
+        chips = np.clip(_drift(rng, len(fine), 5) - 0.6, 0, 1) + 0.12 * rng.standard_normal(len(fine))
+        offset_px = side * width_px * rng.uniform(0.25, 0.4)
+        widths_px = np.clip(width_px * (0.4 + 0.5 * chips), MIN_WIDTH_PX, MAX_WIDTH_PX)
+        edges.append(Stroke(points_xy + across * offset_px[:, None], widths_px))
+    return edges
 
 
 def _widths(rng: np.random.Generator, width_px: float, num_points: int, from_stem: bool) -> Floats:
     """Widest in the middle (a stem) or at the root (a branch), tapering to a tip, uneven on the way."""
     at = np.linspace(0.0, 1.0, num_points)
     taper = (1 - at) ** 0.6 if from_stem else np.minimum(1.0, 4 * np.minimum(at, 1 - at)) ** 0.7
-    uneven = np.exp(0.28 * _drift(rng, num_points, 12) + 0.16 * rng.standard_normal(num_points))
+    rough = min(1.0, 6 / width_px)  # a wide opening varies less in proportion
+    uneven = np.exp(rough * (0.28 * _drift(rng, num_points, 12) + 0.16 * rng.standard_normal(num_points)))
     return np.clip(width_px * taper * uneven, MIN_WIDTH_PX, MAX_WIDTH_PX)
 
 

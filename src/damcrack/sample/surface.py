@@ -36,6 +36,8 @@ def concrete_surface(rng: np.random.Generator, size_hw: tuple[int, int]) -> Fiel
         noise = smooth_noise(rng, size_hw, (period_px * stretch, period_px))
         light += noise * np.float32(strength * rng.uniform(0.4, 1.3)) * rough
     light += rng.standard_normal(size_hw, dtype=np.float32) * (np.float32(0.05) * rough)
+    if rng.random() < 0.5:
+        light += _relief(rng, size_hw)
     light *= _worn_patches(rng, size_hw)
     _sink_pores(rng, light)
     return light
@@ -68,6 +70,16 @@ def _board_profile(rng: np.random.Generator, reach_px: int, board_px: float) -> 
         profile += strength * np.exp(-(((at_px - edge_px) / seam_px) ** 2))
         profile -= 0.4 * strength * np.exp(-(((at_px - edge_px - 2.5 * seam_px) / seam_px) ** 2))
     return profile.astype(np.float32)
+
+
+def _relief(rng: np.random.Generator, size_hw: tuple[int, int]) -> Field:
+    """Grit of a rough wall: bumps lit from one side, finer or coarser, and stronger in some places."""
+    period_px = rng.uniform(1.2, 4)
+    bumps = smooth_noise(rng, size_hw, (period_px, period_px * rng.uniform(0.8, 1.5)))
+    bumps -= np.roll(bumps, (int(rng.integers(1, 3)), int(rng.integers(-2, 3))), (0, 1))
+    here = smooth_noise(rng, size_hw, (150, 150)) * np.float32(rng.uniform(0, 0.5)) + 1
+    here *= np.float32(rng.uniform(0.01, 0.08))
+    return bumps * here
 
 
 def _worn_patches(rng: np.random.Generator, size_hw: tuple[int, int]) -> Field:
