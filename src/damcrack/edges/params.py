@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def flatten_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
-    """Values by name into a frozen config of that schema, all of them, none unknown.
+    """Values by name into a frozen config of that schema; what has a default may be left out, none is unknown.
 
     Raises:
         InputError: the first value that is wrong, by `where` and name.
@@ -140,7 +140,8 @@ def validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
     for name in values:
         if name not in known:
             raise InputError(_unknown(where, name, known))
-    missing = [name for name in known if name not in values]
+    required = [f.name for f in fields(schema) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in required if name not in values]
     if missing:
         raise InputError(f"{where}: {missing} missing; take the values of the demo set: make values SET=demo")
     adapter = TypeAdapter(checked(schema, frozen=True, config=ConfigDict(extra="forbid")))

@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from damcrack.math.targets import CRACK
+
 Flips = Literal["none", "horizontal", "dihedral"]
 
 # Shares of red, green and blue in brightness (ITU-R BT.601).
 LUMA_C = (0.299, 0.587, 0.114)
+FOCUS_CELL_PX = 16  # crack pixels to centre on are chosen in cells of so many
+FAR_PX_PER_PX = 1.41  # from so many pixels of the tile per pixel of the view on, they are averaged first
 # A binomial filter, close to a Gaussian of one pixel.
 SOFT = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
@@ -49,6 +53,9 @@ class Augmentation:
     `rotate_deg` and `shift_px` are the ends of symmetric uniform ranges. `scales` are the least and the largest side
     of what a view shows, as a share of the image's side (log-uniform): below 1 is a crop, above 1 a look from further
     away, mirrored at the borders. 0, 0 and (1, 1) skip the resampling; `appearance` None leaves the colours.
+
+    `view_px` is the side of what comes out, None: the image's. `focus` is the chance that a view of a tile with known
+    crack pixels is laid around one of them.
     """
 
     flips: Flips
@@ -56,15 +63,23 @@ class Augmentation:
     shift_px: float
     scales: tuple[float, float] = (1.0, 1.0)
     appearance: Appearance | None = None
+    view_px: int | None = None
+    focus: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.view_px is not None and (self.view_px < 32 or self.view_px % 32):
+            raise ValueError(f"view_px: {self.view_px}; expected a multiple of 32, or null")
+        if not 0 <= self.focus <= 1:
+            raise ValueError(f"focus: {self.focus}; expected 0 to 1")
         if not 0 < self.scales[0] <= self.scales[1]:
             raise ValueError(f"scales: {list(self.scales)}; expected two shares above 0, the smaller first")
 
     @property
     def resamples(self) -> bool:
         """Whether pixels are computed anew from their neighbours."""
-        return bool(self.rotate_deg or self.shift_px or self.scales != (1.0, 1.0))
+        return bool(
+            self.rotate_deg or self.shift_px or self.scales != (1.0, 1.0) or self.view_px or self.focus
+        )
 
 
 class Draws(NamedTuple):
@@ -72,7 +87,7 @@ class Draws(NamedTuple):
 
     Coins (N, 3), angles (N,) in rad, shifts (N, 2) in px, scales (N,), centres (N, 2) in -1..1 of the room that a crop
     leaves, factors (N, 3) of brightness, contrast and saturation, softness (N,) in 0..1, grain (N,) as a deviation in
-    grey values, and where its pattern begins (N, 2).
+    grey values, and where its pattern begins (N, 2); chances (N, 2) of whether and on which crack pixel it is centred.
     """
 
     coins_N3: Tensor
@@ -84,6 +99,7 @@ class Draws(NamedTuple):
     softness_N: Tensor
     grain_N: Tensor
     grain_start_N2: Tensor
+    focus_N2: Tensor
 
     def of(self, rows_B: Tensor) -> "Draws":
         """The draws of some images."""
@@ -113,8 +129,18 @@ def draw(num: int, how: Augmentation, seed: int) -> Draws:
     softness_N = (uniform(num) < look.blur) * uniform(num)
     grain_N = uniform(num) * look.noise
     starts_N2 = torch.randint(1 << 20, (num, 2), generator=generator)
+    focus_N2 = uniform(num, 2)  # drawn last: the others are the same without it
     return Draws(
-        coins_N3, angles_N, shifts_N2, scales_N, centres_N2, factors_N3, softness_N, grain_N, starts_N2
+        coins_N3,
+        angles_N,
+        shifts_N2,
+        scales_N,
+        centres_N2,
+        factors_N3,
+        softness_N,
+        grain_N,
+        starts_N2,
+        focus_N2,
     )
 
 
@@ -142,13 +168,78 @@ def _flip(images_BCHW: Tensor, flips: Flips, coins_B3: Tensor) -> Tensor:
     return torch.where(transpose, images_BCHW.transpose(2, 3), images_BCHW)
 
 
-def _resample(images_BCHW: Tensor, draws: Draws) -> Tensor:
+def augment_both(
+    images_BCHW: Tensor, targets_BHW: Tensor, how: Augmentation, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """As `augment`, with codes of pixels (B, H, W) that keep to their images; codes are never mixed."""
+    images_BCHW = _flip(images_BCHW, how.flips, draws.coins_N3)
+    codes_B1HW = _flip(targets_BHW[:, None], how.flips, draws.coins_N3)
+    if how.resamples:
+        centres_B2 = _centres(codes_B1HW[:, 0], how, draws)
+        images_BCHW = _resample(images_BCHW.float(), draws, how.view_px, centres_B2)
+        codes_B1HW = _resample_codes(codes_B1HW, draws, how.view_px, centres_B2)
+    if how.appearance:
+        images_BCHW = _look(images_BCHW.float(), draws)
+    return images_BCHW, codes_B1HW[:, 0]
+
+
+def _centres(codes_BHW: Tensor, how: Augmentation, draws: Draws) -> Tensor:
+    """Where each view is centred (B, 2), x and y in -1..1: by its draw, or near a crack pixel that was drawn."""
+    side = codes_BHW.shape[-1]
+    room_B1 = (1 - draws.scales_N).clamp(min=0)[:, None]
+    drawn_B2 = draws.centres_N2 * room_B1
+    cells_BHW = F.max_pool2d((codes_BHW == CRACK).float()[:, None], FOCUS_CELL_PX, ceil_mode=True)[:, 0]
+    running_BN = cells_BHW.flatten(1).cumsum(1)
+    total_B = running_BN[:, -1]
+    cell_B = (running_BN > (draws.focus_N2[:, 1] * total_B).floor()[:, None]).int().argmax(1)
+    columns = cells_BHW.shape[-1]
+    cell_B2 = torch.stack([cell_B % columns, cell_B // columns], dim=1)
+    at_B2 = (cell_B2 + 0.5) * FOCUS_CELL_PX / side * 2 - 1
+    # Not always in the middle: anywhere in the inner half of the view.
+    near_B2 = (at_B2 + draws.centres_N2 * draws.scales_N[:, None] / 2).clamp(-1, 1)
+    focused_B1 = ((draws.focus_N2[:, 0] < how.focus) & (total_B > 0))[:, None]
+    return torch.where(focused_B1, torch.minimum(torch.maximum(near_B2, -room_B1), room_B1), drawn_B2)
+
+
+def _grid(draws: Draws, side: int, out_px: int, centres_B2: Tensor) -> Tensor:
     cos, sin = draws.scales_N * torch.cos(draws.angles_N), draws.scales_N * torch.sin(draws.angles_N)
-    room_B = (1 - draws.scales_N).clamp(min=0)
-    places_B2 = draws.shifts_N2 * 2 / images_BCHW.shape[-1] + draws.centres_N2 * room_B[:, None]
+    places_B2 = draws.shifts_N2 * 2 / side + centres_B2
     rows = [torch.stack([cos, -sin, places_B2[:, 0]], dim=1), torch.stack([sin, cos, places_B2[:, 1]], dim=1)]
-    grid = F.affine_grid(torch.stack(rows, dim=1), list(images_BCHW.shape), align_corners=False)
-    return F.grid_sample(images_BCHW, grid, padding_mode="reflection", align_corners=False)
+    return F.affine_grid(torch.stack(rows, dim=1), [len(cos), 1, out_px, out_px], align_corners=False)
+
+
+def _resample(
+    images_BCHW: Tensor, draws: Draws, view_px: int | None = None, centres_B2: Tensor | None = None
+) -> Tensor:
+    side = images_BCHW.shape[-1]
+    if centres_B2 is None:
+        centres_B2 = draws.centres_N2 * (1 - draws.scales_N).clamp(min=0)[:, None]
+    grid = _grid(draws, side, view_px or side, centres_B2)
+    views_BCHW = F.grid_sample(images_BCHW, grid, padding_mode="reflection", align_corners=False)
+    far_B = _far(draws, side, view_px)
+    if not far_B.any():
+        return views_BCHW
+    # Seen from far away, several pixels fall into one: they are averaged, as a camera would.
+    half_BCHW = F.avg_pool2d(images_BCHW, 2)
+    far_BCHW = F.grid_sample(half_BCHW, grid, padding_mode="reflection", align_corners=False)
+    return torch.where(far_B[:, None, None, None], far_BCHW, views_BCHW)
+
+
+def _resample_codes(codes_B1HW: Tensor, draws: Draws, view_px: int | None, centres_B2: Tensor) -> Tensor:
+    side = codes_B1HW.shape[-1]
+    grid = _grid(draws, side, view_px or side, centres_B2)
+    codes = codes_B1HW.float()
+    views = F.grid_sample(codes, grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    far_B = _far(draws, side, view_px)
+    if far_B.any():
+        half = F.max_pool2d(codes, 2)
+        far = F.grid_sample(half, grid, mode="nearest", padding_mode="reflection", align_corners=False)
+        views = torch.where(far_B[:, None, None, None], far, views)
+    return views.to(codes_B1HW.dtype)
+
+
+def _far(draws: Draws, side: int, view_px: int | None) -> Tensor:
+    return draws.scales_N * side / (view_px or side) > FAR_PX_PER_PX
 
 
 def _look(images_BCHW: Tensor, draws: Draws) -> Tensor:

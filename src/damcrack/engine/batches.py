@@ -10,20 +10,26 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from damcrack.engine.augment import Augmentation, Draws, augment, draw, normalise
+from damcrack.engine.augment import Augmentation, Draws, augment, augment_both, draw, normalise
 from damcrack.engine.decoded import DecodedSet
 from damcrack.engine.hardware import compiled
+from damcrack.images.imageset import UNLABELLED
+from damcrack.math.targets import CRACK, SOMEWHERE, UNKNOWN
 from damcrack.parallel import in_order
 
 VIEW_SEED = 1_000_003  # of fixed views: the same for every student, so that stored answers serve them all
 
 
 class Batch(NamedTuple):
-    """What a step works on: images (B, C, H, W) or features (B, F), and the teacher's answer if it is stored."""
+    """What a step works on: images (B, C, H, W) or features (B, F), and the teacher's answer if it is stored.
+
+    `labels_B` is -1 where no label is known. `targets_BHW` are the codes of the pixels, for networks with a pixel head.
+    """
 
     inputs: Tensor
     labels_B: Tensor
     teacher_logits_BC: Tensor | None = None
+    targets_BHW: Tensor | None = None
 
 
 class Batches(Protocol):
@@ -44,7 +50,9 @@ class DeviceImages:
 
     `views` None draws anew in every epoch; a number gives each image so many fixed draws, used in turn.
     `resident` keeps all pixels on the device; otherwise batches are gathered ahead into pinned memory.
-    `compile_views` fuses what makes a view of an image into few kernels.
+    `compile_views` fuses what makes a view of an image into few kernels. If the set has codes of pixels, batches bring
+    them, and labels say whether a view shows known crack pixels. Of each batch `num_unlabelled` images are drawn from
+    those without a label.
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class DeviceImages:
         views: int | None = None,
         resident: bool = True,
         compile_views: bool = False,
+        num_unlabelled: int = 0,
     ) -> None:
         self.views = views
         self.device = device
@@ -66,6 +75,8 @@ class DeviceImages:
         self._view = compiled(_view, device, graphs=False) if compile_views else _view
         self._pixels_NHWC = torch.from_numpy(images.images_NHWC)  # on the CPU this maps the file
         self._labels_N = torch.from_numpy(images.labels_N).to(device)
+        self._targets_NHW = None if images.targets_NHW is None else torch.from_numpy(images.targets_NHW)
+        self._num_unlabelled = num_unlabelled
         if resident:
             self._pixels_NHWC = self._pixels_NHWC.to(device)
 
@@ -79,6 +90,8 @@ class DeviceImages:
         Batches differ by at most one image, so none is left out and none is too small for batch norm.
         """
         order = self.order(batch_size, seed, epoch)
+        if self._targets_NHW is not None:
+            return self._with_targets(order, _epoch_seed(seed, epoch))
         view = None if self.views is None else (epoch - 1) % self.views
         draws = self._draws(_epoch_seed(seed, epoch) if view is None else VIEW_SEED + view)
         return self._augmented(order, draws)
@@ -102,7 +115,8 @@ class DeviceImages:
         """The images of a split as they are."""
         batches = list(torch.split(torch.from_numpy(self._rows_of[split]), batch_size))
         for rows_B, images_BCHW in self._gathered(batches):
-            yield Batch(normalise(images_BCHW, self._mean_C, self._std_C), self._labels_N[rows_B])
+            inputs = normalise(images_BCHW, self._mean_C, self._std_C)
+            yield Batch(inputs, self._labels_N[rows_B], None, self._targets(rows_B))
 
     def _draws(self, seed: int) -> Draws:
         return draw(len(self._rows_of["train"]), self._augmentation, seed).to(self.device)
@@ -115,6 +129,29 @@ class DeviceImages:
                 images_BCHW, self._augmentation, draws.of(places_B), self._mean_C, self._std_C
             )
             yield Batch(views_BCHW, self._labels_N[rows_B])
+
+    def _with_targets(self, order: list[Tensor], seed: int) -> Iterator[Batch]:
+        """Views of an epoch's batches with the codes of their pixels, unlabelled images among them."""
+        rows_N = torch.from_numpy(self._rows_of["train"])
+        generator = torch.Generator().manual_seed(seed + 1)
+        unlabelled_M = torch.from_numpy(self._rows_of[UNLABELLED])
+        batches = []
+        for places_B in order:
+            drawn = torch.randint(max(1, len(unlabelled_M)), (self._num_unlabelled,), generator=generator)
+            batches.append(torch.cat([rows_N[places_B], unlabelled_M[drawn]]))
+        draws = draw(sum(map(len, batches)), self._augmentation, seed).to(self.device)
+        start = 0
+        for rows_B, images_BCHW in self._gathered(batches):
+            part = Draws(*(values[start : start + len(rows_B)] for values in draws))
+            start += len(rows_B)
+            targets_BHW = self._targets(rows_B)
+            assert targets_BHW is not None
+            views_BCHW, targets_BHW = augment_both(images_BCHW, targets_BHW, self._augmentation, part)
+            labels_B = _labels_of_views(self._labels_N[rows_B], targets_BHW)
+            yield Batch(normalise(views_BCHW, self._mean_C, self._std_C), labels_B, None, targets_BHW)
+
+    def _targets(self, rows_B: Tensor) -> Tensor | None:
+        return None if self._targets_NHW is None else self._targets_NHW[rows_B.cpu()].to(self.device)
 
     def _gathered(self, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows (B,) and pixels (B, C, H, W) on the device; the strides of NHWC are channels-last without a copy."""
@@ -184,6 +221,14 @@ class StoredViews:
         )
         for places_B in order:
             yield Batch(features_NF[places_B], labels_N[places_B])
+
+
+def _labels_of_views(labels_B: Tensor, targets_BHW: Tensor) -> Tensor:
+    """Labels of views: what they show of a crack counts, not what the whole tile held; -1 where that is not known."""
+    cracked_B = (targets_BHW == CRACK).flatten(1).any(1)
+    unsure_B = ((targets_BHW == UNKNOWN) | (targets_BHW == SOMEWHERE)).flatten(1).any(1)
+    seen_B = torch.where(cracked_B, 1, torch.where(unsure_B, labels_B, 0))
+    return torch.where(labels_B < 0, labels_B, seen_B)
 
 
 def _view(images_BCHW: Tensor, how: Augmentation, draws: Draws, mean_C: Tensor, std_C: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 Checkpoints live outside the outputs, in a folder named by the hash of all inputs, as safetensors and json:
 
-    KEY/tensors.safetensors     network, temperature, momentum, best weights
+    KEY/tensors.safetensors     network, temperature, the optimiser's state, best weights
     KEY/progress.json           epoch, best epoch, history
 """
 
@@ -41,7 +41,8 @@ class Progress:
 
 
 def _quality(row: dict[str, float]) -> tuple[float, float]:
-    return row["val_accuracy"], -row["val_loss"]
+    """Highest validation accuracy, or F1 of the pixels where there is a pixel head; then lowest loss."""
+    return row.get("val_pixel_f1", row["val_accuracy"]), -row["val_loss"]
 
 
 class Checkpoint(Protocol):
@@ -78,7 +79,7 @@ class FolderCheckpoint:
         tensors = load_tensors(self.folder / "tensors.safetensors")
         for name, part in parts.items():
             part.load_state_dict(_under(tensors, name))
-        _restore_momentum(optimiser, _under(tensors, "momentum"))
+        _restore_state(optimiser, _under(tensors, "optimiser"))
         state = json.loads((self.folder / "progress.json").read_text())
         return Progress(state["history"], _under(tensors, "best"), state["best_epoch"])
 
@@ -86,7 +87,7 @@ class FolderCheckpoint:
         if time.monotonic() - self._saved_at < self.interval_s:
             return
         groups = {name: snapshot_of(part) for name, part in parts.items()}
-        groups |= {"momentum": _momentum(optimiser), "best": progress.best}
+        groups |= {"optimiser": _state_of(optimiser), "best": progress.best}
         with new_directory(self.folder) as folder:
             flat = {
                 f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()
@@ -106,17 +107,20 @@ def _under(tensors: dict[str, Tensor], group: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _momentum(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _state_of(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimiser remembers of each weight: momentum of SGD, both moments and the step of AdamW."""
     state = optimiser.state_dict()["state"]
-    return {str(index): value["momentum_buffer"] for index, value in state.items()}
+    return {f"{index}/{name}": value for index, values in state.items() for name, value in values.items()}
 
 
-def _restore_momentum(optimiser: torch.optim.Optimizer, buffers: dict[str, Tensor]) -> None:
+def _restore_state(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Each in the memory layout of its weights: the fused optimiser reads both side by side, without looking."""
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     state = optimiser.state_dict()
-    state["state"] = {
-        int(index): {"momentum_buffer": torch.empty_like(weights[int(index)]).copy_(value)}
-        for index, value in buffers.items()
-    }
+    state["state"] = {}
+    for key, value in tensors.items():
+        index, name = key.split("/")
+        like = weights[int(index)]
+        placed = torch.empty_like(like).copy_(value) if value.shape == like.shape else value.to(like.device)
+        state["state"].setdefault(int(index), {})[name] = placed
     optimiser.load_state_dict(state)

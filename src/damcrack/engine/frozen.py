@@ -5,7 +5,7 @@ Shape suffixes: N training images, B images of a batch, V views, C outputs (clas
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from torch.fx.experimental.optimization import fuse
 
 from damcrack.engine.batches import DeviceImages, Features
 from damcrack.engine.hardware import compiled
-from damcrack.engine.networks import without_head
+from damcrack.engine.networks import Forward, forward_of, without_head
+from damcrack.engine.pixels import PixelNetwork
 from damcrack.engine.weights import load_tensors, save_tensors
 from damcrack.outputs import new_directory, one_at_a_time
 
@@ -32,28 +33,37 @@ class Frozen:
     def __init__(self, network: nn.Module, bfloat16: bool) -> None:
         network.eval().requires_grad_(False)
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
-        self._network = fuse(network).to(self._dtype) if bfloat16 else network
+        fusible = bfloat16 and not isinstance(
+            network, PixelNetwork
+        )  # torch.fx follows the plain networks only
+        self._network = (fuse(network) if fusible else network).to(self._dtype)
         self._network.to(memory_format=torch.channels_last)
-        self._forward: Callable[[Tensor], Tensor] = self._network
+        self._forward: Forward = forward_of(self._network)
 
     def compile(self, device: torch.device) -> None:
         """Run in compiled form from now on."""
-        self._forward = compiled(self._network, device)
+        self._forward = compiled(forward_of(self._network), device)
 
-    def __call__(self, images_BCHW: Tensor) -> Tensor:
-        """Answer (B, C) to a batch; it may enter a loss that is differentiated."""
+    def __call__(self, images_BCHW: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Answer (B, C) to a batch, and the pixels' (B, H, W) of a pixel head; it may enter a loss."""
         with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
-            outputs_BC = self._forward(images_BCHW.to(self._dtype))
-        return outputs_BC.to(
-            torch.float32, copy=True
-        )  # a CUDA graph writes its next answer in the same place
+            said = self._forward(images_BCHW.to(self._dtype))
+        # Copied: a CUDA graph writes its next answer in the same place.
+        if isinstance(said, Tensor):
+            return said.to(torch.float32, copy=True)
+        return said[0].to(torch.float32, copy=True), said[1].to(torch.float32, copy=True)
+
+    def of_tiles(self, images_BCHW: Tensor) -> Tensor:
+        """The answer (B, C) alone."""
+        said = self(images_BCHW)
+        return said if isinstance(said, Tensor) else said[0]
 
 
 def answers(network: Frozen, images: DeviceImages) -> Tensor:
     """What `network` says of every fixed view of every training image: float32 (V, N, C) on the device."""
     assert images.views is not None
     views = [
-        torch.cat([network(batch.inputs) for batch in images.view(number, BATCH_SIZE)])
+        torch.cat([network.of_tiles(batch.inputs) for batch in images.view(number, BATCH_SIZE)])
         for number in range(images.views)
     ]
     return torch.stack(views)
@@ -62,7 +72,7 @@ def answers(network: Frozen, images: DeviceImages) -> Tensor:
 def feature_tables(network: nn.Module, images: DeviceImages, bfloat16: bool) -> Features:
     """The features that a network's frozen body gives; training then needs the head alone."""
     body = Frozen(without_head(deepcopy(network)), bfloat16)
-    of_validation = [body(batch.inputs) for batch in images.in_order("val", BATCH_SIZE)]
+    of_validation = [body.of_tiles(batch.inputs) for batch in images.in_order("val", BATCH_SIZE)]
     return Features(answers(body, images), torch.cat(of_validation))
 
 

@@ -1,22 +1,26 @@
 """What this machine allows: device, precision, compilation, where the pixels stay; and one line that says so."""
 
+import ctypes
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, ParamSpec
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Compile = Literal["auto", "on", "off"]
 P = ParamSpec("P")
+R = TypeVar("R")
 
 # Compiling a ResNet50 took 68 and 113 s on an H100's machine, and a step of 200 images is then 16 ms shorter, a
 # ResNet18's 5 ms (docs/LOG.md): with fewer steps than this it is not won back.
 STEPS_WORTH_COMPILING = 7000
+# Names and values of mallopt(3): no mapping of single blocks, no trimming, growth by 256 MiB.
+GLIBC_KEEPS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**28))
 # Share of the GPU's free memory that the pixels may take; the rest is for the networks.
 PIXELS_SHARE = 0.5
 
@@ -49,9 +53,19 @@ def plan(precision: Precision, compile: Compile, num_bytes: int, num_steps: int)
 
 def set_up(here: Plan) -> None:
     """Let the GPU's libraries try their algorithms once for each shape, and round only where bfloat16 may."""
+    if here.device.type == "cpu":
+        _keep_memory()
     if here.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = here.bfloat16  # TF32 has bfloat16's range and ten bits: not float32
+
+
+def _keep_memory() -> None:
+    """Let glibc keep freed memory: giving each step's large tensors back to the system costs a third of a step."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is not None and hasattr(libc, "mallopt"):
+        for setting, value in GLIBC_KEEPS:
+            libc.mallopt(setting, value)
 
 
 def best_device() -> torch.device:
@@ -90,7 +104,7 @@ def _compiles(device: torch.device, compile: Compile, num_steps: int) -> tuple[b
     return True, ""
 
 
-def compiled(function: Callable[P, Tensor], device: torch.device, graphs: bool = True) -> Callable[P, Tensor]:
+def compiled(function: Callable[P, R], device: torch.device, graphs: bool = True) -> Callable[P, R]:
     """A network's or function's compiled form; what cannot be compiled runs as it is.
 
     On a GPU with `graphs` as CUDA graphs: an answer is then overwritten by the next. Each size of batch is

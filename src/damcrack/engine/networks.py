@@ -6,12 +6,14 @@ from typing import Literal, NamedTuple
 
 import torch
 import torchvision.models as zoo
-from torch import nn
+from torch import Tensor, nn
 
 from damcrack.engine.cbam import resnet18_cbam
+from damcrack.engine.pixels import PixelNetwork, with_pixel_head
 from damcrack.errors import InputError
 
 Trainable = Literal["all", "head"]
+Forward = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 
 
 class Architecture(NamedTuple):
@@ -19,6 +21,21 @@ class Architecture(NamedTuple):
 
     build: Callable[..., nn.Module]
     least_px: int
+
+
+def _timm(name: str) -> Callable[..., nn.Module]:
+    """Constructor of a timm network; timm is an extra, imported when one is built."""
+
+    def build(weights: None, num_classes: int) -> nn.Module:
+        try:
+            import timm
+        except ImportError as error:
+            raise InputError(f'{name} needs timm: pip install "damcrack[encoders]"') from error
+        # Published weights were trained with TensorFlow's epsilon of the batch norms.
+        network: nn.Module = timm.create_model(name, num_classes=num_classes, bn_eps=1e-3)
+        return network
+
+    return build
 
 
 # One line per network. A new network is a new line here and a value in params.yaml.
@@ -30,16 +47,28 @@ NETWORKS = {
     "resnet18_cbam": Architecture(partial(resnet18_cbam, zero_init_residual=True), 32),
     "alexnet": Architecture(zoo.alexnet, 63),
     "vgg16": Architecture(zoo.vgg16, 32),
+    **{f"efficientnet_lite{n}": Architecture(_timm(f"efficientnet_lite{n}"), 32) for n in range(3)},
 }
 
 
-def build_network(name: str, num_classes: int, seed: int) -> nn.Module:
-    """Make a network with random weights drawn from `seed`; the global generator is left as it was."""
+def build_network(
+    name: str, num_classes: int, seed: int, pixel_channels: int | None = None
+) -> nn.Module | PixelNetwork:
+    """Make a network with random weights drawn from `seed`; the global generator is left as it was.
+
+    With `pixel_channels` it has a pixel head beside the tile head.
+    """
     if name not in NETWORKS:
         raise ValueError(f"network: {name!r}; expected one of {sorted(NETWORKS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NETWORKS[name].build(weights=None, num_classes=num_classes)
+        network: nn.Module = NETWORKS[name].build(weights=None, num_classes=num_classes)
+    return network if pixel_channels is None else with_pixel_head(network, num_classes, pixel_channels, seed)
+
+
+def forward_of(network: nn.Module) -> Forward:
+    """What gives all that a network can say: the answers of both heads, where it has two."""
+    return network.both if isinstance(network, PixelNetwork) else network
 
 
 def check_size(name: str, image_px: int) -> None:

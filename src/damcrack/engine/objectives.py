@@ -1,9 +1,8 @@
 """What a batch is trained towards: labels alone, or labels and a teacher.
 
-Shape suffixes: B images, C classes.
+Shape suffixes: B images, C classes, H rows, W columns.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,11 +12,32 @@ from torch.nn import functional as F
 
 from damcrack.engine.batches import Batch
 from damcrack.engine.frozen import Frozen
-from damcrack.math.losses import SoftLoss, TemperatureScale, distillation_loss
+from damcrack.engine.networks import Forward
+from damcrack.math.losses import (
+    PIXEL_WEIGHT,
+    SOFT_LOSSES,
+    TILE_WEIGHT,
+    SoftLoss,
+    TemperatureScale,
+    pixel_divergence,
+    pixel_loss,
+    weigh,
+)
 from damcrack.math.schedules import reversal_weight
 from damcrack.math.temperature import DynamicTemperature, TemperatureConfig, build_temperature
 
-Forward = Callable[[Tensor], Tensor]
+
+class Answer(NamedTuple):
+    """Float32 logits of the tiles, and of "crack" at every pixel if the network has a pixel head."""
+
+    tile_BC: Tensor
+    pixel_BHW: Tensor | None = None
+
+
+def answer(forward: Forward, inputs: Tensor) -> Answer:
+    """What a network says of a batch, whether it has one head or two."""
+    said = forward(inputs)
+    return Answer(said.float()) if isinstance(said, Tensor) else Answer(said[0].float(), said[1].float())
 
 
 class StepTerms(NamedTuple):
@@ -56,10 +76,10 @@ class Supervised(nn.Module):
 
     def forward(self, student: Forward, batch: Batch, epoch: int) -> StepTerms:
         """One step's terms; all objectives are called alike."""
-        logits_BC = student(batch.inputs).float()
-        hard = F.cross_entropy(logits_BC / self.temperature, batch.labels_B)
+        said = answer(student, batch.inputs)
+        hard = _hard(said, batch, self.temperature)
         absent = torch.full_like(hard, torch.nan)
-        return StepTerms(hard, hard, absent, absent, logits_BC)
+        return StepTerms(hard, hard, absent, absent, said.tile_BC)
 
     def state_row(self, epoch: int) -> dict[str, float]:
         """What else to record of an epoch."""
@@ -81,21 +101,13 @@ class Distillation(nn.Module):
 
     def forward(self, student: Forward, batch: Batch, epoch: int) -> StepTerms:
         """One step's terms, with the temperature's gradient reversed as strongly as the epoch says."""
-        teacher_logits_BC = batch.teacher_logits_BC
-        if teacher_logits_BC is None:
-            teacher_logits_BC = self.teacher(batch.inputs)
-        logits_BC = student(batch.inputs).float()
+        stored = batch.teacher_logits_BC
+        taught = answer(self.teacher, batch.inputs) if stored is None else Answer(stored)
+        said = answer(student, batch.inputs)
         how, temperature = self.teaching, self._temperature(epoch)
-        terms = distillation_loss(
-            logits_BC,
-            teacher_logits_BC,
-            batch.labels_B,
-            temperature,
-            how.alpha,
-            how.temperature_scale,
-            how.soft_loss,
-        )
-        return StepTerms(*terms, temperature.detach(), logits_BC)
+        soft, hard = _soft(said, taught, temperature, how.soft_loss), _hard(said, batch)
+        terms = weigh(hard, soft, temperature, how.alpha, how.temperature_scale)
+        return StepTerms(*terms, temperature.detach(), said.tile_BC)
 
     def _temperature(self, epoch: int) -> Tensor:
         temperature: Tensor = self.temperature(self._reversal_weight(epoch))
@@ -113,6 +125,24 @@ class Distillation(nn.Module):
             return {}
         theta = float(self.temperature.theta.detach())
         return {"theta": theta, "reversal_weight": self._reversal_weight(epoch)}
+
+
+def _hard(said: Answer, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """What the labels teach: cross-entropy of tiles, and what is known of their pixels; -1 teaches nothing."""
+    of_tiles = F.cross_entropy(said.tile_BC / temperature, batch.labels_B, ignore_index=-1)
+    if said.pixel_BHW is None:
+        return of_tiles
+    assert batch.targets_BHW is not None
+    return TILE_WEIGHT * of_tiles + pixel_loss(said.pixel_BHW, batch.targets_BHW)
+
+
+def _soft(said: Answer, taught: Answer, temperature: Tensor, soft_loss: SoftLoss) -> Tensor:
+    """What the teacher teaches at T, not yet times T^2: of tiles, and of pixels where both have a pixel head."""
+    of_tiles = SOFT_LOSSES[soft_loss](said.tile_BC, taught.tile_BC, temperature)
+    if said.pixel_BHW is None or taught.pixel_BHW is None:
+        return of_tiles
+    of_pixels = pixel_divergence(said.pixel_BHW, taught.pixel_BHW, temperature, soft_loss)
+    return TILE_WEIGHT * of_tiles + PIXEL_WEIGHT * of_pixels
 
 
 Objective = Supervised | Distillation

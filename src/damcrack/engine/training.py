@@ -7,6 +7,7 @@ ends where an uninterrupted one does. Losses stay on the device until the epoch 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +17,23 @@ from damcrack.engine.augment import Appearance, Augmentation, Flips
 from damcrack.engine.batches import Batches
 from damcrack.engine.checkpoint import Checkpoint
 from damcrack.engine.hardware import Compile, Precision, uses_bfloat16
-from damcrack.engine.networks import set_training_mode
-from damcrack.engine.objectives import Forward, Objective
+from damcrack.engine.networks import Forward, forward_of, set_training_mode
+from damcrack.engine.objectives import Objective, answer
 from damcrack.engine.weights import snapshot_of
 from damcrack.errors import NonFiniteLossError
 from damcrack.math.schedules import learning_rate
+from damcrack.math.targets import CLEAN, CRACK
 
 EpochLog = Callable[[dict[str, float]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Fields that every training stage has in its section of params.yaml.
 
     `views` null draws augmentations anew in every epoch. A number fixes so many draws per image, used in turn:
-    what a teacher or a frozen backbone says of them is then computed once and kept.
+    what a teacher or a frozen backbone says of them is then computed once and kept. `momentum` is SGD's alone.
+    `clip_norm` bounds the norm of a step's gradient.
     """
 
     epochs: int
@@ -48,6 +51,8 @@ class TrainingConfig:
     precision: Precision
     compile: Compile
     seed: int
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or not 0 <= self.warmup_epochs <= self.epochs:
@@ -60,6 +65,8 @@ class TrainingConfig:
             raise ValueError(f"learning_rate: {self.learning_rate}; expected more than 0")
         if self.views is not None and self.views < 1:
             raise ValueError(f"views: {self.views}; expected 1 or more, or null")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm: {self.clip_norm}; expected more than 0, or null")
         assert self.augmentation  # checks its fields
 
     @property
@@ -70,7 +77,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights of the best epoch (highest validation accuracy, then lowest loss) and of the last; history."""
+    """Weights of the best epoch (see damcrack.engine.checkpoint) and of the last; history."""
 
     best: dict[str, Tensor]
     last: dict[str, Tensor]
@@ -95,7 +102,7 @@ def train(
     Raises:
         NonFiniteLossError: the loss stopped being a number.
     """
-    forward = network if forward is None else forward
+    forward = forward_of(network) if forward is None else forward
     parts = {"network": network, "objective": objective}
     optimiser = new_optimiser(network, objective, config)
     progress = checkpoint.restore(parts, optimiser)
@@ -131,9 +138,12 @@ def _train_epoch(
         with autocast(batch.labels_B.device, config.precision):
             terms = objective(forward, batch, epoch)
         terms.total.backward()
+        if config.clip_norm is not None:
+            weights = [weight for group in optimiser.param_groups[:1] for weight in group["params"]]
+            nn.utils.clip_grad_norm_(weights, config.clip_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        correct = (terms.logits_BC.argmax(1) == batch.labels_B).float().mean()
+        correct = _share(terms.logits_BC.argmax(1) == batch.labels_B, batch.labels_B >= 0)
         steps.append(torch.stack([*terms[:4], correct]).detach())
     return _epoch_row(torch.stack(steps).cpu(), epoch, rate) | objective.state_row(epoch)
 
@@ -155,16 +165,36 @@ def _epoch_row(steps_S5: Tensor, epoch: int, rate: float) -> dict[str, float]:
 
 @torch.no_grad()
 def validate(forward: Forward, images: Batches, config: TrainingConfig) -> dict[str, float]:
-    """Mean cross-entropy and accuracy over the validation split; the caller sets evaluation mode."""
-    losses, hits, count = [], [], 0
+    """Mean cross-entropy and accuracy over the validation split; the caller sets evaluation mode.
+
+    Of a network with a pixel head F1 of the known pixels too, at probability 0.5.
+    """
+    losses, hits, pixels, count = [], [], [], 0
     for batch in images.in_order("val", config.batch_size):
         count += len(batch.labels_B)
         with autocast(batch.labels_B.device, config.precision):
-            logits_BC = forward(batch.inputs).float()
-        losses.append(F.cross_entropy(logits_BC, batch.labels_B, reduction="sum"))
-        hits.append((logits_BC.argmax(1) == batch.labels_B).sum())
+            said = answer(forward, batch.inputs)
+        losses.append(F.cross_entropy(said.tile_BC, batch.labels_B, reduction="sum"))
+        hits.append((said.tile_BC.argmax(1) == batch.labels_B).sum())
+        if said.pixel_BHW is not None and batch.targets_BHW is not None:
+            pixels.append(_pixel_counts(said.pixel_BHW > 0, batch.targets_BHW))
     loss, num_hits = torch.stack(losses).sum(), torch.stack(hits).sum()
-    return {"val_loss": float(loss) / count, "val_accuracy": int(num_hits) / count}
+    row = {"val_loss": float(loss) / count, "val_accuracy": int(num_hits) / count}
+    if pixels:
+        right, found, there = torch.stack(pixels).sum(0).tolist()
+        row["val_pixel_f1"] = 2 * right / max(1, found + there)
+    return row
+
+
+def _pixel_counts(found_BHW: Tensor, targets_BHW: Tensor) -> Tensor:
+    """Pixels (3,) that are crack and found, found, and crack, among those that are known."""
+    crack_BHW, known_BHW = targets_BHW == CRACK, (targets_BHW == CRACK) | (targets_BHW == CLEAN)
+    found_BHW = found_BHW & known_BHW
+    return torch.stack([(found_BHW & crack_BHW).sum(), found_BHW.sum(), crack_BHW.sum()])
+
+
+def _share(which_B: Tensor, of_B: Tensor) -> Tensor:
+    return (which_B & of_B).float().sum() / of_B.sum().clamp(min=1)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
@@ -172,10 +202,12 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bfloat16(precision))
 
 
-def new_optimiser(network: nn.Module, objective: Objective, config: TrainingConfig) -> torch.optim.SGD:
-    """Fused SGD with momentum over what trains; theta is not decayed, which would pull T to the middle."""
+def new_optimiser(network: nn.Module, objective: Objective, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Fused SGD with momentum, or AdamW, over what trains; theta is not decayed: that pulls T to the middle."""
     weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [{"params": weights, "weight_decay": config.weight_decay}]
     if learned := list(objective.parameters()):
         groups.append({"params": learned, "weight_decay": 0.0})
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)

@@ -26,7 +26,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a network needs to be used, and which content made it (SHA-256 of weights and data index)."""
+    """What a network needs to be used, and which content made it (SHA-256 of weights and data index).
+
+    `pixel_channels` is the width of its pixel head, None without one.
+    """
 
     name: str
     network: str
@@ -40,6 +43,7 @@ class ModelInfo:
     best_epoch: int
     config: dict[str, Any]
     weights_sha256: str = ""
+    pixel_channels: int | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -81,7 +85,7 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelInfo]:
     tensors = load_tensors(path)
     if sha256_file(path) != info.weights_sha256:
         raise InputError(f"{path} is not the file that model.json names (SHA-256 differs); train it again")
-    network = build_network(info.network, len(info.classes), seed=0)
+    network = build_network(info.network, len(info.classes), seed=0, pixel_channels=info.pixel_channels)
     network.load_state_dict(tensors)
     return network.eval(), info
 

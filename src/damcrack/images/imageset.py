@@ -3,13 +3,14 @@
     SET/set.json             format, classes, image size
     SET/tiles.csv            (or images.csv) one row per image: key, shard, label, split, sha256, and more
     SET/shards/00000.tar     the JPEGs, named by key
+    SET/masks/00000.tar      PNGs of damcrack.math.targets, named by key, of the tiles that have one
 
 Forty thousand loose files are slow in DVC and object stores; a few tar files are not (WebDataset's layout).
 """
 
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,9 @@ from damcrack.outputs import read_csv, sha256_bytes, sha256_file, write_csv, wri
 FORMAT = 1
 REQUIRED_COLUMNS = ("key", "shard", "label", "split", "sha256")
 SPLITS = ("train", "val", "test")
+UNLABELLED = "unlabelled"  # split of the images that carry no label; theirs is -1
+
+SHARDS, MASKS = "shards", "masks"
 
 _LONGEST_KEY = 100  # bytes
 # The header of a member without name and size, and what its checksum lacks then (it counts itself as spaces).
@@ -39,9 +43,10 @@ class ImageSetWriter:
         self.rows: list[dict[str, Any]] = []
         self._limit = shard_mib * 2**20
         self._tar: BinaryIO | None = None
+        self._masks: BinaryIO | None = None
         self._written = 0
         self._num_shards = 0
-        (root / "shards").mkdir(parents=True)
+        (root / SHARDS).mkdir(parents=True)
 
     def add(self, key: str, encoded: bytes, **columns: Any) -> None:
         """Append one encoded image under `key` (unique, no path separators)."""
@@ -53,9 +58,18 @@ class ImageSetWriter:
         shard = f"{self._num_shards - 1:05d}.tar"
         self.rows.append({"key": key, "shard": shard, "sha256": sha256_bytes(encoded), **columns})
 
+    def add_mask(self, encoded: bytes) -> None:
+        """Give the image that was added last its mask."""
+        row = self.rows[-1]
+        if self._masks is None:
+            (self.root / MASKS).mkdir(exist_ok=True)
+            self._masks = (self.root / MASKS / row["shard"]).open("wb")
+        self._masks.write(_tar_member(row["key"], encoded))
+        row["mask_sha256"] = sha256_bytes(encoded)
+
     def _open_next(self) -> None:
         self.close()
-        self._tar = (self.root / "shards" / f"{self._num_shards:05d}.tar").open("wb", buffering=2**20)
+        self._tar = (self.root / SHARDS / f"{self._num_shards:05d}.tar").open("wb", buffering=2**20)
         self._num_shards += 1
         self._written = 0
 
@@ -66,26 +80,23 @@ class ImageSetWriter:
         self.rows = [row for row, drop in zip(self.rows, unwanted, strict=True) if not drop]
         for shard in sorted(shards):
             kept = {row["key"] for row in self.rows if row["shard"] == shard}
-            path = self.root / "shards" / shard
-            old = path.rename(path.with_suffix(".old"))
-            if kept:
-                with path.open("wb") as tar:
-                    for key, encoded in _members(old):
-                        if key in kept:
-                            tar.write(_tar_member(key, encoded))
-                    tar.write(_tar_end(tar.tell()))
-            old.unlink()
+            for folder in (SHARDS, MASKS):
+                if (path := self.root / folder / shard).is_file():
+                    _keep_members(path, kept)
 
     def close(self) -> None:
         """Close the open shard; needed only when giving up before `finish`."""
-        if self._tar is not None:
-            self._tar.write(_tar_end(self._tar.tell()))
-            self._tar.close()
-            self._tar = None
+        for tar in (self._tar, self._masks):
+            if tar is not None:
+                tar.write(_tar_end(tar.tell()))
+                tar.close()
+        self._tar = self._masks = None
 
     def finish(self, index: str, classes: Sequence[str], image_hw: tuple[int, int]) -> None:
         """Write the index from `rows` (every row now carries label and split) and close the set."""
         self.close()
+        if any("mask_sha256" in row for row in self.rows):
+            self.rows = [{"mask_sha256": "", **row} for row in self.rows]
         columns = list(dict.fromkeys([*REQUIRED_COLUMNS, *(name for row in self.rows[:1] for name in row)]))
         write_csv(self.root / index, columns, self.rows)
         settings = {"format": FORMAT, "index": index, "classes": list(classes), "image_hw": list(image_hw)}
@@ -149,20 +160,45 @@ class ImageSet:
         Raises:
             InputError: a shard is missing, cut short, or holds other images than the index says.
         """
-        number_of = {(row["shard"], row["key"]): number for number, row in enumerate(self.rows)}
+        yield from self._stored(SHARDS, range(len(self)))
+
+    def masks(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (row number, PNG bytes) for every image that has a mask, shard by shard in file order.
+
+        Raises:
+            InputError: as `encoded`.
+        """
+        yield from self._stored(MASKS, [n for n, row in enumerate(self.rows) if row.get("mask_sha256")])
+
+    def _stored(self, folder: str, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        number_of = {(self.rows[n]["shard"], self.rows[n]["key"]): n for n in numbers}
         seen = 0
-        for shard in sorted({row["shard"] for row in self.rows}):
-            for key, encoded in _members(self.root / "shards" / shard):
+        for shard in sorted({shard for shard, _ in number_of}):
+            for key, encoded in _members(self.root / folder / shard):
                 if (shard, key) not in number_of:
                     raise InputError(
-                        f"{self.root}: {key} in {shard} is not in {self.index}; make the set again"
+                        f"{self.root}: {key} in {folder}/{shard} is not in {self.index}; make the set again"
                     )
                 seen += 1
                 yield number_of[shard, key], encoded
-        if seen != len(self.rows):
+        if seen != len(numbers):
             raise InputError(
-                f"{self.root}: {seen} images in the shards, {len(self.rows)} rows in {self.index}"
+                f"{self.root}: {seen} images in {folder}, {len(numbers)} rows in {self.index}; make the set again"
             )
+
+
+def _keep_members(path: Path, kept: Container[str]) -> None:
+    """Write a tar file again with some of its members; without any it is removed."""
+    members = [(key, encoded) for key, encoded in _members(path) if key in kept]
+    if not members:
+        path.unlink()
+        return
+    temporary = path.with_suffix(".part")
+    with temporary.open("wb") as tar:
+        for key, encoded in members:
+            tar.write(_tar_member(key, encoded))
+        tar.write(_tar_end(tar.tell()))
+    temporary.replace(path)
 
 
 def _tar_member(key: str, encoded: bytes) -> bytes:

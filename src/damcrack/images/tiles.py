@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from damcrack.errors import InputError, PhotoError
-from damcrack.images.photo import decode_photo
+from damcrack.images.photo import decode_mask, decode_photo
 from damcrack.math.duplicates import Hashes, Thumbnails, fingerprints, row_averages
+from damcrack.math.targets import MaskQuality, encode_targets, targets_of
 from damcrack.math.tiling import Boxes, Image
 
 # Photos were checked against the user's limit when they were taken in.
@@ -22,11 +23,23 @@ _thread = threading.local()
 
 @dataclass(frozen=True)
 class EncodedTiles:
-    """JPEGs with the difference hashes (N,) and thumbnails (N, 16, 16) of the pixels they were made from."""
+    """JPEGs with the difference hashes (N,) and thumbnails (N, 16, 16) of the pixels they were made from.
+
+    `targets` are PNGs of damcrack.math.targets, one per tile, None where the label says all.
+    """
 
     encoded: list[bytes]
     hashes: Hashes
     thumbnails: Thumbnails
+    targets: list[bytes | None]
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """Where a photo's mask lies, and how good the masks of its source are."""
+
+    path: Path
+    quality: MaskQuality
 
 
 def decode_file(path: Path, decode: Callable[[bytes, int], Image]) -> Image:
@@ -54,8 +67,10 @@ def encode_tile(tile_rgb: Image, quality: int) -> bytes:
     return bytes(encoded)
 
 
-def cut_photo(path: Path, size_hw: tuple[int, int], boxes: Boxes, quality: int) -> EncodedTiles:
-    """Decode a photo once and encode its tiles at `boxes` (N, 4).
+def cut_photo(
+    path: Path, size_hw: tuple[int, int], boxes: Boxes, quality: int, mask: MaskFile | None = None
+) -> EncodedTiles:
+    """Decode a photo once and encode its tiles at `boxes` (N, 4), with what the pixels of its mask teach.
 
     Raises:
         InputError: the photo cannot be read or has another size than `size_hw`.
@@ -67,7 +82,18 @@ def cut_photo(path: Path, size_hw: tuple[int, int], boxes: Boxes, quality: int) 
             "run the photos stage again"
         )
     tiles = (photo[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes.tolist())
-    return _collected((encode_tile(tile, quality), tile) for tile in tiles)
+    targets: list[bytes | None] = [None] * len(boxes) if mask is None else _cut_targets(mask, boxes)
+    return _collected(((encode_tile(tile, quality), tile) for tile in tiles), targets)
+
+
+def _cut_targets(mask: MaskFile, boxes: Boxes) -> list[bytes | None]:
+    """PNGs of the tiles with crack pixels; a clean tile needs none."""
+    pixels = decode_file(mask.path, decode_mask)
+    codes = targets_of(pixels, mask.quality)
+    return [
+        encode_targets(codes[y0:y1, x0:x1]) if pixels[y0:y1, x0:x1].any() else None
+        for x0, y0, x1, y1 in boxes.tolist()
+    ]
 
 
 def _kept_memory(num_bytes: int) -> Image:
@@ -80,7 +106,7 @@ def _kept_memory(num_bytes: int) -> Image:
 
 def fit_ready_tiles(encoded: Sequence[bytes], tile_px: int, quality: int) -> EncodedTiles:
     """Bring ready-made JPEG tiles to `tile_px` square; those that fit already keep their bytes."""
-    return _collected(_fitted(original, tile_px, quality) for original in encoded)
+    return _collected((_fitted(original, tile_px, quality) for original in encoded), [None] * len(encoded))
 
 
 def _fitted(original: bytes, tile_px: int, quality: int) -> tuple[bytes, Image]:
@@ -92,7 +118,7 @@ def _fitted(original: bytes, tile_px: int, quality: int) -> tuple[bytes, Image]:
     return encode_tile(tile, quality), tile
 
 
-def _collected(tiles: Iterable[tuple[bytes, Image]]) -> EncodedTiles:
+def _collected(tiles: Iterable[tuple[bytes, Image]], targets: list[bytes | None]) -> EncodedTiles:
     # Tile by tile: its pixels are still in the processor's cache from encoding, which halves the time of the averages.
     jpegs, rows = zip(*((encoded, row_averages(tile)) for encoded, tile in tiles), strict=True)
-    return EncodedTiles(list(jpegs), *fingerprints(rows))
+    return EncodedTiles(list(jpegs), *fingerprints(rows), targets)

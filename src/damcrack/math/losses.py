@@ -1,6 +1,6 @@
-"""The distillation loss, as named terms.
+"""The distillation loss, as named terms; for tiles, and for pixels.
 
-Shape suffixes: B images in the batch, C classes.
+Shape suffixes: B images in the batch, C classes, H rows, W columns.
 """
 
 from typing import Literal, NamedTuple
@@ -8,6 +8,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from damcrack.math.targets import CLEAN, CRACK, SOMEWHERE
+
+# Weights of the losses of a network with two heads, against each other.
+TILE_WEIGHT, PIXEL_WEIGHT, DICE_WEIGHT = 0.3, 4.0, 0.5
+SOMEWHERE_SHARE = 0.005  # 250 pixels of a tile of 224
 
 TemperatureScale = Literal["inside", "detached"]
 SoftLoss = Literal["kl", "cross-entropy"]
@@ -63,8 +69,61 @@ def distillation_loss(
     """
     soft = SOFT_LOSSES[soft_loss](student_logits_BC, teacher_logits_BC, temperature)
     hard = F.cross_entropy(_at_least_float32(student_logits_BC), labels_B)
+    return weigh(hard, soft, temperature, alpha, temperature_scale)
+
+
+def weigh(
+    hard: Tensor, soft: Tensor, temperature: Tensor, alpha: float, temperature_scale: TemperatureScale
+) -> DistillationTerms:
+    """L = alpha * T^2 * soft + (1 - alpha) * hard, see `distillation_loss`."""
     scale = temperature if temperature_scale == "inside" else temperature.detach()
     return DistillationTerms(alpha * scale**2 * soft + (1 - alpha) * hard, hard, soft)
+
+
+def pixel_divergence(
+    student_logits_BHW: Tensor, teacher_logits_BHW: Tensor, temperature: Tensor, soft_loss: SoftLoss = "kl"
+) -> Tensor:
+    """`soft_divergence` of the two classes of every pixel, mean over the pixels; a logit is that of "crack".
+
+    A softmax over the logits (0, z) at T is a sigmoid of z / T, so one logit a pixel is enough.
+    """
+    student, teacher = (_at_least_float32(z) / temperature for z in (student_logits_BHW, teacher_logits_BHW))
+    crack_prob = torch.sigmoid(teacher)
+    cross_entropy = F.binary_cross_entropy_with_logits(student, crack_prob, reduction="none")
+    if soft_loss == "cross-entropy":
+        return cross_entropy.mean()
+    entropy = F.binary_cross_entropy_with_logits(teacher, crack_prob, reduction="none")
+    return (cross_entropy - entropy).mean()
+
+
+def pixel_loss(logits_BHW: Tensor, targets_BHW: Tensor) -> Tensor:
+    """What the pixels of labelled tiles teach; `targets_BHW` are the codes of damcrack.math.targets.
+
+    PIXEL_WEIGHT * cross-entropy and DICE_WEIGHT * (1 - Dice), both over the pixels that are known to be crack or
+    clean; and for each tile in which a crack runs somewhere, the cross-entropy of the mean probability of its
+    SOMEWHERE_SHARE most confident pixels there with "crack" (multiple-instance learning).
+    """
+    logits_BHW = _at_least_float32(logits_BHW)
+    crack_BHW = (targets_BHW == CRACK).to(logits_BHW.dtype)
+    known_BHW = crack_BHW + (targets_BHW == CLEAN)
+    each_BHW = F.binary_cross_entropy_with_logits(logits_BHW, crack_BHW, reduction="none")
+    cross_entropy = (each_BHW * known_BHW).sum() / known_BHW.sum().clamp(min=1)
+    prob_BHW = torch.sigmoid(logits_BHW)
+    overlap, both = (prob_BHW * crack_BHW).sum(), ((prob_BHW + crack_BHW) * known_BHW).sum()
+    dice = (2 * overlap + 1) / (both + 1)
+    somewhere = _somewhere_loss(prob_BHW, targets_BHW == SOMEWHERE)
+    return PIXEL_WEIGHT * cross_entropy + DICE_WEIGHT * (1 - dice) + somewhere
+
+
+def _somewhere_loss(prob_BHW: Tensor, somewhere_BHW: Tensor) -> Tensor:
+    """Mean over the batch of -log of the mean probability of the most confident pixels of each tile's SOMEWHERE."""
+    num = max(1, round(SOMEWHERE_SHARE * prob_BHW[0].numel()))
+    prob_BN, somewhere_BN = prob_BHW.flatten(1), somewhere_BHW.flatten(1)
+    highest_BK, places_BK = torch.where(somewhere_BN, prob_BN, -1.0).topk(num, dim=1)
+    inside_BK = somewhere_BN.gather(1, places_BK).to(prob_BHW.dtype)
+    count_B = inside_BK.sum(1)
+    mean_B = (highest_BK * inside_BK).sum(1) / count_B.clamp(min=1)
+    return -(torch.log(mean_B.clamp(min=1e-6)) * (count_B > 0)).mean()
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

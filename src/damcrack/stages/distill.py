@@ -9,7 +9,7 @@ from damcrack.stages.fitting import Lineage, Task, TaughtConfig, describe, fit, 
 from damcrack.stages.run import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DistillConfig(TaughtConfig):
     """Section `distill` of params.yaml: `common` with one of `items`."""
 

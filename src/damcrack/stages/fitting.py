@@ -9,20 +9,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import damcrack
 from damcrack.engine.batches import Batches, DeviceImages, StoredViews
 from damcrack.engine.checkpoint import FolderCheckpoint
 from damcrack.engine.decoded import DecodedSet, decode_set
 from damcrack.engine.frozen import Frozen, feature_tables, soft_target_table
 from damcrack.engine.hardware import Plan, best_device, compiled, plan, set_up, uses_bfloat16
-from damcrack.engine.networks import check_size, head, is_body_frozen
-from damcrack.engine.objectives import Distillation, Forward, Objective, Teaching
+from damcrack.engine.networks import Forward, check_size, forward_of, head, is_body_frozen
+from damcrack.engine.objectives import Distillation, Objective, Teaching
 from damcrack.engine.training import Trained, TrainingConfig, train
 from damcrack.engine.weights import ModelInfo, load_model, save_model
 from damcrack.errors import InputError
 from damcrack.math.losses import SoftLoss, TemperatureScale
 from damcrack.math.temperature import TemperatureConfig
 from damcrack.outputs import new_directory, sha256_bytes, write_csv
+from damcrack.source import source_name, source_sha256
 from damcrack.stages.run import Run
 
 HISTORY_COLUMNS = (
@@ -34,13 +34,18 @@ HISTORY_COLUMNS = (
     "soft_loss",
     "val_loss",
     "val_accuracy",
+    "val_pixel_f1",
     "temperature",
     "theta",
     "reversal_weight",
 )
 
 
-@dataclass(frozen=True)
+# Networks with a pixel head see all images alike, so that any of them can teach any other.
+PIXEL_STATISTICS = ((127 / 255,) * 3, (128 / 255,) * 3)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaughtConfig(TrainingConfig):
     """Fields of the stages in which a teacher may teach."""
 
@@ -68,13 +73,15 @@ class Lineage:
     teacher_sha256: str | None = None
 
 
-def open_images(root: Path, image_px: int | None, name: str, run: Run) -> DecodedSet:
+def open_images(
+    root: Path, image_px: int | None, name: str, run: Run, with_targets: bool = False
+) -> DecodedSet:
     """Decode an image set for training and record it with the run; `image_px` None keeps the images' size.
 
     Raises:
         InputError: the training or validation split is empty.
     """
-    images = decode_set(root, image_px, run.scratch / "decoded")
+    images = decode_set(root, image_px, run.scratch / "decoded", with_targets)
     for split, role in (("train", "training"), ("val", "validation")):
         if not len(images.rows_of[split]):
             raise InputError(f"{root}: no {split} images; give more photos, or another val_fraction")
@@ -86,10 +93,11 @@ def load_teacher(folder: Path, images: DecodedSet, config: TrainingConfig) -> tu
     """Load a teacher for the classes of `images` onto the device, in the precision of the training.
 
     Raises:
-        InputError: it was trained on other images, so its normalisation and classes may differ.
+        InputError: it was trained on other images, so its normalisation and classes may differ; networks with a
+            pixel head see all images alike, so theirs may be others.
     """
     teacher, info = load_model(folder)
-    if info.data_digest != images.digest:
+    if info.pixel_channels is None and info.data_digest != images.digest:
         raise InputError(
             f"teacher {folder} was trained on images {info.data_digest[:12]}, the student's are "
             f"{images.digest[:12]}; train the teacher on the same set first"
@@ -98,7 +106,12 @@ def load_teacher(folder: Path, images: DecodedSet, config: TrainingConfig) -> tu
 
 
 def describe(
-    name: str, network: str, images: DecodedSet, config: TrainingConfig, lineage: Lineage
+    name: str,
+    network: str,
+    images: DecodedSet,
+    config: TrainingConfig,
+    lineage: Lineage,
+    pixel_channels: int | None = None,
 ) -> ModelInfo:
     """Say what is about to be trained on which data; best epoch and hash are still open.
 
@@ -106,7 +119,8 @@ def describe(
         InputError: the images are too small for the network.
     """
     check_size(network, images.image_px)
-    mean, std = images.channel_statistics("train")
+    with_pixels = images.targets_NHW is not None
+    mean, std = PIXEL_STATISTICS if with_pixels else images.channel_statistics("train")
     return ModelInfo(
         name=name,
         network=network,
@@ -119,16 +133,18 @@ def describe(
         teacher_sha256=lineage.teacher_sha256,
         best_epoch=0,
         config=asdict(config),
+        pixel_channels=pixel_channels,
     )
 
 
 @dataclass(frozen=True)
 class Task:
-    """A network, what it is trained towards, and its description."""
+    """A network, what it is trained towards, its description, and how many unlabelled images join each batch."""
 
     network: nn.Module
     objective: Objective
     info: ModelInfo
+    num_unlabelled: int = 0
 
 
 def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: Run) -> dict[str, object]:
@@ -145,7 +161,7 @@ def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: 
     task.network.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.objective.to(here.device)
     data, forward = _prepare(task, images, config, here, run)
-    checkpoint = FolderCheckpoint(run.scratch / "checkpoints" / _key(info))
+    checkpoint = FolderCheckpoint(run.scratch / "checkpoints" / source_name() / _key(info))
     log = partial(_log, run, config.epochs)
     trained = train(task.network, task.objective, data, config, checkpoint, log, forward)
     with new_directory(out) as folder:
@@ -168,8 +184,9 @@ def _prepare(
         config.views,
         here.resident,
         here.compiled,
+        task.num_unlabelled,
     )
-    forward = compiled(network, here.device) if here.compiled else network
+    forward = compiled(forward_of(network), here.device) if here.compiled else forward_of(network)
     if config.views is None:
         if here.compiled and isinstance(task.objective, Distillation):
             task.objective.teacher.compile(here.device)
@@ -177,7 +194,8 @@ def _prepare(
     soft_targets, features = None, None
     if isinstance(task.objective, Distillation):
         inputs = _soft_target_inputs(info, images, config, here)
-        soft_targets = soft_target_table(task.objective.teacher, data, inputs, run.scratch / "soft-targets")
+        cache = run.scratch / "soft-targets" / source_name()
+        soft_targets = soft_target_table(task.objective.teacher, data, inputs, cache)
     if is_body_frozen(network):
         features, forward = feature_tables(network, data, here.bfloat16), head(network)
     return StoredViews(data, soft_targets, features), forward
@@ -192,12 +210,12 @@ def _soft_target_inputs(
         "data": (info.data_digest, info.image_px, info.mean, info.std),
         "images": sha256_bytes(images.rows_of["train"].tobytes()),
         "views": (config.views, asdict(config.augmentation)),
-        "computed": (here.device.type, here.bfloat16, torch.__version__, damcrack.__version__),
+        "computed": (here.device.type, here.bfloat16, torch.__version__, source_sha256()),
     }
 
 
 def _key(info: ModelInfo) -> str:
-    content = {"info": asdict(info), "code": damcrack.__version__, "torch": torch.__version__}
+    content = {"info": asdict(info), "code": source_sha256(), "torch": torch.__version__}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -205,7 +223,8 @@ def _log(run: Run, epochs: int, row: dict[str, float]) -> None:
     epoch = int(row["epoch"])
     run.metrics({name: value for name, value in row.items() if name != "epoch"}, step=epoch)
     loss, accuracy = row["train_loss"], row["val_accuracy"]
-    run.say(f"epoch {epoch}/{epochs}: loss {loss:.4f}, validation accuracy {accuracy:.2%}")
+    pixels = f", pixel F1 {row['val_pixel_f1']:.3f}" if "val_pixel_f1" in row else ""
+    run.say(f"epoch {epoch}/{epochs}: loss {loss:.4f}, validation accuracy {accuracy:.2%}{pixels}")
 
 
 def _summary(info: ModelInfo, trained: Trained, where: str, out: Path) -> dict[str, object]:
@@ -215,6 +234,8 @@ def _summary(info: ModelInfo, trained: Trained, where: str, out: Path) -> dict[s
         "best epoch": f"{trained.best_epoch} of {len(trained.history)}",
         "validation accuracy": f"{best['val_accuracy']:.2%} (training {best['train_accuracy']:.2%})",
     }
+    if "val_pixel_f1" in best:
+        summary["validation pixel F1"] = f"{best['val_pixel_f1']:.3f}"
     if "temperature" in best:
         summary["temperature"] = f"{trained.history[-1]['temperature']:.4f} in the last epoch"
     return summary | {"weights": out / "weights.safetensors", "history": out / "history.csv"}

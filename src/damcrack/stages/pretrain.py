@@ -10,7 +10,7 @@ from damcrack.stages.fitting import Lineage, Task, describe, fit, open_images
 from damcrack.stages.run import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainingConfig):
     """Section `pretrain` of params.yaml: `common` with one of `items`."""
 

@@ -1,11 +1,11 @@
 """Stage `tile`: photos and masks become balanced, labelled tiles, divided for training and testing.
 
-OUT/tiles.csv, OUT/set.json, OUT/shards/    an image set, see damcrack.images.imageset
+OUT/tiles.csv, OUT/set.json, OUT/shards/, OUT/masks/    an image set, see damcrack.images.imageset
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,10 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.images.imageset import ImageSetWriter
-from damcrack.images.tiles import EncodedTiles, cut_photo, fit_ready_tiles
+from damcrack.errors import InputError
+from damcrack.images.imageset import UNLABELLED, ImageSetWriter
+from damcrack.images.tiles import EncodedTiles, MaskFile, cut_photo, fit_ready_tiles
 from damcrack.math.duplicates import Hashes, Thumbnails, connected_components, duplicate_groups
 from damcrack.math.splits import split_at_random, split_by_group
+from damcrack.math.targets import MaskQuality
 from damcrack.math.tiling import num_columns, tile_box_xyxy, tile_boxes_xyxy
 from damcrack.outputs import new_directory, sha256_file
 from damcrack.parallel import in_order
@@ -32,6 +34,7 @@ from damcrack.stages.tile_pool import (
     read_photos,
     set_aside,
     size_hw,
+    unlabelled_pool,
 )
 
 CLASSES = ("no crack", "crack")
@@ -43,7 +46,12 @@ Job = Callable[[], EncodedTiles]
 
 @dataclass(frozen=True)
 class TileConfig:
-    """Values of the `tile` section; params.yaml says what each means."""
+    """Values of the `tile` section; params.yaml says what each means.
+
+    `masks` says how good a source's masks are, see damcrack.math.targets; exact where nothing is said. Photos of
+    `clean_sources` without a mask show no crack. `unlabelled_tiles` are taken from all other photos without a mask,
+    for a teacher to teach on.
+    """
 
     tile_px: int
     crack_fraction: float
@@ -57,6 +65,9 @@ class TileConfig:
     duplicate_bits: int
     jpeg_quality: int
     seed: int
+    masks: dict[str, MaskQuality] = field(default_factory=dict)
+    clean_sources: tuple[str, ...] = ()
+    unlabelled_tiles: int = 0
 
     def __post_init__(self) -> None:
         allowed = {
@@ -70,6 +81,7 @@ class TileConfig:
             "duplicate_bits": (0 <= self.duplicate_bits <= 16, "0 to 16"),
             "jpeg_quality": (1 <= self.jpeg_quality <= 100, "1 to 100"),
             "seed": (self.seed >= 0, "0 or more"),
+            "unlabelled_tiles": (self.unlabelled_tiles >= 0, "0 or more"),
         }
         for name, (fits, text) in allowed.items():
             if not fits:
@@ -84,7 +96,8 @@ def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, obj
     Raises:
         InputError: no photos there, a photo smaller than a tile, more tiles asked than there are.
     """
-    pool = label_tiles(photos, config.tile_px, config.crack_fraction, run)
+    pool = label_tiles(photos, config.tile_px, config.crack_fraction, run, config.clean_sources)
+    _check_sources(photos, config)
     run.dataset("photos", sha256_file(photos / "photos.csv"), "photos stage", "training")
     chosen, is_test = _choose(pool, config, run)
     with new_directory(out) as folder, closing(ImageSetWriter(folder)) as writer:
@@ -95,8 +108,33 @@ def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, obj
         for row, name, group in zip(writer.rows, split.tolist(), duplicate.tolist(), strict=True):
             row.update(split=name, duplicate_group=group)
         writer.drop((split == "").tolist())
+        num_unlabelled = _add_unlabelled(photos, config, writer, run)
         writer.finish("tiles.csv", CLASSES, (config.tile_px, config.tile_px))
-    return _summary(photos, pool, chosen, split, duplicate) | {"written": str(out / "tiles.csv")}
+    summary = _summary(photos, pool, chosen, split, duplicate)
+    if config.unlabelled_tiles:
+        summary["unlabelled tiles"] = num_unlabelled
+    return summary | {"written": str(out / "tiles.csv")}
+
+
+def _check_sources(photos: Path, config: TileConfig) -> None:
+    known = sorted({row["source"] for row in read_photos(photos)[0]})
+    for name, given in (("masks", config.masks), ("clean_sources", config.clean_sources)):
+        if unknown := sorted(set(given) - set(known)):
+            raise InputError(f"tile.{name}: {unknown} are no sources of photos; sources are {known}")
+
+
+def _add_unlabelled(photos: Path, config: TileConfig, writer: ImageSetWriter, run: Run) -> int:
+    """Add tiles of photos of which nothing is known, evenly over them; returns how many."""
+    if not config.unlabelled_tiles:
+        return 0
+    pool = unlabelled_pool(photos, config.tile_px, config.clean_sources)
+    num = min(config.unlabelled_tiles, len(pool.origin))
+    chosen = np.unique(np.linspace(0, len(pool.origin) - 1, num).astype(np.int64)) if num else pool.origin
+    before = len(writer.rows)
+    _cut(_jobs(photos, pool, chosen, config), pool, chosen, writer, run, tile_px=config.tile_px)
+    for row in writer.rows[before:]:
+        row.update(label=-1, split=UNLABELLED, duplicate_group=-1)
+    return len(chosen)
 
 
 def _choose(pool: Pool, config: TileConfig, run: Run) -> tuple[Ints, Bools]:
@@ -116,10 +154,14 @@ def _cut(
     num_jobs = len(np.unique(pool.origin[chosen])) - num_ready + -(-num_ready // READY_BATCH)
     hashes, thumbnails, numbers = [], [], iter(chosen.tolist())
     for tiles in run.track(in_order(lambda job: job(), jobs), "cutting tiles", num_jobs):
-        for encoded, number in zip(tiles.encoded, numbers):  # noqa: B905 - `numbers` goes on with the next photo
+        for encoded, targets, number in zip(tiles.encoded, tiles.targets, numbers):  # noqa: B905 - `numbers` goes on
             writer.add(encoded=encoded, **_columns(pool, number, tile_px))
+            if targets is not None:
+                writer.add_mask(targets)
         hashes.append(tiles.hashes)
         thumbnails.append(tiles.thumbnails)
+    if not hashes:
+        return np.empty(0, np.uint64), np.empty((0, 16, 16), np.uint8)
     return np.concatenate(hashes), np.concatenate(thumbnails)
 
 
@@ -136,7 +178,9 @@ def _photo_jobs(photos: Path, pool: Pool, chosen: Ints, config: TileConfig) -> I
         origin = int(pool.origin[tiles[0]])
         row = pool.origins[origin]
         boxes = tile_boxes_xyxy(size_hw(row), config.tile_px)[pool.position[tiles]]
-        yield partial(cut_photo, photos / row["file"], size_hw(row), boxes, config.jpeg_quality)
+        quality = config.masks.get(row["source"], "exact")
+        mask = MaskFile(photos / row["mask"], quality) if row["mask"] else None
+        yield partial(cut_photo, photos / row["file"], size_hw(row), boxes, config.jpeg_quality, mask)
 
 
 def _ready_jobs(photos: Path, pool: Pool, chosen: Ints, config: TileConfig) -> Iterator[Job]:
@@ -184,7 +228,7 @@ def _columns(pool: Pool, number: int, tile_px: int) -> dict[str, Any]:
     line, column = divmod(position, num_columns(size[1], tile_px))
     place = {"row": line, "column": column}
     place |= dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), box, strict=True))
-    key = f"photo{origin:06d}_{line:03d}_{column:03d}.jpg"
+    key = f"{pool.prefix}{origin:06d}_{line:03d}_{column:03d}.jpg"
     return {"key": key, **row, **place, "crack_fraction": float(pool.crack_fraction[number])}
 
 

@@ -38,6 +38,7 @@ class Pool:
     crack_fraction: Floats
     label: Ints
     num_left_out: int
+    prefix: str = "photo"  # of the keys of its tiles
 
     def numbered(self, column: str) -> tuple[list[str], Ints]:
         """All values of a column of `origins`, and the number of each tile's value among them (N,)."""
@@ -68,17 +69,19 @@ def size_hw(row: Row) -> tuple[int, int]:
     return int(row["height_px"]), int(row["width_px"])
 
 
-def label_tiles(photos: Path, tile_px: int, min_crack_fraction: float, run: Run) -> Pool:
+def label_tiles(
+    photos: Path, tile_px: int, min_crack_fraction: float, run: Run, clean_sources: Sequence[str] = ()
+) -> Pool:
     """Label every tile of every labelled photo from its mask, and take the labels of ready tiles as they are.
 
     Tiles with a crack share of at least `min_crack_fraction` are cracks, tiles with none are not; those
-    between are left out and counted.
+    between are left out and counted. Photos of `clean_sources` without a mask have none.
 
     Raises:
         InputError: not an output of the photos stage, or a photo is smaller than one tile.
     """
     rows, ready = read_photos(photos)
-    labelled = [row for row in rows if row["mask"]]
+    labelled = [row for row in rows if row["mask"] or row["source"] in clean_sources]
     ready_rows = list(ready.rows) if ready else []
     measured = in_order(partial(_mask_fractions, photos, tile_px), labelled)
     of_photos = list(run.track(measured, "labels from masks", len(labelled)))
@@ -100,11 +103,25 @@ def label_tiles(photos: Path, tile_px: int, min_crack_fraction: float, run: Run)
     )
 
 
+def unlabelled_pool(photos: Path, tile_px: int, clean_sources: Sequence[str]) -> Pool:
+    """All tiles of the photos of which nothing is known, large enough for one; their labels mean nothing."""
+    rows, _ = read_photos(photos)
+    rows = [row for row in rows if not row["mask"] and row["source"] not in clean_sources]
+    rows = [row for row in rows if min(size_hw(row)) >= tile_px]
+    sizes = np.array([len(tile_boxes_xyxy(size_hw(row), tile_px)) for row in rows], np.int64)
+    origin = np.repeat(np.arange(len(sizes)), sizes)
+    position = np.arange(len(origin)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    nothing = np.zeros(len(origin))
+    return Pool(rows, len(rows), origin, position, nothing, nothing.astype(np.int64), 0, prefix="unlabelled")
+
+
 def _mask_fractions(photos: Path, tile_px: int, row: Row) -> Floats:
     try:
         boxes = tile_boxes_xyxy(size_hw(row), tile_px)
     except PhotoError as error:
         raise InputError(f"{row['photo']}: {error}; photos.min_side_px sets small photos aside") from error
+    if not row["mask"]:
+        return np.zeros(len(boxes))
     mask = decode_file(photos / row["mask"], decode_mask)
     if mask.shape != size_hw(row):
         raise InputError(f"{row['mask']}: size differs from its photo's; run the photos stage again")

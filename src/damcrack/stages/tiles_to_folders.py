@@ -20,6 +20,7 @@ def tiles_to_folders(tiles: Path, out: Path, run: Run) -> dict[str, object]:
             for folder in folders:
                 (root / split / folder).mkdir(parents=True)
         for number, encoded in run.track(images.encoded(), "writing tiles", len(images)):
-            row = images.rows[number]
-            (root / row["split"] / folders[images.labels[number]] / row["key"]).write_bytes(encoded)
+            row, label = images.rows[number], images.labels[number]
+            place = root / row["split"] / (folders[label] if label >= 0 else "")
+            (place / row["key"]).write_bytes(encoded)
     return {"tiles": len(images), "written": str(out)}
