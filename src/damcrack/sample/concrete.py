@@ -181,7 +181,7 @@ def _expose(rng: np.random.Generator, wall: Wall, colour: Field) -> Bytes:
     colour *= _lighting(rng, (colour.shape[0], colour.shape[1]))[..., None]
     tint = np.array(TINTS[rng.integers(len(TINTS))]) * rng.normal(1, 0.012, 3)
     # From walls in the shade to sunlit ones: no one grey level tells a crack from its wall.
-    exposure = np.exp(rng.uniform(np.log(75), np.log(255)))
+    exposure = np.exp(rng.uniform(np.log(85), np.log(255)))
     colour *= (tint * exposure).astype(np.float32)
     full = np.asarray(cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     full *= _blurred(rng, wall)
@@ -190,13 +190,16 @@ def _expose(rng: np.random.Generator, wall: Wall, colour: Field) -> Bytes:
 
 
 def _blurred(rng: np.random.Generator, wall: Wall) -> Field:
-    """What lens, motion and sensor make of the wall: float32 (H, W, 3) around 1."""
-    seen = wall.tint * wall.light[..., None]
-    seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), float(rng.uniform(0.35, 0.9))), np.float32)
+    """What lens, motion and sensor make of the wall: float32 around 1, (H, W, 3), or (H, W, 1) if it is unpainted."""
+    painted_anywhere = bool((wall.tint != 1).any())
+    seen = np.multiply(wall.tint, wall.light[..., None], out=wall.tint) if painted_anywhere else wall.light
+    cv2.GaussianBlur(seen, (0, 0), float(rng.uniform(0.35, 0.9)), dst=seen)
     if rng.random() < 0.1:
         seen = np.asarray(cv2.filter2D(seen, -1, _motion(rng)), np.float32)
     loudest = 0.05 if rng.random() < 0.15 else 0.02
-    grain = rng.standard_normal(seen.shape[:2], dtype=np.float32) * np.float32(rng.uniform(0.004, loudest))
+    grain = rng.standard_normal(wall.size_hw, dtype=np.float32)
+    grain *= np.float32(rng.uniform(0.004, loudest))
+    seen = seen.reshape(*wall.size_hw, -1)
     seen += grain[..., None]
     return seen
 
@@ -234,5 +237,8 @@ def _lighting(rng: np.random.Generator, small_hw: tuple[int, int]) -> Field:
 def _developed(linear: Field) -> Bytes:
     """Bytes with a soft highlight shoulder: values above 190 approach 255."""
     over = np.maximum(linear - np.float32(190), 0)
-    linear -= over * over / (over + np.float32(65))
-    return np.asarray(cv2.convertScaleAbs(np.maximum(linear, 0)), np.uint8)
+    shoulder = over + np.float32(65)
+    over *= over
+    over /= shoulder
+    linear -= over
+    return np.asarray(cv2.convertScaleAbs(np.maximum(linear, 0, out=linear)), np.uint8)

@@ -22,7 +22,7 @@ def smooth_noise(rng: np.random.Generator, size_hw: tuple[int, int], period_yx: 
 def concrete_surface(rng: np.random.Generator, size_hw: tuple[int, int]) -> Field:
     """Relative brightness around 1: clouds, mottles, stones, sand grain, pores and scaled patches."""
     light = np.ones(size_hw, np.float32)
-    rough = np.float32(rng.uniform(0.5, 1.3))
+    rough = np.float32(np.exp(rng.uniform(np.log(0.3), np.log(1.6))))
     extent_px = max(size_hw)
     for period_px, strength in (
         (extent_px / 3, 0.05),
