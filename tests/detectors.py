@@ -12,6 +12,7 @@ from damcrack.stages.photos import COLUMNS
 from damcrack.stages.register import RegisterConfig
 from damcrack.stages.run import SilentRun
 from damcrack.stages.tile import TileConfig, tile
+from walls import contract_of, detector_bytes
 
 TILE_PX = 32
 THIN_PX, WIDE_PX = 3, 12
@@ -33,7 +34,6 @@ CONFIG = RegisterConfig(
     model_name="crack",
     evaluation_set=None,
     evaluation_sha256=None,
-    precision="float32",
     min_photos=10,
     min_accuracy=0.5,
     min_gain=0.005,
@@ -86,58 +86,35 @@ def write_export(folder, threshold, name="dynamic", tile_px=TILE_PX, digest="d" 
     folder.mkdir(parents=True, exist_ok=True)
     weights = f"weights {name} {threshold}".encode()
     (folder / "weights.safetensors").write_bytes(weights)
-    contract = {
-        "format": 2,
-        "name": name,
-        "network": "resnet18",
-        "classes": ["no crack", "crack"],
-        "image_px": tile_px,
+    contract = contract_of(name, "resnet18", tile_px) | {
         "data_digest": digest,
         "weights_sha256": sha256_bytes(weights),
         "calibration": {"temperature": 1.0, "num_tiles": 64, "nll_before": 0.3, "nll_after": 0.3},
-        "input": {
-            "name": "tiles",
-            "dtype": "uint8",
-            "shape": ["batch", tile_px, tile_px, 3],
-            "colour": "RGB",
-        },
     }
-    encoded = _detector(threshold, tile_px, contract)
+    encoded = _detector(threshold, contract)
     (folder / "model.onnx").write_bytes(encoded)
-    (folder / "model-int8.onnx").write_bytes(encoded)
-    hashes = {"onnx_sha256": sha256_bytes(encoded), "int8_sha256": sha256_bytes(encoded)}
-    parents = {"parents": {"init_sha256": None, "teacher_sha256": None}}
-    write_json(folder / "model.json", contract | hashes | parents | about)
+    made_from = {"parents": {"init_sha256": None, "teacher_sha256": None}}
+    write_json(folder / "model.json", contract | {"onnx_sha256": sha256_bytes(encoded)} | made_from | about)
     return folder
 
 
-def _detector(threshold, tile_px, contract):
-    helper, proto = onnx.helper, onnx.TensorProto
+def _detector(threshold, contract):
     nodes = [
-        helper.make_node("Cast", ["tiles"], ["floats"], to=proto.FLOAT),
-        helper.make_node("ReduceMin", ["floats", "axes"], ["darkest"], keepdims=0),
-        helper.make_node("Sub", ["threshold", "darkest"], ["above"]),
-        helper.make_node("Sigmoid", ["above"], ["crack_prob"]),
-        helper.make_node("Unsqueeze", ["crack_prob", "last"], ["column"]),
-        helper.make_node("Concat", ["column", "column"], ["logits"], axis=1),
-        helper.make_node("Unsqueeze", ["column", "last"], ["crack_map"]),
+        ("Cast", ["tiles"], ["light"], {"to": onnx.TensorProto.FLOAT}),
+        ("ReduceMin", ["light", "last"], ["grey"], {"keepdims": 0}),
+        ("Neg", ["grey"], ["darkness"], {}),
+        ("Unsqueeze", ["darkness", "one"], ["darkness_B1HW"], {}),
+        ("MaxPool", ["darkness_B1HW"], ["cells_B1HW"], {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("Squeeze", ["cells_B1HW", "one"], ["cells"], {}),
+        ("Add", ["cells", "threshold"], ["above"], {}),
+        ("Sigmoid", ["above"], ["crack_map"], {}),
     ]
     constants = {
-        "axes": np.array([1, 2, 3]),
-        "threshold": np.array([threshold], np.float32),
-        "last": np.array([1]),
+        "last": np.array([3]),
+        "one": np.array([1]),
+        "threshold": np.array(threshold, np.float32),
     }
-    floats = {"crack_prob": ["batch"], "logits": ["batch", 2], "crack_map": ["batch", 1, 1]}
-    graph = helper.make_graph(
-        nodes,
-        "detector",
-        [helper.make_tensor_value_info("tiles", proto.UINT8, ["batch", tile_px, tile_px, 3])],
-        [helper.make_tensor_value_info(name, proto.FLOAT, shape) for name, shape in floats.items()],
-        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    model.metadata_props.add(key="damcrack", value=json.dumps(contract, sort_keys=True))
-    return model.SerializeToString(deterministic=True)
+    return detector_bytes(nodes, constants, contract)
 
 
 def write_evaluation(folder, export):

@@ -4,10 +4,12 @@ import json
 
 import cv2
 import numpy as np
+import onnx
 
 from damcrack.sample import strokes
 
 WALL, INSIDE = 150.0, 45.0
+DARK = 95.0  # grey at which the darkness detector is undecided
 
 
 def concrete(size_hw, seed=0, roughness=4.0, pores=True):
@@ -48,70 +50,107 @@ def line(centre_xy, angle_deg, length_px):
     return np.array([centre_xy - half, centre_xy + half])
 
 
-def write_darkness_detector(path, tile_px=112, temperature=1.0, **contract):
-    """An ONNX file with the contract of an exported model: crack from about 60 pixels darker than 90 on.
+def darkness_prob(grey):
+    """What the darkness detector says of each pixel (H, W), in whatever light the photo was taken."""
+    dark = DARK / WALL * np.median(grey)
+    cells = cv2.resize(grey.astype(np.float32), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return cv2.resize(1 / (1 + np.exp((cells - dark) / 5)), grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
-    It is a detector in its own right, only that nobody trained it; its map is the share of dark pixels by cell.
+
+def write_darkness_detector(path, tile_px=112, temperature=1.0, free=True, **contract):
+    """An ONNX file with the contract of an exported model: 2x2 pixels are crack if they are darker than DARK.
+
+    It is a detector in its own right, only that nobody trained it. A cell of its map depends on its own pixels alone.
     """
-    import onnx
-    from onnx import TensorProto, helper
-
+    says = contract_of(name="darkness", network="none", tile_px=tile_px, temperature=temperature) | contract
     nodes = [
-        helper.make_node("Cast", ["tiles"], ["light"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["light", "last"], ["grey"], keepdims=0),
-        helper.make_node("Less", ["grey", "dark_from"], ["is_dark"]),
-        helper.make_node("Cast", ["is_dark"], ["dark"], to=TensorProto.FLOAT),
-        helper.make_node("Unsqueeze", ["dark", "one"], ["dark_BCHW"]),
-        helper.make_node(
-            "AveragePool",
-            ["dark_BCHW"],
-            ["cells"],
-            kernel_shape=[tile_px // 4] * 2,
-            strides=[tile_px // 4] * 2,
-        ),
-        helper.make_node("Squeeze", ["cells", "one"], ["crack_map"]),
-        helper.make_node("ReduceSum", ["dark", "sides"], ["num_dark"], keepdims=0),
-        helper.make_node("Sub", ["num_dark", "enough"], ["above"]),
-        helper.make_node("Div", ["above", "slope"], ["logit"]),
-        helper.make_node("Sigmoid", ["logit"], ["crack_prob"]),
-        helper.make_node("Neg", ["logit"], ["other"]),
-        helper.make_node("Unsqueeze", ["logit", "one"], ["logit_B1"]),
-        helper.make_node("Unsqueeze", ["other", "one"], ["other_B1"]),
-        helper.make_node("Concat", ["other_B1", "logit_B1"], ["logits"], axis=1),
+        ("Cast", ["tiles"], ["light"], {"to": onnx.TensorProto.FLOAT}),
+        ("ReduceMean", ["light", "last"], ["grey"], {"keepdims": 0}),
+        ("Unsqueeze", ["grey", "one"], ["grey_B1HW"], {}),
+        ("AveragePool", ["grey_B1HW"], ["cells_B1HW"], {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("Squeeze", ["cells_B1HW", "one"], ["cells"], {}),
+        ("Sub", ["dark", "cells"], ["above"], {}),
+        ("Div", ["above", "slope"], ["map_logit"], {}),
+        ("Sigmoid", ["map_logit"], ["crack_map"], {}),
     ]
-    constants = [
-        helper.make_tensor("last", TensorProto.INT64, [1], [3]),
-        helper.make_tensor("one", TensorProto.INT64, [1], [1]),
-        helper.make_tensor("sides", TensorProto.INT64, [2], [1, 2]),
-        helper.make_tensor("dark_from", TensorProto.FLOAT, [], [90.0]),
-        helper.make_tensor("enough", TensorProto.FLOAT, [], [40.0]),
-        helper.make_tensor("slope", TensorProto.FLOAT, [], [10.0]),
-    ]
-    inputs = [helper.make_tensor_value_info("tiles", TensorProto.UINT8, ["batch", tile_px, tile_px, 3])]
-    outputs = [
-        helper.make_tensor_value_info("crack_prob", TensorProto.FLOAT, ["batch"]),
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2]),
-        helper.make_tensor_value_info("crack_map", TensorProto.FLOAT, ["batch", 4, 4]),
-    ]
-    graph = helper.make_graph(nodes, "darkness", inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    says = {
-        "format": 2,
-        "name": "darkness",
-        "network": "none",
+    constants = {
+        "last": np.array([3]),
+        "one": np.array([1]),
+        "dark": np.array(DARK, np.float32),
+        "slope": np.array(5, np.float32),
+    }
+    path.write_bytes(detector_bytes(nodes, constants, says, None if free else tile_px))
+    return path
+
+
+def contract_of(name, network, tile_px, temperature=1.0, block_share=0.003):
+    """What a model says of itself, as `damcrack export` writes it."""
+    return {
+        "format": 3,
+        "name": name,
+        "network": network,
         "classes": ["no crack", "crack"],
-        "image_px": tile_px,
+        "tile_px": tile_px,
         "data_digest": "0" * 64,
         "weights_sha256": "1" * 64,
         "calibration": {"temperature": temperature, "num_tiles": 0},
+        "block_share": block_share,
+        "map_stride_px": 2,
         "input": {
             "name": "tiles",
             "dtype": "uint8",
-            "shape": ["batch", tile_px, tile_px, 3],
+            "shape": ["batch", "height", "width", 3],
             "colour": "RGB",
+            "multiple_of": 32,
         },
+        "outputs": [
+            {"name": "crack_prob", "dtype": "float32", "shape": ["batch"]},
+            {"name": "crack_map", "dtype": "float32", "shape": ["batch", "height/2", "width/2"]},
+        ],
     }
-    model.metadata_props.add(key="damcrack", value=json.dumps(says | contract))
+
+
+def detector_bytes(nodes, constants, contract, side_px=None):
+    """A graph that ends in `crack_map`, and behind it what makes `crack_prob` of it, as in an exported model."""
+    proto, helper = onnx.TensorProto, onnx.helper
+    judged = [
+        ("Flatten", ["crack_map"], ["flat"], {}),
+        ("Shape", ["flat"], ["num_cells"], {"start": 1}),
+        ("Cast", ["num_cells"], ["num_float"], {"to": proto.DOUBLE}),
+        ("Mul", ["num_float", "block_share"], ["share"], {}),
+        ("Floor", ["share"], ["whole"], {}),
+        ("Cast", ["whole"], ["num_maybe"], {"to": proto.INT64}),
+        ("Max", ["num_maybe", "at_least"], ["num"], {}),
+        ("TopK", ["flat", "num"], ["highest", "places"], {"axis": 1}),
+        ("ReduceMean", ["highest", "at_least"], ["mean"], {"keepdims": 0}),
+        ("Clip", ["mean", "least", "most"], ["prob"], {}),
+        ("Sub", ["certain", "prob"], ["other"], {}),
+        ("Div", ["prob", "other"], ["odds"], {}),
+        ("Log", ["odds"], ["logit"], {}),
+        ("Div", ["logit", "temperature"], ["cool"], {}),
+        ("Sigmoid", ["cool"], ["crack_prob"], {}),
+    ]
+    constants = constants | {
+        "block_share": np.array([contract["block_share"]], np.float64),
+        "at_least": np.array([1]),
+        "least": np.array(1e-6, np.float32),
+        "most": np.array(1 - 1e-6, np.float32),
+        "certain": np.array(1, np.float32),
+        "temperature": np.array(contract["calibration"]["temperature"], np.float32),
+    }
+    sides = ["height", "width"] if side_px is None else [side_px, side_px]
+    cells = ["rows", "columns"] if side_px is None else [side_px // 2, side_px // 2]
+    graph = helper.make_graph(
+        [helper.make_node(kind, given, made, **values) for kind, given, made, values in [*nodes, *judged]],
+        "detector",
+        [helper.make_tensor_value_info("tiles", proto.UINT8, ["batch", *sides, 3])],
+        [
+            helper.make_tensor_value_info("crack_prob", proto.FLOAT, ["batch"]),
+            helper.make_tensor_value_info("crack_map", proto.FLOAT, ["batch", *cells]),
+        ],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    model.metadata_props.add(key="damcrack", value=json.dumps(contract, sort_keys=True))
     onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
-    return path
+    return model.SerializeToString(deterministic=True)

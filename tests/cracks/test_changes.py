@@ -6,7 +6,7 @@ from damcrack.cracks.changes import Limits, Side, changes
 from damcrack.cracks.measure import measure_cracks
 from damcrack.cracks.registration import moved, register, scale_at
 from damcrack.cracks.segment import Segmentation, crack_masks
-from walls import concrete, coverage, line, photo
+from walls import concrete, coverage, darkness_prob, line, photo
 
 SIZE = (480, 640)
 CENTRE = np.array([300.0, 240.0])
@@ -21,7 +21,7 @@ def wall_photo(length=220, width=6.0, blur=0.6, extra=None, seed=3):
 
 
 def side(grey):
-    masks = crack_masks(grey, np.ones(grey.shape, np.float32), Segmentation())
+    masks = crack_masks(darkness_prob(grey), np.ones(grey.shape, np.uint8), Segmentation())
     cracks = measure_cracks(grey, masks.sure, 15, 40)
     return Side(
         [c.length_px for c in cracks],

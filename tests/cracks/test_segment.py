@@ -1,105 +1,133 @@
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from damcrack.cracks.ridge import dark_ridge
 from damcrack.cracks.scores import PixelCounts, count_pixels
-from damcrack.cracks.segment import Segmentation, crack_masks, local_median
-from walls import concrete, coverage, line, photo
+from damcrack.cracks.segment import Segmentation, crack_masks
 
-SIZE = (240, 320)
-HOW = Segmentation()
-
-
-def scene(width, inside=45.0, seed=1):
-    cover = coverage(SIZE, line(np.array([160.0, 120.0]), 30, 200), width)
-    return photo(concrete(SIZE, seed=seed), cover, inside=inside), (cover >= 0.5).astype(np.uint8)
+PROBS = arrays(np.float32, (20, 28), elements=st.sampled_from([0.0, 0.1, 0.28, 0.4, 0.45, 0.7, 1.0]))
+EVERYWHERE = np.ones((20, 28), np.uint8)
+ANY_LENGTH = Segmentation(min_length_px=0, bridge_px=1)
+SIZE = (120, 200)
 
 
-@pytest.mark.parametrize("width", [2.0, 4.0, 9.0, 20.0])
-def test_the_pixels_of_a_crack_are_found(width):
-    """Nine tenths of the crack within two pixels, and little else."""
-    grey, true = scene(width)
-    shares = count_pixels(crack_masks(grey, np.ones(SIZE, np.float32), HOW).sure, true).shares()
-    assert shares["recall"] > 0.9
-    assert shares["precision"] > 0.85
+def drawn(*lines, size_hw=SIZE):
+    """Probabilities (H, W) of horizontal lines: row, first and last column, probability; each 3 px high."""
+    crack_prob = np.zeros(size_hw, np.float32)
+    for y, x0, x1, prob in lines:
+        crack_prob[y - 1 : y + 2, x0:x1] = prob
+    return crack_prob
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_wall_without_a_crack_has_none(seed):
-    """Blotches, pores and grain are no cracks."""
-    grey = photo(concrete(SIZE, seed=seed))
-    assert crack_masks(grey, np.ones(SIZE, np.float32), HOW).sure.mean() < 0.002
+def sure(crack_prob, how=None, called=None):
+    called = np.ones(crack_prob.shape, np.uint8) if called is None else called
+    return crack_masks(crack_prob, called, how or Segmentation()).sure
 
 
-def test_nothing_is_found_where_the_network_sees_nothing():
-    """Belief 0 is a block that is not searched."""
-    grey, _ = scene(6.0)
-    belief = np.ones(SIZE, np.float32)
-    belief[:, 160:] = 0
-    masks = crack_masks(grey, belief, HOW)
-    assert masks.sure[:, :160].any()
-    assert not masks.sure[:, 160:].any()
-    assert not masks.possible[:, 160:].any()
+def flooded(seeds, inside):
+    """All of `inside` that can be reached from the seeds, pixel after pixel."""
+    reached = seeds & inside
+    while True:
+        grown = (cv2.dilate(reached.astype(np.uint8), np.ones((3, 3))) > 0) & inside
+        if (grown == reached).all():
+            return reached
+        reached = grown
 
 
-def test_a_flat_photo_has_no_crack():
-    """No division by a noise of 0."""
-    assert not crack_masks(np.full(SIZE, 128, np.uint8), np.ones(SIZE, np.float32), HOW).sure.any()
+@given(PROBS)
+@settings(max_examples=80, deadline=None)
+def test_a_crack_is_what_can_be_reached_from_a_confident_pixel(crack_prob):
+    """Over pixels of at least `grow`, from those of at least `seed` (hysteresis, Canny 1986)."""
+    expected = flooded(crack_prob >= 0.5, crack_prob >= 0.35)
+    np.testing.assert_array_equal(sure(crack_prob, ANY_LENGTH), expected)
 
 
-def test_possible_lines_hold_the_sure_ones():
-    """What is sure is possible too."""
-    masks = crack_masks(scene(3.0)[0], np.ones(SIZE, np.float32), HOW)
+@given(PROBS, st.sampled_from([1, 3, 5]), st.sampled_from([0.0, 6.0]))
+@settings(max_examples=80, deadline=None)
+def test_possible_pixels_hold_the_sure_ones(crack_prob, bridge_px, min_length_px):
+    """And everything that was found is 0 or 1."""
+    how = Segmentation(min_length_px=min_length_px, bridge_px=bridge_px)
+    masks = crack_masks(crack_prob, EVERYWHERE, how)
     assert not (masks.sure & (1 - masks.possible)).any()
+    assert masks.possible.max() <= 1
 
 
-def test_brightness_and_contrast_do_not_matter():
-    """A darker exposure of the same wall gives nearly the same mask."""
-    grey, _ = scene(5.0)
-    darker = np.clip(grey * 0.7 + 10, 0, 255).astype(np.uint8)
-    one, other = (crack_masks(each, np.ones(SIZE, np.float32), HOW).sure for each in (grey, darker))
-    assert count_pixels(one, other).shares()["f1"] > 0.97
+@given(PROBS, PROBS)
+@settings(max_examples=60, deadline=None)
+def test_a_higher_probability_takes_nothing_away(one, other):
+    """What was found is still found where probabilities rise."""
+    assert not (sure(one, ANY_LENGTH) & (1 - sure(np.maximum(one, other), ANY_LENGTH))).any()
 
 
-@pytest.mark.parametrize("turn", [1, 2, 3])
-def test_turning_the_photo_turns_the_mask(turn):
-    """No direction is preferred."""
-    grey, _ = scene(4.0)
-    turned = crack_masks(
-        np.ascontiguousarray(np.rot90(grey, turn)), np.ones(SIZE[:: (-1) ** turn], np.float32), HOW
-    )
-    straight = crack_masks(grey, np.ones(SIZE, np.float32), HOW)
-    assert (
-        count_pixels(np.ascontiguousarray(np.rot90(turned.sure, -turn)), straight.sure).shares()["f1"] > 0.93
-    )
+@given(PROBS, arrays(np.uint8, (20, 28), elements=st.integers(0, 1)))
+@settings(max_examples=60, deadline=None)
+def test_a_piece_is_found_whole_or_not_at_all(crack_prob, called):
+    """It counts if it touches a block that is called cracked, wherever its confident pixel lies."""
+    everywhere, found = sure(crack_prob, ANY_LENGTH), sure(crack_prob, ANY_LENGTH, called)
+    num, labels = cv2.connectedComponents(everywhere, connectivity=8)
+    for label in range(1, num):
+        piece = labels == label
+        assert (found[piece] == called[piece].any()).all()
+    assert not (found & (1 - everywhere)).any()
 
 
-def test_ridges_are_lines_and_not_spots():
-    """A dark line is stronger than a dark disc of the same depth and width; light lines are nothing."""
-    grey = np.full((200, 200), 150, np.uint8)
-    cv2.line(grey, (20, 60), (180, 60), 60, 5)
-    cv2.circle(grey, (100, 140), 3, 60, -1)
-    cv2.line(grey, (20, 180), (180, 180), 240, 5)
-    strength = dark_ridge(grey).strength
-    assert strength[58:63, 40:160].max() > 3 * strength[130:150, 90:110].max()
-    assert strength[179:182, 40:160].max() < 0.05 * strength[58:63, 40:160].max()
+def test_a_crack_is_not_torn_at_a_block():
+    """Its faint end in a block that is not called cracked belongs to it; another crack there does not."""
+    crack_prob = drawn((30, 20, 100, 0.9), (30, 100, 180, 0.4), (80, 110, 190, 0.9))
+    called = np.zeros(SIZE, np.uint8)
+    called[:, :100] = 1
+    found = sure(crack_prob, called=called)
+    assert found[30, 20:180].all()
+    assert not found[60:].any()
 
 
-@pytest.mark.parametrize(("width", "low", "high"), [(2, 0.9, 2.1), (5, 1.9, 4.1), (14, 3.9, 8.1)])
-def test_the_best_scale_follows_the_width(width, low, high):
-    """Wide lines answer to wide filters."""
-    grey = photo(
-        np.full(SIZE, 150.0, np.float32), coverage(SIZE, line(np.array([160.0, 120.0]), 0, 250), width)
-    )
-    ridge = dark_ridge(grey)
-    assert low <= np.median(ridge.scale_px[120, 80:240]) <= high
+@pytest.mark.parametrize(("length", "is_found"), [(36, False), (44, True)])
+def test_short_pieces_are_dropped(length, is_found):
+    """Pieces shorter than 40 px; faint ones of half that are possible."""
+    masks = crack_masks(drawn((60, 50, 50 + length, 0.9)), np.ones(SIZE, np.uint8), Segmentation())
+    assert bool(masks.sure.any()) == is_found
+    assert masks.possible[60, 50 : 50 + length].all()
 
 
-def test_local_median_ignores_cracks():
-    """The wall's brightness under a crack is that beside it."""
-    grey, true = scene(8.0)
-    assert abs(float(local_median(grey)[true > 0].mean()) - 150) < 12
+@pytest.mark.parametrize(("gap", "is_closed"), [(3, True), (8, False)])
+def test_small_gaps_are_closed(gap, is_closed):
+    """Two halves, both too short alone, are one crack over a gap that is smaller than `bridge_px`."""
+    found = sure(drawn((60, 40, 70, 0.9), (60, 70 + gap, 100 + gap, 0.9)))
+    assert bool(found.any()) == is_closed
+    assert bool(found[60, 40 : 100 + gap].all()) == is_closed
+
+
+def test_faint_lines_are_possible_only():
+    """Without a confident pixel, or below `grow`, down to three quarters of it; in any block."""
+    crack_prob = drawn((20, 50, 150, 0.45), (60, 50, 150, 0.28), (100, 50, 150, 0.24))
+    masks = crack_masks(crack_prob, np.zeros(SIZE, np.uint8), Segmentation())
+    assert not masks.sure.any()
+    assert masks.possible[20, 50:150].all()
+    assert masks.possible[60, 50:150].all()
+    assert not masks.possible[100].any()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_flat_maps_are_no_failure(value):
+    """Nothing anywhere, crack everywhere."""
+    crack_prob = np.full(SIZE, value, np.float32)
+    assert (sure(crack_prob) == value).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"seed": 1.1}, {"seed": 9.0, "grow": 5.0}, {"seed": 0.0}, {"seed": 0.3}, {"seed": float("nan")}),
+        *({"grow": 0.0}, {"grow": -0.1}, {"min_length_px": -1}, {"bridge_px": 0}, {"bridge_px": 100}),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(values):
+    """Probabilities outside of 0 to 1, growing from what is less than grown over, no length."""
+    with pytest.raises(ValueError, match="expected"):
+        Segmentation(**values)
 
 
 def test_counts_add_up_and_follow_their_definitions():

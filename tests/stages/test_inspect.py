@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from damcrack.cracks.scores import count_pixels
 from damcrack.edges.storage import open_source
 from damcrack.errors import InputError
 from damcrack.images.photo import encode_jpeg
 from damcrack.stages.inspect import InspectConfig, inspect_photos
 from damcrack.stages.inspection.blocks import block_boxes_xyxy
-from damcrack.stages.inspection.detector import OnnxDetector
 from damcrack.stages.inspection.kept import folder_name, read_findings
 from damcrack.stages.inspection.review import take_back
 from damcrack.stages.inspection.scale import Scale
@@ -119,7 +119,10 @@ def test_the_mask_lies_on_the_crack(world):
     (folder,) = (world[0] / "out/photos").glob("a-*")
     mask = cv2.imread(str(folder / "mask.png"), cv2.IMREAD_GRAYSCALE) > 0
     true = coverage(SIZE, line(np.array([SIZE[1] / 2, SIZE[0] / 2]), 20, 260), 6.0) > 0.5
-    assert (mask & true).sum() / (mask | true).sum() > 0.8
+    shares = count_pixels(mask.astype(np.uint8), true.astype(np.uint8)).shares()
+    assert shares["recall"] > 0.99
+    assert shares["precision"] > 0.99
+    assert shares["iou"] > 0.7  # at half size the network sees a crack by a pixel or two wider
 
 
 def test_geojson_and_coco_hold_every_crack(world):
@@ -411,43 +414,6 @@ def test_blocks_cover_all_and_stay_inside(size_hw, overlap):
     assert boxes.min() >= 0
     assert (boxes[:, 2:] <= size_hw[::-1]).all()
     assert len(np.unique(boxes, axis=0)) == len(boxes)
-
-
-@pytest.mark.parametrize(
-    ("contract", "said"),
-    [
-        ({"format": 1}, "contract format 1, expected 2"),
-        ({"input": {"name": "tiles", "shape": ["batch", 112, 112, 3], "colour": "BGR"}}, "in BGR"),
-        ({"input": {"name": "tiles", "shape": ["batch", 224, 224, 3], "colour": "RGB"}}, "112, 112"),
-    ],
-)
-def test_a_model_of_another_contract_is_refused(tmp_path, contract, said):
-    """Before a photo is scored wrongly."""
-    path = write_darkness_detector(tmp_path / "model.onnx", **contract)
-    with pytest.raises(InputError, match=said):
-        OnnxDetector.load(path)
-
-
-def test_a_changed_model_is_refused(tmp_path):
-    """The hash in model.json names the file."""
-    path = write_darkness_detector(tmp_path / "model.onnx")
-    (tmp_path / "model.json").write_text(json.dumps({"onnx_sha256": "0" * 64, "int8_sha256": "0" * 64}))
-    with pytest.raises(InputError, match="the file was changed"):
-        OnnxDetector.load(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x07"])
-def test_what_is_no_model_is_refused(tmp_path, content):
-    """One line, no traceback of onnxruntime."""
-    (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(InputError, match=r"no ONNX model|does not say"):
-        OnnxDetector.load(tmp_path / "model.onnx")
-
-
-def test_a_missing_model_is_said(tmp_path):
-    """With what to give."""
-    with pytest.raises(InputError, match="no model"):
-        OnnxDetector.load(tmp_path / "nothing.onnx")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """An MLflow model folder around an exported ONNX file, its bytes unchanged.
 
 The models hold the ONNX flavour, so they load without torch and nothing is unpickled. Raw RGB tiles go in:
-uint8 of shape (batch, height_px, width_px, 3); a dict of arrays comes out.
+uint8 of shape (batch, height, width, 3), height and width multiples of 32; a dict of arrays comes out.
 """
 
 import shutil
@@ -10,6 +10,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+EXAMPLE_PX = 64  # a multiple of 32, as the model asks for
 NEEDED_TO_SCORE = ("mlflow", "onnx", "onnxruntime", "numpy", "pandas")
 
 
@@ -55,9 +56,10 @@ def onnx_signature(proto: Any) -> Any:
 
 
 def _example(shape: Sequence[int]) -> Any:
-    """Two tiles: light concrete, and the same with a dark line across."""
+    """Two tiles: light concrete, and the same with a dark line across; sides that are free have EXAMPLE_PX."""
     import numpy as np
 
-    tiles = np.full((2, *shape[1:]), 168, dtype=np.uint8)
-    tiles[1, shape[1] // 2] = 40
+    height, width = (EXAMPLE_PX if length < 0 else length for length in shape[1:3])
+    tiles = np.full((2, height, width, shape[3]), 168, dtype=np.uint8)
+    tiles[1, height // 2 - 1 : height // 2 + 1] = 40
     return tiles

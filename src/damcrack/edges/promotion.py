@@ -57,7 +57,7 @@ def promote(
     with start_run("promote", None, flatten(config), {}) as run:
         frozen = _evaluation_set(config, run.scratch)
         run.dataset("evaluation set", frozen.digest, config.evaluation_set or str(OF_THE_GRAPH), "test")
-        gate = Gate(model_name, config, config.precision, frozen, registry, run)
+        gate = Gate(model_name, config, frozen, registry, run)
         name = f"{model_name} version {version}"
         contest = gate.contest(name, registry.fetch(model_name, version))
         verdict, record = gate.settle(version, contest)

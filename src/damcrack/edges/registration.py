@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from damcrack.edges.registry import MlflowRegistry
 
-EXTRA_FILES = ("model-int8.onnx", "weights.safetensors", "model.json", "parity.json")
+EXTRA_FILES = ("weights.safetensors", "model.json", "parity.json")
 PARENT_TAGS = ("damcrack.init_sha256", "damcrack.teacher_sha256")
 FILES_TAG = "files"
 LOCK_FILE = Path("dvc.lock")

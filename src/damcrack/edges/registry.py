@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 # A model of 90 MB takes its time to a distant store, and nothing is being trained meanwhile.
 PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 FETCHED = Path(".damcrack/models")
-KEPT_FILES = ("model.onnx", "model-int8.onnx", "model.json", "photos.csv")
+KEPT_FILES = ("model.onnx", "model.json", "photos.csv")
 DECISION_TAG = "decision"
 
 

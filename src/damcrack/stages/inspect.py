@@ -11,7 +11,7 @@ As a stage of the graph, the case study: OUT/case-study.json, OUT/figures/, see 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from damcrack.cracks.segment import Segmentation
 from damcrack.errors import InputError
@@ -35,12 +35,13 @@ FORMAT = 1
 class InspectConfig:
     """Section `inspect` of params.yaml; the defaults are those of the command without a params file.
 
-    `overlap` is the share of a block's side that neighbouring blocks have in common. `page_mb` bounds the full
-    detail inside the report. `crack_fraction` is the share of crack pixels that makes a block cracked where masks tell,
-    in the case study alone.
+    `scales` are the sizes at which the network sees a photo, as shares of its own: at half size it finds cracks that
+    are twice as wide. `overlap` is the share of a block's side that neighbouring blocks have in common. `page_mb`
+    bounds the full detail inside the report. `crack_fraction` is the share of crack pixels that makes a block cracked
+    where masks tell, in the case study alone.
     """
 
-    precision: Literal["int8", "float32"] = "int8"
+    scales: tuple[float, ...] = (1.0, 0.5)
     threshold: float = 0.5
     uncertain: tuple[float, float] = (0.3, 0.7)
     overlap: float = 0.0
@@ -55,7 +56,12 @@ class InspectConfig:
 
     def __post_init__(self) -> None:
         low, high = self.uncertain
+        whole = [0 < scale <= 1 and (1 / scale).is_integer() for scale in self.scales]
         allowed = {
+            "scales": (
+                any(whole) and all(whole),
+                "one or more of 1.0, 0.5 and so on: 1 divided by whole numbers",
+            ),
             "threshold": (0 < self.threshold < 1, "above 0, below 1"),
             "uncertain": (0 <= low <= self.threshold <= high <= 1, "from below the threshold to above it"),
             "overlap": (0 <= self.overlap <= 0.9, "0 to 0.9"),
@@ -80,7 +86,7 @@ def inspect(
     """
     from damcrack.stages.inspection.case_study import listed_photos, study, unseen_photos
 
-    detector = OnnxDetector.load(model, config.precision)
+    detector = OnnxDetector.load(model)
     listed = listed_photos(photos, unseen_photos(photos, tiles))
     scale = Scale(config.gsd_mm_per_px, config.distance_m)
     with new_directory(out) as folder:
@@ -124,7 +130,7 @@ def inspect_photos(
     Raises:
         InputError: no photo there, none that could be looked at, or the model is not one of ours.
     """
-    detector = OnnxDetector.load(model, config.precision)
+    detector = OnnxDetector.load(model)
     scale = Scale(config.gsd_mm_per_px, config.distance_m, gsd_by_photo or {})
     listed = list_photos(given, open_source)
     unknown = sorted(scale.by_photo.keys() - {one.name for one in listed})
@@ -149,7 +155,14 @@ def survey(
     Raises:
         InputError: no photo could be looked at.
     """
-    rules = Rules(config.threshold, config.uncertain, config.overlap, config.join_px, config.segmentation)
+    rules = Rules(
+        config.scales,
+        config.threshold,
+        config.uncertain,
+        config.overlap,
+        config.join_px,
+        config.segmentation,
+    )
     work = Survey(out, detector, rules, scale, config.max_megapixels * 10**6)
     _make(out)
     kept, set_aside = list[Path](), list[Unusable]()

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from damcrack.errors import InputError
 from damcrack.math.promotion import Policy, Verdict, mark
@@ -36,13 +36,12 @@ class RegisterConfig(Policy):
     """Section `register` of params.yaml: where the model goes, on what it is judged, and the policy.
 
     `evaluation_set` is a folder or s3:// prefix with a frozen evaluation set, null the test tiles of the graph;
-    `evaluation_sha256` the digest that it must have. `precision` is the file of the export that competes.
+    `evaluation_sha256` the digest that it must have.
     """
 
     model_name: str
     evaluation_set: str | None
     evaluation_sha256: str | None
-    precision: Literal["int8", "float32"]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,7 +134,7 @@ def _gate(
             )
         chosen = frozen.fetch_set(place, digest, open_source, run.scratch)
     run.dataset("evaluation set", chosen.digest, config.evaluation_set or tiles.name, "test")
-    return Gate(config.model_name, config, config.precision, chosen, registry, run)
+    return Gate(config.model_name, config, chosen, registry, run)
 
 
 def check_export(metrics_path: Path, export: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -50,7 +50,7 @@ def inspect_batches(
         place = f"results/{batch:08d}-{claim.attempt}"
         try:
             with ledger.released_on_error(claim):
-                detector = OnnxDetector.load(champion(), values.precision)
+                detector = OnnxDetector.load(champion())
                 report = _inspect(store, catalogue.photos(batch), detector, values, place, run)
         except InputError as error:
             failures.append(f"batch {batch}: {error}")

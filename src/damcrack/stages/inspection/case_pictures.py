@@ -1,4 +1,4 @@
-"""Pictures of the case study: what was found beside what is true, and where the network looks."""
+"""Pictures of the case study: what was found beside what is true, and the network's crack map."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ def stacked(pictures: Sequence[Pixels]) -> Pixels:
 def attention(
     photos: Path, rows: Mapping[str, Mapping[str, str]], kept: Sequence[Path], detector: OnnxDetector
 ) -> Pixels | None:
-    """The surest blocks of different photos with the network's class activation map laid over."""
+    """The most confident blocks of different photos, and below each the same with the network's crack map laid over."""
     chosen = list(_surest(kept))[:SHOWN_BLOCKS]
     if not chosen:
         return None
@@ -61,9 +61,9 @@ def attention(
     with ThreadPoolExecutor(1) as worker:
         for photo, box in chosen:
             rgb = decode_file(photos / rows[photo]["file"], decode_photo)
-            scores = detector.score(rgb, np.array([box], np.int64), worker)
             x0, y0, x1, y1 = box
-            columns.append(np.vstack(_map_over(rgb[y0:y1, x0:x1], scores.crack_map[0])))
+            block = rgb[y0:y1, x0:x1]
+            columns.append(np.vstack(_map_over(block, detector.map_photo(block, worker))))
     return np.hstack(columns)
 
 
@@ -81,9 +81,7 @@ def _surest(kept: Sequence[Path]) -> Iterator[tuple[str, list[int]]]:
 def _map_over(block: Pixels, crack_map: npt.NDArray[np.float32]) -> list[Pixels]:
     side = (BLOCK_SHOWN_PX, BLOCK_SHOWN_PX)
     shown = np.asarray(cv2.resize(block, side, interpolation=cv2.INTER_AREA), np.uint8)
-    low, high = float(crack_map.min()), float(crack_map.max())
-    relative = (crack_map - low) / max(high - low, 1e-6)
-    large = cv2.resize((255 * relative).astype(np.uint8), side, interpolation=cv2.INTER_LINEAR)
+    large = cv2.resize((255 * crack_map).astype(np.uint8), side, interpolation=cv2.INTER_AREA)
     colours = cv2.cvtColor(cv2.applyColorMap(large, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
     return [shown, np.asarray(cv2.addWeighted(shown, 0.45, colours, 0.55, 0), np.uint8)]
 

@@ -2,7 +2,7 @@
 
 OUT/case-study.json       blocks and pixels by source: the network, and brightness thresholds beside it
 OUT/figures/found.jpg     photos with what was found: true in green, found in red, both in yellow; thresholds beside
-OUT/figures/attention.jpg where the network looks (class activation) in the surest blocks, right and wrong ones
+OUT/figures/attention.jpg the most confident blocks, right and wrong ones, and the network's crack map of each
 """
 
 from collections.abc import Mapping, Sequence
@@ -172,12 +172,12 @@ def _tally(
 def segmentations(
     rgb: Pixels, findings: Mapping[str, Any], folder: Path, threshold: float, level: int
 ) -> dict[str, Pixels]:
-    """Masks (H, W) of 0/1 by method: ours, and brightness thresholds inside the same positive blocks."""
+    """Masks (H, W) of 0/1 by method: the network's, and brightness thresholds in the blocks that it calls cracked."""
     grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     ours = np.zeros(grey.shape, np.uint8)
     if (folder / "mask.png").is_file():
         ours = (np.asarray(cv2.imread(str(folder / "mask.png"), cv2.IMREAD_GRAYSCALE)) > 0).astype(np.uint8)
-    masks = {"ridges": ours} | {
+    masks = {NETWORK: ours} | {
         name: np.zeros(grey.shape, np.uint8) for name in (THRESHOLD, "Otsu", "adaptive")
     }
     adaptive = adaptive_dark(grey)

@@ -1,6 +1,5 @@
-"""One photo from pixels to findings: block probabilities, crack pixels, cracks with their measures."""
+"""One photo from pixels to findings: crack map, block probabilities, crack pixels, cracks with their measures."""
 
-from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,24 +9,26 @@ import numpy as np
 import numpy.typing as npt
 
 from damcrack.cracks.measure import Crack, measure_cracks
-from damcrack.cracks.segment import CrackMasks, Segmentation, crack_masks
+from damcrack.cracks.pieces import pieces
+from damcrack.cracks.segment import CrackMasks, Mask, Segmentation, crack_masks
+from damcrack.cracks.width import LARGEST_REACH_PX
 from damcrack.math.tiling import Boxes
 from damcrack.stages.inspection.blocks import block_boxes_xyxy
-from damcrack.stages.inspection.detector import BlockScores, OnnxDetector
+from damcrack.stages.inspection.detector import OnnxDetector
+from damcrack.stages.inspection.windows import CELL_PX, num_cells
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Verdict = Literal["crack", "unsure", "no crack"]
 
-CONTEXT_PX = 48  # filters see so much beside the blocks that are searched
-# How much of the network's belief in a block holds where its map sees nothing, so that no crack is torn at a cell.
-LEAST_GATE = 0.25
+AROUND_CELLS = num_cells(int(LARGEST_REACH_PX))  # brightness profiles across a crack reach so far beside it
 
 
 @dataclass(frozen=True)
 class Rules:
-    """When a block is called cracked or goes to review, and how its cracks are traced."""
+    """At which scales a photo is seen, when a block is called cracked or goes to review, and how cracks are traced."""
 
+    scales: tuple[float, ...]
     threshold: float
     uncertain: tuple[float, float]
     overlap: float
@@ -48,26 +49,26 @@ class Findings:
 
 
 def look_at(rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor) -> Findings:
-    """Score the blocks of a photo (H, W, 3) and trace the cracks in the positive ones.
+    """Map the cracks of a photo (H, W, 3), judge its blocks, and trace the cracks that touch a cracked block.
 
     Raises:
         PhotoError: the photo is smaller than one block.
     """
     size_hw = rgb.shape[0], rgb.shape[1]
     boxes = block_boxes_xyxy(size_hw, detector.tile_px, rules.overlap)
-    scores = detector.score(rgb, boxes, workers)
+    crack_map = detector.map_photo(rgb, workers, rules.scales)
+    crack_prob = detector.block_probs(crack_map, boxes)
+    called = _called(boxes[crack_prob >= rules.threshold], size_hw)
     masks = CrackMasks(np.zeros(size_hw, np.uint8), np.zeros(size_hw, np.uint8))
     cracks = list[Crack]()
-    regions = list(positive_regions(boxes, scores, rules.threshold, size_hw))
-    for region, (parts, found) in zip(
-        regions, workers.map(lambda region: trace(rgb, region, rules), regions), strict=True
-    ):
-        x0, y0, x1, y1 = region.box
-        for whole, part in zip(masks, parts, strict=True):
+    tracing = Tracing(rgb, crack_map, called, rules)
+    for traced in workers.map(tracing.trace, tracing.regions):
+        x0, y0, x1, y1 = traced.box
+        for whole, part in zip(masks, traced.masks, strict=True):
             np.maximum(whole[y0:y1, x0:x1], part, out=whole[y0:y1, x0:x1])
-        cracks += found
+        cracks += traced.cracks
     cracks.sort(key=lambda crack: (-crack.length_px, crack.box_xyxy))
-    return Findings(size_hw, boxes, scores.crack_prob, masks, cracks, verdict(scores.crack_prob, rules))
+    return Findings(size_hw, boxes, crack_prob, masks, cracks, verdict(crack_prob, rules))
 
 
 def verdict(crack_prob: Floats, rules: Rules) -> Verdict:
@@ -77,69 +78,74 @@ def verdict(crack_prob: Floats, rules: Rules) -> Verdict:
     return "unsure" if (crack_prob >= rules.uncertain[0]).any() else "no crack"
 
 
+def _called(boxes: Boxes, size_hw: tuple[int, int]) -> Mask:
+    """1 in the blocks that are called cracked, 0 elsewhere (H, W)."""
+    called = np.zeros(size_hw, np.uint8)
+    for x0, y0, x1, y1 in boxes.tolist():
+        called[y0:y1, x0:x1] = 1
+    return called
+
+
 @dataclass(frozen=True)
 class Region:
-    """Positive blocks that touch: their box (x0, y0, x1, y1) with a margin, and belief (h, w) in it."""
+    """Cells (left, top, right, bottom) of a photo's map around all that may be one crack, and its label there."""
+
+    label: int
+    cells: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a region shows: its box in the photo (x0, y0, x1, y1), masks (h, w), cracks in the photo's coordinates."""
 
     box: tuple[int, int, int, int]
-    belief: Floats
+    masks: CrackMasks
+    cracks: list[Crack]
 
 
-def positive_regions(
-    boxes: Boxes, scores: BlockScores, threshold: float, size_hw: tuple[int, int]
-) -> Iterator[Region]:
-    """Group positive blocks that touch each other, so that a crack across blocks stays one."""
-    positive = np.flatnonzero(scores.crack_prob >= threshold)
-    for members in _touching(boxes[positive]):
-        blocks = positive[members]
-        low, high = boxes[blocks, :2].min(axis=0), boxes[blocks, 2:].max(axis=0)
-        x0, y0 = np.maximum(low - CONTEXT_PX, 0).tolist()
-        x1, y1 = np.minimum(high + CONTEXT_PX, size_hw[::-1]).tolist()
-        belief = np.zeros((y1 - y0, x1 - x0), np.float32)
-        for block in blocks:
-            left, top, right, bottom = (boxes[block] - (x0, y0, x0, y0)).tolist()
-            gate = _gate(scores.crack_map[block], (right - left, bottom - top))
-            part = belief[top:bottom, left:right]
-            np.maximum(part, scores.crack_prob[block] * gate, out=part)
-        yield Region((x0, y0, x1, y1), belief)
+class Tracing:
+    """Traces the cracks of a photo (H, W, 3) region by region; `regions` has them in the order of their labels.
 
+    Pieces so close that they are one crack are in one region, and each cell of the map counts in one region only.
+    """
 
-def _touching(boxes: Boxes) -> list[npt.NDArray[np.int64]]:
-    """Row numbers of boxes in groups that share an edge or a corner."""
-    if not len(boxes):
-        return []
-    side = int(boxes[0, 2] - boxes[0, 0])
-    parent = np.arange(len(boxes))
+    def __init__(self, rgb: Pixels, crack_map: Floats, called: Mask, rules: Rules) -> None:
+        self._rgb, self._crack_map, self._called, self._rules = rgb, crack_map, called, rules
+        how = rules.segmentation
+        found = (crack_map >= how.least_prob).astype(np.uint8)
+        # The largest gap inside of a crack, by half from both sides, and a cell for what interpolation adds.
+        reach = num_cells(max(rules.join_px, how.bridge_px) // 2) + 1
+        kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+        self._labels = np.asarray(cv2.connectedComponents(cv2.dilate(found, kernel))[1], np.int32)
+        _, boxes = pieces(self._labels, found)
+        boxes += (-AROUND_CELLS, -AROUND_CELLS, AROUND_CELLS, AROUND_CELLS)
+        size_wh = np.array(crack_map.shape[::-1])
+        longest_px = CELL_PX * np.hypot(*(boxes[:, 2:] - boxes[:, :2] - 2 * AROUND_CELLS + 1).T)
+        clipped = np.hstack([np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, 2:], size_wh)]).tolist()
+        self.regions = [
+            Region(label, tuple(clipped[label]))
+            for label in range(1, len(clipped))
+            if longest_px[label] >= how.min_length_px / 2
+        ]
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
-
-    gap = np.abs(boxes[:, None, :2] - boxes[None, :, :2]).max(axis=2)
-    for i, j in np.argwhere(np.triu(gap <= side, 1)).tolist():
-        parent[root(j)] = root(i)
-    roots = np.array([root(i) for i in range(len(boxes))])
-    return [np.flatnonzero(roots == one) for one in np.unique(roots)]
-
-
-def _gate(crack_map: Floats, size_wh: tuple[int, int]) -> Floats:
-    """Where in a block (h, w) the network sees the crack: 1 at its strongest place, LEAST_GATE at its weakest."""
-    low, high = crack_map.min(), crack_map.max()
-    relative = (crack_map - low) / (high - low) if high > low else np.ones_like(crack_map)
-    large = cv2.resize(relative.astype(np.float32), size_wh, interpolation=cv2.INTER_LINEAR)
-    gate: Floats = LEAST_GATE + (1 - LEAST_GATE) * large
-    return gate
-
-
-def trace(rgb: Pixels, region: Region, rules: Rules) -> tuple[CrackMasks, list[Crack]]:
-    """Crack pixels (h, w) of a region, and its cracks in the photo's coordinates."""
-    x0, y0, x1, y1 = region.box
-    grey = np.asarray(cv2.cvtColor(rgb[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY), np.uint8)
-    masks = crack_masks(grey, region.belief, rules.segmentation)
-    cracks = measure_cracks(grey, masks.sure, rules.join_px, rules.segmentation.min_length_px)
-    return masks, [_moved(crack, x0, y0) for crack in cracks]
+    def trace(self, region: Region) -> Traced:
+        """Find and measure the cracks of a region."""
+        left, top, right, bottom = region.cells
+        inside = slice(top, bottom), slice(left, right)
+        cells = np.where(self._labels[inside] == region.label, self._crack_map[inside], np.float32(0))
+        large = cv2.resize(
+            cells, (CELL_PX * (right - left), CELL_PX * (bottom - top)), interpolation=cv2.INTER_LINEAR
+        )
+        x0, y0 = CELL_PX * left, CELL_PX * top
+        rgb = self._rgb[y0 : CELL_PX * bottom, x0 : CELL_PX * right]
+        box, how = (x0, y0, x0 + rgb.shape[1], y0 + rgb.shape[0]), self._rules.segmentation
+        crack_prob = np.asarray(large[: rgb.shape[0], : rgb.shape[1]], np.float32)
+        masks = crack_masks(crack_prob, self._called[y0 : box[3], x0 : box[2]], how)
+        if not masks.sure.any():
+            return Traced(box, masks, [])
+        grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+        cracks = measure_cracks(grey, masks.sure, self._rules.join_px, how.min_length_px)
+        return Traced(box, masks, [_moved(crack, x0, y0) for crack in cracks])
 
 
 def _moved(crack: Crack, x0: int, y0: int) -> Crack:

@@ -281,24 +281,24 @@ def model_card(card: Mapping[str, Any], contract: Mapping[str, Any], sha256: str
         ("file", f"sha256 {sha256}"),
         ("weights", f"sha256 {contract['weights_sha256']}"),
         ("trained on", f"tiles {contract['data_digest']}"),
-        (
-            "calibration",
-            f"temperature {calibration['temperature']:.3f}, fitted on {calibration['num_tiles']} validation tiles",
-        ),
+        ("calibration", f"temperature {calibration['temperature']:.3f}{_fitted_on(calibration)}"),
     ]
     accuracy = card.get("accuracy")
-    if accuracy:
-        parts = [
-            f"{name}: accuracy {accuracy[name]['accuracy']:.2%}, AUROC {accuracy[name]['auroc']:.3f}"
-            for name in ("float32", "int8")
-            if accuracy[name]["auroc"] is not None
-        ]
-        rows.append(
-            (
-                "tested",
-                f"{'; '.join(parts)}; on {accuracy['num_tiles']} tiles of the {accuracy['split']} split",
-            )
-        )
-    else:
-        rows.append(("tested", "unknown: there was no model.json beside the file"))
-    return rows
+    return [
+        *rows,
+        ("tested", _tested(accuracy) if accuracy else "unknown: no model.json beside the file says so"),
+    ]
+
+
+def _fitted_on(calibration: Mapping[str, Any]) -> str:
+    num = calibration.get("num_tiles")
+    return f", fitted on {num} validation tiles" if num else ""
+
+
+def _tested(accuracy: Mapping[str, Any]) -> str:
+    numbers = [
+        f"{title} {accuracy[name]:.2%}"
+        for name, title in (("accuracy", "accuracy"), ("auroc", "AUROC"))
+        if accuracy.get(name) is not None
+    ]
+    return f"{', '.join(numbers)} on {accuracy['num_tiles']} tiles of the {accuracy['split']} split"

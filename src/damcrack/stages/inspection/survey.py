@@ -2,7 +2,7 @@
 
 OUT/photos/NAME-HASH/findings.json    blocks, cracks, scale, hashes: everything that is known of the photo
 OUT/photos/NAME-HASH/mask.png         its crack pixels
-OUT/photos/NAME-HASH/possible.png     the same and fainter lines: what `damcrack compare` never calls new
+OUT/photos/NAME-HASH/possible.png     the same and fainter pieces of any block: what `damcrack compare` never calls new
 OUT/photos/NAME-HASH/preview.jpg      the photo, small
 OUT/photos/NAME-HASH/detail.jpg       its positive blocks at full size, the rest blurred
 """
@@ -106,9 +106,10 @@ class Survey:
             write_bytes(folder / "preview.jpg", _jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
             if findings.verdict == "crack":
                 write_bytes(folder / "mask.png", encode_mask(findings.masks.sure))
-                write_bytes(folder / "possible.png", encode_mask(findings.masks.possible))
                 sharp = positive_only(rgb, findings, self.rules.threshold)
                 write_bytes(folder / "detail.jpg", _jpeg(sharp, DETAIL_QUALITY))
+            if findings.masks.possible.any():
+                write_bytes(folder / "possible.png", encode_mask(findings.masks.possible))
             for name, encoded in block_files(rgb, rows, self.rules.uncertain).items():
                 (folder / "review").mkdir(exist_ok=True)
                 write_bytes(folder / "review" / name, encoded)

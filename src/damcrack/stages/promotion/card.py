@@ -244,7 +244,7 @@ def _where_it_fails(frozen: FrozenSet, probs_N: Floats, wrong: Sequence[int]) ->
 
 
 def _how_to_verify(export: Path, model: Mapping[str, Any], contest: Contest) -> list[str]:
-    files = ("model.onnx", "model-int8.onnx", "weights.safetensors", "model.json")
+    files = ("model.onnx", "weights.safetensors", "model.json")
     sums = [f"{sha256_file(export / name)}  {name}" for name in files if (export / name).is_file()]
     return [
         "## How to verify the files",

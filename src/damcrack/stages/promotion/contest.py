@@ -20,7 +20,7 @@ from damcrack.math.promotion import (
     mark,
 )
 from damcrack.outputs import read_csv
-from damcrack.stages.inspection.detector import OnnxDetector, Precision
+from damcrack.stages.inspection.detector import OnnxDetector
 from damcrack.stages.promotion.frozen import FrozenSet
 from damcrack.stages.run import Run
 
@@ -37,9 +37,7 @@ class Contestant:
     trained_on: frozenset[str]
 
     @classmethod
-    def load(
-        cls, name: str, folder: Path, precision: Precision, frozen: FrozenSet, photos: Path | None = None
-    ) -> "Contestant":
+    def load(cls, name: str, folder: Path, frozen: FrozenSet, photos: Path | None = None) -> "Contestant":
         """Load an export whose files are what its model.json says, and that takes the set's tiles.
 
         `photos` lists what it was trained on, by default the list in its folder.
@@ -48,7 +46,7 @@ class Contestant:
             InputError: it cannot be loaded, was changed, or takes other tiles.
         """
         try:
-            detector = OnnxDetector.load(folder, precision)
+            detector = OnnxDetector.load(folder)
         except InputError as error:
             raise InputError(f"{name} cannot be loaded: {error}") from error
         _check_contract(name, detector, frozen)
@@ -66,7 +64,7 @@ def _check_contract(name: str, detector: OnnxDetector, frozen: FrozenSet) -> Non
     classes = tuple(detector.contract["classes"])
     if detector.tile_px != frozen.tile_px or classes != frozen.images.classes:
         raise InputError(
-            f"{name} takes tiles of {detector.tile_px} px with classes {', '.join(classes)}, the evaluation set "
+            f"{name} is judged on tiles of {detector.tile_px} px with classes {', '.join(classes)}, the evaluation set "
             f"{frozen.digest[:12]} holds tiles of {frozen.tile_px} px with {', '.join(frozen.images.classes)}: "
             "nothing can be compared; give another evaluation set, or register this kind of model under another name"
         )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from damcrack.errors import InputError
 from damcrack.math.promotion import Policy, Verdict, judge
-from damcrack.stages.inspection.detector import OnnxDetector, Precision
+from damcrack.stages.inspection.detector import OnnxDetector
 from damcrack.stages.promotion.contest import Contest, Contestant
 from damcrack.stages.promotion.frozen import FrozenSet
 from damcrack.stages.run import Run
@@ -71,14 +71,13 @@ class Gate:
 
     model_name: str
     policy: Policy
-    precision: Precision
     frozen: FrozenSet
     registry: Registry
     run: Run
 
     def contest(self, name: str, folder: Path, photos: Path | None = None) -> Contest:
         """A contest of the challenger in `folder`; see `Contestant.load` for what is refused."""
-        challenger = Contestant.load(name, folder, self.precision, self.frozen, photos)
+        challenger = Contestant.load(name, folder, self.frozen, photos)
         return Contest(challenger, self.frozen, self.policy, self.run)
 
     def champion(self, reign: Reign) -> Contestant | None:
@@ -88,7 +87,7 @@ class Gate:
         folder = self.registry.fetch(self.model_name, reign.version)
         name = f"champion {self.model_name} version {reign.version}"
         try:
-            return Contestant.load(name, folder, self.precision, self.frozen)
+            return Contestant.load(name, folder, self.frozen)
         except InputError as error:
             raise InputError(
                 f"{error}; nothing was moved. `damcrack rollback` returns to the champion before"
@@ -168,7 +167,7 @@ def roll_back(model_name: str, reason: str, to: str | None, registry: Registry) 
             )
         if version == reign.version and to is not None:
             raise InputError(f"version {version} of {model_name} is the champion already; nothing was moved")
-        OnnxDetector.load(registry.fetch(model_name, version), "float32")
+        OnnxDetector.load(registry.fetch(model_name, version))
         record = {
             "format": FORMAT,
             "model_name": model_name,
