@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "damcrack"
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STUDY = yaml.safe_load((ROOT / "experiments/paper/dvc.yaml").read_text())["stages"]
-FLOOR = {"errors", "outputs", "parallel", "__init__"}
+FLOOR = {"errors", "outputs", "parallel", "source", "__init__"}
 # Each room may import itself, the floor, and the rooms named here.
 MAY_IMPORT = {
     "math": set(),

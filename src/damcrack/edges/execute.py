@@ -13,13 +13,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import damcrack
 from damcrack.edges.graph import Stage
 from damcrack.edges.params import flatten, flatten_values, read_params, stage_config
 from damcrack.edges.progress import Watcher
+from damcrack.edges.scratch import scratch_in_use
 from damcrack.edges.tracking import Graph, caller_tags, start_run
 from damcrack.errors import InputError
 from damcrack.outputs import sha256_bytes, sha256_file, write_json
+from damcrack.source import source_sha256
 from damcrack.stages.run import Run
 
 
@@ -34,7 +35,7 @@ def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict
     tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **caller_tags()}
     with start_run(stage.name, item, flatten(config), tags, _graph()) as run:
         watched: Run = run  # a stage sees no more than this of its caller
-        with failure_kept(out, run.scratch):
+        with scratch_in_use(run.scratch, run.say), failure_kept(out, run.scratch):
             summary = function(**arguments, run=watched)
         run.finish_outputs(content_digest(out), **parents(out))
     show(stage.name if item is None else f"{stage.name}@{item}", summary, time.monotonic() - started)
@@ -91,9 +92,9 @@ def _service(name: str) -> Any:
 
 
 def stage_key(stage: str, item: str | None, values: dict[str, Any], inputs: dict[str, Path]) -> str:
-    """Name a stage's execution by everything that goes in: name, values, code version, input contents."""
+    """Name a stage's execution by everything that goes in: name, values, code, input contents."""
     digests = {name: content_digest(path) for name, path in sorted(inputs.items())}
-    content = repr((stage, item, sorted(values.items()), damcrack.__version__, digests))
+    content = repr((stage, item, sorted(values.items()), source_sha256(), digests))
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -26,6 +26,7 @@ from damcrack.edges.progress import Watcher
 from damcrack.edges.sender import QUICK_FAILURE, QUIET, experiment_name, send_later, tracking_uri
 from damcrack.edges.system import SystemMetrics
 from damcrack.errors import InputError
+from damcrack.source import source_name
 from damcrack.stages.run import Item
 
 __all__ = ["Graph", "TrackedRun", "Watcher", "send_later", "start_run"]
@@ -94,7 +95,7 @@ def _text(value: object) -> str:
 def code_tags() -> dict[str, str]:
     """Tags that say which code runs and for whom; the commit only inside a git checkout."""
     tags = {
-        "damcrack.code_version": damcrack.__version__,
+        "damcrack.code_version": f"{damcrack.__version__}+{source_name()}",
         "mlflow.user": getpass.getuser(),
         "mlflow.source.type": "LOCAL",
     }
