@@ -1,0 +1,102 @@
+"""Measure a crack detector on real photos of sources that it never saw.
+
+    python -m experiments.unseen --data DIR --model results/export --out unseen.json --markdown unseen.md
+    python -m experiments.unseen --data DIR --baselines --sources deepcrack wall-negatives --max-per-source 10
+
+DIR holds the sources and MANIFEST.csv (columns path, label, mask, group), see sources.py.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from damcrack.errors import InputError
+from damcrack.outputs import write_bytes, write_json
+from experiments.unseen.measure import Measured, Score, by_row, measure
+from experiments.unseen.pages import draw, markdown, write_pictures
+from experiments.unseen.rows import summary
+from experiments.unseen.scorers import BASELINES, onnx_score, torch_score
+from experiments.unseen.sources import Photo, read_photos
+
+DATA_VARIABLE = "DAMCRACK_REAL_DATA"
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.unseen", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
+    )
+    parser.add_argument("--model", type=Path, help="folder that `damcrack export` wrote, or an ONNX file")
+    parser.add_argument("--weights", type=Path, help="folder that `damcrack finetune` wrote")
+    parser.add_argument("--baselines", action="store_true", help="measure filters that learned nothing, too")
+    parser.add_argument("--sources", nargs="+", default=(), help="default: all")
+    parser.add_argument(
+        "--max-per-source", type=int, help="photos, or ready tiles of each class, spread evenly"
+    )
+    parser.add_argument("--out", type=Path, help="json")
+    parser.add_argument("--markdown", type=Path, help="tables; default: printed")
+    parser.add_argument("--pictures", type=Path, help="folder for one page of each source")
+    return parser.parse_args()
+
+
+def scorers(args: argparse.Namespace) -> dict[str, Score]:
+    """The detectors that were asked for, by name.
+
+    Raises:
+        InputError: none was, or one cannot be loaded.
+    """
+    found: dict[str, Score] = {}
+    if args.model:
+        found[str(args.model)] = onnx_score(args.model)
+    if args.weights:
+        found[str(args.weights)] = torch_score(args.weights)
+    found |= BASELINES if args.baselines else {}
+    if not found:
+        raise InputError("nothing to measure; give --model, --weights or --baselines")
+    return found
+
+
+def measured(name: str, score: Score, photos: Sequence[Photo], pictures: Path | None) -> dict[str, Any]:
+    """All results of one detector, with how long it took; its pictures under PICTURES/NAME."""
+    began_s = time.monotonic()
+    rows = by_row(_told(name, measure(photos, score, draw if pictures else None)))
+    seconds = time.monotonic() - began_s
+    if pictures:
+        write_pictures(pictures / Path(name).name, rows)
+    return {"seconds": round(seconds, 1), **summary(rows)}
+
+
+def _told(name: str, results: Iterator[Measured]) -> Iterator[Measured]:
+    """Say which source is at work."""
+    row = ""
+    for one in results:
+        if one.photo.source != row:
+            row = one.photo.source
+            print(f"{name}: {row}", flush=True)
+        yield one
+
+
+def main() -> None:
+    """Measure and write."""
+    args = arguments()
+    if args.data is None:
+        raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
+    try:
+        photos = read_photos(args.data, args.sources, args.max_per_source)
+        results = {name: measured(name, one, photos, args.pictures) for name, one in scorers(args).items()}
+    except InputError as error:
+        raise SystemExit(str(error)) from error
+    if args.out:
+        write_json(args.out, results)
+    if args.markdown:
+        write_bytes(args.markdown, markdown(results).encode())
+    else:
+        print(markdown(results))
+
+
+if __name__ == "__main__":
+    main()
