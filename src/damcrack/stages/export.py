@@ -1,18 +1,17 @@
-"""Stage `export`: a fine-tuned model becomes ONNX files that take raw tiles, compared with the original.
+"""Stage `export`: a fine-tuned model with a pixel head becomes one ONNX file, compared with the original.
 
-OUT/model.onnx            tiles (batch, side, side, 3) uint8 RGB to crack_prob (batch,), logits (batch, 2) and
-                          crack_map (batch, h, w); its metadata `damcrack` says what it is and expects
-OUT/model-int8.onnx       the same in int8, for small machines
-OUT/model.json            what they are, what they were made from, inputs and outputs, calibration, accuracy
-OUT/weights.safetensors   the weights that they were made from
-OUT/parity.json           how far onnxruntime is from torch, and int8 from float32, on real tiles
+OUT/model.onnx            tiles (batch, height, width, 3) uint8 RGB to crack_prob (batch,) and crack_map
+                          (batch, height / 2, width / 2); its metadata `damcrack` says what it is and expects
+OUT/model.json            what it is, what it was made from, inputs and outputs, calibration
+OUT/weights.safetensors   the weights that it was made from
+OUT/parity.json           how far onnxruntime is from torch on real tiles, and the stored half precision from the exact
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,38 +23,35 @@ from damcrack.math.statistics import fit_temperature, nll
 from damcrack.outputs import new_directory, sha256_bytes, write_bytes, write_json
 from damcrack.stages.export_checks import (
     PARITY_BATCHES,
-    compare_with_int8,
     compare_with_torch,
     decoded,
+    difference,
     evenly,
     torch_scores,
 )
-from damcrack.stages.export_onnx import to_onnx, with_metadata
+from damcrack.stages.export_onnx import MULTIPLE_OF_PX, in_half_precision, to_onnx, with_metadata
 from damcrack.stages.run import Run
 
 if TYPE_CHECKING:
-    from damcrack.engine.locator import Locator
+    from damcrack.engine.deployed import Deployed
     from damcrack.engine.weights import ModelInfo
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
 class ExportConfig:
     """Section `export` of params.yaml.
 
-    `experiment` is the fine-tuned model to export; `max_abs_difference` is between the logits of onnxruntime
-    and of torch. `calibration_tiles` of the training split give int8 its scales, and as many of the validation
-    split the temperature that calibrates the probabilities. `image_px` is how large a tile is seen, None: as in
-    training. Larger than that, thin cracks look as broad as those that it was trained on (Touvron et al. 2019).
+    `experiment` is the fine-tuned model to export; `max_abs_difference` is between the probabilities of onnxruntime
+    and of torch. `calibration_tiles` of the validation split give the temperature that calibrates a tile's probability.
     """
 
     experiment: str
-    opset: int
-    parity_tiles: int
-    max_abs_difference: float
-    calibration_tiles: int
-    image_px: int | None = None
+    opset: int = 18
+    parity_tiles: int = 32
+    max_abs_difference: float = 0.001
+    calibration_tiles: int = 256
 
     def __post_init__(self) -> None:
         if not 18 <= self.opset <= 23:
@@ -66,81 +62,76 @@ class ExportConfig:
             raise ValueError(f"max_abs_difference: {self.max_abs_difference}; expected more than 0")
         if self.calibration_tiles < 1:
             raise ValueError(f"calibration_tiles: {self.calibration_tiles}; expected 1 or more")
-        if self.image_px is not None and self.image_px < 32:
-            raise ValueError(f"image_px: {self.image_px}; expected 32 or more, or null")
 
 
 def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) -> dict[str, object]:
     """Write the model as ONNX if it agrees with torch on tiles of the set; write nothing otherwise.
 
     Raises:
-        InputError: the set is empty, the model was trained on others, or the two disagree.
+        InputError: the set is empty, the model was trained on others or has no pixel head, or the two disagree.
     """
-    from damcrack.engine.locator import Locator
+    from damcrack.engine.deployed import Deployed
+    from damcrack.engine.pixels import PixelNetwork
     from damcrack.engine.weights import load_model
 
     images = ImageSet.open(tiles)
     network, info = load_model(model)
-    if info.data_digest != images.digest:
+    if not isinstance(network, PixelNetwork):
         raise InputError(
-            f"{model} was trained on tiles {info.data_digest[:12]}, {tiles} holds {images.digest[:12]}; "
-            "give the tiles that it was trained on"
+            f"{model} has a tile head only, an inspection needs crack pixels: "
+            "export an experiment with pixel_channels"
         )
-    info = replace(info, image_px=_seen_px(config.image_px or info.image_px, images.image_hw))
+    _check_tiles(model, info, images)
     scored = images.where("test") or images.where("val") or list(range(len(images)))
     if not scored:
         raise InputError(f"{images.root} holds no tiles; give more photos")
     run.dataset("tiles", images.digest, tiles.name, "test")
-    calibration = _fit_calibration(Locator(network, info).eval(), images, config.calibration_tiles)
-    locator = Locator(network, info, calibration["temperature"]).eval()
-    contract = _contract(info, images, calibration)
-    float32 = with_metadata(to_onnx(locator, images.image_hw, config.opset), contract)
-    parity = compare_with_torch(locator, float32, decoded(images, evenly(scored, config.parity_tiles)), run)
+    calibration = _fit_calibration(Deployed(network, info).eval(), images, config.calibration_tiles)
+    deployed = Deployed(network, info, calibration["temperature"]).eval()
+    compared = decoded(images, evenly(scored, config.parity_tiles))
+    exact = to_onnx(deployed, images.image_hw, config.opset)
+    parity = compare_with_torch(deployed, exact, compared, run)
     _check_parity(parity, config.max_abs_difference)
-    int8 = _to_int8(float32, images, config.calibration_tiles, contract)
-    accuracy = compare_with_int8(float32, int8, images, scored, run)
-    description = _description(info, float32, int8, config.opset) | contract | {"accuracy": accuracy}
+    contract = _contract(info, images, calibration)
+    stored = with_metadata(in_half_precision(exact), contract)
+    parity["half_precision"] = difference(stored, exact, compared)
     with new_directory(out) as folder:
-        write_bytes(folder / "model.onnx", float32)
-        write_bytes(folder / "model-int8.onnx", int8)
-        write_json(folder / "model.json", description)
-        write_json(folder / "parity.json", parity | {"int8": accuracy})
+        write_bytes(folder / "model.onnx", stored)
+        write_json(folder / "model.json", _description(info, stored, config.opset) | contract)
+        write_json(folder / "parity.json", parity)
         shutil.copyfile(model / "weights.safetensors", folder / "weights.safetensors")
-    run.metrics(
-        {
-            "max_abs_difference": parity["max_abs_difference_logits"],
-            "int8_accuracy_lost": accuracy["float32"]["accuracy"] - accuracy["int8"]["accuracy"],
-        }
-    )
+    run.metrics({"max_abs_difference": parity["max_abs_difference"]})
     return {
-        "model": f"{info.name}: {info.network}, {_mib(float32)}, opset {config.opset}; int8: {_mib(int8)}",
-        "largest difference to torch": f"{parity['max_abs_difference_logits']:.2g} (logits), "
+        "model": f"{info.name}: {info.network}, {len(stored) / 2**20:.1f} MiB, opset {config.opset}",
+        "largest difference to torch": f"{parity['max_abs_difference']:.2g} of a probability, "
         f"{parity['num_tiles']} tiles in batches of {', '.join(map(str, PARITY_BATCHES))}",
-        "accuracy": f"float32 {accuracy['float32']['accuracy']:.2%}, int8 {accuracy['int8']['accuracy']:.2%} "
-        f"on {accuracy['num_tiles']} tiles; the same verdict on {accuracy['same_verdict']:.2%}",
+        "stored in half precision": f"moves probabilities by {parity['half_precision']['crack_prob']:.2g} at most",
+        "calibration temperature": f"{calibration['temperature']:.3f}",
         "written": out / "model.onnx",
     }
 
 
-def _seen_px(image_px: int, tile_hw: tuple[int, int]) -> int:
-    if any(side % image_px for side in tile_hw):
+def _check_tiles(model: Path, info: ModelInfo, images: ImageSet) -> None:
+    if info.data_digest != images.digest:
         raise InputError(
-            f"export.image_px: {image_px} does not divide the tiles' side, {tile_hw[0]}; set one that does"
+            f"{model} was trained on tiles {info.data_digest[:12]}, {images.root} holds {images.digest[:12]}; "
+            "give the tiles that it was trained on"
         )
-    return image_px
+    if any(side % MULTIPLE_OF_PX for side in images.image_hw):
+        raise InputError(
+            f"tile.tile_px: {images.image_hw[0]}; an export needs a multiple of {MULTIPLE_OF_PX}"
+        )
 
 
-def _mib(encoded: bytes) -> str:
-    return f"{len(encoded) / 2**20:.1f} MiB"
-
-
-def _fit_calibration(locator: Locator, images: ImageSet, num: int) -> dict[str, Any]:
+def _fit_calibration(deployed: Deployed, images: ImageSet, num: int) -> dict[str, Any]:
     """Temperature scaling on the validation split (Guo et al. 2017), which leaves every verdict as it is."""
     rows = evenly(images.where("val"), num)
     if not rows:
         return {"temperature": 1.0, "num_tiles": 0}
-    logits = torch_scores(locator, decoded(images, rows))["logits"].astype(np.float64)
-    labels = np.array(images.labels)[rows]
+    crack_prob = torch_scores(deployed, decoded(images, rows))["crack_prob"].astype(np.float64)
+    logit = np.log(crack_prob) - np.log1p(-crack_prob)
+    logits = np.stack([np.zeros_like(logit), logit], axis=1)
+    labels = np.array(images.labels)[sorted(rows)]
     temperature = fit_temperature(logits, labels)
     return {
         "temperature": temperature,
@@ -150,55 +141,51 @@ def _fit_calibration(locator: Locator, images: ImageSet, num: int) -> dict[str, 
     }
 
 
-def _to_int8(float32: bytes, images: ImageSet, num: int, contract: Mapping[str, Any]) -> bytes:
-    from damcrack.stages.export_int8 import to_int8
-
-    rows = evenly(images.where("train") or list(range(len(images))), num)
-    return with_metadata(to_int8(float32, decoded(images, rows)), contract)
-
-
 def _check_parity(parity: Mapping[str, Any], limit: float) -> None:
-    worst = parity["max_abs_difference_logits"]
+    worst = parity["max_abs_difference"]
     if not worst <= limit:  # NaN too is refused
         raise InputError(
-            f"the exported model's logits differ from torch by {worst:.3g} on {parity['num_tiles']} tiles, "
+            f"the exported model's probabilities differ from torch by {worst:.3g} on {parity['num_tiles']} tiles, "
             f"max_abs_difference is {limit:g}; raise it if that much is harmless, or try another opset"
         )
 
 
 def _contract(info: ModelInfo, images: ImageSet, calibration: Mapping[str, Any]) -> dict[str, Any]:
     """What a user of the file must know, inside the file."""
-    height_px, width_px = images.image_hw
+    from damcrack.engine.deployed import BLOCK_SHARE
+
     return {
         "format": FORMAT,
         "name": info.name,
         "network": info.network,
         "classes": list(info.classes),
-        "image_px": info.image_px,
+        "tile_px": info.config.get("view_px") or images.image_hw[0],
         "data_digest": info.data_digest,
         "weights_sha256": info.weights_sha256,
         "calibration": dict(calibration),
+        "block_share": BLOCK_SHARE,
+        "map_stride_px": 2,
         "input": {
             "name": "tiles",
             "dtype": "uint8",
-            "shape": ["batch", height_px, width_px, 3],
+            "shape": ["batch", "height", "width", 3],
             "colour": "RGB",
+            "multiple_of": MULTIPLE_OF_PX,
         },
         "outputs": [
             {"name": "crack_prob", "dtype": "float32", "shape": ["batch"]},
-            {"name": "logits", "dtype": "float32", "shape": ["batch", len(info.classes)]},
-            {"name": "crack_map", "dtype": "float32", "shape": ["batch", "rows", "columns"]},
+            {"name": "crack_map", "dtype": "float32", "shape": ["batch", "height / 2", "width / 2"]},
         ],
     }
 
 
-def _description(info: ModelInfo, float32: bytes, int8: bytes, opset: int) -> dict[str, Any]:
+def _description(info: ModelInfo, stored: bytes, opset: int) -> dict[str, Any]:
     return {
         "mean": list(info.mean),
         "std": list(info.std),
+        "pixel_channels": info.pixel_channels,
         "best_epoch": info.best_epoch,
         "parents": {"init_sha256": info.init_sha256, "teacher_sha256": info.teacher_sha256},
-        "onnx_sha256": sha256_bytes(float32),
-        "int8_sha256": sha256_bytes(int8),
+        "onnx_sha256": sha256_bytes(stored),
         "opset": opset,
     }
