@@ -61,6 +61,11 @@ arrivals: .venv/installed ## two runs take in the same 500 photos at once, count
 	@python -m experiments.arrivals --place $(PLACE) $(if $(MODEL),--model $(MODEL))
 	@python -m experiments.arrivals --place $(PLACE)-killed --kill $(if $(MODEL),--model $(MODEL))
 
+.PHONY: detector
+detector: .venv/installed ## train the detector that ships with the package again (about an hour on two cores), and pack it
+	@cd experiments/detector && damcrack snapshot photos && dvc repro
+	@python -m experiments.detector
+
 .PHONY: values
 values: .venv/installed ## write params.yaml from a value set: make values SET=paper (or demo)
 	@damcrack check params/$(SET).yaml && cp params/$(SET).yaml params.yaml && echo "params.yaml holds the $(SET) values"
@@ -77,7 +82,7 @@ IMAGE_CPU = --extra results --extra export --extra inspect --extra track --extra
 lock: .venv/installed ## resolve the dependencies of pyproject.toml anew into requirements/
 	@$(RESOLVE) --extra all --extra dev --output-file requirements/lock.txt
 	@$(RESOLVE) --constraint requirements/lock.txt $(IMAGE_CPU) --output-file requirements/image-cpu.txt
-	@$(RESOLVE) --constraint requirements/lock.txt $(IMAGE_CPU) --extra train --output-file requirements/image-train.txt
+	@$(RESOLVE) --constraint requirements/lock.txt $(IMAGE_CPU) --extra train --extra encoders --output-file requirements/image-train.txt
 
 # One Dockerfile, two images: damcrack-train (torch with CUDA) and damcrack-cpu. BASE_IMAGE, TAG and DOCKER may be set.
 BASE_IMAGE ?= python:3.11-slim-bookworm

@@ -214,7 +214,12 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
 
 @cli.command("inspect")
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
-@click.option("--model", required=True, help=INPUT_HELP["detector"])
+@click.option(
+    "--model",
+    default="shipped",
+    show_default=True,
+    help=f"{INPUT_HELP['detector']}; `shipped`: the detector that comes with the package.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--gsd", type=float, help="Millimetres per pixel on the wall, for all photos.")
 @click.option(
@@ -249,7 +254,7 @@ def inspect(
     again with the same --out it goes on where it stopped, and looks only at what is new or changed.
 
     \b
-    damcrack inspect spillway/ --model results/export --out survey --gsd 0.8
+    damcrack inspect spillway/ --out survey --gsd 0.8
     damcrack inspect s3://dam/2026-05 --model models:/dam-crack-detector@champion --out survey
     """  # noqa: D301  # click wants the character itself
     from damcrack.edges import inspection

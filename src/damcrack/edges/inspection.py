@@ -13,10 +13,11 @@ from damcrack.edges.progress import Watcher
 from damcrack.edges.storage import open_source
 from damcrack.errors import InputError
 from damcrack.stages.inspect import InspectConfig, inspect_photos
+from damcrack.stages.inspection.detector import SHIPPED
 from damcrack.stages.inspection.review import take_back
 from damcrack.stages.inspection.scale import read_scale_csv
 
-REGISTRY = "models:/"
+REGISTRY, SHIPPED_NAME = "models:/", "shipped"
 
 
 def inspect(
@@ -52,7 +53,9 @@ def inspect(
 
 
 def model_folder(text: str) -> Path:
-    """The model as files: a path as it is, models:/NAME@ALIAS fetched from the registry."""
+    """The model as files: a path as it is, `shipped` the package's own, models:/NAME@ALIAS from the registry."""
+    if text == SHIPPED_NAME and not Path(text).exists():
+        return SHIPPED
     if not text.startswith(REGISTRY):
         return Path(text)
     from damcrack.edges.registry import fetch_model

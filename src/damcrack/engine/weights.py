@@ -62,6 +62,10 @@ class ModelInfo:
             values[name] = tuple(values[name])
         return cls(**values)
 
+    def as_json(self) -> dict[str, Any]:
+        """What `read` takes."""
+        return {"format": FORMAT, **asdict(self)}
+
 
 def save_model(
     folder: Path, info: ModelInfo, best: Mapping[str, Tensor], last: Mapping[str, Tensor]
@@ -70,7 +74,7 @@ def save_model(
     save_tensors(folder / "weights.safetensors", best)
     save_tensors(folder / "last.safetensors", last)
     complete = ModelInfo(**{**asdict(info), "weights_sha256": sha256_file(folder / "weights.safetensors")})
-    write_json(folder / "model.json", {"format": FORMAT, **asdict(complete)})
+    write_json(folder / "model.json", complete.as_json())
     return complete
 
 

@@ -23,6 +23,7 @@ Boxes = npt.NDArray[np.int64]
 CONTRACT = "damcrack"  # key of the ONNX metadata, as `damcrack export` writes it
 FORMAT = 3
 FILE = "model.onnx"
+SHIPPED = Path(__file__).parents[2] / "shipped"  # the detector that comes with the package
 OUTPUTS = ("crack_prob", "crack_map")
 BATCH_PX = 2**18  # one window: a larger batch is no faster on one thread, and takes more memory
 BLOCKS_AT_ONCE = 256
@@ -32,13 +33,10 @@ LEAST_PROB = 1e-6  # the logit of 0 and 1 is infinite
 class OnnxDetector:
     """One exported model. `tile_px` is the side of its blocks; `contract` what the file says of itself."""
 
-    def __init__(
-        self, session: Any, contract: Mapping[str, Any], sha256: str, card: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, session: Any, contract: Mapping[str, Any], sha256: str) -> None:
         self._session = session
         self.contract = contract
         self.sha256 = sha256
-        self.card = card
         self.tile_px = int(contract["tile_px"])
 
     @classmethod
@@ -57,8 +55,9 @@ class OnnxDetector:
             ) from error
         session = _session(encoded, file)
         contract = _contract(session, file)
-        card = _card(file, sha256_bytes(encoded))
-        return cls(session, contract, sha256_bytes(encoded), card)
+        sha256 = sha256_bytes(encoded)
+        _check_unchanged(file, sha256)
+        return cls(session, contract, sha256)
 
     def score_tiles(self, tiles: Pixels) -> Floats:
         """Crack probabilities (N,) of tiles (N, H, W, 3) that are cut already.
@@ -187,19 +186,16 @@ def _contract(session: Any, file: Path) -> Mapping[str, Any]:
     return contract
 
 
-def _card(file: Path, sha256: str) -> Mapping[str, Any]:
-    """The model.json beside the file, if there is one; the file must be the one that it names.
+def _check_unchanged(file: Path, sha256: str) -> None:
+    """Compare with the model.json beside the file, if there is one.
 
     Raises:
         InputError: the ONNX file was changed since, or belongs to another export.
     """
     path = file.with_name("model.json")
-    if not path.is_file():
-        return {}
-    card: Mapping[str, Any] = json.loads(path.read_text())
-    if sha256 != card.get("onnx_sha256"):
+    expected = json.loads(path.read_text()).get("onnx_sha256") if path.is_file() else sha256
+    if sha256 != expected:
         raise InputError(
-            f"{file} has sha256 {sha256[:12]}, {path} expects {str(card.get('onnx_sha256'))[:12]}; "
+            f"{file} has sha256 {sha256[:12]}, {path} expects {str(expected)[:12]}; "
             "the file was changed: export it again"
         )
-    return card

@@ -1,0 +1,1 @@
+"""The detector that ships with the package, made again by `make detector`."""
