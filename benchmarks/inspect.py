@@ -2,15 +2,14 @@
 
     python -m benchmarks.inspect --model MODEL --export EXPORT --photos FOLDER     # about 8 minutes on two cores
 
-MODEL is what `damcrack finetune` wrote (blocks of 224 px seen at 224 px), EXPORT what `damcrack export` made of it. Of
-the photos in FOLDER, those that give 4032x3024 are cut to it, and the first in which at most a fifth of the blocks are
-called cracked are taken: on a dam few are. The plain loops are PIL, crops, float32 in torch without gradient, one block
+MODEL is what `damcrack finetune` wrote (tiles of 224 px), EXPORT what `damcrack export` made of it. Of the photos in
+FOLDER, those that give 4032x3024 are cut to it, and the first in which at most a fifth of the blocks are called cracked
+are taken: on a dam few are. The plain loops are PIL, crops, float32 in torch without gradient, one block
 after the other or 32 at a time; they end with the blocks' probabilities. `damcrack inspect` goes on to crack pixels,
 lengths, widths and files. All have two cores; photos of a survey are worked on side by side.
 """
 
 import argparse
-import json
 import shutil
 import statistics
 import subprocess
@@ -34,8 +33,8 @@ from damcrack.parallel import num_workers
 from damcrack.sample.concrete import encode_photo, render_photo
 from damcrack.stages.inspect import InspectConfig
 from damcrack.stages.inspection.blocks import block_boxes_xyxy
-from damcrack.stages.inspection.detector import BATCH_SIZE, OnnxDetector
-from damcrack.stages.inspection.photo import Rules, positive_regions, trace
+from damcrack.stages.inspection.detector import OnnxDetector
+from damcrack.stages.inspection.photo import Rules, Tracing, called_blocks, look_at
 from damcrack.stages.inspection.scale import Scale
 from damcrack.stages.inspection.sources import Photo
 from damcrack.stages.inspection.survey import Survey
@@ -48,7 +47,9 @@ MEMORY_SIZE_HW = (1200, 1600)
 FEW, MANY = 5, 500
 MAX_PIXELS = 400 * 10**6
 CONFIG = InspectConfig()
-RULES = Rules(CONFIG.threshold, CONFIG.uncertain, CONFIG.overlap, CONFIG.join_px, CONFIG.segmentation)
+RULES = Rules(
+    CONFIG.scales, CONFIG.threshold, CONFIG.uncertain, CONFIG.overlap, CONFIG.join_px, CONFIG.segmentation
+)
 
 
 def plain_loop(
@@ -63,7 +64,7 @@ def plain_loop(
             for start in range(0, len(boxes), at_once):
                 crops = [np.array(image.crop(box)) for box in boxes[start : start + at_once]]
                 tiles = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-                torch.softmax(network((tiles - scale[0]) / scale[1]), 1)
+                network((tiles - scale[0]) / scale[1])
     return len(files)
 
 
@@ -83,29 +84,25 @@ def parts(detector: OnnxDetector, file: Path, rounds: int) -> str:
         laps = [time.perf_counter()]
         rgb = decode_photo(file.read_bytes(), MAX_PIXELS)
         laps.append(time.perf_counter())
-        boxes = block_boxes_xyxy((rgb.shape[0], rgb.shape[1]), detector.tile_px, 0.0)
-        for start in range(0, len(boxes), BATCH_SIZE):
-            detector.cut(rgb, boxes[start : start + BATCH_SIZE])
-        laps.append(time.perf_counter())
         with ThreadPoolExecutor(1) as worker:
-            scores = detector.score(rgb, boxes, worker)
-            laps.append(time.perf_counter())
-        regions = list(positive_regions(boxes, scores, RULES.threshold, (rgb.shape[0], rgb.shape[1])))
-        for region in regions:
-            trace(rgb, region, RULES)
+            crack_map = detector.map_photo(rgb, worker, RULES.scales)
         laps.append(time.perf_counter())
-        names = (
-            "decode",
-            "preprocess (cut the blocks)",
-            "network (and cut again)",
-            "map (pixels, lengths, widths)",
-        )
+        size_hw = rgb.shape[0], rgb.shape[1]
+        boxes = block_boxes_xyxy(size_hw, detector.tile_px, RULES.overlap)
+        crack_prob = detector.block_probs(crack_map, boxes)
+        laps.append(time.perf_counter())
+        called = called_blocks(boxes[crack_prob >= RULES.threshold], size_hw)
+        tracing = Tracing(rgb, crack_map, called, RULES)
+        for region in tracing.regions:
+            tracing.trace(region)
+        laps.append(time.perf_counter())
+        names = ("decode", "network", "blocks", "cracks (pixels, lengths, widths)")
         for name, start, end in zip(names, laps, laps[1:], strict=False):
             found.setdefault(name, []).append(end - start)
     cv2.setNumThreads(num_workers())
     lines = ["| part | seconds on one core, median |", "| --- | --- |"]
     lines += [f"| {name} | {statistics.median(values):.2f} |" for name, values in found.items()]
-    share = (scores.crack_prob >= RULES.threshold).mean()
+    share = (crack_prob >= RULES.threshold).mean()
     return "\n".join(lines) + f"\n\n{share:.0%} of this photo's blocks are called cracked."
 
 
@@ -115,11 +112,9 @@ def cut_photos(given: Path, folder: Path, detector: OnnxDetector) -> list[Path]:
     with ThreadPoolExecutor(num_workers()) as workers:
         for path in sorted(given.glob("*.jpg")):
             rgb = decode_photo(path.read_bytes(), MAX_PIXELS)[: SIZE_HW[0], : SIZE_HW[1]]
-            boxes = block_boxes_xyxy((rgb.shape[0], rgb.shape[1]), detector.tile_px, 0.0)
-            if (
-                rgb.shape[:2] != SIZE_HW
-                or (detector.score(rgb, boxes, workers).crack_prob > 0.5).mean() > MOST_CRACKED
-            ):
+            if rgb.shape[:2] != SIZE_HW:
+                continue
+            if (look_at(rgb, detector, RULES, workers).crack_prob > RULES.threshold).mean() > MOST_CRACKED:
                 continue
             files.append(folder / path.name)
             files[-1].write_bytes(encode_jpeg(np.ascontiguousarray(rgb)))
@@ -178,22 +173,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     network, info = load_model(options.model)
-    accuracy = json.loads((options.export / "model.json").read_text())["accuracy"]
+    detector = OnnxDetector.load(options.export)
     with tempfile.TemporaryDirectory() as folder:
-        files = cut_photos(options.photos, Path(folder), OnnxDetector.load(options.export))
+        files = cut_photos(options.photos, Path(folder), detector)
         plain = partial(plain_loop, network.eval(), list(info.mean), list(info.std), files)
         variants = {
             "plain loop, block after block": partial(plain, 1),
             "plain loop, 32 blocks at a time": partial(plain, 32),
-            **{
-                f"damcrack inspect, {precision}": partial(
-                    inspection, OnnxDetector.load(options.export, precision), files
-                )
-                for precision in ("float32", "int8")
-            },
+            "damcrack inspect": partial(inspection, detector, files),
         }
         timings = compare(variants, options.rounds)
-        by_part = parts(OnnxDetector.load(options.export), files[0], options.rounds)
+        by_part = parts(detector, files[0], options.rounds)
         flat = memory(options.export, Path(folder))
     text = [
         "# Speed and memory of an inspection",
@@ -202,12 +192,8 @@ def main() -> None:
         f"Network: {info.network}, trained on tiles {info.data_digest[:12]}, blocks of 224 px.",
         f"## {NUM_PHOTOS} photos of 4032x3024, all cores",
         as_table(timings).replace("images/s", "photos/s"),
-        "## Where the time goes (int8)",
+        "## Where the time goes",
         by_part,
-        "## int8 beside float32",
-        f"On {accuracy['num_tiles']} tiles of the {accuracy['split']} split: accuracy "
-        f"{accuracy['float32']['accuracy']:.2%} in float32, {accuracy['int8']['accuracy']:.2%} in int8; "
-        f"the same verdict on {accuracy['same_verdict']:.2%}.",
         "## Memory",
         flat,
     ]

@@ -1,9 +1,10 @@
 """What carries a detector over to concrete that it was never trained on (docs/LOG.md reports it).
 
 Five sources of 224 px blocks: METU tiles and the built-in rendered sample, which always may train; and three that are
-judged: `hires` walls and bridges, `uav75` board-marked concrete, `uav-embankment` (folders under data/source, as for
-experiments.walls). A recipe is an augmentation, the sources that train, and how large a block is seen when it is
-judged; all train at 112 px. With "one more", a network is trained for each of the three, and judged on the other two.
+judged: `hires` walls and bridges, `uav75` board-marked concrete, `uav-embankment` (folders with images/ and masks/ in
+data/source, and there MANIFEST.csv with the group of each photo). A recipe is an augmentation, the sources that train,
+and how large a block is seen when it is judged; all train at 112 px. With "one more", a network is trained for each of
+the three, and judged on the other two.
 
 The recipe for a source is chosen by what it does on the other two, with networks that saw none of the source that is
 then reported: neither training, nor best epoch, nor choice.
@@ -14,7 +15,9 @@ Each finished network is kept, so the command can be interrupted and called agai
 """
 
 import argparse
+import csv
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,24 +29,38 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from damcrack.edges.params import read_params, stage_config
-from damcrack.engine.augment import normalise
+from damcrack.edges.storage import open_source
+from damcrack.engine.augment import Appearance, normalise
 from damcrack.engine.decoded import DecodedSet, decode_set
 from damcrack.engine.networks import replace_head
 from damcrack.engine.objectives import Supervised
 from damcrack.engine.weights import load_model
+from damcrack.outputs import new_directory, write_csv
 from damcrack.stages.fitting import Lineage, Task, describe, fit
-from experiments.real import RUN
-from experiments.walls import BOTH_WAYS, INIT, PARAMS, TRAINED_PX, tiles_of
+from damcrack.stages.intake.snapshot import snapshot
+from damcrack.stages.photos import photos
+from damcrack.stages.tile import tile
+from experiments.real import RUN, once
 
 Floats = npt.NDArray[np.float64]
 
 WORK = Path(".bench/recipe")
+GIVEN = Path("data/source")
+PARAMS = Path("params/real.yaml")
+INIT = Path("experiments/paper/models/distill/dynamic/0")  # made by `make paper CELLS=distill`
+TRAINED_PX = 112
 JUDGED = ("hires", "uav75", "uav-embankment")
 MOST_PER_CLASS = {"metu": 3000, "rendered": 1400, "hires": 400, "uav75": None, "uav-embankment": None}
 PER_SOURCE = 1500  # views of a class and source in an epoch
 MOST_REPEATS = 5  # of one tile of a small source in it
 STEPS, BATCH, LEARNING_RATE = 800, 32, 0.02
 
+BOTH_WAYS: dict[str, Any] = {
+    "rotate_deg": 20.0,
+    "shift_px": 5.0,
+    "scales": (0.59, 2.0),
+    "appearance": Appearance(jitter=0.4, grey=0.2, blur=0.5, noise=10.0),
+}
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "flips": {},  # the paper's
     "crops": BOTH_WAYS | {"scales": (0.59, 1.0)},  # 0.35 to 1 of the area
@@ -80,11 +97,37 @@ RECIPES = (
 )
 
 
+def with_scenes(out: Path) -> None:
+    """A copy of one given folder with the groups.csv that keeps a scene on one side of the split."""
+    with (GIVEN / "MANIFEST.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["path"].startswith(f"{out.name}/images/")]
+    with new_directory(out) as folder:
+        for part in ("images", "masks"):
+            shutil.copytree(GIVEN / out.name / part, folder / part)
+        named = [{"file": row["path"].removeprefix(f"{out.name}/"), "group": row["group"]} for row in rows]
+        write_csv(folder / "groups.csv", ("file", "group"), named)
+
+
+def tiles_of(source: str, **settings: Any) -> Path:
+    """Blocks of 224 px of the photos or ready tiles of one source."""
+    params = read_params(PARAMS)
+    config = stage_config(params, "photos", None)
+    known = {**config.sources, "rendered": "sample"}
+    place = once(with_scenes, WORK / "source" / source) if source in JUDGED else known[source]
+    config = replace(config, sources={source: str(place)}, sample_photos=200)
+    listed = once(snapshot, WORK / f"{source}.csv", sources=config.sources, open_source=open_source, run=RUN)
+    out = WORK / "photos" / source
+    taken = once(photos, out, snapshot=listed, config=config, open_source=open_source, run=RUN)
+    how = {"tiles_per_class": None, "test_tiles_per_class": None, "test_sources": (), "test_fraction": 0.0}
+    config = replace(stage_config(params, "tile", None), **how | {"val_fraction": 0.15} | settings)
+    return once(tile, WORK / "tiles" / source, photos=taken, config=config, run=RUN)
+
+
 def tiles(source: str) -> Path:
     """The blocks of one source, as many of each class."""
     # uav-embankment is one scene: its own validation blocks say little, and only the best epoch hangs on them.
     how = {"split": "random", "keep_duplicates_together": False} if source == "uav-embankment" else {}
-    return tiles_of(f"recipe-{source}", [source], tiles_per_class=MOST_PER_CLASS[source], **how)
+    return tiles_of(source, tiles_per_class=MOST_PER_CLASS[source], **how)
 
 
 def blocks(source: str, image_px: int = TRAINED_PX) -> DecodedSet:

@@ -1,6 +1,6 @@
 """Widths measured on drawn cracks of known width, by width and by how dark they are inside.
 
-    python -m experiments.widths        # seconds; experiments.walls puts the table into docs/inspection.md
+    python -m experiments.widths        # seconds; its tables are in docs/inspection.md
 
 Cracks of 110 px in twelve directions on noise (3 grey levels around 150), drawn with exact area coverage and blurred by
 a lens; a network has nothing to do with it.
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.cracks.skeleton import branches, thin
+from damcrack.cracks.skeleton import branches, smoothed, thin
 from damcrack.cracks.width import widths_px
 from damcrack.sample.strokes import Stroke, coverage
 
@@ -35,7 +35,7 @@ def measured(
     grey: npt.NDArray[np.uint8] = np.clip(light, 0, 255).astype(np.uint8)
     middle = (coverage([Stroke(ends, np.full(2, 1.5))], SIZE_HW) > 80).astype(np.uint8)
     line = max(branches(thin(middle)), key=lambda branch: len(branch.points))
-    return float(np.median(widths_px(grey, line.points, max(1.5, width_px))))
+    return float(np.median(widths_px(grey, line.points, smoothed(line.points), max(1.5, width_px))))
 
 
 def errors(width_px: float, inside: float, lens_px: float) -> Iterator[float]:

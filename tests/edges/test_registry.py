@@ -39,7 +39,7 @@ for batch in (1, 2, 7, 33):
     tiles = np.full((batch, 32, 32, 3), 168, np.uint8)
     tiles[::2, 16] = 20
     scored = model.predict(tiles)
-    assert scored["logits"].shape == (batch, 2)
+    assert scored["crack_map"].shape == (batch, 16, 16)
     np.testing.assert_allclose(scored["crack_prob"], (np.arange(batch) + 1) % 2, atol=1e-4)
 assert "torch" not in sys.modules
 print("scored")
@@ -280,7 +280,7 @@ def test_inspection_uses_the_champion_and_after_a_rollback_the_one_before(dam):
         assert code == 0, shown
         return json.loads((folder / out / "survey.json").read_text())["model_sha256"]
 
-    onnx = [sha256_file(folder / f"export-{threshold}/model-int8.onnx") for threshold in (FAIR, BETTER)]
+    onnx = [sha256_file(folder / f"export-{threshold}/model.onnx") for threshold in (FAIR, BETTER)]
     assert inspected("survey-2") == onnx[1]
     code, shown = call("rollback", "--model-name", "dam", "--reason", "missed a crack at block 12")
     assert code == 0 and "dam version 1" in shown
@@ -443,16 +443,16 @@ def test_changed_artifact_is_refused_by_name(dam):
     seed(server, "tampered", FAIR)
     path = next(
         path
-        for path in (server / "files").rglob("extra_files/model-int8.onnx")
-        if path.read_bytes() == (server / f"export-{FAIR}/model-int8.onnx").read_bytes()
+        for path in (server / "files").rglob("model.onnx")
+        if path.read_bytes() == (server / f"export-{FAIR}/model.onnx").read_bytes()
         and source_of("tampered") in str(path)
     )
     path.write_bytes(path.read_bytes().replace(b"resnet18", b"resnet66"))
     for kept in (server / ".damcrack/models").glob("tampered-*/*"):
         kept.unlink()
-    with pytest.raises(InputError, match=r"model-int8\.onnx of tampered version 1 was changed"):
+    with pytest.raises(InputError, match=r"model\.onnx of tampered version 1 was changed"):
         fetch_model("models:/tampered@champion")
-    with pytest.raises(InputError, match=r"model-int8\.onnx of tampered version 1 was changed"):
+    with pytest.raises(InputError, match=r"model\.onnx of tampered version 1 was changed"):
         put(server, "tampered", BETTER)
     assert str(alias("tampered")) == "1" and len(client().search_model_versions("name = 'tampered'")) == 1
 

@@ -228,7 +228,7 @@ def test_changed_evaluation_set_is_refused(put, shelf):
 
 def test_model_of_other_tiles_is_refused(put, shelf, tmp_path):
     """A model with another input contract is not compared: both sizes are named."""
-    with pytest.raises(InputError, match=rf"takes tiles of 64 px .* holds tiles of {TILE_PX} px"):
+    with pytest.raises(InputError, match=rf"is judged on tiles of 64 px .* holds tiles of {TILE_PX} px"):
         put(FAIR, tile_px=64)
     assert shelf.versions == [] and not (tmp_path / "out").exists()
 
@@ -238,7 +238,7 @@ def test_champion_of_other_tiles_is_refused(put, shelf, tmp_path):
     put(FAIR)
     write_export(shelf.root / "1", FAIR, tile_px=64)
     with pytest.raises(
-        InputError, match=r"champion crack version 1 takes tiles of 64 px .*nothing was moved"
+        InputError, match=r"champion crack version 1 is judged on tiles of 64 px .*nothing was moved"
     ):
         put(GOOD)
     assert champion(shelf) == "1"
@@ -397,7 +397,7 @@ def test_contestant_knows_what_trained_it(put, shelf, tmp_path):
     """A version carries the photos that trained it, so that a later gate can leave them out."""
     put(FAIR)
     frozen = open_set(tmp_path / "out/evaluation-set")
-    loaded = Contestant.load("version 1", shelf.root / "1", "float32", frozen)
+    loaded = Contestant.load("version 1", shelf.root / "1", frozen)
     assert loaded.trained_on == {row["sha256"] for row in read_csv(tmp_path / "out/photos.csv")}
     gate = Gate("crack", CONFIG, "float32", frozen, shelf, SilentRun())
     assert gate.champion(Reign(None, 0)) is None

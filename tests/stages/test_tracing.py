@@ -96,6 +96,14 @@ def test_a_crack_that_touches_no_cracked_block_is_possible_only(detector):
     assert looked_at(image, detector, rules()).masks.sure.any()
 
 
+@pytest.mark.parametrize("grey", [0, 94, 128])
+def test_a_photo_of_one_grey_is_no_failure(detector, grey):
+    """All crack, all doubt, nothing; widths are finite."""
+    found = looked_at(np.full((130, 240, 3), grey, np.uint8), detector, rules())
+    assert found.masks.sure.mean() == (grey < 95)
+    assert all(np.isfinite(crack.samples).all() for crack in found.cracks)
+
+
 def test_a_wall_without_a_crack_has_none(detector):
     """Blotches, pores and grain."""
     found = looked_at(rgb(photo(concrete((400, 600)))), detector, rules())

@@ -56,7 +56,8 @@ def measure_cracks(grey: Grey, mask: Mask, join_px: int, min_length_px: float) -
     if not line.any():
         return []
     labels = _joined(mask, join_px)
-    to_wall = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_5)
+    # Where all pixels are crack, OpenCV's distance to the next other one is infinite.
+    to_wall = np.minimum(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_5), max(mask.shape))
     parts_of: dict[int, list[_Measured]] = defaultdict(list)
     for branch in branches(line):
         x, y = branch.points.T

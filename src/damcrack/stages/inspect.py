@@ -180,7 +180,7 @@ def survey(
     forget_others(out, kept)
     write_files(out, kept, set_aside, rules.threshold)
     num_review = write_review(out, kept, rules.uncertain)
-    card = model_card(detector.card, detector.contract, detector.sha256)
+    card = model_card(detector.contract, detector.sha256)
     left_out = write_page(out / "report.html", title, kept, set_aside, rules, card, config.page_mb)
     totals = _totals(kept, set_aside) | {"num_to_review": num_review, "num_without_detail": left_out}
     write_json(

@@ -58,7 +58,7 @@ def look_at(rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor
     boxes = block_boxes_xyxy(size_hw, detector.tile_px, rules.overlap)
     crack_map = detector.map_photo(rgb, workers, rules.scales)
     crack_prob = detector.block_probs(crack_map, boxes)
-    called = _called(boxes[crack_prob >= rules.threshold], size_hw)
+    called = called_blocks(boxes[crack_prob >= rules.threshold], size_hw)
     masks = CrackMasks(np.zeros(size_hw, np.uint8), np.zeros(size_hw, np.uint8))
     cracks = list[Crack]()
     tracing = Tracing(rgb, crack_map, called, rules)
@@ -78,7 +78,7 @@ def verdict(crack_prob: Floats, rules: Rules) -> Verdict:
     return "unsure" if (crack_prob >= rules.uncertain[0]).any() else "no crack"
 
 
-def _called(boxes: Boxes, size_hw: tuple[int, int]) -> Mask:
+def called_blocks(boxes: Boxes, size_hw: tuple[int, int]) -> Mask:
     """1 in the blocks that are called cracked, 0 elsewhere (H, W)."""
     called = np.zeros(size_hw, np.uint8)
     for x0, y0, x1, y1 in boxes.tolist():

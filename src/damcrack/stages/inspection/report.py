@@ -273,32 +273,15 @@ def _jpeg(rgb: Pixels) -> str:
     return base64.b64encode(bytes(encoded)).decode()
 
 
-def model_card(card: Mapping[str, Any], contract: Mapping[str, Any], sha256: str) -> list[tuple[str, str]]:
+def model_card(contract: Mapping[str, Any], sha256: str) -> list[tuple[str, str]]:
     """What the report says of the model, as titles and texts."""
     calibration = contract["calibration"]
-    rows = [
+    num_tiles = calibration.get("num_tiles")
+    fitted_on = f", fitted on {num_tiles} validation tiles" if num_tiles else ""
+    return [
         ("model", f"{contract['name']} ({contract['network']})"),
         ("file", f"sha256 {sha256}"),
         ("weights", f"sha256 {contract['weights_sha256']}"),
         ("trained on", f"tiles {contract['data_digest']}"),
-        ("calibration", f"temperature {calibration['temperature']:.3f}{_fitted_on(calibration)}"),
+        ("calibration", f"temperature {calibration['temperature']:.3f}{fitted_on}"),
     ]
-    accuracy = card.get("accuracy")
-    return [
-        *rows,
-        ("tested", _tested(accuracy) if accuracy else "unknown: no model.json beside the file says so"),
-    ]
-
-
-def _fitted_on(calibration: Mapping[str, Any]) -> str:
-    num = calibration.get("num_tiles")
-    return f", fitted on {num} validation tiles" if num else ""
-
-
-def _tested(accuracy: Mapping[str, Any]) -> str:
-    numbers = [
-        f"{title} {accuracy[name]:.2%}"
-        for name, title in (("accuracy", "accuracy"), ("auroc", "AUROC"))
-        if accuracy.get(name) is not None
-    ]
-    return f"{', '.join(numbers)} on {accuracy['num_tiles']} tiles of the {accuracy['split']} split"
