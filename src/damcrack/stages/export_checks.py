@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet
+from damcrack.parallel import num_workers
 from damcrack.stages.export_onnx import OUTPUTS
 from damcrack.stages.run import Run
 
@@ -74,7 +75,10 @@ def _onnx_scores(session: Any, tiles_NHWC: Tiles, batch_size: int) -> Scores:
 def _session(encoded: bytes) -> Any:
     import onnxruntime
 
-    return onnxruntime.InferenceSession(encoded, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    # By itself it starts a thread for each core of the machine, also where this process may use fewer, and they spin.
+    options.intra_op_num_threads = num_workers()
+    return onnxruntime.InferenceSession(encoded, options, providers=["CPUExecutionProvider"])
 
 
 def evenly(rows: Sequence[int], num: int) -> list[int]:
