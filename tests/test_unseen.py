@@ -243,7 +243,16 @@ def test_ready_tiles_have_lines_of_their_own(data: Data) -> None:
     assert [photo.file.stem for photo in photos] == ["0", "2", "4"] * 2
     results = summary(by_row(measure(photos, truth)))
     assert results["tiles"]["metu-tiles"]["blocks"]["accuracy"]["value"] == 1
+    assert results["tiles"]["metu-tiles"]["against"] == "own"
     assert (results["sources"], results["mean_auroc"], results["overall"]) == ({}, None, None)
+
+
+def test_clean_walls_are_not_added_to_ready_tiles(data: Data) -> None:
+    """Tiles have both classes; however few they are, they are measured among themselves."""
+    data.tile("metu-tiles", "0", cracked=True)
+    data.tile("metu-tiles", "0", cracked=False)
+    data.photo(WALLS, "a", None)
+    assert results_of(data, truth)["tiles"]["metu-tiles"]["clean_blocks_against"] == 1
 
 
 def test_large_photos_are_measured_at_two_sizes(data: Data) -> None:
@@ -441,8 +450,8 @@ def test_the_command_writes_json_and_tables(
 
 
 @pytest.mark.skipif(DATA_VARIABLE not in os.environ, reason=f"{DATA_VARIABLE} names no folder of real photos")
-def test_darkness_ranks_real_cracks_above_chance() -> None:
-    """Four real photos of three sources go through as they are."""
+def test_real_cracks_rank_above_chance() -> None:
+    """Four real photos each of three sources, with a filter that learned nothing."""
     photos = read_photos(Path(os.environ[DATA_VARIABLE]), ["deepcrack", "masonry240", WALLS], 4)
     results = summary(by_row(measure(photos, BASELINES["Frangi"])))
     assert results["mean_auroc"]["value"] > 0.6

@@ -1,5 +1,6 @@
 """The results to read: Markdown tables of numbers, and one picture for each source."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,8 @@ def draw(rgb: Pixels, true: Pixels | None, found: Pixels) -> bytes:
 
 def _shrunk(mask: Pixels, size_wh: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """A mask at another size in which a line of one pixel stays a line."""
-    width = max(1, round(mask.shape[1] / size_wh[0]))
-    thick = cv2.dilate(mask, np.ones((width, width), np.uint8))
+    step = max(1, math.ceil(mask.shape[1] / size_wh[0]))
+    thick = cv2.dilate(mask, np.ones((step, step), np.uint8))
     return np.asarray(cv2.resize(thick, size_wh, interpolation=cv2.INTER_NEAREST) > 0)
 
 

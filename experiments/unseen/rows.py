@@ -175,8 +175,8 @@ def summary(results: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:
     lines of photos; ready tiles have lines of their own and are in neither.
     """
     walls = results.get(WALLS, ())
-    made = {name: source_row(of, walls) for name, of in results.items()}
     tiles = [name for name, of in results.items() if of[0].photo.label is not None]
+    made = {name: source_row(of, () if name in tiles else walls) for name, of in results.items()}
     rows = {name: row for name, (row, _) in made.items() if name not in tiles}
     every = [one for name in rows for one in results[name] if name != (FULL if HALF in rows else None)]
     return {
