@@ -111,19 +111,20 @@ def pixel_loss(logits_BHW: Tensor, targets_BHW: Tensor) -> Tensor:
     prob_BHW = torch.sigmoid(logits_BHW)
     overlap, both = (prob_BHW * crack_BHW).sum(), ((prob_BHW + crack_BHW) * known_BHW).sum()
     dice = (2 * overlap + 1) / (both + 1)
-    somewhere = _somewhere_loss(prob_BHW, targets_BHW == SOMEWHERE)
+    somewhere = _somewhere_loss(logits_BHW, targets_BHW == SOMEWHERE)
     return PIXEL_WEIGHT * cross_entropy + DICE_WEIGHT * (1 - dice) + somewhere
 
 
-def _somewhere_loss(prob_BHW: Tensor, somewhere_BHW: Tensor) -> Tensor:
+def _somewhere_loss(logits_BHW: Tensor, somewhere_BHW: Tensor) -> Tensor:
     """Mean over the batch of -log of the mean probability of the most confident pixels of each tile's SOMEWHERE."""
-    num = max(1, round(SOMEWHERE_SHARE * prob_BHW[0].numel()))
-    prob_BN, somewhere_BN = prob_BHW.flatten(1), somewhere_BHW.flatten(1)
-    highest_BK, places_BK = torch.where(somewhere_BN, prob_BN, -1.0).topk(num, dim=1)
-    inside_BK = somewhere_BN.gather(1, places_BK).to(prob_BHW.dtype)
-    count_B = inside_BK.sum(1)
-    mean_B = (highest_BK * inside_BK).sum(1) / count_B.clamp(min=1)
-    return -(torch.log(mean_B.clamp(min=1e-6)) * (count_B > 0)).mean()
+    num = max(1, round(SOMEWHERE_SHARE * logits_BHW[0].numel()))
+    logits_BN, somewhere_BN = logits_BHW.flatten(1), somewhere_BHW.flatten(1)
+    count_B = somewhere_BN.sum(1).clamp(max=num)
+    elsewhere = torch.finfo(logits_BHW.dtype).min  # probability 0, and finite
+    highest_BK = torch.where(somewhere_BN, logits_BN, elsewhere).topk(num, dim=1).values
+    # In logarithms: a tile that is missed altogether still pulls.
+    log_mean_B = F.logsigmoid(highest_BK).logsumexp(1) - count_B.clamp(min=1).log()
+    return -torch.where(count_B > 0, log_mean_B, 0.0).mean()
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -51,5 +51,7 @@ def encode_targets(codes: Pixels) -> bytes:
 
 def decode_targets(encoded: bytes) -> Pixels | None:
     """Codes (H, W) of a PNG that `encode_targets` wrote; None for a damaged one."""
+    if not encoded:  # OpenCV raises, where it answers None to all other damage
+        return None
     codes = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
     return None if codes is None else codes.astype(np.uint8, copy=False)
