@@ -399,5 +399,5 @@ def test_contestant_knows_what_trained_it(put, shelf, tmp_path):
     frozen = open_set(tmp_path / "out/evaluation-set")
     loaded = Contestant.load("version 1", shelf.root / "1", frozen)
     assert loaded.trained_on == {row["sha256"] for row in read_csv(tmp_path / "out/photos.csv")}
-    gate = Gate("crack", CONFIG, "float32", frozen, shelf, SilentRun())
+    gate = Gate("crack", CONFIG, frozen, shelf, SilentRun())
     assert gate.champion(Reign(None, 0)) is None
