@@ -12,80 +12,10 @@ from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSet, ImageSetWriter
 from damcrack.outputs import sha256_bytes, write_csv
 from damcrack.stages.run import SilentRun
-from damcrack.stages.tile import TileConfig, tile
+from damcrack.stages.tile import tile
 from damcrack.stages.tile_pool import Pool, choose_training
 from damcrack.stages.tiles_to_folders import tiles_to_folders
-
-CONFIG = TileConfig(
-    tile_px=32,
-    crack_fraction=0.01,
-    tiles_per_class=None,
-    split="photo",
-    val_fraction=0.2,
-    test_fraction=0.0,
-    test_sources=(),
-    test_tiles_per_class=None,
-    keep_duplicates_together=True,
-    duplicate_bits=8,
-    jpeg_quality=95,
-    seed=0,
-)
-COLUMNS = ("photo", "source", "group", "file", "mask", "height_px", "width_px", "sha256")
-
-
-class PhotosDirectory:
-    """Builds what the photos stage would have written."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.rows: list[dict[str, object]] = []
-        root.mkdir()
-
-    def add(
-        self,
-        name: str,
-        rgb: np.ndarray,
-        mask: np.ndarray | None,
-        source: str = "wall",
-        group: str | None = None,
-    ) -> None:
-        """Store a photo losslessly, with its mask if it has one."""
-        mask_path = "" if mask is None else f"masks/{source}/{name}.png"
-        if mask is not None:
-            self._write(mask_path, mask)
-        path = f"photos/{source}/{name}.png"
-        self._write(path, rgb[..., ::-1])
-        self.rows.append(
-            {
-                "photo": f"{source}/{name}.png",
-                "source": source,
-                "group": f"{source}/{group or name}",
-                "file": path,
-                "mask": mask_path,
-                "height_px": rgb.shape[0],
-                "width_px": rgb.shape[1],
-                "sha256": sha256_bytes((self.root / path).read_bytes()),
-            }
-        )
-        write_csv(self.root / "photos.csv", COLUMNS, self.rows)
-
-    def _write(self, path: str, image: np.ndarray) -> None:
-        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(self.root / path), np.ascontiguousarray(image))
-
-
-def concrete(rng: np.random.Generator, height: int = 96, width: int = 128) -> np.ndarray:
-    """Random coloured stains, nowhere alike."""
-    noise = cv2.GaussianBlur(rng.normal(0, 1, (height, width, 3)).astype(np.float32), (0, 0), 3)
-    return np.clip(130 + noise * 300, 0, 255).astype(np.uint8)
-
-
-def half_cracked(height: int = 96, width: int = 128) -> np.ndarray:
-    """A mask with a vertical crack in every second column of 32 px tiles."""
-    mask = np.zeros((height, width), np.uint8)
-    for left in range(0, width, 64):
-        mask[:, left + 10 : left + 13] = 255
-    return mask
+from photo_folders import COLUMNS, CONFIG, PhotosDirectory, concrete, half_cracked
 
 
 @pytest.fixture
@@ -269,7 +199,7 @@ def test_the_number_of_workers_changes_no_byte(
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         digests.append([(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files])
     assert digests[0] == digests[1]
-    assert [name for name, _ in digests[0]] == ["set.json", "00000.tar", "tiles.csv"]
+    assert [name for name, _ in digests[0]] == ["00000.tar", "set.json", "00000.tar", "tiles.csv"]
 
 
 def test_another_seed_chooses_other_tiles(photos: PhotosDirectory, tmp_path: Path) -> None:

@@ -87,11 +87,11 @@ def cut_photo(
 
 
 def _cut_targets(mask: MaskFile, boxes: Boxes) -> list[bytes | None]:
-    """PNGs of the tiles with crack pixels; a clean tile needs none."""
+    """PNGs of the tiles in which not every pixel is known to be clean; a clean tile needs none."""
     pixels = decode_file(mask.path, decode_mask)
     codes = targets_of(pixels, mask.quality)
     return [
-        encode_targets(codes[y0:y1, x0:x1]) if pixels[y0:y1, x0:x1].any() else None
+        encode_targets(codes[y0:y1, x0:x1]) if codes[y0:y1, x0:x1].any() else None
         for x0, y0, x1, y1 in boxes.tolist()
     ]
 

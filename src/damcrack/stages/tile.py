@@ -50,7 +50,7 @@ class TileConfig:
 
     `masks` says how good a source's masks are, see damcrack.math.targets; exact where nothing is said. Photos of
     `clean_sources` without a mask show no crack. `unlabelled_tiles` are taken from all other photos without a mask,
-    for a teacher to teach on.
+    for a teacher to teach on, but for those that are held out: test sources, and groups of test photos.
     """
 
     tile_px: int
@@ -108,7 +108,8 @@ def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, obj
         for row, name, group in zip(writer.rows, split.tolist(), duplicate.tolist(), strict=True):
             row.update(split=name, duplicate_group=group)
         writer.drop((split == "").tolist())
-        num_unlabelled = _add_unlabelled(photos, config, writer, run)
+        tested = {pool.origins[number]["group"] for number in pool.origin[chosen[is_test]].tolist()}
+        num_unlabelled = _add_unlabelled(photos, config, tested, writer, run)
         writer.finish("tiles.csv", CLASSES, (config.tile_px, config.tile_px))
     summary = _summary(photos, pool, chosen, split, duplicate)
     if config.unlabelled_tiles:
@@ -123,11 +124,17 @@ def _check_sources(photos: Path, config: TileConfig) -> None:
             raise InputError(f"tile.{name}: {unknown} are no sources of photos; sources are {known}")
 
 
-def _add_unlabelled(photos: Path, config: TileConfig, writer: ImageSetWriter, run: Run) -> int:
-    """Add tiles of photos of which nothing is known, evenly over them; returns how many."""
+def _add_unlabelled(
+    photos: Path, config: TileConfig, tested_groups: set[str], writer: ImageSetWriter, run: Run
+) -> int:
+    """Add tiles of photos of which nothing is known, evenly over them; returns how many.
+
+    What tests is not taught either: photos of `tested_groups` and of test sources give none.
+    """
     if not config.unlabelled_tiles:
         return 0
-    pool = unlabelled_pool(photos, config.tile_px, config.clean_sources)
+    other_sources = (*config.clean_sources, *config.test_sources)
+    pool = unlabelled_pool(photos, config.tile_px, other_sources, tested_groups)
     num = min(config.unlabelled_tiles, len(pool.origin))
     chosen = np.unique(np.linspace(0, len(pool.origin) - 1, num).astype(np.int64)) if num else pool.origin
     before = len(writer.rows)
@@ -140,7 +147,9 @@ def _add_unlabelled(photos: Path, config: TileConfig, writer: ImageSetWriter, ru
 def _choose(pool: Pool, config: TileConfig, run: Run) -> tuple[Ints, Bools]:
     """Choose tiles (M,), ascending, and say which of them are for testing (M,)."""
     aside = set_aside(pool, config.test_fraction, config.test_sources, config.seed)
-    training = choose_training(pool, np.flatnonzero(~aside), config.tiles_per_class, config.seed)
+    training = choose_training(
+        pool, np.flatnonzero(~aside), config.tiles_per_class, config.seed, config.clean_sources
+    )
     testing = choose_test(pool, np.flatnonzero(aside), config.test_tiles_per_class, config.seed, run)
     chosen = np.sort(np.concatenate([training, testing]))
     return chosen, aside[chosen]

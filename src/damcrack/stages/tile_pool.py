@@ -1,6 +1,6 @@
 """Which tiles there are and which are taken: labels from masks, test photos set aside, classes balanced."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,10 +103,16 @@ def label_tiles(
     )
 
 
-def unlabelled_pool(photos: Path, tile_px: int, clean_sources: Sequence[str]) -> Pool:
-    """All tiles of the photos of which nothing is known, large enough for one; their labels mean nothing."""
+def unlabelled_pool(
+    photos: Path, tile_px: int, other_sources: Sequence[str], held_out_groups: Container[str]
+) -> Pool:
+    """All tiles of the photos of which nothing is known, large enough for one; their labels mean nothing.
+
+    Photos of `other_sources`, and of groups with a test photo, give none.
+    """
     rows, _ = read_photos(photos)
-    rows = [row for row in rows if not row["mask"] and row["source"] not in clean_sources]
+    rows = [row for row in rows if not row["mask"] and row["source"] not in other_sources]
+    rows = [row for row in rows if row["group"] not in held_out_groups]
     rows = [row for row in rows if min(size_hw(row)) >= tile_px]
     sizes = np.array([len(tile_boxes_xyxy(size_hw(row), tile_px)) for row in rows], np.int64)
     origin = np.repeat(np.arange(len(sizes)), sizes)
@@ -150,15 +156,18 @@ def set_aside(pool: Pool, test_fraction: float, test_sources: Sequence[str], see
     return aside
 
 
-def choose_training(pool: Pool, tiles: Ints, per_class: int | None, seed: int) -> Ints:
+def choose_training(
+    pool: Pool, tiles: Ints, per_class: int | None, seed: int, clean_sources: Sequence[str] = ()
+) -> Ints:
     """Choose equally many crack and no-crack tiles to train and validate on, in each source by itself.
 
-    Otherwise a network could learn which source a tile is from instead of whether it is cracked.
+    Otherwise a network could learn which source a tile is from instead of whether it is cracked. Tiles of
+    `clean_sources` without any crack join the no-crack tiles of the others.
 
     Raises:
         InputError: fewer than asked, or a class is missing.
     """
-    tiles = _balanced_by_source(pool, tiles, seed)
+    tiles = _balanced_by_source(pool, tiles, seed, clean_sources)
     no_crack, crack = pool.class_counts(tiles)
     if not (no_crack and crack) or min(no_crack, crack) < (per_class or 1):
         asked = f"{per_class} of each were asked" if per_class else "both are needed"
@@ -170,12 +179,15 @@ def choose_training(pool: Pool, tiles: Ints, per_class: int | None, seed: int) -
     return tiles[choose_per_class(pool.label[tiles], per_class, 2, seed)]
 
 
-def _balanced_by_source(pool: Pool, tiles: Ints, seed: int) -> Ints:
+def _balanced_by_source(pool: Pool, tiles: Ints, seed: int, clean_sources: Sequence[str]) -> Ints:
     sources, source = pool.numbered("source")
     chosen = []
-    for number in range(len(sources)):
+    for number, name in enumerate(sources):
         here = tiles[source[tiles] == number]
-        if min(pool.class_counts(here)):
+        no_crack, crack = pool.class_counts(here)
+        if name in clean_sources and not crack:
+            chosen.append(here)
+        elif min(no_crack, crack):
             chosen.append(here[choose_per_class(pool.label[here], None, 2, seed)])
     return np.concatenate([*chosen, np.empty(0, np.int64)])
 

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-from damcrack.images.imageset import ImageSet
+from damcrack.images.imageset import UNLABELLED, ImageSet
 from damcrack.outputs import new_directory
 from damcrack.stages.run import Run
 
 
 def tiles_to_folders(tiles: Path, out: Path, run: Run) -> dict[str, object]:
     """Write every image of a set to OUT/<split>/<class>/<key>, bytes unchanged; spaces in classes become "-".
+
+    Tiles without a label lie in OUT/unlabelled.
 
     Raises:
         InputError: `tiles` is no image set, or its shards do not fit its index.
@@ -17,7 +19,7 @@ def tiles_to_folders(tiles: Path, out: Path, run: Run) -> dict[str, object]:
     folders = [name.replace(" ", "-") for name in images.classes]
     with new_directory(out) as root:
         for split in sorted({row["split"] for row in images.rows}):
-            for folder in folders:
+            for folder in folders if split != UNLABELLED else [""]:
                 (root / split / folder).mkdir(parents=True)
         for number, encoded in run.track(images.encoded(), "writing tiles", len(images)):
             row, label = images.rows[number], images.labels[number]
