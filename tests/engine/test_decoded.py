@@ -14,6 +14,7 @@ from damcrack.engine.decoded import DecodedSet, decode_set
 from damcrack.engine.resize import shrink
 from damcrack.errors import InputError
 from damcrack.images.imageset import ImageSetWriter
+from damcrack.math.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN, encode_targets
 
 
 def image_set(root: Path, pixels: np.ndarray) -> Path:
@@ -74,8 +75,8 @@ def test_one_decodes_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.Mon
     """Four that ask at the same moment get the same pixels from one decoding; nothing half done is left."""
     pixels = np.random.default_rng(3).integers(0, 256, (300, 8, 8, 3)).astype(np.uint8)
     root = image_set(tmp_path / "set", pixels)
-    calls, decode_to, together = [], decoded._decode_to, Barrier(4)
-    monkeypatch.setattr(decoded, "_decode_to", lambda *what: (calls.append(what), decode_to(*what)))
+    calls, fill, together = [], decoded._fill_images, Barrier(4)
+    monkeypatch.setattr(decoded, "_fill_images", lambda *what: (calls.append(what), fill(*what)))
 
     def ask(number: int) -> DecodedSet:
         together.wait()
@@ -86,3 +87,55 @@ def test_one_decodes_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(calls) == 1
     assert all(np.array_equal(one.images_NHWC, pixels) for one in found)
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".npy", ".lock"}
+
+
+def set_with_targets(root: Path, codes: dict[int, np.ndarray], side: int = 8, num: int = 70) -> Path:
+    """Images with labels 0, 1 and -1 in turn; those of `codes` carry a mask."""
+    writer = ImageSetWriter(root)
+    encoded = cv2.imencode(".png", np.zeros((side, side, 3), np.uint8))[1].tobytes()
+    for number in range(num):
+        label, split = ((0, "train"), (1, "val"), (-1, "unlabelled"))[number % 3]
+        writer.add(f"{number}.png", encoded, label=label, split=split)
+        if number in codes:
+            writer.add_mask(encode_targets(codes[number]))
+    writer.finish("tiles.csv", ("no crack", "crack"), (side, side))
+    return root
+
+
+def test_targets_are_the_masks_and_elsewhere_what_the_label_says(tmp_path: Path) -> None:
+    """Clean without a crack, somewhere with one, unknown without a label; a mask says it pixel by pixel."""
+    random = np.random.default_rng(0)
+    codes = {n: random.choice(np.array([0, 64, 128, 255], np.uint8), (8, 8)) for n in (1, 2, 4, 66, 67)}
+    root = set_with_targets(tmp_path / "set", codes)
+    found = decode_set(root, None, tmp_path / "cache", with_targets=True)
+    assert found.targets_NHW is not None
+    for number, targets in enumerate(found.targets_NHW):
+        expected = codes.get(number, np.full((8, 8), (CLEAN, SOMEWHERE, UNKNOWN)[number % 3]))
+        assert np.array_equal(targets, expected)
+    assert found.rows_of["unlabelled"].tolist() == list(range(2, 70, 3))
+    assert decode_set(root, None, tmp_path / "cache").targets_NHW is None
+
+
+def test_a_thin_crack_survives_a_smaller_size(tmp_path: Path) -> None:
+    """Of the pixels that become one the highest code counts: crack before somewhere before unknown before clean."""
+    codes = np.zeros((64, 64), np.uint8)
+    codes[10, :] = codes[41, 41] = CRACK
+    codes[21, 0], codes[20, 2], codes[20, 3] = UNKNOWN, UNKNOWN, SOMEWHERE
+    found = decode_set(set_with_targets(tmp_path / "set", {1: codes}, 64, 3), 32, tmp_path / "cache", True)
+    assert found.targets_NHW is not None
+    expected = np.zeros((32, 32), np.uint8)
+    expected[5, :] = expected[20, 20] = CRACK
+    expected[10, :2] = UNKNOWN, SOMEWHERE
+    assert np.array_equal(found.targets_NHW[1], expected)
+
+
+def test_a_damaged_mask_is_refused(tmp_path: Path) -> None:
+    """It is named by its row, and leaves nothing in the cache that a later call would take."""
+    root = set_with_targets(tmp_path / "set", {1: np.zeros((8, 8), np.uint8)})
+    path = root / "masks/00000.tar"
+    content = bytearray(path.read_bytes())
+    content[512 + 20] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="mask of row 1 cannot be decoded"):
+        decode_set(root, None, tmp_path / "cache", with_targets=True)
+    assert not list((tmp_path / "cache").glob("*targets.npy"))

@@ -158,15 +158,17 @@ def test_soft_targets_are_computed_once_for_equal_inputs(images: MakeImages, tmp
     data = images(views=2)
     first = soft_target_table(Frozen(trained_network(), False), data, {"teacher": "a"}, tmp_path)
 
-    def asleep(_: Tensor) -> Tensor:
-        raise AssertionError("the teacher was asked again")
+    class Asleep(Frozen):
+        def __call__(self, images_BCHW: Tensor) -> Tensor:
+            raise AssertionError("the teacher was asked again")
 
-    again = soft_target_table(asleep, data, {"teacher": "a"}, tmp_path)  # type: ignore[arg-type]
+    asleep = Asleep(trained_network(), False)
+    again = soft_target_table(asleep, data, {"teacher": "a"}, tmp_path)
     other = soft_target_table(Frozen(trained_network(seed=7), False), data, {"teacher": "b"}, tmp_path)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     with pytest.raises(AssertionError, match="asked again"):
-        soft_target_table(asleep, data, {"teacher": "c"}, tmp_path)  # type: ignore[arg-type]
+        soft_target_table(asleep, data, {"teacher": "c"}, tmp_path)
     assert len(list(tmp_path.glob("*/logits.safetensors"))) == 2
 
 
