@@ -32,6 +32,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", type=Path, help="folder that `damcrack export` wrote, or an ONNX file")
     parser.add_argument("--weights", type=Path, help="folder that `damcrack finetune` wrote")
+    parser.add_argument(
+        "--scales", type=float, nargs="+", default=(1.0, 0.5), help="sizes at which --model sees a photo"
+    )
     parser.add_argument("--baselines", action="store_true", help="measure filters that learned nothing, too")
     parser.add_argument("--sources", nargs="+", default=(), help="default: all")
     parser.add_argument(
@@ -51,7 +54,7 @@ def scorers(args: argparse.Namespace) -> dict[str, Score]:
     """
     found: dict[str, Score] = {}
     if args.model:
-        found[str(args.model)] = onnx_score(args.model)
+        found[str(args.model)] = onnx_score(args.model, args.scales)
     if args.weights:
         found[str(args.weights)] = torch_score(args.weights)
     found |= BASELINES if args.baselines else {}

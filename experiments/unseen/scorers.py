@@ -1,7 +1,7 @@
 """Functions from a photo to the crack probability of each pixel: detectors, and filters that learned nothing."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,11 +57,11 @@ def _filled(cells: Floats, rgb: Pixels) -> Floats:
     return cells.repeat(cell_px, axis=0)[:height].repeat(cell_px, axis=1)[:, :width]
 
 
-def onnx_score(path: Path) -> Score:
-    """The detector of a folder that `damcrack export` wrote, as `damcrack inspect` sees a photo at its own size."""
+def onnx_score(path: Path, scales: Sequence[float] = (1.0, 0.5)) -> Score:
+    """The detector of a folder that `damcrack export` wrote; `scales` as in the section `inspect` of params.yaml."""
     detector = OnnxDetector.load(path)
     workers = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-    return lambda rgb: _filled(detector.map_photo(rgb, workers), rgb)
+    return lambda rgb: _filled(detector.map_photo(rgb, workers, scales), rgb)
 
 
 def torch_score(folder: Path) -> Score:
