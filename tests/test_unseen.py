@@ -361,7 +361,7 @@ def test_an_export_is_measured_at_the_photos_own_size(tmp_path: Path) -> None:
     """The detector finds what is dark; each cell of 2 x 2 px fills its pixels, also of odd sizes."""
     rgb = np.full((75, 61, 3), 200, np.uint8)
     rgb[10:12, 20:22] = 0
-    probs = onnx_score(write_export(tmp_path, 100, (1.0,)))(rgb)
+    probs = onnx_score(write_export(tmp_path, 100), (1.0,))(rgb)
     assert probs.shape == (75, 61) and probs.dtype == np.float32
     assert [tuple(place) for place in np.argwhere(probs > 0.5)] == [(10, 20), (10, 21), (11, 20), (11, 21)]
 
