@@ -4,7 +4,7 @@ OUT/photos/NAME-HASH/findings.json    blocks, cracks, scale, hashes: everything 
 OUT/photos/NAME-HASH/mask.png         its crack pixels
 OUT/photos/NAME-HASH/possible.png     the same and fainter pieces of any block: what `damcrack compare` never calls new
 OUT/photos/NAME-HASH/preview.jpg      the photo, small
-OUT/photos/NAME-HASH/detail.jpg       its positive blocks at full size, the rest blurred
+OUT/photos/NAME-HASH/detail.jpg       its blocks with cracks at full size, the rest blurred
 """
 
 import ctypes
@@ -123,12 +123,13 @@ def _give_memory_back() -> None:
 
 
 def positive_only(rgb: Pixels, findings: Findings, threshold: float) -> Pixels:
-    """The photo, blurred but for its positive blocks: a tenth of the bytes, and every crack at full size."""
+    """The photo, blurred but for blocks that are positive or hold crack pixels: every crack at full size."""
     height, width = rgb.shape[:2]
     small = cv2.resize(rgb, (max(1, width // BLURRED_SHRINK), max(1, height // BLURRED_SHRINK)))
     image = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-    for x0, y0, x1, y1 in findings.boxes[findings.crack_prob >= threshold].tolist():
-        image[y0:y1, x0:x1] = rgb[y0:y1, x0:x1]
+    for (x0, y0, x1, y1), prob in zip(findings.boxes.tolist(), findings.crack_prob, strict=True):
+        if prob >= threshold or findings.masks.sure[y0:y1, x0:x1].any():
+            image[y0:y1, x0:x1] = rgb[y0:y1, x0:x1]
     return image
 
 
