@@ -105,7 +105,7 @@ def test_case_study_looks_at_photos_that_no_training_saw(workspace: Path) -> Non
     assert inspected and {split for photo, split in splits if photo in inspected} == {"test"}
     blocks = study["blocks"]["all"]
     assert blocks["network"]["num_blocks"] == blocks["global threshold"]["num_blocks"] > 0
-    assert set(study["pixels"]) == {"ridges", "global threshold", "Otsu", "adaptive"}
+    assert set(study["pixels"]) == {"network", "global threshold", "Otsu", "adaptive"}
     assert (workspace / "results/inspect/report.html").is_file()
 
 
