@@ -203,7 +203,14 @@ def test_a_network_without_pixel_head_is_refused(world, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"opset": 9}, {"parity_tiles": 6}, {"max_abs_difference": 0.0}, {"calibration_tiles": 0}]
+    "wrong",
+    [
+        {"opset": 9},
+        {"parity_tiles": 6},
+        {"max_abs_difference": 0.0},
+        {"calibration_tiles": 0},
+        {"block_px": 16},
+    ],
 )
 def test_senseless_values_are_refused(wrong):
     """Values that mean nothing are refused by the name of their field."""

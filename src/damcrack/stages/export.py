@@ -45,6 +45,7 @@ class ExportConfig:
 
     `experiment` is the fine-tuned model to export; `max_abs_difference` is between the probabilities of onnxruntime
     and of torch. `calibration_tiles` of the validation split give the temperature that calibrates a tile's probability.
+    `block_px` is the side of the blocks that an inspection judges, None: the tiles' side.
     """
 
     experiment: str
@@ -52,6 +53,7 @@ class ExportConfig:
     parity_tiles: int = 32
     max_abs_difference: float = 0.001
     calibration_tiles: int = 256
+    block_px: int | None = None
 
     def __post_init__(self) -> None:
         if not 18 <= self.opset <= 23:
@@ -62,6 +64,8 @@ class ExportConfig:
             raise ValueError(f"max_abs_difference: {self.max_abs_difference}; expected more than 0")
         if self.calibration_tiles < 1:
             raise ValueError(f"calibration_tiles: {self.calibration_tiles}; expected 1 or more")
+        if self.block_px is not None and self.block_px < MULTIPLE_OF_PX:
+            raise ValueError(f"block_px: {self.block_px}; expected {MULTIPLE_OF_PX} or more, or null")
 
 
 def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) -> dict[str, object]:
@@ -92,7 +96,7 @@ def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) 
     exact = to_onnx(deployed, images.image_hw, config.opset)
     parity = compare_with_torch(deployed, exact, compared, run)
     _check_parity(parity, config.max_abs_difference)
-    contract = _contract(info, images, calibration)
+    contract = _contract(info, config.block_px or images.image_hw[0], calibration)
     stored = with_metadata(in_half_precision(exact), contract)
     parity["half_precision"] = difference(stored, exact, compared)
     with new_directory(out) as folder:
@@ -116,10 +120,6 @@ def _check_tiles(model: Path, info: ModelInfo, images: ImageSet) -> None:
         raise InputError(
             f"{model} was trained on tiles {info.data_digest[:12]}, {images.root} holds {images.digest[:12]}; "
             "give the tiles that it was trained on"
-        )
-    if any(side % MULTIPLE_OF_PX for side in images.image_hw):
-        raise InputError(
-            f"tile.tile_px: {images.image_hw[0]}; an export needs a multiple of {MULTIPLE_OF_PX}"
         )
 
 
@@ -150,7 +150,7 @@ def _check_parity(parity: Mapping[str, Any], limit: float) -> None:
         )
 
 
-def _contract(info: ModelInfo, images: ImageSet, calibration: Mapping[str, Any]) -> dict[str, Any]:
+def _contract(info: ModelInfo, block_px: int, calibration: Mapping[str, Any]) -> dict[str, Any]:
     """What a user of the file must know, inside the file."""
     from damcrack.engine.deployed import BLOCK_SHARE
 
@@ -159,7 +159,7 @@ def _contract(info: ModelInfo, images: ImageSet, calibration: Mapping[str, Any])
         "name": info.name,
         "network": info.network,
         "classes": list(info.classes),
-        "tile_px": info.config.get("view_px") or images.image_hw[0],
+        "tile_px": block_px,
         "data_digest": info.data_digest,
         "weights_sha256": info.weights_sha256,
         "calibration": dict(calibration),
