@@ -41,7 +41,8 @@ def reference_loss(logits: Array, codes: Codes) -> float:
     for tile, code in zip(prob, codes, strict=True):
         highest = sorted(tile[code == SOMEWHERE], reverse=True)[:num]
         somewhere -= np.log(np.mean(highest)) if highest else 0.0
-    return PIXEL_WEIGHT * cross_entropy + DICE_WEIGHT * (1 - dice) + somewhere / len(logits)
+    num_known = max(1, sum(bool((code != UNKNOWN).any()) for code in codes))
+    return PIXEL_WEIGHT * cross_entropy + DICE_WEIGHT * (1 - dice) + somewhere / num_known
 
 
 def example(seed: int = 0, side: int = 24, codes: tuple[int, ...] = CODES) -> tuple[Array, Codes]:
@@ -93,6 +94,14 @@ def test_a_batch_of_which_nothing_is_known_has_no_loss() -> None:
     logits, codes = example(codes=(UNKNOWN,))
     assert pixel_loss(torch.tensor(logits), torch.tensor(codes)).item() == 0
     assert not gradient(logits, codes).any()
+
+
+def test_tiles_of_which_nothing_is_known_change_no_loss() -> None:
+    """What they are in a batch for is the teacher's answer; the others teach as without them."""
+    logits, codes = example()
+    more = np.concatenate([logits, example(1)[0]]), np.concatenate([codes, np.full_like(codes, UNKNOWN)])
+    losses = [pixel_loss(torch.tensor(z), torch.tensor(c)).item() for z, c in ((logits, codes), more)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-12)
 
 
 @given(seed=st.integers(0, 2**32 - 1))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from damcrack.math.targets import CLEAN, CRACK, SOMEWHERE
+from damcrack.math.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN
 
 # Weights of the losses of a network with two heads, against each other.
 TILE_WEIGHT, PIXEL_WEIGHT, DICE_WEIGHT = 0.3, 4.0, 0.5
@@ -111,20 +111,24 @@ def pixel_loss(logits_BHW: Tensor, targets_BHW: Tensor) -> Tensor:
     prob_BHW = torch.sigmoid(logits_BHW)
     overlap, both = (prob_BHW * crack_BHW).sum(), ((prob_BHW + crack_BHW) * known_BHW).sum()
     dice = (2 * overlap + 1) / (both + 1)
-    somewhere = _somewhere_loss(logits_BHW, targets_BHW == SOMEWHERE)
+    somewhere = _somewhere_loss(logits_BHW, targets_BHW)
     return PIXEL_WEIGHT * cross_entropy + DICE_WEIGHT * (1 - dice) + somewhere
 
 
-def _somewhere_loss(logits_BHW: Tensor, somewhere_BHW: Tensor) -> Tensor:
-    """Mean over the batch of -log of the mean probability of the most confident pixels of each tile's SOMEWHERE."""
+def _somewhere_loss(logits_BHW: Tensor, targets_BHW: Tensor) -> Tensor:
+    """-log of the mean probability of the most confident pixels of each tile's SOMEWHERE, if it has any.
+
+    The mean over the tiles of which anything is known: those without a label change nothing.
+    """
     num = max(1, round(SOMEWHERE_SHARE * logits_BHW[0].numel()))
-    logits_BN, somewhere_BN = logits_BHW.flatten(1), somewhere_BHW.flatten(1)
+    logits_BN, somewhere_BN = logits_BHW.flatten(1), (targets_BHW == SOMEWHERE).flatten(1)
     count_B = somewhere_BN.sum(1).clamp(max=num)
     elsewhere = torch.finfo(logits_BHW.dtype).min  # probability 0, and finite
     highest_BK = torch.where(somewhere_BN, logits_BN, elsewhere).topk(num, dim=1).values
     # In logarithms: a tile that is missed altogether still pulls.
     log_mean_B = F.logsigmoid(highest_BK).logsumexp(1) - count_B.clamp(min=1).log()
-    return -torch.where(count_B > 0, log_mean_B, 0.0).mean()
+    num_known = (targets_BHW != UNKNOWN).flatten(1).any(1).sum().clamp(min=1)
+    return -torch.where(count_B > 0, log_mean_B, 0.0).sum() / num_known
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
