@@ -1,4 +1,4 @@
-"""Pack a trained and exported detector into the package: python -m experiments.detector
+"""Pack a trained and exported detector into the package: python -m experiments.detector.
 
 src/damcrack/shipped/model.onnx, model.json, CARD.md    what `damcrack inspect` uses where no model is named
 src/damcrack/shipped/training/                          its weights in half precision, to teach or to go on from

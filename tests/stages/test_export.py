@@ -87,7 +87,7 @@ def test_onnx_scores_raw_tiles_like_torch(world, shape):
     tiles = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     crack_prob, crack_map = session_of((world / "out/model.onnx").read_bytes()).run(None, {"tiles": tiles})
     with torch.inference_mode():
-        network, info = load_model(world / "model")
+        network, _ = load_model(world / "model")
         images = (torch.from_numpy(tiles).permute(0, 3, 1, 2).float() - 127) / 128
         expected_map = torch.sigmoid(network.both_at_half_size(images)[1])
     assert crack_prob.shape == shape[:1]
