@@ -204,6 +204,17 @@ def test_pixel_f1_counts_known_pixels_alone(tiles: MakeTiles) -> None:
     assert halves[0] == halves[1]
 
 
+def test_without_a_known_crack_there_is_no_pixel_f1(tiles: MakeTiles) -> None:
+    """Tiles of which only the labels are known are judged by accuracy, not by a score that is always 0."""
+    found = tiles(2, 6, side=32)
+    assert found.targets_NHW is not None
+    found.targets_NHW[found.targets_NHW == CRACK] = SOMEWHERE
+    row = validate(
+        given_answers(torch.zeros(6, 2), torch.ones(6, 32, 32)), batches(found), config(batch_size=6)
+    )
+    assert set(row) == {"val_loss", "val_accuracy"}
+
+
 def example() -> tuple[Batch, Tensor, Tensor, Tensor, Tensor]:
     """A batch of four labelled and two unlabelled tiles, and what a student and a teacher say of it."""
     random = torch.Generator().manual_seed(0)

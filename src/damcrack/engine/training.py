@@ -167,7 +167,7 @@ def _epoch_row(steps_S5: Tensor, epoch: int, rate: float) -> dict[str, float]:
 def validate(forward: Forward, images: Batches, config: TrainingConfig) -> dict[str, float]:
     """Mean cross-entropy and accuracy over the validation split; the caller sets evaluation mode.
 
-    Of a network with a pixel head F1 of the known pixels too, at probability 0.5.
+    Of a network with a pixel head F1 of the known pixels too, at probability 0.5, if any is known to be crack.
     """
     losses, hits, pixels, count = [], [], [], 0
     for batch in images.in_order("val", config.batch_size):
@@ -182,7 +182,8 @@ def validate(forward: Forward, images: Batches, config: TrainingConfig) -> dict[
     row = {"val_loss": float(loss) / count, "val_accuracy": int(num_hits) / count}
     if pixels:
         right, found, there = torch.stack(pixels).sum(0).tolist()
-        row["val_pixel_f1"] = 2 * right / max(1, found + there)
+        if there:
+            row["val_pixel_f1"] = 2 * right / (found + there)
     return row
 
 

@@ -67,6 +67,11 @@ class FinetuneConfig(TaughtConfig):
             )
         if not 0 <= self.unlabelled_share < 1:
             raise ValueError(f"unlabelled_share: {self.unlabelled_share}; expected 0 or more, below 1")
+        if self.unlabelled_share and not 1 <= self.num_unlabelled <= self.batch_size - 2:
+            raise ValueError(
+                f"unlabelled_share: {self.unlabelled_share} of batch_size {self.batch_size} are {self.num_unlabelled} "
+                f"tiles; expected 1 to {self.batch_size - 2}: two with a label must remain"
+            )
         if self.unlabelled_share and (self.teacher is None or self.pixel_channels is None):
             raise ValueError("unlabelled_share: tiles without a label need a teacher and pixel_channels")
         if self.pixel_channels is None and (self.view_px is not None or self.focus):
@@ -144,7 +149,7 @@ def few_labels(images: DecodedSet, num: int, seed: int) -> DecodedSet:
 
 def with_enough_epochs(config: FinetuneConfig, num_train: int) -> FinetuneConfig:
     """The config with at least as many epochs as `least_steps` optimiser steps take."""
-    steps_per_epoch = -(-num_train // config.batch_size)
+    steps_per_epoch = -(-num_train // (config.batch_size - config.num_unlabelled))
     return replace(config, epochs=max(config.epochs, -(-config.least_steps // steps_per_epoch)))
 
 

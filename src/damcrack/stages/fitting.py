@@ -94,9 +94,17 @@ def load_teacher(folder: Path, images: DecodedSet, config: TrainingConfig) -> tu
 
     Raises:
         InputError: it was trained on other images, so its normalisation and classes may differ; networks with a
-            pixel head see all images alike, so theirs may be others.
+            pixel head see all images alike, so theirs may be others. Or one of teacher and student has a pixel head
+            and the other none: they do not see images alike.
     """
     teacher, info = load_model(folder)
+    with_pixels = images.targets_NHW is not None
+    if (info.pixel_channels is not None) != with_pixels:
+        heads = ("no pixel head", "a pixel head")
+        raise InputError(
+            f"teacher {folder} has {heads[not with_pixels]}, the student has {heads[with_pixels]}, and the two see "
+            "images normalised differently; set pixel_channels in both experiments or in neither"
+        )
     if info.pixel_channels is None and info.data_digest != images.digest:
         raise InputError(
             f"teacher {folder} was trained on images {info.data_digest[:12]}, the student's are "
