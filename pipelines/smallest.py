@@ -15,6 +15,9 @@ def smallest(checkout: Path) -> dict[str, Any]:
     for section in ("pretrain", "distill", "finetune"):
         params[section]["common"] |= {"epochs": 1, "batch_size": 8}
     params["finetune"]["common"]["image_px"] = 32
+    small = {"epochs": 1, "batch_size": 8, "image_px": 112, "view_px": 64}
+    for item in params["finetune"]["shipped"].values():
+        item |= small
     params["export"] |= {"parity_tiles": 8, "calibration_tiles": 8}
     params["register"] |= {"min_accuracy": 0.0, "min_photos": 2, "min_wide_recall": None, "max_ece": 1.0}
     return params

@@ -89,10 +89,10 @@ def change(workspace: Path, section: str, name: str, value: object) -> None:
 def test_graph_ends_with_a_registered_model(workspace: Path) -> None:
     """All stages ran; the registered weights are those of the exported experiment."""
     registered = json.loads((workspace / "results/register/register.json").read_text())
-    model = json.loads((workspace / "models/finetune/resnet18-dynamic/model.json").read_text())
+    model = json.loads((workspace / "models/finetune/lite0-detector/model.json").read_text())
     assert registered["weights_sha256"] == model["weights_sha256"]
     assert "<html" in (workspace / "results/evaluate/results.html").read_text()
-    assert "resnet18-dynamic" in call(workspace, "damcrack", "summary")
+    assert "lite0-detector" in call(workspace, "damcrack", "summary")
 
 
 def test_case_study_looks_at_photos_that_no_training_saw(workspace: Path) -> None:

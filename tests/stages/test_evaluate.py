@@ -343,6 +343,15 @@ def test_every_network_has_three_stages_to_show(name):
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+def test_networks_with_a_pixel_head_show_their_encoder(name):
+    """The same three stages of the body, in the order of the forward pass."""
+    network = build_network(name, 2, 0, pixel_channels=16)
+    places = [list(network.modules()).index(module) for module in first_stages(network).values()]
+    assert len(places) == 3
+    assert places == sorted(places)
+
+
 def test_network_without_such_stages_has_no_feature_maps(world, monkeypatch):
     """The figure is left out, the run says why, and the others are drawn."""
     monkeypatch.setattr("damcrack.stages.evaluation.feature_maps.first_stages", lambda network: {})

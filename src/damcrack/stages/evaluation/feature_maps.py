@@ -17,8 +17,14 @@ from torch.nn import functional as F
 from damcrack.engine.detector import Detector
 from damcrack.engine.weights import load_model
 
-# by torchvision's names of the modules in its ResNets
-RESIDUAL = {"stem": "maxpool", "first residual stage": "layer1", "second residual stage": "layer2"}
+RESIDUAL = ("stem", "first residual stage", "second residual stage")
+# Their modules: torchvision's ResNets, timm's EfficientNets, and the same as the encoder of a network with a pixel head.
+MODULES = (
+    ("maxpool", "layer1", "layer2"),
+    ("bn1", "blocks.0", "blocks.1"),
+    ("encoder.pool", "encoder.stages.0", "encoder.stages.1"),
+    ("encoder.stem", "encoder.blocks.0", "encoder.blocks.1"),
+)
 PLAIN = ("first pooling", "second pooling", "third pooling")
 STRONGEST = 4
 
@@ -39,10 +45,11 @@ class StageMaps(NamedTuple):
 
 
 def first_stages(network: nn.Module) -> dict[str, nn.Module]:
-    """A ResNet's stem and first two stages; else its first three poolings, if it has any."""
-    modules = dict(network.named_children())
-    if set(RESIDUAL.values()) <= set(modules):
-        return {stage: modules[name] for stage, name in RESIDUAL.items()}
+    """Stem and first two stages of a residual network; else the first three poolings, if it has any."""
+    modules = dict(network.named_modules())
+    for names in MODULES:
+        if set(names) <= set(modules):
+            return {stage: modules[name] for stage, name in zip(RESIDUAL, names, strict=True)}
     poolings = [module for module in network.modules() if isinstance(module, nn.MaxPool2d)]
     return dict(zip(PLAIN, poolings, strict=False))
 
