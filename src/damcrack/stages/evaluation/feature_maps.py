@@ -18,7 +18,7 @@ from damcrack.engine.detector import Detector
 from damcrack.engine.weights import load_model
 
 RESIDUAL = ("stem", "first residual stage", "second residual stage")
-# Their modules: torchvision's ResNets, timm's EfficientNets, and the same as the encoder of a network with a pixel head.
+# Their modules: torchvision's ResNets, timm's EfficientNets, and either as the encoder under a pixel head.
 MODULES = (
     ("maxpool", "layer1", "layer2"),
     ("bn1", "blocks.0", "blocks.1"),
