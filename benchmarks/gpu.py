@@ -25,9 +25,9 @@ import torch
 from benchmarks import gpu_budget, plain
 from benchmarks.harness import Variant, as_table, compare
 from benchmarks.steps import TILE_PX, Size, Way, images, stepping, write_tiles
-from damcrack.engine.hardware import best_device
-from damcrack.engine.networks import build_network
-from damcrack.engine.training import autocast
+from damcrack.train.hardware import best_device
+from damcrack.train.networks import build_network
+from damcrack.train.training import autocast
 
 ON_GPU = Size(torch.device("cuda"), batch_size=200, steps=20, num_train=4000, num_val=200)
 SMALL_PX = 112

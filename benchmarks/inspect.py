@@ -27,17 +27,17 @@ from PIL import Image
 
 from benchmarks.__main__ import machine
 from benchmarks.harness import as_table, compare
-from damcrack.engine.weights import load_model
-from damcrack.images.photo import decode_photo, encode_jpeg
-from damcrack.parallel import num_workers
+from damcrack.data.photo import decode_photo, encode_jpeg
+from damcrack.files import num_workers
+from damcrack.inspection.blocks import block_boxes_xyxy
+from damcrack.inspection.detector import OnnxDetector
+from damcrack.inspection.inspect import InspectConfig
+from damcrack.inspection.photo import Rules, Tracing, called_blocks, look_at
+from damcrack.inspection.scale import Scale
+from damcrack.inspection.sources import Photo
+from damcrack.inspection.survey import Survey
 from damcrack.sample.concrete import encode_photo, render_photo
-from damcrack.stages.inspect import InspectConfig
-from damcrack.stages.inspection.blocks import block_boxes_xyxy
-from damcrack.stages.inspection.detector import OnnxDetector
-from damcrack.stages.inspection.photo import Rules, Tracing, called_blocks, look_at
-from damcrack.stages.inspection.scale import Scale
-from damcrack.stages.inspection.sources import Photo
-from damcrack.stages.inspection.survey import Survey
+from damcrack.train.weights import load_model
 
 PAGE = Path("docs/inspection-speed.md")
 SIZE_HW = (3024, 4032)
@@ -126,7 +126,7 @@ def cut_photos(given: Path, folder: Path, detector: OnnxDetector) -> list[Path]:
 def peak_mib(photos: Path, export: Path) -> float:
     """Largest resident memory of `damcrack inspect` on a folder, in a process of its own."""
     code = (
-        "from damcrack.edges.cli import main\n"
+        "from damcrack.cli.main import main\n"
         "try:\n    main()\nfinally:\n    print([l.split()[1] for l in open('/proc/self/status') if 'VmHWM' in l][0])"
     )
     with tempfile.TemporaryDirectory() as out:

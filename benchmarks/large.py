@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from damcrack.outputs import write_bytes
+from damcrack.files import write_bytes
 from damcrack.sample.concrete import encode_photo, render_photo
 
 PANORAMA_TILES_HW = (8, 8)
@@ -47,7 +47,7 @@ def many(out: Path) -> None:
 
 def inspected(photos: Path, export: Path, out: Path) -> str:
     """Seconds and peak memory of one call in a process of its own."""
-    call = [sys.executable, "-c", "from damcrack.edges.cli import main; main()", "inspect", str(photos)]
+    call = [sys.executable, "-c", "from damcrack.cli.main import main; main()", "inspect", str(photos)]
     start = time.perf_counter()
     subprocess.run([*call, "--model", str(export), "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start

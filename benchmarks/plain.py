@@ -19,7 +19,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.harness import Variant
-from damcrack.engine.networks import build_network
+from damcrack.train.networks import build_network
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 TEMPERATURE, ALPHA = 4.0, 0.6

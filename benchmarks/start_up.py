@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from damcrack.images.imageset import ImageSetWriter
-from damcrack.images.photo import encode_jpeg
+from damcrack.data.imageset import ImageSetWriter
+from damcrack.data.photo import encode_jpeg
 
 IMPORT = "`python -c 'import torch, torchvision'`"
 HELP = "`damcrack --help`"
@@ -41,13 +41,13 @@ def commands(root: Path) -> dict[str, list[str]]:
     params["finetune"]["common"]["image_px"] = 32
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     write_set(root / "tiles", "tiles.csv")
-    command = [sys.executable, "-c", "from damcrack.edges.cli import main; main()"]
+    command = [sys.executable, "-c", "from damcrack.cli.main import main; main()"]
     options = ["--params", "params.yaml", "--out", "model"]
     return {
         IMPORT: [sys.executable, "-c", "import torch, torchvision"],
         "`python -c 'import torch'`": [sys.executable, "-c", "import torch"],
         HELP: [*command, "--help"],
-        "`import damcrack.stages.tile`": [sys.executable, "-c", "import damcrack.stages.tile"],
+        "`import damcrack.data.tile`": [sys.executable, "-c", "import damcrack.data.tile"],
         "`damcrack pretrain`, one step": [
             *command,
             "pretrain",

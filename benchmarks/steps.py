@@ -19,18 +19,18 @@ from torch import nn
 
 from benchmarks import plain
 from benchmarks.harness import Timing, Variant, as_table, compare
-from damcrack.engine.augment import Augmentation
-from damcrack.engine.batches import Batch, Batches, DeviceImages, StoredViews
-from damcrack.engine.checkpoint import NoCheckpoint
-from damcrack.engine.decoded import decode_set
-from damcrack.engine.frozen import Frozen, answers, feature_tables
-from damcrack.engine.hardware import Precision, compiled
-from damcrack.engine.networks import build_network, head, set_trainable, set_training_mode
-from damcrack.engine.objectives import Distillation, Forward, Objective, Supervised, Teaching
-from damcrack.engine.training import TrainingConfig, autocast, new_optimiser, train
-from damcrack.images.imageset import ImageSetWriter
-from damcrack.math.temperature import TemperatureConfig
+from damcrack.data.imageset import ImageSetWriter
 from damcrack.sample.concrete import render_photo
+from damcrack.train.augment import Augmentation
+from damcrack.train.batches import Batch, Batches, DeviceImages, StoredViews
+from damcrack.train.checkpoint import NoCheckpoint
+from damcrack.train.decoded import decode_set
+from damcrack.train.frozen import Frozen, answers, feature_tables
+from damcrack.train.hardware import Precision, compiled
+from damcrack.train.networks import build_network, head, set_trainable, set_training_mode
+from damcrack.train.objectives import Distillation, Forward, Objective, Supervised, Teaching
+from damcrack.train.temperature import TemperatureConfig
+from damcrack.train.training import TrainingConfig, autocast, new_optimiser, train
 
 TILE_PX = 224
 STATISTICS = (plain.MEAN, plain.STD)

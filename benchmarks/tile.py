@@ -29,14 +29,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.tile_photos import MAX_PIXELS, SIZE_HW, first_photos, render_all
-from damcrack.images.imageset import ImageSet
-from damcrack.images.photo import decode_photo
-from damcrack.images.tiles import encode_tile
-from damcrack.math.tiling import tile_boxes_xyxy
-from damcrack.outputs import read_csv
-from damcrack.parallel import in_order, num_workers
-from damcrack.stages import tile as stage
-from damcrack.stages.run import SilentRun
+from damcrack.data import tile as stage
+from damcrack.data.encode import encode_tile
+from damcrack.data.imageset import ImageSet
+from damcrack.data.photo import decode_photo
+from damcrack.data.tiling import tile_boxes_xyxy
+from damcrack.files import in_order, num_workers, read_csv
+from damcrack.run import SilentRun
 
 PAPER_PHOTOS, PAPER_TILES_PER_CLASS = 458, 20_000
 GROWTH = (20, 60, 200)

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from damcrack.images.mask import encode_mask
-from damcrack.images.photo import decode_mask, decode_photo
-from damcrack.outputs import read_csv, sha256_bytes, write_bytes, write_csv
-from damcrack.parallel import in_order
+from damcrack.data.mask import encode_mask
+from damcrack.data.photo import decode_mask, decode_photo
+from damcrack.files import in_order, read_csv, sha256_bytes, write_bytes, write_csv
 from damcrack.sample.concrete import encode_photo, render_photo
 
 SIZE_HW = (3024, 4032)

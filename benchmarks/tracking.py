@@ -20,13 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from damcrack.edges.params import read_params, stage_config
-from damcrack.edges.storage import open_source
-from damcrack.edges.tracking import start_run
-from damcrack.stages.intake.snapshot import snapshot
-from damcrack.stages.miniimagenet import miniimagenet
-from damcrack.stages.pretrain import pretrain
-from damcrack.stages.run import Run, SilentRun
+from damcrack.data.miniimagenet import miniimagenet
+from damcrack.data.snapshot import snapshot
+from damcrack.params import read_params, stage_config
+from damcrack.run import Run, SilentRun
+from damcrack.storage.source import open_source
+from damcrack.tracking.recorded import start_run
+from damcrack.train.pretrain import pretrain
 
 MODES = ("unrecorded", "later", "live")
 LIMIT = 0.02

@@ -1,1 +1,1 @@
-"""Kubeflow components: wrappers of a few statements around `damcrack.edges`; the code is in the image."""
+"""Kubeflow components: wrappers of a few statements around the package; the code is in the image."""

@@ -8,6 +8,6 @@ def join_lock(lock_parts: list, lock: dsl.Output[dsl.Artifact]) -> None:  # type
     """Write the run's dvc.lock: put it into a checkout, and `dvc pull` brings what the run made."""
     from pathlib import Path
 
-    from damcrack.edges.lock_parts import merge, write_lock
+    from damcrack.kubeflow.lock_parts import merge, write_lock
 
     write_lock(Path(lock.path), merge(lock_parts))

@@ -11,7 +11,7 @@ def take_in(imagery_yaml: str, image: str, run_id: str) -> int:
 
     `image` is an input so that a run shows which code it was; `run_id` stays when the task is tried again.
     """
-    from damcrack.edges import imagery
+    from damcrack.imagery import calls as imagery
 
     config = imagery.as_file(imagery_yaml)
     done = imagery.take_in(config, claim_training=True, run_id=run_id)
@@ -21,7 +21,7 @@ def take_in(imagery_yaml: str, image: str, run_id: str) -> int:
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
 def snapshot_new(imagery_yaml: str, snapshots: dict) -> dict:  # type: ignore[type-arg]
     """Keep what was taken in as the snapshot to train on; returns `snapshots` with its address for `photos`."""
-    from damcrack.edges import imagery
+    from damcrack.imagery import calls as imagery
 
     config = imagery.as_file(imagery_yaml)
     return {**snapshots, "photos": imagery.keep_snapshot(config)}
@@ -34,7 +34,7 @@ def inspect_new(
     """Inspect every batch without a report with the champion; the reports lie in the store."""
     from pathlib import Path
 
-    from damcrack.edges import imagery
+    from damcrack.imagery import calls as imagery
 
     config, values = imagery.as_file(imagery_yaml), imagery.as_file(params, "params.yaml")
     done = imagery.inspect(config, model, values, run_id=run_id)
@@ -44,7 +44,7 @@ def inspect_new(
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
 def note_trained(imagery_yaml: str, snapshots: dict) -> None:  # type: ignore[type-arg]
     """Count labels from here to the next training."""
-    from damcrack.edges import imagery
+    from damcrack.imagery import calls as imagery
 
     config = imagery.as_file(imagery_yaml)
     imagery.note_trained(config, snapshots["photos"])

@@ -23,7 +23,7 @@ def run_stage(
     """
     from pathlib import Path
 
-    from damcrack.edges.task import run_in_pipeline
+    from damcrack.kubeflow.task import run_in_pipeline
 
     done = run_in_pipeline(
         stage=stage,

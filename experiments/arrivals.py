@@ -24,10 +24,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from damcrack.edges.storage import open_store
+from damcrack.storage.source import open_store
 
 DUPLICATES, CORRUPT = 0.20, 0.05
-RUN = "from damcrack.edges.cli import main; main()"
+RUN = "from damcrack.cli.main import main; main()"
 FOLDERS = ("spillway", "spillway/images", "left abutment/2026-05", "Krone Süd", "../outside", "a//b", ".")
 
 

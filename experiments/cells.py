@@ -31,8 +31,8 @@ import click
 import torch
 import yaml
 
-from damcrack.edges.cli import cli
-from damcrack.errors import InputError
+from damcrack.cli.main import cli
+from damcrack.files import InputError
 
 GRAPH = Path(__file__).parent / "paper/dvc.yaml"
 SECONDS = Path("cells-seconds.csv")

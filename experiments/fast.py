@@ -15,24 +15,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from damcrack.edges.params import read_params, stage_config
-from damcrack.edges.storage import open_source
-from damcrack.engine.augment import Augmentation
-from damcrack.engine.batches import DeviceImages
-from damcrack.engine.checkpoint import NoCheckpoint
-from damcrack.engine.decoded import DecodedSet, decode_set
-from damcrack.engine.detector import Detector, predict_logits
-from damcrack.engine.networks import build_network, set_training_mode
-from damcrack.engine.objectives import Supervised
-from damcrack.engine.training import TrainingConfig, autocast, new_optimiser, train
-from damcrack.engine.weights import ModelInfo
-from damcrack.stages.distill import DistillConfig, distill
-from damcrack.stages.intake.snapshot import snapshot
-from damcrack.stages.miniimagenet import MiniimagenetConfig, miniimagenet
-from damcrack.stages.photos import photos
-from damcrack.stages.pretrain import pretrain
-from damcrack.stages.run import SilentRun
-from damcrack.stages.tile import tile
+from damcrack.data.miniimagenet import MiniimagenetConfig, miniimagenet
+from damcrack.data.photos import photos
+from damcrack.data.snapshot import snapshot
+from damcrack.data.tile import tile
+from damcrack.params import read_params, stage_config
+from damcrack.run import SilentRun
+from damcrack.storage.source import open_source
+from damcrack.train.augment import Augmentation
+from damcrack.train.batches import DeviceImages
+from damcrack.train.checkpoint import NoCheckpoint
+from damcrack.train.decoded import DecodedSet, decode_set
+from damcrack.train.detector import Detector, predict_logits
+from damcrack.train.distill import DistillConfig, distill
+from damcrack.train.networks import build_network, set_training_mode
+from damcrack.train.objectives import Supervised
+from damcrack.train.pretrain import pretrain
+from damcrack.train.training import TrainingConfig, autocast, new_optimiser, train
+from damcrack.train.weights import ModelInfo
 
 WORK = Path(".bench/fast")
 RUN = SilentRun(WORK / "scratch")

@@ -19,9 +19,9 @@ import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from damcrack.cracks.scores import PixelCounts, count_pixels
+from damcrack.inspection.detector import SHIPPED
+from damcrack.inspection.pixel_scores import PixelCounts, count_pixels
 from damcrack.sample.concrete import render_photo
-from damcrack.stages.inspection.detector import SHIPPED
 from experiments.unseen.sources import read_photos, read_pixels
 
 WINDOW_PX, ROUNDS, CALIBRATION_PHOTOS = 512, 9, 12

@@ -16,15 +16,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from damcrack.edges.params import read_params, stage_config
-from damcrack.edges.storage import open_source
-from damcrack.images.imageset import ImageSet
-from damcrack.images.photo import decode_photo
-from damcrack.math.duplicates import duplicate_groups, fingerprints, row_averages
-from damcrack.stages.intake.snapshot import snapshot
-from damcrack.stages.photos import photos
-from damcrack.stages.run import SilentRun
-from damcrack.stages.tile import tile
+from damcrack.data.duplicates import duplicate_groups, fingerprints, row_averages
+from damcrack.data.imageset import ImageSet
+from damcrack.data.photo import decode_photo
+from damcrack.data.photos import photos
+from damcrack.data.snapshot import snapshot
+from damcrack.data.tile import tile
+from damcrack.params import read_params, stage_config
+from damcrack.run import SilentRun
+from damcrack.storage.source import open_source
 
 WORK = Path(".bench/leak")
 NUM_PER_CLASS, COPIES_PER_CLASS = 400, 200

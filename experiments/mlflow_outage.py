@@ -21,10 +21,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from damcrack.edges.journal import waiting_journals
-from damcrack.edges.registry import fetch_model
-from damcrack.edges.sender import Store, send_later
-from damcrack.outputs import read_csv, sha256_file
+from damcrack.files import read_csv, sha256_file
+from damcrack.registry.registry import fetch_model
+from damcrack.tracking.journal import waiting_journals
+from damcrack.tracking.sender import Store, send_later
 
 SERVE = Path(__file__).parents[1] / "infra/mlflow/serve.sh"
 EPOCHS = 20

@@ -18,8 +18,8 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from damcrack.edges.store import Store, experiment_name
-from damcrack.edges.views import VIEW, view_address
+from damcrack.tracking.store import Store, experiment_name
+from damcrack.tracking.views import VIEW, view_address
 
 SIZE = (1600, 1300)
 PATIENCE_S = 90

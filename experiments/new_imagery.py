@@ -18,10 +18,10 @@ import click
 import yaml
 from kfp import local
 
-from damcrack.edges.sender import Store, experiment_name
-from damcrack.edges.storage import open_store
-from damcrack.images.mask import encode_mask
+from damcrack.data.mask import encode_mask
 from damcrack.sample.concrete import encode_photo, render_photo
+from damcrack.storage.source import open_store
+from damcrack.tracking.sender import Store, experiment_name
 from pipelines.new_imagery import new_imagery
 from pipelines.smallest import smallest
 from pipelines.training import Setting

@@ -18,8 +18,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from damcrack.edges.params import read_params, stage_config
-from damcrack.math.promotion import Evidence, Floats, Ints, Latency, Policy, Truth, compare, judge, mark
+from damcrack.params import read_params, stage_config
+from damcrack.registry.policy import Evidence, Floats, Ints, Latency, Policy, Truth, compare, judge, mark
 
 ACCURACY = 0.90
 HARD_PHOTO, HARD_TILE = 0.15, 0.40

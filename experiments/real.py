@@ -16,17 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from damcrack.edges.params import read_params, stage_config
-from damcrack.edges.storage import open_source
-from damcrack.stages.distill import distill
-from damcrack.stages.evaluate import evaluate
-from damcrack.stages.finetune import finetune
-from damcrack.stages.intake.snapshot import snapshot
-from damcrack.stages.miniimagenet import miniimagenet
-from damcrack.stages.photos import photos
-from damcrack.stages.pretrain import pretrain
-from damcrack.stages.run import SilentRun
-from damcrack.stages.tile import tile
+from damcrack.data.miniimagenet import miniimagenet
+from damcrack.data.photos import photos
+from damcrack.data.snapshot import snapshot
+from damcrack.data.tile import tile
+from damcrack.evaluate.evaluate import evaluate
+from damcrack.params import read_params, stage_config
+from damcrack.run import SilentRun
+from damcrack.storage.source import open_source
+from damcrack.train.distill import distill
+from damcrack.train.finetune import finetune
+from damcrack.train.pretrain import pretrain
 
 WORK = Path(".bench/real")
 # name: which sources train, and how they are split; the others of params/real.yaml test only.

@@ -28,18 +28,18 @@ import numpy.typing as npt
 import torch
 from sklearn.metrics import roc_auc_score
 
-from damcrack.edges.params import read_params, stage_config
-from damcrack.edges.storage import open_source
-from damcrack.engine.augment import Appearance, normalise
-from damcrack.engine.decoded import DecodedSet, decode_set
-from damcrack.engine.networks import replace_head
-from damcrack.engine.objectives import Supervised
-from damcrack.engine.weights import load_model
-from damcrack.outputs import new_directory, write_csv
-from damcrack.stages.fitting import Lineage, Task, describe, fit
-from damcrack.stages.intake.snapshot import snapshot
-from damcrack.stages.photos import photos
-from damcrack.stages.tile import tile
+from damcrack.data.photos import photos
+from damcrack.data.snapshot import snapshot
+from damcrack.data.tile import tile
+from damcrack.files import new_directory, write_csv
+from damcrack.params import read_params, stage_config
+from damcrack.storage.source import open_source
+from damcrack.train.augment import Appearance, normalise
+from damcrack.train.decoded import DecodedSet, decode_set
+from damcrack.train.fitting import Lineage, Task, describe, fit
+from damcrack.train.networks import replace_head
+from damcrack.train.objectives import Supervised
+from damcrack.train.weights import load_model
 from experiments.real import RUN, once
 
 Floats = npt.NDArray[np.float64]

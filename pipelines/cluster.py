@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from damcrack.errors import InputError
+from damcrack.files import InputError
 
 PAUSE_S = 5.0
 # States of a run that is over; everything else may still be working.

@@ -22,11 +22,10 @@ from typing import Any
 
 import yaml
 
-from damcrack.edges.derive import Node, derive
-from damcrack.edges.lock_parts import merge, read_lock
-from damcrack.edges.storage import check_reachable, make_bucket
-from damcrack.errors import InputError
-from damcrack.outputs import sha256_file
+from damcrack.files import InputError, sha256_file
+from damcrack.kubeflow.derive import Node, derive
+from damcrack.kubeflow.lock_parts import merge, read_lock
+from damcrack.storage.source import check_reachable, make_bucket
 from pipelines.local import HANDED_ON, LocalRun, run_as_containers
 from pipelines.smallest import one_chain, smallest
 from pipelines.training import Setting, compile_training

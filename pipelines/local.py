@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from kfp import local
 
-from damcrack.errors import InputError
+from damcrack.files import InputError
 from pipelines.training import Setting, training
 
 # What a container may know of our environment: where the services are and how to reach them.

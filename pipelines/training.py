@@ -12,7 +12,7 @@ from kfp import compiler, dsl, kubernetes
 
 from components.join import join_lock
 from components.stage import run_stage
-from damcrack.edges.derive import Node, as_text, derive
+from damcrack.kubeflow.derive import Node, as_text, derive
 from pipelines.services import locked_down, one_line, serve
 
 NAME = "damcrack-training"

@@ -1,7 +1,78 @@
-"""Settings for all tests."""
+"""Settings and services for all tests."""
 
+import os
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from mlflow_server import Server
 
 # The same examples every time: a red test is a changed program, and machines under load are slow.
 settings.register_profile("damcrack", derandomize=True, deadline=None)
 settings.load_profile("damcrack")
+
+PORT = "18180"
+TOOL = Path(__file__).parents[1] / "../shared/tools/s3"
+NAMES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+
+
+@pytest.fixture(scope="session")
+def s3_service():
+    """Settings of a real S3: that of DAMCRACK_TEST_S3 (endpoint) and AWS_*, or one started here."""
+    if "DAMCRACK_TEST_S3" in os.environ:
+        settings = {name: os.environ[name] for name in NAMES[1:] if name in os.environ}
+        yield {
+            "AWS_DEFAULT_REGION": "us-east-1",
+            **settings,
+            "AWS_ENDPOINT_URL": os.environ["DAMCRACK_TEST_S3"],
+        }
+    elif TOOL.exists():
+        was_up = subprocess.run([TOOL, "status", PORT], capture_output=True).returncode == 0
+        exports = subprocess.run([TOOL, "start", PORT], capture_output=True, text=True, check=True).stdout
+        pairs = (pair.split("=", 1) for pair in exports.split() if "=" in pair)
+        yield {name: value for name, value in pairs if name in NAMES}
+        if not was_up:
+            subprocess.run([TOOL, "stop", PORT], check=True)
+    else:
+        pytest.skip("no S3 service: set DAMCRACK_TEST_S3 to an endpoint and AWS_* to its credentials")
+
+
+@pytest.fixture
+def s3(s3_service, monkeypatch, tmp_path):
+    """The service as this process's S3; the fixture's value fills a new bucket and returns its name."""
+    pytest.importorskip("boto3", reason='needs pip install "damcrack[s3]"')
+    import boto3
+
+    for name, value in {**s3_service, "AWS_CONFIG_FILE": str(tmp_path / "none")}.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    filled = []
+
+    def bucket(objects: dict[str, bytes]) -> str:
+        name = f"damcrack-{uuid.uuid4().hex[:12]}"
+        client.create_bucket(Bucket=name)
+        filled.append(name)
+        for key, content in objects.items():
+            client.put_object(Bucket=name, Key=key, Body=content)
+        return name
+
+    yield bucket
+    for name in filled:
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+            keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
+            if keys:
+                client.delete_objects(Bucket=name, Delete={"Objects": keys})
+        client.delete_bucket(Bucket=name)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory):
+    """A running MLflow server with accounts; whoever kills it starts it again."""
+    pytest.importorskip("mlflow", reason='needs pip install "damcrack[server]"')
+    server = Server(tmp_path_factory.mktemp("mlflow-server"))
+    server.start()
+    yield server
+    server.kill()

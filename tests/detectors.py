@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import onnx
 
-from damcrack.images.mask import encode_mask
-from damcrack.outputs import sha256_bytes, sha256_file, write_csv, write_json
-from damcrack.stages.photos import COLUMNS
-from damcrack.stages.register import RegisterConfig
-from damcrack.stages.run import SilentRun
-from damcrack.stages.tile import TileConfig, tile
+from damcrack.data.mask import encode_mask
+from damcrack.data.photos import COLUMNS
+from damcrack.data.tile import TileConfig, tile
+from damcrack.files import sha256_bytes, sha256_file, write_csv, write_json
+from damcrack.registry.register import RegisterConfig
+from damcrack.run import SilentRun
 from walls import contract_of, detector_bytes
 
 TILE_PX = 32

@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from damcrack.outputs import sha256_bytes, write_csv
-from damcrack.stages.tile import TileConfig
+from damcrack.data.tile import TileConfig
+from damcrack.files import sha256_bytes, write_csv
 
 CONFIG = TileConfig(
     tile_px=32,

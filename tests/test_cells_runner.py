@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from damcrack.edges.graph import STAGES
-from damcrack.edges.params import check_params, read_params
+from damcrack.params import check_params, read_params
+from damcrack.stage_table import STAGES
 from experiments.cells import Cell, chosen, read_cells, run_cells
 
 ROOT = Path(__file__).parents[1]

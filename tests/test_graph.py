@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from damcrack.edges.params import stage_config
-from damcrack.edges.storage import open_source
-from damcrack.stages.run import SilentRun
+from damcrack.params import stage_config
+from damcrack.run import SilentRun
+from damcrack.storage.source import open_source
 from pipelines.smallest import smallest
 
 ROOT = Path(__file__).parents[1]
@@ -131,8 +131,8 @@ def test_second_run_runs_nothing(workspace: Path) -> None:
 
 def test_python_function_and_command_give_the_bytes_of_dvc(workspace: Path, tmp_path: Path) -> None:
     """For data and training stages, all three callers write identical files."""
-    from damcrack.stages.finetune import finetune
-    from damcrack.stages.tile import tile
+    from damcrack.data.tile import tile
+    from damcrack.train.finetune import finetune
 
     params = yaml.safe_load((workspace / "params.yaml").read_text())
     run = SilentRun(tmp_path / "scratch")
@@ -150,7 +150,7 @@ def test_python_function_and_command_give_the_bytes_of_dvc(workspace: Path, tmp_
 
 def test_photos_function_gives_the_bytes_of_dvc(workspace: Path, tmp_path: Path) -> None:
     """The built-in sample is a function of its seed."""
-    from damcrack.stages.photos import photos
+    from damcrack.data.photos import photos
 
     config = stage_config(tiny_params(), "photos", None)
     photos(workspace / "snapshots/photos.csv", tmp_path / "photos", config, open_source, SilentRun())

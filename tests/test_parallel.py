@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from damcrack.parallel import in_order, num_workers
+from damcrack.files import in_order, num_workers
 
 
 def test_results_keep_the_order_of_the_items():

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from damcrack.cracks.scores import PixelCounts, count_pixels
-from damcrack.edges.inspection import model_folder
-from damcrack.outputs import sha256_file
+from damcrack.files import sha256_file
+from damcrack.inspection.detector import SHIPPED, OnnxDetector
+from damcrack.inspection.pixel_scores import PixelCounts, count_pixels
+from damcrack.registry.places import model_folder
 from damcrack.sample.concrete import render_photo
-from damcrack.stages.inspection.detector import SHIPPED, OnnxDetector
 
 UNSEEN_SEED = 99  # the detector learned from seed 7
 REAL_DATA = os.environ.get("DAMCRACK_REAL_DATA")
@@ -59,7 +59,7 @@ def test_cracks_of_unseen_rendered_photos_are_found(detector: OnnxDetector) -> N
 def test_torch_and_onnx_agree(detector: OnnxDetector) -> None:
     """The weights to teach with are those that inspect."""
     torch = pytest.importorskip("torch")
-    from damcrack.engine.weights import load_model
+    from damcrack.train.weights import load_model
 
     network, _ = load_model(SHIPPED / "training")
     rgb = render_photo(UNSEEN_SEED, 1, (224, 224)).rgb

@@ -28,12 +28,12 @@ def digest() -> str:
 def test_one_edited_module_changes_the_digest(package: Path) -> None:
     """Content, name and presence of a module count."""
     seen = [digest()]
-    losses = package / "math/losses.py"
+    losses = package / "train/losses.py"
     losses.write_text(losses.read_text() + "# edited\n")
     seen.append(digest())
-    losses.rename(package / "math/other.py")
+    losses.rename(package / "train/other.py")
     seen.append(digest())
-    (package / "math/other.py").unlink()
+    (package / "train/other.py").unlink()
     seen.append(digest())
     assert len(set(seen)) == 4
 
@@ -41,10 +41,10 @@ def test_one_edited_module_changes_the_digest(package: Path) -> None:
 def test_only_source_counts(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled files, an editor's dangling lock, file times and the place of the package do not."""
     before = digest()
-    (package / "math/__pycache__").mkdir()
-    (package / "math/__pycache__/losses.cpython-311.pyc").write_bytes(b"compiled")
-    (package / "math/.#losses.py").symlink_to("user@host:1")
-    (package / "math/losses.py").touch()
+    (package / "train/__pycache__").mkdir()
+    (package / "train/__pycache__/losses.cpython-311.pyc").write_bytes(b"compiled")
+    (package / "train/.#losses.py").symlink_to("user@host:1")
+    (package / "train/losses.py").touch()
     moved = package.with_name("elsewhere")
     package.rename(moved)
     monkeypatch.setattr(source, "PACKAGE", moved)

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from damcrack.cracks.scores import count_pixels
-from damcrack.engine.networks import build_network
-from damcrack.engine.weights import ModelInfo, save_model
-from damcrack.errors import InputError
+from damcrack.files import InputError
+from damcrack.inspection.pixel_scores import count_pixels
+from damcrack.train.networks import build_network
+from damcrack.train.weights import ModelInfo, save_model
 from detectors import write_export
 from experiments.unseen import rows, scorers
 from experiments.unseen.__main__ import DATA_VARIABLE, main

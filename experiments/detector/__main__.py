@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from damcrack.engine.weights import ModelInfo, load_model, save_tensors
-from damcrack.outputs import new_directory, sha256_file, write_json
-from damcrack.stages.inspection.detector import SHIPPED
+from damcrack.files import new_directory, sha256_file, write_json
+from damcrack.inspection.detector import SHIPPED
+from damcrack.train.weights import ModelInfo, load_model, save_tensors
 
 HERE = Path(__file__).parent
 MODEL, EXPORT = HERE / "models" / "detector", HERE / "results" / "export"

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from damcrack.errors import InputError
-from damcrack.outputs import write_bytes, write_json
+from damcrack.files import InputError, write_bytes, write_json
 from experiments.unseen.measure import Measured, Score, by_row, measure
 from experiments.unseen.pages import draw, markdown, write_pictures
 from experiments.unseen.rows import summary

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.images.photo import encode_jpeg
-from damcrack.outputs import write_bytes
+from damcrack.data.photo import encode_jpeg
+from damcrack.files import write_bytes
 from experiments.unseen.measure import Counts, Measured
 
 Pixels = npt.NDArray[np.uint8]

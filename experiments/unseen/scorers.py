@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.errors import InputError
-from damcrack.stages.inspection.detector import OnnxDetector
+from damcrack.files import InputError
+from damcrack.inspection.detector import OnnxDetector
 from experiments.unseen.measure import Score
 
 Pixels = npt.NDArray[np.uint8]
@@ -72,8 +72,8 @@ def torch_score(folder: Path) -> Score:
     """
     import torch
 
-    from damcrack.engine.pixels import PixelNetwork
-    from damcrack.engine.weights import load_model
+    from damcrack.train.pixels import PixelNetwork
+    from damcrack.train.weights import load_model
 
     network, info = load_model(folder)
     if not isinstance(network, PixelNetwork):

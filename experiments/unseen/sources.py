@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.errors import InputError, PhotoError
-from damcrack.images.photo import decode_mask, decode_photo
-from damcrack.outputs import read_csv
+from damcrack.data.photo import decode_mask, decode_photo
+from damcrack.files import InputError, PhotoError, read_csv
 
 Pixels = npt.NDArray[np.uint8]
 

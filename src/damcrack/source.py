@@ -4,7 +4,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from damcrack.outputs import sha256_file
+from damcrack.files import sha256_file
 
 PACKAGE = Path(__file__).parent
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from damcrack.errors import InputError
+from damcrack.files import InputError
 from damcrack.sample.concrete import ConcretePhoto, encode_photo, render_photo
 from damcrack.sample.cracks import crack_mask
 

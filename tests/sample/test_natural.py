@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from damcrack.errors import InputError
+from damcrack.files import InputError
 from damcrack.sample.natural import class_names, render_natural
 
 NUM_CLASSES = 16

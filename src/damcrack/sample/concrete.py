@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from damcrack.errors import InputError
+from damcrack.files import InputError
 from damcrack.sample import weathering
 from damcrack.sample.cracks import Crack, crack_mask, crack_network, grow_crack
 from damcrack.sample.hostile import add_above, add_below

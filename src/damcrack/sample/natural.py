@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from damcrack.errors import InputError
+from damcrack.files import InputError
 from damcrack.sample.coats import COATS
 from damcrack.sample.silhouettes import OUTLINES, Field
 from damcrack.sample.surface import smooth_noise

@@ -1,0 +1,98 @@
+"""The commands for new imagery; what they do is loaded when they run."""
+
+from pathlib import Path
+
+import click
+
+CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("imagery.yaml"),
+    show_default=True,
+    help="Where photos arrive and where they are taken in.",
+)
+SETTINGS = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that wins over the file's."
+)
+
+
+@click.group()
+def imagery() -> None:
+    """New photos: taken in once each, inspected, and trained on when labelled.
+
+    Everything may be called again and by several at once: what is known by content is not done twice.
+
+    \b
+    damcrack imagery take-in                                     # poll; ends at once if nothing is new
+    damcrack imagery inspect --model models:/dam-crack-detector@champion
+    damcrack imagery snapshot && make repro                      # train on what was taken in
+    """  # noqa: D301  # click wants the character itself
+
+
+@imagery.command("take-in")
+@CONFIG
+@SETTINGS
+@click.option("--claim-training", is_flag=True, help="If a training is due, it is this caller's to start.")
+@click.option("--outcome", type=click.Path(path_type=Path), help="Write what is to be done next as json.")
+def take_in(config: Path, settings: tuple[str, ...], claim_training: bool, outcome: Path | None) -> None:
+    """Take in every photo and mask that arrived and is not known yet, bad ones into quarantine with a reason.
+
+    Photos are known by their content: repeats, renames and copies change nothing. A/masks/STEM.png is the mask of
+    A/STEM.jpg; it may come later. Nothing is removed from where it arrived.
+    """
+    from damcrack.imagery import calls as calls
+
+    calls.take_in(config, settings, claim_training, outcome)
+
+
+@imagery.command()
+@CONFIG
+@click.option("--model", required=True, help="models:/NAME@ALIAS of the registry, or a folder of `export`.")
+@click.option(
+    "--params", "params_path", type=click.Path(path_type=Path), help="Take the section `inspect` of it."
+)
+@SETTINGS
+def inspect(config: Path, model: str, params_path: Path | None, settings: tuple[str, ...]) -> None:
+    """Inspect every batch of new photos once; reports go to STORE/results/BATCH-ATTEMPT/report.html.
+
+    --set takes the values of `damcrack inspect`, for example --set gsd_mm_per_px=0.8
+    """
+    from damcrack.imagery import calls as calls
+
+    calls.inspect(config, model, params_path, settings)
+
+
+@imagery.command()
+@CONFIG
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("snapshots/photos.csv"),
+    show_default=True,
+    help="Snapshot to write; rows of other sources stay.",
+)
+@click.option("--number", type=click.IntRange(1), help="Catalogue to write; default: the newest.")
+def snapshot(config: Path, out: Path, number: int | None) -> None:
+    """Write what was taken in into the snapshot that the stage `photos` depends on."""
+    from damcrack.imagery import calls as calls
+
+    calls.write_snapshot(config, out, number)
+
+
+@imagery.command()
+@CONFIG
+@click.argument("number", type=click.IntRange(1))
+def trained(config: Path, number: int) -> None:
+    """Note that the graph was trained on catalogue NUMBER: labels count from there to the next training."""
+    from damcrack.imagery import calls as calls
+
+    calls.note_trained(config, number)
+
+
+@imagery.command()
+@CONFIG
+def status(config: Path) -> None:
+    """Show what was taken in, what waits, and what was set aside and why."""
+    from damcrack.imagery import calls as calls
+
+    calls.status(config)

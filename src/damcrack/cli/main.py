@@ -1,0 +1,301 @@
+"""The command line: each stage as a command, and a few that help around them."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+import damcrack
+from damcrack.cli.champion import COMMANDS
+from damcrack.cli.imagery import imagery
+from damcrack.cli.pipeline import pipeline, task
+from damcrack.files import InputError
+from damcrack.stage_table import INPUT_HELP, STAGES, Stage
+
+PARAMS = click.option(
+    "--params",
+    "params_path",
+    type=click.Path(path_type=Path),
+    default=Path("params.yaml"),
+    show_default=True,
+    help="File with the values of all stages.",
+)
+EXTRA_OF = {
+    "torch": "train",
+    "torchvision": "train",
+    "safetensors": "train",
+    "matplotlib": "results",
+    "jinja2": "inspect",
+    "markdown_it": "results",
+    "sklearn": "results",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "inspect",
+    "mlflow": "track",
+    "boto3": "s3",
+    "dvc": "graph",
+    "kfp": "cluster",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(damcrack.__version__)
+def cli() -> None:
+    """Photographs of concrete dams in, a small distilled crack detector out.
+
+    Each stage of the graph is a command that reads folders, takes its values from params.yaml and writes one
+    folder. `dvc repro` runs them all in order and only where something changed; `make repro` does the set-up
+    too. Start with `make help`.
+    """
+
+
+def main() -> None:
+    """Run the command line; the user's mistakes end in one message, ours in a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped container ends like Ctrl-C
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit("\ndamcrack: interrupted; run the same command to go on from the last finished epoch")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (InputError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("DAMCRACK_TRACEBACK"):
+            raise
+        sys.exit(f"damcrack: error: {_explain(error)}")
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        extra = EXTRA_OF.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise error
+        return f'this command needs {error.name}; install it with: pip install "damcrack[{extra}]"'
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{error.strerror}{f': {error.filename}' if error.filename else ''}; "
+            "what was finished is kept: free some space and give the same command again"
+        )
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    return str(error)
+
+
+def _stage_command(stage: Stage) -> click.Command:
+    def run_stage(
+        params_path: Path,
+        out: Path,
+        settings: tuple[str, ...],
+        item: str | None = None,
+        **inputs: Path | None,
+    ) -> None:
+        from damcrack.params import parse_changes, read_params, stage_config
+        from damcrack.stage_runner import execute
+
+        config = stage_config(read_params(params_path), stage.name, item, parse_changes(settings))
+        execute(stage, config, out, item, inputs)
+
+    settings = click.option(
+        "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that wins over params.yaml's."
+    )
+    return click.command(stage.name, help=stage.help)(_with_stage_options(stage, settings(run_stage)))
+
+
+def _with_stage_options(stage: Stage, command: Callable[..., None]) -> Callable[..., None]:
+    command = PARAMS(command)
+    path = click.Path(path_type=Path)
+    command = click.option("--out", type=path, required=True, help="Folder to write.")(command)
+    if stage.has_items:
+        command = click.option("--item", required=True, help="Which item of its section.")(command)
+    for name in reversed(stage.inputs):
+        option, needed = f"--{name.rstrip('?')}", not name.endswith("?")
+        command = click.option(option, type=path, required=needed, help=INPUT_HELP[option[2:]])(command)
+    return command
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), default=Path("params.yaml"))
+def check(file: Path) -> None:
+    """Check every value of a params file (default: params.yaml) against the schemas of the stages."""
+    from damcrack.params import check_params, read_params
+
+    names = check_params(read_params(file), list(STAGES))
+    click.echo(f"{file}: {len(names)} configs are valid: {', '.join(names)}")
+
+
+@cli.command()
+@click.argument("stage", type=click.Choice(["photos", "miniimagenet"]))
+@PARAMS
+def snapshot(stage: str, params_path: Path) -> None:
+    """List the files of a stage's sources with their hashes, so that new files become a changed input.
+
+    Writes snapshots/STAGE.csv, which the stage takes in exactly. Needed for folders and s3:// prefixes, each
+    time that they have changed.
+    """
+    from damcrack.stage_runner import take_snapshot
+
+    click.echo(take_snapshot(stage, params_path))
+
+
+@cli.command()
+def summary() -> None:
+    """Show what the last run of the graph made and where to look."""
+    from damcrack.stage_runner import show_graph_summary
+
+    show_graph_summary(Path("results"))
+
+
+@cli.command()
+@click.option(
+    "--cells",
+    type=click.Path(path_type=Path),
+    default=Path("experiments/paper"),
+    show_default=True,
+    help="Folder with the graph of the experiments and what it made.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results/paper"),
+    show_default=True,
+    help="Folder to write.",
+)
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables to this file too.")
+def paper(cells: Path, out: Path, markdown: Path | None) -> None:
+    """Print the paper's tables with ours beside, from whatever cells of its experiments there are.
+
+    `make paper` trains the missing ones first. Ends with an error if a cell failed; its reason is in the last
+    section.
+    """
+    from damcrack.study.command import tell
+
+    tell(cells, out, markdown)
+
+
+@cli.group()
+def track() -> None:
+    """Runs that could not reach the tracking server yet."""
+
+
+@track.command()
+def send() -> None:
+    """Send the kept metrics of all runs, in order and once."""
+    from damcrack.tracking.recorded import send_later
+
+    click.echo(send_later())
+
+
+@cli.command()
+def runs() -> None:
+    """Show the best recorded runs of each experiment, with the paper's number beside.
+
+    Reads the store of MLFLOW_TRACKING_URI (default: mlflow.db here). Runs on different tiles are kept apart:
+    their accuracies cannot be compared.
+    """
+    from damcrack.tracking.runs import show_runs
+
+    show_runs()
+
+
+@cli.command("tiles-to-folders")
+@click.option("--tiles", type=click.Path(path_type=Path), required=True, help="Output folder of `tile`.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+def tiles_to_folders(tiles: Path, out: Path) -> None:
+    """Unpack tiles into two folders per split, as the paper keeps them: SPLIT/crack, SPLIT/no-crack."""
+    from damcrack.data.tiles_to_folders import tiles_to_folders as unpack
+    from damcrack.progress import Watcher
+
+    unpack(tiles, out, Watcher())
+
+
+@cli.command("inspect")
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
+@click.option(
+    "--model",
+    default="shipped",
+    show_default=True,
+    help=f"{INPUT_HELP['detector']}; `shipped`: the detector that comes with the package.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--gsd", type=float, help="Millimetres per pixel on the wall, for all photos.")
+@click.option(
+    "--gsd-csv", type=click.Path(path_type=Path), help="Table photo,gsd_mm_per_px; wins over --gsd."
+)
+@click.option("--distance", type=float, help="Metres from camera to wall; the focal length comes from EXIF.")
+@click.option("--overlap", type=float, help="Share of a block's side that neighbours have in common.")
+@click.option(
+    "--tiles", type=click.Path(path_type=Path), help="Case study: output of `tile` for the PHOTOS stage's."
+)
+@click.option(
+    "--params", "params_path", type=click.Path(path_type=Path), help="Take the section `inspect` of it."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that wins over all others."
+)
+def inspect(
+    photos: tuple[str, ...],
+    model: str,
+    out: Path,
+    gsd: float | None,
+    gsd_csv: Path | None,
+    distance: float | None,
+    overlap: float | None,
+    tiles: Path | None,
+    params_path: Path | None,
+    settings: tuple[str, ...],
+) -> None:
+    """Look for cracks in photos; write maps, tables and a report for the engineer.
+
+    PHOTOS are files, folders, patterns, videos and s3:// prefixes. Needs neither params.yaml nor torch. Called
+    again with the same --out it goes on where it stopped, and looks only at what is new or changed.
+
+    \b
+    damcrack inspect spillway/ --out survey --gsd 0.8
+    damcrack inspect s3://dam/2026-05 --model models:/dam-crack-detector@champion --out survey
+    """  # noqa: D301  # click wants the character itself
+    from damcrack.cli import inspecting as inspection
+
+    named = {"gsd_mm_per_px": gsd, "distance_m": distance, "overlap": overlap}
+    changed = {name: value for name, value in named.items() if value is not None}
+    inspection.inspect(photos, model, out, params_path, settings, changed, gsd_csv, tiles)
+
+
+@cli.command()
+@click.argument("survey", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+def review(survey: Path, out: Path) -> None:
+    """Turn the blocks that you sorted in SURVEY/review into a source of labelled tiles for the next training."""
+    from damcrack.cli import inspecting as inspection
+
+    inspection.review(survey, out)
+
+
+@cli.command()
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "--pairs", type=click.Path(path_type=Path), help="Table old,new of photo names; default: same names."
+)
+def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
+    """Compare two surveys of the same wall: new, grown and vanished cracks.
+
+    OLD and NEW are folders that `damcrack inspect` wrote.
+    """
+    from damcrack.cli import inspecting as inspection
+
+    inspection.compare(old, new, out, pairs)
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)
+cli.add_command(imagery)
+cli.add_command(pipeline)
+cli.add_command(task)
+for _stage in STAGES.values():
+    if _stage.name not in cli.commands:  # inspect has its own: it is a tool beside the graph too
+        cli.add_command(_stage_command(_stage))

@@ -1,0 +1,1 @@
+"""Photos in, labelled tiles out: reading, layouts, the image set; no torch."""

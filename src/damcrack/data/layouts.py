@@ -1,0 +1,227 @@
+"""Read the layout of a source from its file names: photos and their masks, ready tiles, and the rest.
+
+masks/STEM.png          mask of the photo of that stem; `images/` in a photo's path is not compared, so
+                        A/images/STEM.jpg, A/STEM.jpg and images/A/STEM.jpg all fit A/masks/STEM.png
+masks-ANYTHING/         left alone (masks of something else)
+Positive/, Negative/    ready tiles with and without a crack
+groups.csv              columns file,group: photos of one scene share a group
+any other image         a photo
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from damcrack.data.names import Claims, is_hidden, is_image_name, why_unsafe
+from damcrack.data.snapshot import FixedSource
+from damcrack.files import InputError, sha256_bytes
+
+GROUPS_FILE = "groups.csv"
+_EMPTY = sha256_bytes(b"")
+TILE_LABELS = {"negative": 0, "positive": 1}
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file that is not taken in, and why."""
+
+    source: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """A photo; `mask` is the name of its mask or None; photos of one `group` stay on one side of a split."""
+
+    source: str
+    name: str
+    mask: str | None
+    group: str
+
+
+@dataclass(frozen=True)
+class TileFile:
+    """A ready tile; label 1 is crack."""
+
+    source: str
+    name: str
+    label: int
+    group: str
+
+
+@dataclass
+class Layout:
+    """What the names of one source mean."""
+
+    photos: list[PhotoFile] = field(default_factory=list)
+    tiles: list[TileFile] = field(default_factory=list)
+    set_aside: list[SetAside] = field(default_factory=list)
+    num_ignored: int = 0
+
+
+def read_layouts(fixed: Mapping[str, FixedSource], ready_tile_block: int) -> Layout:
+    """Read the layouts of all sources into one, with copies of photos and contradicting tiles set aside."""
+    whole = Layout()
+    for name, source in fixed.items():
+        scenes = read_scenes(name, source.read(GROUPS_FILE)) if GROUPS_FILE in source.sha256_of else {}
+        part = read_layout(name, source.sha256_of, scenes, ready_tile_block)
+        whole.photos += part.photos
+        whole.tiles += part.tiles
+        whole.set_aside += part.set_aside
+        whole.num_ignored += part.num_ignored
+    whole.photos, copies = _without_copies(whole.photos, fixed)
+    whole.tiles, contradicting = _without_contradictions(whole.tiles, fixed)
+    whole.set_aside += copies + contradicting
+    return whole
+
+
+def read_layout(
+    source: str, names: Iterable[str], scenes: Mapping[str, str], ready_tile_block: int
+) -> Layout:
+    """Sort the names of one source; `scenes` maps file names to the scene that `groups.csv` gives them."""
+    layout, claims = Layout(), Claims()
+    photos: list[str] = []
+    masks: dict[str, list[str]] = {}
+    for name in sorted(names):
+        folders = [part.casefold() for part in name.split("/")[:-1]]
+        if name == GROUPS_FILE:
+            continue
+        if not is_image_name(name) or _left_alone(name, folders):
+            layout.num_ignored += 1
+        elif (why := _why_not(name, claims)) is not None:
+            layout.set_aside.append(SetAside(source, name, why))
+        elif not TILE_LABELS.keys().isdisjoint(folders):
+            layout.tiles.append(_tile(source, name, scenes, ready_tile_block))
+        elif "masks" in folders:
+            masks.setdefault(_stem_without(name, "masks"), []).append(name)
+        else:
+            photos.append(name)
+    _pair(source, photos, masks, scenes, layout)
+    layout.set_aside += _unknown_scenes(source, scenes, layout)
+    return layout
+
+
+def read_scenes(source: str, content: bytes) -> dict[str, str]:
+    """Read `groups.csv`: file name relative to the source -> scene.
+
+    Raises:
+        InputError: not such a CSV, or one file in two groups.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
+        listed = [(row["file"], row["group"]) for row in rows]
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{source}: {GROUPS_FILE} has no columns file,group ({error}); mend it") from error
+    scenes = dict(listed)
+    twice = [file for file, group in listed if scenes[file] != group]
+    if twice:
+        raise InputError(f"{source}: {GROUPS_FILE} puts {twice[0]} in two groups, expected one; mend it")
+    return scenes
+
+
+def _left_alone(name: str, folders: Sequence[str]) -> bool:
+    return is_hidden(name) or any(folder.startswith("masks-") for folder in folders)
+
+
+def _why_not(name: str, claims: Claims) -> str | None:
+    why = why_unsafe(name)
+    if why is None and (other := claims.clash(name)) is not None:
+        why = f"its path cannot stand beside {other} on every disk; rename one of them"
+    return why
+
+
+def _tile(source: str, name: str, scenes: Mapping[str, str], block: int) -> TileFile:
+    path = PurePosixPath(name)
+    label_name = next(part for part in reversed(path.parts[:-1]) if part.casefold() in TILE_LABELS)
+    # The first number: METU's 10003_1.jpg is a crop of photo number 10003's neighbourhood.
+    number = re.search(r"\d+", path.stem)
+    group = f"{label_name}-{int(number[0]) // block}" if number else name
+    return TileFile(source, name, TILE_LABELS[label_name.casefold()], f"{source}/{scenes.get(name, group)}")
+
+
+def _stem_without(name: str, folder: str) -> str:
+    """Drop the suffix and the innermost folder of that name."""
+    path = PurePosixPath(name).with_suffix("")
+    parts = list(path.parts)
+    for number in reversed(range(len(parts) - 1)):
+        if parts[number].casefold() == folder:
+            del parts[number]
+            break
+    return "/".join(parts)
+
+
+def _pair(
+    source: str,
+    photos: Sequence[str],
+    masks: Mapping[str, list[str]],
+    scenes: Mapping[str, str],
+    layout: Layout,
+) -> None:
+    owner: dict[str, str] = {}
+    mask_claims = Claims()
+    for name in photos:
+        stem = _stem_without(name, "images")
+        found = masks.get(stem, [])
+        first = owner.setdefault(stem, name)
+        why = None
+        if len(found) > 1:
+            why = f"it has {len(found)} masks ({', '.join(found)}), expected one; remove the others"
+        elif found and first != name:
+            why = f"mask {found[0]} could be of {first} too; rename one photo and give each its mask"
+        elif found and (other := mask_claims.clash(str(PurePosixPath(name).with_suffix("")))) is not None:
+            why = f"its mask could not stand beside that of {other} on every disk; rename one of them"
+        if why is None:
+            group = f"{source}/{scenes.get(name, name)}"
+            layout.photos.append(PhotoFile(source, name, found[0] if found else None, group))
+        else:
+            layout.set_aside.append(SetAside(source, name, why))
+    for stem in sorted(masks.keys() - owner.keys()):
+        layout.set_aside += [
+            SetAside(source, name, "a mask, but no photo has this stem") for name in masks[stem]
+        ]
+
+
+def _unknown_scenes(source: str, scenes: Mapping[str, str], layout: Layout) -> list[SetAside]:
+    known = {photo.name for photo in layout.photos} | {tile.name for tile in layout.tiles}
+    known |= {file.name for file in layout.set_aside}
+    return [
+        SetAside(source, GROUPS_FILE, f"names {file!r}, which is no photo here; mend the name")
+        for file in sorted(scenes.keys() - known)
+    ]
+
+
+def _without_copies(
+    files: Sequence[PhotoFile], fixed: Mapping[str, FixedSource]
+) -> tuple[list[PhotoFile], list[SetAside]]:
+    first: dict[str, PhotoFile] = {}
+    kept, copies = [], []
+    for file in sorted(files, key=lambda file: (file.mask is None, file.source, file.name)):
+        sha256 = fixed[file.source].sha256_of[file.name]
+        original = first.setdefault(sha256, file)
+        if original is file or sha256 == _EMPTY:  # empty files get their own reason when they are read
+            kept.append(file)
+        else:
+            reason = f"the same bytes as {original.source}/{original.name}"
+            copies.append(SetAside(file.source, file.name, reason))
+    return sorted(kept, key=lambda file: (file.source, file.name)), copies
+
+
+def _without_contradictions(
+    files: Sequence[TileFile], fixed: Mapping[str, FixedSource]
+) -> tuple[list[TileFile], list[SetAside]]:
+    labels: dict[str, set[int]] = {}
+    for file in files:
+        labels.setdefault(fixed[file.source].sha256_of[file.name], set()).add(file.label)
+    kept, contradicting = [], []
+    for file in files:
+        sha256 = fixed[file.source].sha256_of[file.name]
+        if len(labels[sha256]) == 1 or sha256 == _EMPTY:
+            kept.append(file)
+        else:
+            reason = "the same bytes stand among the positive and the negative tiles"
+            contradicting.append(SetAside(file.source, file.name, reason))
+    return kept, contradicting

@@ -1,0 +1,205 @@
+"""Take the pretraining images in: a class-balanced image set, split per class.
+
+OUT/images.csv, OUT/shards/    image set of square RGB JPEGs
+OUT/quarantine.csv             what was set aside, and why
+"""
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from damcrack.data.classfolders import ClassLayout, read_classes
+from damcrack.data.imageset import ImageSetWriter
+from damcrack.data.layouts import SetAside
+from damcrack.data.photo import Pixels, centre_square, decode_photo, encode_jpeg
+from damcrack.data.snapshot import FixedSource, open_fixed
+from damcrack.data.source import OpenSource
+from damcrack.files import InputError, PhotoError, in_order, new_directory, sha256_file, write_csv
+from damcrack.run import Run
+
+SOURCE_NAME = "miniimagenet"
+MAX_PIXELS = 100_000_000
+QUARANTINE_COLUMNS = ("source", "name", "reason")
+
+ReadImage = Callable[[str, str], Pixels]
+"""Class and name -> uint8 RGB; raises PhotoError."""
+
+
+@dataclass(frozen=True)
+class MiniimagenetConfig:
+    """The `miniimagenet` section of params.yaml."""
+
+    source: str
+    sample_classes: int
+    sample_per_class: int
+    sample_seed: int
+    image_px: int
+    max_classes: int | None
+    max_per_class: int | None
+    val_fraction: float
+    split_seed: int
+
+    def __post_init__(self) -> None:
+        for field, least in (("sample_classes", 2), ("sample_per_class", 2), ("image_px", 8)):
+            if getattr(self, field) < least:
+                raise ValueError(f"{field}: {getattr(self, field)}; allowed: {least} and more")
+        for field in ("max_classes", "max_per_class"):
+            value = getattr(self, field)
+            if value is not None and value < 2:
+                raise ValueError(f"{field}: {value}; allowed: null (no limit) or 2 and more")
+        if not 0 < self.val_fraction < 1:
+            raise ValueError(f"val_fraction: {self.val_fraction}; allowed: between 0 and 1")
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The source under its name in the snapshot."""
+        return {SOURCE_NAME: self.source}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One image of the set: where its JPEG lies in the spool."""
+
+    name: str
+    start: int
+    size_bytes: int
+
+
+def miniimagenet(
+    snapshot: Path, out: Path, config: MiniimagenetConfig, open_source: OpenSource, run: Run
+) -> dict[str, object]:
+    """Fill `out` (see above) with equally many images of each class.
+
+    Every class gives as many as the scarcest has, at most `max_per_class`, drawn by `split_seed`;
+    `max_classes` keeps the first in alphabetical order. A bad image is set aside and another of its class
+    takes its place.
+
+    Raises:
+        InputError: the source does not hold what the snapshot says, or there are fewer than 2 classes or
+            fewer than 2 usable images in a class.
+        OSError: the disk is full.
+    """
+    fixed = open_fixed(snapshot, config.sources, open_source, "miniimagenet")
+    layout, read = _outside(fixed[SOURCE_NAME]) if fixed else _sample(config)
+    labels = sorted(layout.names_of)[: config.max_classes]
+    if len(labels) < 2:
+        raise InputError(f"{config.source}: {len(labels)} classes, expected at least 2; {_EXPECTED}")
+    with new_directory(out) as folder:
+        with tempfile.TemporaryFile(dir=folder) as spool:
+            drawn = {label: _drawn(layout.names_of[label], label, config.split_seed) for label in labels}
+            good, bad = _fill(drawn, read, config, spool, run)
+            per_class = _per_class(good)
+            num_val = min(max(1, round(per_class * config.val_fraction)), per_class - 1)
+            _write_set(folder, {label: good[label][:per_class] for label in labels}, num_val, config, spool)
+        set_aside = sorted([*layout.set_aside, *bad], key=lambda file: (file.source, file.name))
+        write_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS, [asdict(file) for file in set_aside])
+        digest = sha256_file(folder / "images.csv")
+    run.dataset("miniimagenet", digest, config.source, "training")
+    return {
+        "classes": len(labels),
+        "images per class": f"{per_class} ({per_class - num_val} train, {num_val} val)",
+        "images": per_class * len(labels),
+        "set aside": f"{len(set_aside)}, reasons in {out / 'quarantine.csv'}" if set_aside else 0,
+        "other files, left alone": layout.num_ignored,
+    }
+
+
+_EXPECTED = "[train|val|test/]CLASS/NAME.jpg, or images/ with train.csv, val.csv, test.csv (filename,label)"
+
+
+def _outside(source: FixedSource) -> tuple[ClassLayout, ReadImage]:
+    return read_classes(source), lambda _, name: decode_photo(source.read(name), MAX_PIXELS)
+
+
+def _sample(config: MiniimagenetConfig) -> tuple[ClassLayout, ReadImage]:
+    from damcrack.sample.natural import class_names, render_natural
+
+    number_of = {label: number for number, label in enumerate(class_names(config.sample_classes))}
+    names = [f"{index:05d}" for index in range(config.sample_per_class)]
+
+    def read(label: str, name: str) -> Pixels:
+        image: Pixels = render_natural(config.sample_seed, number_of[label], int(name), config.image_px)
+        return image
+
+    return ClassLayout({label: list(names) for label in number_of}), read
+
+
+def _drawn(names: Sequence[str], label: str, seed: int) -> list[str]:
+    """Shuffle by seed and class name, so that other classes do not change the draw."""
+    return random.Random(f"{seed} {label}").sample(names, len(names))
+
+
+def _fill(
+    drawn: Mapping[str, Sequence[str]],
+    read: ReadImage,
+    config: MiniimagenetConfig,
+    spool: IO[bytes],
+    run: Run,
+) -> tuple[dict[str, list[Chosen]], list[SetAside]]:
+    """Encode as many of each class as the scarcest has; where one is bad, go on in its class's order."""
+    wanted = min(len(names) for names in drawn.values())
+    wanted = wanted if config.max_per_class is None else min(wanted, config.max_per_class)
+    good: dict[str, list[Chosen]] = {label: [] for label in drawn}
+    bad: list[SetAside] = []
+    queues = {label: iter(names) for label, names in drawn.items()}
+    while batch := list(_missing(queues, good, wanted)):
+        squares = in_order(lambda item: _square(*item, read, config.image_px), batch)
+        for (label, name), result in zip(batch, run.track(squares, "images", len(batch)), strict=True):
+            if isinstance(result, SetAside):
+                bad.append(result)
+            else:
+                good[label].append(Chosen(name, spool.tell(), len(result)))
+                spool.write(result)
+    return good, bad
+
+
+def _missing(
+    queues: Mapping[str, Iterator[str]], good: Mapping[str, Sequence[Chosen]], wanted: int
+) -> Iterator[tuple[str, str]]:
+    for label, queue in queues.items():
+        for name in islice(queue, wanted - len(good[label])):
+            yield label, name
+
+
+def _square(label: str, name: str, read: ReadImage, image_px: int) -> bytes | SetAside:
+    try:
+        return encode_jpeg(centre_square(read(label, name), image_px))
+    except PhotoError as error:
+        return SetAside(SOURCE_NAME, name, str(error))
+
+
+def _per_class(good: Mapping[str, Sequence[Chosen]]) -> int:
+    scarcest = min(good, key=lambda label: len(good[label]))
+    if len(good[scarcest]) < 2:
+        raise InputError(
+            f"class {scarcest} has {len(good[scarcest])} usable images, expected at least 2 "
+            "(every class gives as many as the scarcest); add images or remove the class"
+        )
+    return len(good[scarcest])
+
+
+def _write_set(
+    folder: Path,
+    chosen_of: Mapping[str, Sequence[Chosen]],
+    num_val: int,
+    config: MiniimagenetConfig,
+    spool: IO[bytes],
+) -> None:
+    """Write class by class, by name; the first `num_val` of each class's draw are for validation."""
+    writer = ImageSetWriter(folder)
+    for number, (label, chosen) in enumerate(chosen_of.items()):
+        val = {image.name for image in chosen[:num_val]}
+        for position, image in enumerate(sorted(chosen, key=lambda image: image.name)):
+            spool.seek(image.start)
+            writer.add(
+                f"{number:04d}-{position:05d}.jpg",
+                spool.read(image.size_bytes),
+                label=number,
+                split="val" if image.name in val else "train",
+                **{"class": label, "source_name": image.name},
+            )
+    writer.finish("images.csv", list(chosen_of), (config.image_px, config.image_px))

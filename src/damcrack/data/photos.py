@@ -1,0 +1,208 @@
+"""Take photos and masks in: check each, keep the bad ones apart with a reason.
+
+OUT/photos.csv                   one row per photo
+OUT/photos/SOURCE/NAME           original bytes
+OUT/masks/SOURCE/STEM.png        one-bit grey, white = crack, as large as the upright photo
+OUT/ready/                       ready tiles as an image set, if a source has any
+OUT/quarantine.csv               what was set aside, and why
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from damcrack.data.layouts import PhotoFile, SetAside, read_layouts
+from damcrack.data.mask import encode_mask
+from damcrack.data.photo import decode_mask, decode_photo
+from damcrack.data.ready import take_tiles
+from damcrack.data.snapshot import FixedSource, open_fixed
+from damcrack.data.source import SAMPLE, OpenSource
+from damcrack.files import (
+    InputError,
+    PhotoError,
+    in_order,
+    new_directory,
+    sha256_bytes,
+    sha256_file,
+    write_csv,
+)
+from damcrack.run import Run
+
+COLUMNS = ("photo", "source", "group", "file", "mask", "height_px", "width_px", "sha256")
+QUARANTINE_COLUMNS = ("source", "name", "reason")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PhotosConfig:
+    """The `photos` section of params.yaml."""
+
+    sources: dict[str, str]
+    sample_photos: int
+    sample_size_hw: tuple[int, int]
+    sample_seed: int
+    min_side_px: int
+    max_megapixels: float
+    ready_tile_block: int
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError('sources: none given; allowed: name: "sample", a folder, or s3://bucket/prefix')
+        for name in self.sources:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+                raise ValueError(f"sources: name {name!r}; allowed: up to 64 letters, digits, . _ -")
+        if list(self.sources.values()).count(SAMPLE) > 1:
+            raise ValueError("sources: the sample twice; allowed: once, it would be the same photos")
+        for field in ("sample_photos", "min_side_px", "ready_tile_block"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}: {getattr(self, field)}; allowed: 1 and more")
+        if min(self.sample_size_hw) < self.min_side_px:
+            raise ValueError(f"sample_size_hw: {self.sample_size_hw}; allowed: sides of min_side_px and more")
+        if self.max_megapixels <= 0:
+            raise ValueError(f"max_megapixels: {self.max_megapixels}; allowed: above 0")
+
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels a photo may have."""
+        return int(self.max_megapixels * 1e6)
+
+
+def photos(
+    snapshot: Path, out: Path, config: PhotosConfig, open_source: OpenSource, run: Run
+) -> dict[str, object]:
+    """Fill `out` (see above) from the sample and from what `snapshot` lists of each other source.
+
+    Of photos with the same bytes one is kept, a labelled one if there is any; ready tiles keep their copies,
+    because the tile stage keeps those on one side of the split, unless the copies carry both labels.
+
+    Raises:
+        InputError: a source does not hold what the snapshot says, or nothing usable is left.
+        OSError: the disk is full.
+    """
+    fixed = open_fixed(snapshot, config.sources, open_source, "photos")
+    layout = read_layouts(fixed, config.ready_tile_block)
+    with new_directory(out) as folder:
+        rows, bad_photos = _take_photos(layout.photos, fixed, folder, config, run)
+        num_ready, bad_tiles = take_tiles(layout.tiles, fixed, folder / "ready", config.max_pixels, run)
+        set_aside = [*layout.set_aside, *bad_photos, *bad_tiles]
+        _refuse_nothing(len(rows) + num_ready, set_aside, layout.num_ignored)
+        set_aside.sort(key=lambda file: (file.source, file.name))
+        write_csv(folder / "photos.csv", COLUMNS, sorted(rows, key=lambda row: str(row["photo"])))
+        write_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS, [asdict(file) for file in set_aside])
+        digest = sha256_file(folder / "photos.csv")
+    run.dataset("photos", digest, ", ".join(sorted(config.sources.values())), "training")
+    num_labelled = sum(bool(row["mask"]) for row in rows)
+    return {
+        "photos": len(rows),
+        "with mask": num_labelled,
+        "unlabelled": len(rows) - num_labelled,
+        "ready tiles": num_ready,
+        "set aside": f"{len(set_aside)}, reasons in {out / 'quarantine.csv'}" if set_aside else 0,
+        "other files, left alone": layout.num_ignored,
+    }
+
+
+def _take_photos(
+    files: Sequence[PhotoFile],
+    fixed: Mapping[str, FixedSource],
+    folder: Path,
+    config: PhotosConfig,
+    run: Run,
+) -> tuple[list[Row], list[SetAside]]:
+    rows: list[Row] = []
+    set_aside: list[SetAside] = []
+    taken = in_order(lambda file: _take_photo(file, fixed[file.source], folder, config), files)
+    for result in run.track(taken, "checking photos", len(files)) if files else ():
+        if isinstance(result, SetAside):
+            set_aside.append(result)
+        else:
+            rows.append(result)
+    for name in (name for name, uri in config.sources.items() if uri == SAMPLE):
+        rows += _render_sample(name, folder, config, run)
+    return rows, set_aside
+
+
+def _take_photo(file: PhotoFile, source: FixedSource, folder: Path, config: PhotosConfig) -> Row | SetAside:
+    encoded = source.read(file.name)
+    encoded_mask = None if file.mask is None else source.read(file.mask)
+    try:
+        size_hw = _checked_size(encoded, config)
+        mask = None if encoded_mask is None else _checked_mask(encoded_mask, size_hw, config)
+    except PhotoError as error:
+        return SetAside(file.source, file.name, str(error))
+    return _store(file, encoded, mask, size_hw, folder)
+
+
+def _checked_size(encoded: bytes, config: PhotosConfig) -> tuple[int, int]:
+    height, width, _ = decode_photo(encoded, config.max_pixels).shape
+    if min(height, width) < config.min_side_px:
+        raise PhotoError(
+            f"{width} x {height} pixels, expected at least {config.min_side_px} on each side; "
+            "leave it out or lower min_side_px"
+        )
+    return height, width
+
+
+def _checked_mask(encoded: bytes, size_hw: tuple[int, int], config: PhotosConfig) -> bytes:
+    try:
+        mask = decode_mask(encoded, config.max_pixels)
+    except PhotoError as error:
+        raise PhotoError(f"its mask: {error}") from error
+    if mask.shape != size_hw:
+        raise PhotoError(
+            f"its mask has {mask.shape[1]} x {mask.shape[0]} pixels, expected {size_hw[1]} x {size_hw[0]} "
+            "as the upright photo; export the mask in the photo's size"
+        )
+    return encode_mask(mask)
+
+
+def _store(
+    file: PhotoFile, encoded: bytes, mask_png: bytes | None, size_hw: tuple[int, int], folder: Path
+) -> Row:
+    place = PurePosixPath("photos", file.source, file.name)
+    mask_place = PurePosixPath("masks", file.source, file.name).with_suffix(".png")
+    _write(folder / place, encoded)
+    if mask_png is not None:
+        _write(folder / mask_place, mask_png)
+    return {
+        "photo": f"{file.source}/{file.name}",
+        "source": file.source,
+        "group": file.group,
+        "file": str(place),
+        "mask": "" if mask_png is None else str(mask_place),
+        "height_px": size_hw[0],
+        "width_px": size_hw[1],
+        "sha256": sha256_bytes(encoded),
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _render_sample(source: str, folder: Path, config: PhotosConfig, run: Run) -> list[Row]:
+    from damcrack.sample.concrete import encode_photo, render_photo
+
+    def render(index: int) -> Row:
+        photo = render_photo(config.sample_seed, index, config.sample_size_hw)
+        name = f"{index:05d}.jpg"
+        file = PhotoFile(source, name, name, f"{source}/{name}")
+        encoded, mask_png = encode_photo(photo.rgb, index), encode_mask(photo.mask)
+        return _store(file, encoded, mask_png, config.sample_size_hw, folder)
+
+    rendered = in_order(render, range(config.sample_photos))
+    return list(run.track(rendered, "rendering the sample", config.sample_photos))
+
+
+def _refuse_nothing(num_taken: int, set_aside: Sequence[SetAside], num_ignored: int) -> None:
+    if num_taken:
+        return
+    shown = "".join(f"\n  {file.source}/{file.name}: {file.reason}" for file in set_aside[:5])
+    raise InputError(
+        f"no usable photo: {len(set_aside)} images set aside, {num_ignored} other files; "
+        f"expected photos or Positive/ and Negative/ tiles in JPEG, PNG or TIFF{shown}"
+    )

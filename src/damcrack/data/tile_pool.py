@@ -1,0 +1,204 @@
+"""Which tiles there are and which are taken: labels from masks, test photos set aside, classes balanced."""
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from damcrack.data.encode import decode_file
+from damcrack.data.imageset import ImageSet
+from damcrack.data.photo import decode_mask
+from damcrack.data.splits import choose_groups, choose_per_class
+from damcrack.data.tiling import crack_fractions, tile_boxes_xyxy
+from damcrack.files import InputError, PhotoError, in_order, read_csv
+from damcrack.run import Run
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All tiles that may be chosen; the arrays (N,) run in parallel, one entry per tile.
+
+    `origins` are the rows of the labelled photos in photos.csv, then those of the ready tiles.
+    """
+
+    origins: list[Row]
+    num_photos: int
+    origin: Ints
+    position: Ints
+    crack_fraction: Floats
+    label: Ints
+    num_left_out: int
+    prefix: str = "photo"  # of the keys of its tiles
+
+    def numbered(self, column: str) -> tuple[list[str], Ints]:
+        """All values of a column of `origins`, and the number of each tile's value among them (N,)."""
+        names = [row[column] for row in self.origins]
+        distinct, number = np.unique(np.array(names, dtype=str), return_inverse=True)
+        return distinct.tolist(), number[self.origin]
+
+    def class_counts(self, tiles: Ints) -> list[int]:
+        """No-crack and crack tiles among some tiles."""
+        counts: list[int] = np.bincount(self.label[tiles], minlength=2).tolist()
+        return counts
+
+
+def read_photos(photos: Path) -> tuple[list[Row], ImageSet | None]:
+    """Rows of photos.csv and the set of ready tiles, if there is one.
+
+    Raises:
+        InputError: `photos` is not an output of the photos stage.
+    """
+    if not (photos / "photos.csv").is_file():
+        raise InputError(f"{photos} holds no photos.csv; run the photos stage, or give its --out as --photos")
+    ready = ImageSet.open(photos / "ready") if (photos / "ready").is_dir() else None
+    return read_csv(photos / "photos.csv"), ready
+
+
+def size_hw(row: Row) -> tuple[int, int]:
+    """Height and width of an upright photo in pixels."""
+    return int(row["height_px"]), int(row["width_px"])
+
+
+def label_tiles(
+    photos: Path, tile_px: int, min_crack_fraction: float, run: Run, clean_sources: Sequence[str] = ()
+) -> Pool:
+    """Label every tile of every labelled photo from its mask, and take the labels of ready tiles as they are.
+
+    Tiles with a crack share of at least `min_crack_fraction` are cracks, tiles with none are not; those
+    between are left out and counted. Photos of `clean_sources` without a mask have none.
+
+    Raises:
+        InputError: not an output of the photos stage, or a photo is smaller than one tile.
+    """
+    rows, ready = read_photos(photos)
+    labelled = [row for row in rows if row["mask"] or row["source"] in clean_sources]
+    ready_rows = list(ready.rows) if ready else []
+    measured = in_order(partial(_mask_fractions, photos, tile_px), labelled)
+    of_photos = list(run.track(measured, "labels from masks", len(labelled)))
+    sizes = np.array([len(each) for each in of_photos] + [1] * len(ready_rows), np.int64)
+    origin = np.repeat(np.arange(len(sizes)), sizes)
+    position = np.arange(len(origin)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    fraction = np.concatenate([*of_photos, np.full(len(ready_rows), np.nan)])
+    label = (fraction >= min_crack_fraction).astype(np.int64)
+    label[len(label) - len(ready_rows) :] = [int(row["label"]) for row in ready_rows]
+    clear = (label == 1) | ~(fraction > 0)
+    return Pool(
+        origins=[*labelled, *ready_rows],
+        num_photos=len(labelled),
+        origin=origin[clear],
+        position=position[clear],
+        crack_fraction=fraction[clear],
+        label=label[clear],
+        num_left_out=int(np.count_nonzero(~clear)),
+    )
+
+
+def unlabelled_pool(
+    photos: Path, tile_px: int, other_sources: Sequence[str], held_out_groups: Container[str]
+) -> Pool:
+    """All tiles of the photos of which nothing is known, large enough for one; their labels mean nothing.
+
+    Photos of `other_sources`, and of groups with a test photo, give none.
+    """
+    rows, _ = read_photos(photos)
+    rows = [row for row in rows if not row["mask"] and row["source"] not in other_sources]
+    rows = [row for row in rows if row["group"] not in held_out_groups]
+    rows = [row for row in rows if min(size_hw(row)) >= tile_px]
+    sizes = np.array([len(tile_boxes_xyxy(size_hw(row), tile_px)) for row in rows], np.int64)
+    origin = np.repeat(np.arange(len(sizes)), sizes)
+    position = np.arange(len(origin)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    nothing = np.zeros(len(origin))
+    return Pool(rows, len(rows), origin, position, nothing, nothing.astype(np.int64), 0, prefix="unlabelled")
+
+
+def _mask_fractions(photos: Path, tile_px: int, row: Row) -> Floats:
+    try:
+        boxes = tile_boxes_xyxy(size_hw(row), tile_px)
+    except PhotoError as error:
+        raise InputError(f"{row['photo']}: {error}; photos.min_side_px sets small photos aside") from error
+    if not row["mask"]:
+        return np.zeros(len(boxes))
+    mask = decode_file(photos / row["mask"], decode_mask)
+    if mask.shape != size_hw(row):
+        raise InputError(f"{row['mask']}: size differs from its photo's; run the photos stage again")
+    return crack_fractions(mask, boxes)
+
+
+def set_aside(pool: Pool, test_fraction: float, test_sources: Sequence[str], seed: int) -> Bools:
+    """True (N,) for the tiles of test photos: a share of each source's groups, and all of `test_sources`.
+
+    Raises:
+        InputError: a test source without labelled tiles.
+    """
+    sources, source = pool.numbered("source")
+    _, group = pool.numbered("group")
+    unknown = sorted(set(test_sources) - set(sources))
+    if unknown:
+        raise InputError(f"tile.test_sources: {unknown} have no labelled tiles; sources with some: {sources}")
+    aside = np.isin(source, [sources.index(name) for name in test_sources])
+    for number, name in enumerate(sources):
+        here = np.flatnonzero(source == number)
+        groups, local = np.unique(group[here], return_inverse=True)
+        if name in test_sources or round(len(groups) * test_fraction) < 1:
+            continue
+        counts = np.bincount(local * 2 + pool.label[here], minlength=2 * len(groups)).reshape(-1, 2)
+        aside[here] = choose_groups(counts, test_fraction, seed)[local]
+    return aside
+
+
+def choose_training(
+    pool: Pool, tiles: Ints, per_class: int | None, seed: int, clean_sources: Sequence[str] = ()
+) -> Ints:
+    """Choose equally many crack and no-crack tiles to train and validate on, in each source by itself.
+
+    Otherwise a network could learn which source a tile is from instead of whether it is cracked. Tiles of
+    `clean_sources` without any crack join the no-crack tiles of the others.
+
+    Raises:
+        InputError: fewer than asked, or a class is missing.
+    """
+    tiles = _balanced_by_source(pool, tiles, seed, clean_sources)
+    no_crack, crack = pool.class_counts(tiles)
+    if not (no_crack and crack) or min(no_crack, crack) < (per_class or 1):
+        asked = f"{per_class} of each were asked" if per_class else "both are needed"
+        raise InputError(
+            f"{crack} crack and {no_crack} no-crack tiles can be used for training once each source is balanced, "
+            f"{asked}: "
+            "add photos with masks, or lower tile.tiles_per_class, tile.test_fraction or tile.crack_fraction"
+        )
+    return tiles[choose_per_class(pool.label[tiles], per_class, 2, seed)]
+
+
+def _balanced_by_source(pool: Pool, tiles: Ints, seed: int, clean_sources: Sequence[str]) -> Ints:
+    sources, source = pool.numbered("source")
+    chosen = []
+    for number, name in enumerate(sources):
+        here = tiles[source[tiles] == number]
+        no_crack, crack = pool.class_counts(here)
+        if name in clean_sources and not crack:
+            chosen.append(here)
+        elif min(no_crack, crack):
+            chosen.append(here[choose_per_class(pool.label[here], None, 2, seed)])
+    return np.concatenate([*chosen, np.empty(0, np.int64)])
+
+
+def choose_test(pool: Pool, tiles: Ints, per_class: int | None, seed: int, run: Run) -> Ints:
+    """Choose equally many crack and no-crack tiles of each source, at most `per_class` each."""
+    sources, source = pool.numbered("source")
+    chosen = [np.zeros(0, np.int64)]
+    for number, name in enumerate(sources):
+        here = tiles[source[tiles] == number]
+        fewest = min(pool.class_counts(here))
+        if len(here) and not fewest:
+            run.say(f"{name}: no test tiles, as its test photos hold one class only")
+        wanted = fewest if per_class is None else min(fewest, per_class)
+        chosen.append(here[choose_per_class(pool.label[here], wanted, 2, seed)])
+    return np.concatenate(chosen)

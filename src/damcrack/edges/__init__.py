@@ -1,1 +1,0 @@
-"""The callers: command line, params.yaml, storage (boto3), tracking (mlflow)."""

@@ -1,1 +1,0 @@
-"""Networks, data on the device, the training loop, inference: torch, torchvision and numpy only."""

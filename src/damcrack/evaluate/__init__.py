@@ -1,0 +1,1 @@
+"""How good the trained classifiers are: scores, baselines, figures, the page."""

@@ -1,0 +1,174 @@
+"""Stage `evaluate`: every fine-tuned network on tiles that trained none of them, and a page to look at.
+
+OUT/metrics.json       scores of experiments and baselines, histories of the pretraining
+OUT/predictions.csv    crack probability of each tile by each experiment
+OUT/photos.csv         errors of each experiment on each photo
+OUT/table1.csv         mini-ImageNet, the paper's numbers beside ours; OUT/table2.csv the same for cracks
+OUT/figures/*.png      learning curves, temperature, confusion, ROC, reliability, gaps, sources; sample detections,
+                       feature maps, threshold masks
+OUT/results.html       all of it on one page that needs no network
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from damcrack.data.imageset import ImageSet
+from damcrack.evaluate import tables
+from damcrack.evaluate.baselines import Baseline, score_baselines
+from damcrack.evaluate.figures import draw_all, write_figures
+from damcrack.evaluate.page import render
+from damcrack.evaluate.pictures import draw_pictures
+from damcrack.evaluate.results import Results
+from damcrack.evaluate.scoring import (
+    EvaluationSet,
+    Scored,
+    experiment_scores,
+    photo_rows,
+    score_model,
+)
+from damcrack.evaluate.shown import choose_tiles
+from damcrack.evaluate.trained import TrainedModel, read_models, start_of
+from damcrack.files import InputError, new_directory, write_bytes, write_csv, write_json
+from damcrack.run import Run
+
+FORMAT = 1
+HEADLINE = ("accuracy", "precision", "recall", "f1", "auroc", "ece", "train_val_gap")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Section `evaluate` of params.yaml."""
+
+    calibration_bins: int
+    worst_tiles: int
+    worst_photos: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.calibration_bins <= 100:
+            raise ValueError(f"calibration_bins: {self.calibration_bins}; expected 2 to 100")
+        for name in ("worst_tiles", "worst_photos"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)}; expected 0 or more")
+
+
+def evaluate(tiles: Path, models: Path, out: Path, config: EvaluateConfig, run: Run) -> dict[str, object]:
+    """Score all fine-tuned models of `tiles` and write tables, figures and the page.
+
+    Raises:
+        InputError: there is nothing to score, or no model that was trained on these tiles.
+    """
+    data = _evaluation_set(tiles, run)
+    finetuned, left_out = _usable(models, data, run)
+    pretraining = read_models(models, "pretrain") + read_models(models, "distill")
+    tracked = run.track(finetuned, "evaluating models", len(finetuned))
+    experiments = [score_model(model, start_of(model, pretraining), data, run) for model in tracked]
+    baselines = score_baselines(data, run)
+    metrics = _metrics(experiments, baselines, pretraining, data, config) | {"left_out": left_out}
+    results = Results(data, experiments, baselines, pretraining, metrics)
+    shown = choose_tiles(results, config.worst_tiles)
+    charts, pictures = draw_all(results, config.calibration_bins), draw_pictures(results, shown, run)
+    with new_directory(out) as folder:
+        _write_tables(folder, results)
+        write_figures(folder / "figures", [*charts, *pictures])
+        page = render(results, shown, charts, pictures, config.worst_photos)
+        write_bytes(folder / "results.html", page.encode())
+    _report(out, metrics, run)
+    return _summary(out, metrics, data)
+
+
+def _evaluation_set(root: Path, run: Run) -> EvaluationSet:
+    data = EvaluationSet.choose(ImageSet.open(root))
+    if not len(data.rows):
+        raise InputError(f"{root}: no test and no val tiles; give more photos, or another val_fraction")
+    role = "test" if data.split == "test" else "validation"
+    run.dataset("tiles", data.tiles.digest, root.name, role)
+    return data
+
+
+def _usable(root: Path, data: EvaluationSet, run: Run) -> tuple[list[TrainedModel], dict[str, str]]:
+    """The models that these tiles trained; names of the others, with the reason."""
+    found = read_models(root, "finetune")
+    usable = [model for model in found if model.info.data_digest == data.tiles.digest]
+    left_out = {
+        model.name: f"trained on tiles {model.info.data_digest[:12]}, these are {data.tiles.digest[:12]}"
+        for model in found
+        if model not in usable
+    }
+    for name, reason in left_out.items():
+        run.say(f"{name} is left out: {reason}")
+    if not usable:
+        raise InputError(
+            f"{root / 'finetune'}: {len(found)} models, none trained on {data.tiles.root}; run finetune first"
+        )
+    return usable, left_out
+
+
+def _metrics(
+    experiments: Sequence[Scored],
+    baselines: Sequence[Baseline],
+    pretraining: Sequence[TrainedModel],
+    data: EvaluationSet,
+    config: EvaluateConfig,
+) -> dict[str, Any]:
+    num_bins = config.calibration_bins
+    return {
+        "format": FORMAT,
+        "evaluation_set": data.facts,
+        "chosen": min(experiments, key=_by_validation).model.name,
+        "experiments": {
+            scored.model.name: experiment_scores(scored, data, num_bins) for scored in experiments
+        },
+        "baselines": {baseline.name: baseline.scores for baseline in baselines},
+        "pretraining": {model.label: model.facts for model in pretraining},
+    }
+
+
+def _by_validation(scored: Scored) -> tuple[float, float, str]:
+    """Order of preference: it must not look at the test split."""
+    facts = scored.model.facts
+    return -facts["val_accuracy"], facts["val_loss"], scored.model.name
+
+
+def _write_tables(folder: Path, results: Results) -> None:
+    experiments, data = results.experiments, results.data
+    write_json(folder / "metrics.json", results.metrics)
+    write_csv(folder / "predictions.csv", tables.PREDICTION_COLUMNS, list(_predictions(experiments, data)))
+    write_csv(folder / "photos.csv", tables.PHOTO_COLUMNS, photo_rows(experiments, data))
+    write_csv(folder / "table1.csv", tables.TABLE_1_COLUMNS, tables.table_1(results.pretraining))
+    rows = tables.table_2(experiments, results.metrics["experiments"])
+    write_csv(folder / "table2.csv", tables.TABLE_2_COLUMNS, rows)
+
+
+def _predictions(experiments: Sequence[Scored], data: EvaluationSet) -> Iterator[dict[str, Any]]:
+    keys, labels = data.column("key").tolist(), data.labels.tolist()
+    for scored in experiments:
+        for key, label, prob in zip(keys, labels, scored.probs.tolist(), strict=True):
+            yield {"experiment": scored.model.name, "key": key, "label": label, "crack_prob": prob}
+
+
+def _report(out: Path, metrics: Mapping[str, Any], run: Run) -> None:
+    groups = metrics["experiments"] | metrics["baselines"]
+    run.metrics(
+        {
+            f"{name}/{metric}": scores[metric]
+            for name, scores in groups.items()
+            for metric in HEADLINE
+            if scores.get(metric) is not None
+        }
+    )
+    for path in [out / "results.html", *sorted((out / "figures").glob("*.png"))]:
+        run.artifact(path)
+
+
+def _summary(out: Path, metrics: Mapping[str, Any], data: EvaluationSet) -> dict[str, object]:
+    summary: dict[str, object] = {
+        "evaluated on": f"{len(data.rows)} {data.split} tiles, {int(data.labels.sum())} with cracks"
+    }
+    for name, scores in metrics["experiments"].items():
+        mark = " (chosen by validation)" if name == metrics["chosen"] else ""
+        summary[name] = f"accuracy {scores['accuracy']:.2%}, F1 {scores['f1'] or 0:.4f}{mark}"
+    for name, scores in metrics["baselines"].items():
+        summary[name.replace("_", " ")] = f"accuracy {scores['accuracy']:.2%}"
+    return summary | {"page": out / "results.html", "metrics": out / "metrics.json"}

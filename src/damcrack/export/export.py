@@ -1,0 +1,190 @@
+"""Stage `export`: a fine-tuned model with a pixel head becomes one ONNX file, compared with the original.
+
+OUT/model.onnx            tiles (batch, height, width, 3) uint8 RGB to crack_prob (batch,) and crack_map
+                          (batch, height / 2, width / 2); its metadata `damcrack` says what it is and expects
+OUT/model.json            what it is, what it was made from, inputs and outputs, calibration
+OUT/weights.safetensors   the weights that it was made from
+OUT/parity.json           how far onnxruntime is from torch on real tiles, and the stored half precision from the exact
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from damcrack.data.imageset import ImageSet
+from damcrack.export.checks import (
+    PARITY_BATCHES,
+    compare_with_torch,
+    decoded,
+    difference,
+    evenly,
+    torch_scores,
+)
+from damcrack.export.onnx_file import MULTIPLE_OF_PX, in_half_precision, to_onnx, with_metadata
+from damcrack.files import InputError, new_directory, sha256_bytes, write_bytes, write_json
+from damcrack.run import Run
+from damcrack.scores.statistics import fit_temperature, nll
+
+if TYPE_CHECKING:
+    from damcrack.export.deployed import Deployed
+    from damcrack.train.weights import ModelInfo
+
+FORMAT = 3
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Section `export` of params.yaml.
+
+    `experiment` is the fine-tuned model to export; `max_abs_difference` is between the probabilities of onnxruntime
+    and of torch. `calibration_tiles` of the validation split give the temperature that calibrates a tile's probability.
+    `block_px` is the side of the blocks that an inspection judges, None: the tiles' side.
+    """
+
+    experiment: str
+    opset: int = 18
+    parity_tiles: int = 32
+    max_abs_difference: float = 0.001
+    calibration_tiles: int = 256
+    block_px: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 18 <= self.opset <= 23:
+            raise ValueError(f"opset: {self.opset}; expected 18 to 23")
+        if self.parity_tiles < max(PARITY_BATCHES):
+            raise ValueError(f"parity_tiles: {self.parity_tiles}; expected {max(PARITY_BATCHES)} or more")
+        if not self.max_abs_difference > 0:
+            raise ValueError(f"max_abs_difference: {self.max_abs_difference}; expected more than 0")
+        if self.calibration_tiles < 1:
+            raise ValueError(f"calibration_tiles: {self.calibration_tiles}; expected 1 or more")
+        if self.block_px is not None and self.block_px < MULTIPLE_OF_PX:
+            raise ValueError(f"block_px: {self.block_px}; expected {MULTIPLE_OF_PX} or more, or null")
+
+
+def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) -> dict[str, object]:
+    """Write the model as ONNX if it agrees with torch on tiles of the set; write nothing otherwise.
+
+    Raises:
+        InputError: the set is empty, the model was trained on others or has no pixel head, or the two disagree.
+    """
+    from damcrack.export.deployed import Deployed
+    from damcrack.train.pixels import PixelNetwork
+    from damcrack.train.weights import load_model
+
+    images = ImageSet.open(tiles)
+    network, info = load_model(model)
+    if not isinstance(network, PixelNetwork):
+        raise InputError(
+            f"{model} has a tile head only, an inspection needs crack pixels: "
+            "export an experiment with pixel_channels"
+        )
+    _check_tiles(model, info, images)
+    scored = images.where("test") or images.where("val") or list(range(len(images)))
+    if not scored:
+        raise InputError(f"{images.root} holds no tiles; give more photos")
+    run.dataset("tiles", images.digest, tiles.name, "test")
+    calibration = _fit_calibration(Deployed(network, info).eval(), images, config.calibration_tiles)
+    deployed = Deployed(network, info, calibration["temperature"]).eval()
+    compared = decoded(images, evenly(scored, config.parity_tiles))
+    exact = to_onnx(deployed, images.image_hw, config.opset)
+    parity = compare_with_torch(deployed, exact, compared, run)
+    _check_parity(parity, config.max_abs_difference)
+    contract = _contract(info, config.block_px or images.image_hw[0], calibration)
+    stored = with_metadata(in_half_precision(exact), contract)
+    parity["half_precision"] = difference(stored, exact, compared)
+    with new_directory(out) as folder:
+        write_bytes(folder / "model.onnx", stored)
+        write_json(folder / "model.json", _description(info, stored, config.opset) | contract)
+        write_json(folder / "parity.json", parity)
+        shutil.copyfile(model / "weights.safetensors", folder / "weights.safetensors")
+    run.metrics({"max_abs_difference": parity["max_abs_difference"]})
+    return {
+        "model": f"{info.name}: {info.network}, {len(stored) / 2**20:.1f} MiB, opset {config.opset}",
+        "largest difference to torch": f"{parity['max_abs_difference']:.2g} of a probability, "
+        f"{parity['num_tiles']} tiles in batches of {', '.join(map(str, PARITY_BATCHES))}",
+        "stored in half precision": f"moves probabilities by {parity['half_precision']['crack_prob']:.2g} at most",
+        "calibration temperature": f"{calibration['temperature']:.3f}",
+        "written": out / "model.onnx",
+    }
+
+
+def _check_tiles(model: Path, info: ModelInfo, images: ImageSet) -> None:
+    if info.data_digest != images.digest:
+        raise InputError(
+            f"{model} was trained on tiles {info.data_digest[:12]}, {images.root} holds {images.digest[:12]}; "
+            "give the tiles that it was trained on"
+        )
+
+
+def _fit_calibration(deployed: Deployed, images: ImageSet, num: int) -> dict[str, Any]:
+    """Temperature scaling on the validation split (Guo et al. 2017), which leaves every verdict as it is."""
+    rows = evenly(images.where("val"), num)
+    if not rows:
+        return {"temperature": 1.0, "num_tiles": 0}
+    crack_prob = torch_scores(deployed, decoded(images, rows))["crack_prob"].astype(np.float64)
+    logit = np.log(crack_prob) - np.log1p(-crack_prob)
+    logits = np.stack([np.zeros_like(logit), logit], axis=1)
+    labels = np.array(images.labels)[sorted(rows)]
+    temperature = fit_temperature(logits, labels)
+    return {
+        "temperature": temperature,
+        "num_tiles": len(rows),
+        "nll_before": nll(logits, labels),
+        "nll_after": nll(logits, labels, temperature),
+    }
+
+
+def _check_parity(parity: Mapping[str, Any], limit: float) -> None:
+    worst = parity["max_abs_difference"]
+    if not worst <= limit:  # NaN too is refused
+        raise InputError(
+            f"the exported model's probabilities differ from torch by {worst:.3g} on {parity['num_tiles']} tiles, "
+            f"max_abs_difference is {limit:g}; raise it if that much is harmless, or try another opset"
+        )
+
+
+def _contract(info: ModelInfo, block_px: int, calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """What a user of the file must know, inside the file."""
+    from damcrack.export.deployed import BLOCK_SHARE
+
+    return {
+        "format": FORMAT,
+        "name": info.name,
+        "network": info.network,
+        "classes": list(info.classes),
+        "tile_px": block_px,
+        "data_digest": info.data_digest,
+        "weights_sha256": info.weights_sha256,
+        "calibration": dict(calibration),
+        "block_share": BLOCK_SHARE,
+        "map_stride_px": 2,
+        "input": {
+            "name": "tiles",
+            "dtype": "uint8",
+            "shape": ["batch", "height", "width", 3],
+            "colour": "RGB",
+            "multiple_of": MULTIPLE_OF_PX,
+        },
+        "outputs": [
+            {"name": "crack_prob", "dtype": "float32", "shape": ["batch"]},
+            {"name": "crack_map", "dtype": "float32", "shape": ["batch", "height / 2", "width / 2"]},
+        ],
+    }
+
+
+def _description(info: ModelInfo, stored: bytes, opset: int) -> dict[str, Any]:
+    return {
+        "mean": list(info.mean),
+        "std": list(info.std),
+        "pixel_channels": info.pixel_channels,
+        "best_epoch": info.best_epoch,
+        "parents": {"init_sha256": info.init_sha256, "teacher_sha256": info.teacher_sha256},
+        "onnx_sha256": sha256_bytes(stored),
+        "opset": opset,
+    }

@@ -1,1 +1,0 @@
-"""Image files: reading photos of every kind, and image sets (tar shards with an index)."""

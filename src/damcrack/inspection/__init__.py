@@ -1,0 +1,1 @@
+"""Cracks of photos, measured, reported and compared: the part that travels to a site; no torch."""

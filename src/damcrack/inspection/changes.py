@@ -1,0 +1,167 @@
+"""What changed between two registered photos of a wall: new, grown and vanished cracks.
+
+A crack counts as changed only where the other photo shows nothing like it, not even a faint line, and its network was
+not in doubt: so brightness, blur and viewpoint alone change nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from damcrack.inspection.align import Homography, moved, scale_at
+
+Mask = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Status = Literal["new", "grown", "unchanged", "vanished", "unclear"]
+
+BORDER_PX = 8
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What counts as a change: pixels of the newer photo."""
+
+    near_px: float = 5.0
+    length_px: float = 12.0
+    width_px: float = 1.5
+    matched_share: float = (
+        0.3  # of a crack that has no more than that in the other photo, all is new or vanished
+    )
+    known_share: float = 0.5  # of a crack that must lie where the other photo can tell
+
+
+@dataclass(frozen=True)
+class Side:
+    """One photo of a pair: `samples` of each crack (S, 3) as x, y, width; `possible` (H, W) lines; `doubt` (H, W).
+
+    `doubt` is True where the network was unsure, so that missing lines mean nothing.
+    """
+
+    lengths_px: Sequence[float]
+    samples: Sequence[Floats]
+    possible: Mask
+    doubt: Bools
+
+
+@dataclass(frozen=True)
+class Change:
+    """`crack` is its number in the new photo, or in the old one where it vanished; lengths and widths in new pixels."""
+
+    status: Status
+    crack: int
+    length_px: float
+    length_change_px: float
+    width_px: float
+    width_change_px: float | None
+
+
+def changes(old: Side, new: Side, old_to_new: Homography, error_px: float, limits: Limits) -> list[Change]:
+    """All cracks of the new photo with what became of them, then those of the old one that vanished."""
+    near_px = limits.near_px + error_px
+    old_in_new = [_moved_samples(old_to_new, samples) for samples in old.samples]
+    known = np.concatenate([*old_in_new, np.empty((0, 3))])
+    back = np.asarray(np.linalg.inv(old_to_new), np.float64)
+    found = [
+        _of_new(number, length, samples, known, _seen(samples, old, back, near_px), limits, near_px)
+        for number, (length, samples) in enumerate(zip(new.lengths_px, new.samples, strict=True))
+    ]
+    for number, (length, samples) in enumerate(zip(old.lengths_px, old_in_new, strict=True)):
+        stretch = float(scale_at(old_to_new, old.samples[number][:, :2]).mean())
+        lost = _of_old(number, length * stretch, samples, _seen(samples, new, np.eye(3), near_px), limits)
+        if lost is not None:
+            found.append(lost)
+    return found
+
+
+def _moved_samples(homography: Homography, samples: Floats) -> Floats:
+    width = samples[:, 2] * scale_at(homography, samples[:, :2])
+    return np.column_stack([moved(homography, samples[:, :2]), width])
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Of each sample (S,): whether the other photo can tell, and whether it has a line there."""
+
+    told: Bools
+    there: Bools
+
+
+def _seen(samples: Floats, other: Side, to_other: Homography, near_px: float) -> _Seen:
+    height, width = other.possible.shape
+    places = moved(to_other, samples[:, :2])
+    x, y = np.rint(places).astype(np.int64).T
+    inside = (x >= BORDER_PX) & (y >= BORDER_PX) & (x < width - BORDER_PX) & (y < height - BORDER_PX)
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+    distance = cv2.distanceTransform(1 - np.minimum(other.possible, 1), cv2.DIST_L2, cv2.DIST_MASK_5)
+    there = distance[y, x] <= near_px * float(np.mean(scale_at(to_other, samples[:, :2])))
+    return _Seen(inside & (there | ~other.doubt[y, x]), there)
+
+
+def _of_new(
+    number: int, length: float, samples: Floats, known: Floats, seen: _Seen, limits: Limits, near_px: float
+) -> Change:
+    width = float(np.median(samples[:, 2]))
+    if seen.told.mean() < limits.known_share:
+        return Change("unclear", number, length, 0.0, width, None)
+    fresh = seen.told & ~seen.there
+    matched = (seen.told & seen.there).sum() / seen.told.sum()
+    if matched <= limits.matched_share:
+        return Change("new", number, length, length, width, None)
+    grown_px = _length_of_runs(samples, fresh, known, near_px, limits.length_px)
+    wider_px = _wider(samples[seen.there], known, near_px)
+    changed = grown_px >= limits.length_px or (wider_px is not None and wider_px >= limits.width_px)
+    return Change("grown" if changed else "unchanged", number, length, grown_px, width, wider_px)
+
+
+def _of_old(number: int, length: float, samples: Floats, seen: _Seen, limits: Limits) -> Change | None:
+    """A crack of the old photo that has no line in the new one; None if it is still there, or cannot be told."""
+    if seen.told.mean() < limits.known_share:
+        return None
+    if (seen.told & seen.there).sum() / seen.told.sum() > limits.matched_share:
+        return None
+    return Change("vanished", number, length, -length, float(np.median(samples[:, 2])), None)
+
+
+def _length_of_runs(samples: Floats, fresh: Bools, known: Floats, near_px: float, least_px: float) -> float:
+    """Length of runs of fresh samples; to each is added its distance from the known line, which it grew from.
+
+    Faint lines reach past the end of a crack by some of its width, so a run begins later than the growth does.
+    """
+    total = 0.0
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], fresh.astype(np.int8), [0]])))
+    for start, end in edges.reshape(-1, 2).tolist():
+        run = samples[start:end]
+        steps = np.diff(run[:, :2], axis=0)
+        run_px = float(np.hypot(steps[:, 0], steps[:, 1]).sum())
+        if run_px + near_px >= least_px:
+            total += run_px + _gap(run, known, near_px)
+    return total
+
+
+def _gap(run: Floats, known: Floats, near_px: float) -> float:
+    """From the ends of a run to the known line, as far as faint lines may hide it: `near_px` and two widths."""
+    most = near_px + 2 * float(np.median(run[:, 2]))
+    if not len(known):
+        return near_px
+    ends = run[[0, -1], None, :2]
+    nearest = float(np.linalg.norm(ends - known[None, :, :2], axis=2).min())
+    return nearest if near_px <= nearest <= most else near_px
+
+
+def _wider(samples: Floats, known: Floats, near_px: float) -> float | None:
+    """Median difference of widths over the places that both photos show; None if there are too few."""
+    if len(samples) < 5 or not len(known):
+        return None
+    differences = []
+    for part in np.array_split(samples, -(-len(samples) // 256)):
+        distance = np.linalg.norm(part[:, None, :2] - known[None, :, :2], axis=2)
+        nearest = distance.argmin(axis=1)
+        close = distance[np.arange(len(part)), nearest] <= 2 * near_px
+        differences.append((part[:, 2] - known[nearest, 2])[close])
+    every = np.concatenate(differences)
+    return float(np.median(every)) if len(every) >= 5 else None

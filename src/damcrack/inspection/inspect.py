@@ -1,0 +1,239 @@
+"""Stage `inspect`: photos in, an engineer's crack map out. Needs onnxruntime, not torch.
+
+OUT/report.html             everything on one page that needs no network
+OUT/photos.csv, blocks.csv, cracks.csv, cracks.geojson, cracks.coco.json, set-aside.csv    see inspection.files
+OUT/photos/                 what is kept of each photo, see inspection.survey
+OUT/review/                 unsure blocks to be sorted, see inspection.review
+OUT/survey.json             model, values and totals
+As a stage of the graph, the case study: OUT/case-study.json, OUT/figures/, see inspection.case_study
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from damcrack.data.source import Source
+from damcrack.files import InputError, new_directory, write_json
+from damcrack.inspection.detector import OnnxDetector
+from damcrack.inspection.files import write_files
+from damcrack.inspection.kept import forget_others, read_findings
+from damcrack.inspection.photo import Rules
+from damcrack.inspection.report import model_card, write_page
+from damcrack.inspection.review import write_review
+from damcrack.inspection.scale import Scale
+from damcrack.inspection.segment import Segmentation
+from damcrack.inspection.sources import Listed, Unusable, list_photos, opened
+from damcrack.inspection.survey import Survey
+from damcrack.run import Run
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """Section `inspect` of params.yaml; the defaults are those of the command without a params file.
+
+    `scales` are the sizes at which the network sees a photo, as shares of its own: at half size it finds cracks that
+    are twice as wide. `overlap` is the share of a block's side that neighbouring blocks have in common. `page_mb`
+    bounds the full detail inside the report. `crack_fraction` is the share of crack pixels that makes a block cracked
+    where masks tell, in the case study alone.
+    """
+
+    scales: tuple[float, ...] = (1.0, 0.5)
+    threshold: float = 0.5
+    uncertain: tuple[float, float] = (0.3, 0.7)
+    overlap: float = 0.0
+    join_px: int = 15
+    segmentation: Segmentation = field(default_factory=Segmentation)
+    gsd_mm_per_px: float | None = None
+    distance_m: float | None = None
+    video_every_s: float = 1.0
+    max_megapixels: int = 400
+    page_mb: float = 100.0
+    crack_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        low, high = self.uncertain
+        whole = [0 < scale <= 1 and (1 / scale).is_integer() for scale in self.scales]
+        allowed = {
+            "scales": (
+                any(whole) and all(whole),
+                "one or more of 1.0, 0.5 and so on: 1 divided by whole numbers",
+            ),
+            "threshold": (0 < self.threshold < 1, "above 0, below 1"),
+            "uncertain": (0 <= low <= self.threshold <= high <= 1, "from below the threshold to above it"),
+            "overlap": (0 <= self.overlap <= 0.9, "0 to 0.9"),
+            "join_px": (1 <= self.join_px <= 199, "1 to 199"),
+            "video_every_s": (self.video_every_s > 0, "above 0"),
+            "max_megapixels": (self.max_megapixels > 0, "above 0"),
+            "crack_fraction": (0 < self.crack_fraction <= 1, "above 0, at most 1"),
+            "page_mb": (self.page_mb >= 0, "0 or more"),
+        }
+        for name, (fits, text) in allowed.items():
+            if not fits:
+                raise ValueError(f"{name}: {getattr(self, name)!r}; allowed: {text}")
+
+
+def inspect(
+    photos: Path, tiles: Path, model: Path, out: Path, config: InspectConfig, run: Run
+) -> dict[str, object]:
+    """The case study: inspect the photos that no training saw, and compare with their masks.
+
+    Raises:
+        InputError: there is no such photo, or the model is not one of ours.
+    """
+    from damcrack.inspection.case_study import listed_photos, study, unseen_photos
+
+    detector = OnnxDetector.load(model)
+    listed = listed_photos(photos, unseen_photos(photos, tiles))
+    scale = Scale(config.gsd_mm_per_px, config.distance_m)
+    with new_directory(out) as folder:
+        kept, totals = survey(listed, detector, scale, folder, config, run, "case study")
+        results = study(photos, tiles, folder, kept, detector, config.threshold, config.crack_fraction, run)
+    blocks, pixels = results["blocks"]["all"], results["pixels"]
+    run.metrics(
+        {f"inspect/block_{name}": value for name, value in blocks["network"].items() if value is not None}
+        | {
+            f"inspect/pixel_f1/{method.replace(' ', '_')}": scores["all"]["f1"]
+            for method, scores in pixels.items()
+            if scores["all"]["f1"] is not None
+        }
+    )
+    for path in (out / "report.html", out / "figures" / "found.jpg"):
+        run.artifact(path)
+    return {
+        **_summary(out, totals),
+        "blocks": f"{blocks['network']['accuracy']:.2%} right of {blocks['network']['num_blocks']}, "
+        f"brightness threshold {blocks['global threshold']['accuracy']:.2%}",
+        "crack pixels, F1": ", ".join(f"{name} {_number(one['all']['f1'])}" for name, one in pixels.items()),
+        "case study": out / "case-study.json",
+    }
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def inspect_photos(
+    given: Sequence[str],
+    model: Path,
+    out: Path,
+    config: InspectConfig,
+    open_source: Callable[[str], Source],
+    run: Run,
+    gsd_by_photo: Mapping[str, float] | None = None,
+) -> dict[str, object]:
+    """Inspect files, folders, patterns, videos and s3:// prefixes; a later call with the same `out` goes on.
+
+    Raises:
+        InputError: no photo there, none that could be looked at, or the model is not one of ours.
+    """
+    detector = OnnxDetector.load(model)
+    scale = Scale(config.gsd_mm_per_px, config.distance_m, gsd_by_photo or {})
+    listed = list_photos(given, open_source)
+    unknown = sorted(scale.by_photo.keys() - {one.name for one in listed})
+    if unknown:
+        run.say(f"the table of ground sampling distances names {unknown[0]}, which is no photo here")
+    title = PurePosixPath(given[0].rstrip("/")).name if len(given) == 1 else f"{len(given)} places"
+    _, totals = survey(listed, detector, scale, out, config, run, title)
+    return _summary(out, totals)
+
+
+def survey(
+    listed: Sequence[Listed],
+    detector: OnnxDetector,
+    scale: Scale,
+    out: Path,
+    config: InspectConfig,
+    run: Run,
+    title: str,
+) -> tuple[list[Path], dict[str, Any]]:
+    """Look at all listed photos and write what was found; returns their folders and the totals.
+
+    Raises:
+        InputError: no photo could be looked at.
+    """
+    rules = Rules(
+        config.scales,
+        config.threshold,
+        config.uncertain,
+        config.overlap,
+        config.join_px,
+        config.segmentation,
+    )
+    work = Survey(out, detector, rules, scale, config.max_megapixels * 10**6)
+    _make(out)
+    kept, set_aside = list[Path](), list[Unusable]()
+    found = work.look_at_all(opened(listed, config.video_every_s))
+    for one in run.track(found, "inspecting photos", len(listed)):
+        if isinstance(one, Unusable):
+            run.say(f"set aside: {one.name}: {one.reason}")
+            set_aside.append(one)
+        else:
+            kept.append(one)
+    if not kept:
+        raise InputError(
+            f"none of {len(set_aside)} photos could be looked at; the first: {set_aside[0].name}: {set_aside[0].reason}"
+        )
+    forget_others(out, kept)
+    write_files(out, kept, set_aside, rules.threshold)
+    num_review = write_review(out, kept, rules.uncertain)
+    card = model_card(detector.contract, detector.sha256)
+    left_out = write_page(out / "report.html", title, kept, set_aside, rules, card, config.page_mb)
+    totals = _totals(kept, set_aside) | {"num_to_review": num_review, "num_without_detail": left_out}
+    write_json(
+        out / "survey.json",
+        {
+            "format": FORMAT,
+            "title": title,
+            "model_sha256": detector.sha256,
+            "model": dict(detector.contract),
+            "values": asdict(config),
+            "totals": totals,
+        },
+    )
+    run.metrics({f"inspect/{name}": float(value) for name, value in totals.items()})
+    return kept, totals
+
+
+def _summary(out: Path, totals: Mapping[str, Any]) -> dict[str, object]:
+    summary: dict[str, object] = {
+        "photos": f"{totals['crack']} with cracks, {totals['unsure']} unsure, {totals['no_crack']} without",
+        "cracks": f"{totals['num_cracks']} traced, {totals['length_px']:.0f} px together",
+    }
+    if totals["num_set_aside"]:
+        summary["set aside"] = f"{totals['num_set_aside']}, see {out / 'set-aside.csv'}"
+    if totals["num_to_review"]:
+        summary["to be sorted"] = f"{totals['num_to_review']} unsure blocks in {out / 'review' / 'unsorted'}"
+    if totals["num_without_detail"]:
+        summary["page"] = (
+            f"full detail of {totals['num_without_detail']} photos is beside the page, not in it"
+        )
+    return summary | {"report": out / "report.html"}
+
+
+def _make(out: Path) -> None:
+    try:
+        (out / "photos").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from error
+
+
+def _totals(kept: Sequence[Path], set_aside: Sequence[Unusable]) -> dict[str, Any]:
+    verdicts = {"crack": 0, "unsure": 0, "no crack": 0}
+    num_cracks, length_px = 0, 0.0
+    for folder in kept:
+        findings = read_findings(folder)
+        verdicts[findings["verdict"]] += 1
+        num_cracks += len(findings["cracks"])
+        length_px += sum(crack["length_px"] for crack in findings["cracks"])
+    return {
+        "num_photos": len(kept),
+        "num_set_aside": len(set_aside),
+        "crack": verdicts["crack"],
+        "unsure": verdicts["unsure"],
+        "no_crack": verdicts["no crack"],
+        "num_cracks": num_cracks,
+        "length_px": round(length_px, 1),
+    }

@@ -1,0 +1,189 @@
+"""One photo from pixels to findings: crack map, block probabilities, crack pixels, cracks with their measures."""
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from damcrack.data.tiling import Boxes
+from damcrack.inspection.blocks import block_boxes_xyxy
+from damcrack.inspection.detector import OnnxDetector
+from damcrack.inspection.measure import Crack, measure_cracks
+from damcrack.inspection.pieces import pieces
+from damcrack.inspection.segment import CrackMasks, Mask, Segmentation, crack_masks
+from damcrack.inspection.width import LARGEST_REACH_PX
+from damcrack.inspection.windows import CELL_PX, num_cells
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Verdict = Literal["crack", "unsure", "no crack"]
+
+AROUND_CELLS = num_cells(int(LARGEST_REACH_PX))  # brightness profiles across a crack reach so far beside it
+
+
+@dataclass(frozen=True)
+class Rules:
+    """At which scales a photo is seen, when a block is called cracked or goes to review, and how cracks are traced."""
+
+    scales: tuple[float, ...]
+    threshold: float
+    uncertain: tuple[float, float]
+    overlap: float
+    join_px: int
+    segmentation: Segmentation
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What one photo (H, W) shows: boxes (N, 4) with their probability (N,), masks (H, W) of 0/1, cracks by length."""
+
+    size_hw: tuple[int, int]
+    boxes: Boxes
+    crack_prob: Floats
+    masks: CrackMasks
+    cracks: list[Crack]
+    verdict: Verdict
+
+
+def look_at(rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor) -> Findings:
+    """Map the cracks of a photo (H, W, 3), judge its blocks, and trace the cracks that touch a cracked block.
+
+    Raises:
+        PhotoError: the photo is smaller than one block.
+    """
+    size_hw = rgb.shape[0], rgb.shape[1]
+    boxes = block_boxes_xyxy(size_hw, detector.tile_px, rules.overlap)
+    crack_map = detector.map_photo(rgb, workers, rules.scales)
+    crack_prob = detector.block_probs(crack_map, boxes)
+    called = called_blocks(boxes[crack_prob >= rules.threshold], size_hw)
+    masks = CrackMasks(np.zeros(size_hw, np.uint8), np.zeros(size_hw, np.uint8))
+    cracks = list[Crack]()
+    tracing = Tracing(rgb, crack_map, called, rules)
+    for traced in workers.map(tracing.trace, tracing.regions):
+        x0, y0, x1, y1 = traced.box
+        for whole, part in zip(masks, traced.masks, strict=True):
+            np.maximum(whole[y0:y1, x0:x1], part, out=whole[y0:y1, x0:x1])
+        cracks += traced.cracks
+    cracks.sort(key=lambda crack: (-crack.length_px, crack.box_xyxy))
+    return Findings(size_hw, boxes, crack_prob, masks, cracks, verdict(crack_prob, rules))
+
+
+def verdict(crack_prob: Floats, rules: Rules) -> Verdict:
+    """A photo shows a crack if one of its blocks does, and is unsure if one of them may."""
+    if (crack_prob >= rules.threshold).any():
+        return "crack"
+    return "unsure" if (crack_prob >= rules.uncertain[0]).any() else "no crack"
+
+
+def called_blocks(boxes: Boxes, size_hw: tuple[int, int]) -> Mask:
+    """1 in the blocks that are called cracked, 0 elsewhere (H, W)."""
+    called = np.zeros(size_hw, np.uint8)
+    for x0, y0, x1, y1 in boxes.tolist():
+        called[y0:y1, x0:x1] = 1
+    return called
+
+
+@dataclass(frozen=True)
+class Region:
+    """Cells (left, top, right, bottom) of a photo's map around all that may be one crack, and its label there."""
+
+    label: int
+    cells: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a region shows: its box in the photo (x0, y0, x1, y1), masks (h, w), cracks in the photo's coordinates."""
+
+    box: tuple[int, int, int, int]
+    masks: CrackMasks
+    cracks: list[Crack]
+
+
+class Tracing:
+    """Traces the cracks of a photo (H, W, 3) region by region; `regions` has them in the order of their labels.
+
+    Pieces so close that they are one crack are in one region, and each cell of the map counts in one region only.
+    """
+
+    def __init__(self, rgb: Pixels, crack_map: Floats, called: Mask, rules: Rules) -> None:
+        self._rgb, self._crack_map, self._called, self._rules = rgb, crack_map, called, rules
+        how = rules.segmentation
+        found = (crack_map >= how.least_prob).astype(np.uint8)
+        # The largest gap inside of a crack, by half from both sides, and a cell for what interpolation adds.
+        reach = num_cells(max(rules.join_px, how.bridge_px) // 2) + 1
+        kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+        self._labels = np.asarray(cv2.connectedComponents(cv2.dilate(found, kernel))[1], np.int32)
+        _, boxes = pieces(self._labels, found)
+        boxes += (-AROUND_CELLS, -AROUND_CELLS, AROUND_CELLS, AROUND_CELLS)
+        size_wh = np.array(crack_map.shape[::-1])
+        longest_px = CELL_PX * np.hypot(*(boxes[:, 2:] - boxes[:, :2] - 2 * AROUND_CELLS + 1).T)
+        clipped = np.hstack([np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, 2:], size_wh)]).tolist()
+        self.regions = [
+            Region(label, tuple(clipped[label]))
+            for label in range(1, len(clipped))
+            if longest_px[label] >= how.min_length_px / 2
+        ]
+
+    def trace(self, region: Region) -> Traced:
+        """Find and measure the cracks of a region."""
+        left, top, right, bottom = region.cells
+        inside = slice(top, bottom), slice(left, right)
+        cells = np.where(self._labels[inside] == region.label, self._crack_map[inside], np.float32(0))
+        large = cv2.resize(
+            cells, (CELL_PX * (right - left), CELL_PX * (bottom - top)), interpolation=cv2.INTER_LINEAR
+        )
+        x0, y0 = CELL_PX * left, CELL_PX * top
+        rgb = self._rgb[y0 : CELL_PX * bottom, x0 : CELL_PX * right]
+        box, how = (x0, y0, x0 + rgb.shape[1], y0 + rgb.shape[0]), self._rules.segmentation
+        crack_prob = np.asarray(large[: rgb.shape[0], : rgb.shape[1]], np.float32)
+        masks = crack_masks(crack_prob, self._called[y0 : box[3], x0 : box[2]], how)
+        if not masks.sure.any():
+            return Traced(box, masks, [])
+        grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+        cracks = measure_cracks(grey, masks.sure, self._rules.join_px, how.min_length_px)
+        return Traced(box, masks, [_moved(crack, x0, y0) for crack in cracks])
+
+
+def _moved(crack: Crack, x0: int, y0: int) -> Crack:
+    left, top, right, bottom = crack.box_xyxy
+    return Crack(
+        crack.length_px,
+        crack.width_px,
+        crack.width_max_px,
+        crack.area_px,
+        crack.num_branches,
+        (left + x0, top + y0, right + x0, bottom + y0),
+        tuple(line + np.array([x0, y0]) for line in crack.lines),
+        crack.samples + np.array([x0, y0, 0]),
+    )
+
+
+def as_rows(findings: Findings) -> dict[str, Any]:
+    """The findings as plain values for a json file."""
+    return {
+        "height_px": findings.size_hw[0],
+        "width_px": findings.size_hw[1],
+        "verdict": findings.verdict,
+        "max_crack_prob": round(float(findings.crack_prob.max()), 4),
+        "blocks": [
+            [*box, round(float(prob), 4)]
+            for box, prob in zip(findings.boxes.tolist(), findings.crack_prob, strict=True)
+        ],
+        "cracks": [
+            {
+                "length_px": round(crack.length_px, 1),
+                "width_px": round(crack.width_px, 2),
+                "width_max_px": round(crack.width_max_px, 2),
+                "area_px": crack.area_px,
+                "num_branches": crack.num_branches,
+                "box_xyxy": list(crack.box_xyxy),
+                "lines": [line.tolist() for line in crack.lines],
+                "samples": [[int(x), int(y), round(width, 2)] for x, y, width in crack.samples.tolist()],
+            }
+            for crack in findings.cracks
+        ],
+    }

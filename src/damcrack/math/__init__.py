@@ -1,1 +1,0 @@
-"""Equations and geometry: torch and numpy in, torch and numpy out; no files, no state."""

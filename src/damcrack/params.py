@@ -1,0 +1,179 @@
+"""params.yaml to frozen configs: every value checked, every error named by section and field."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from damcrack.files import InputError
+from damcrack.stage_table import STAGES
+
+COMMON = "common"
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """Read the file as a mapping of sections.
+
+    Raises:
+        InputError: it is missing or not YAML.
+    """
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; run from the repository, or name it with --params") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
+    if not isinstance(params, dict):
+        raise InputError(f"{path}: got {type(params).__name__}, expected one section per stage")
+    return params
+
+
+def config_class(stage: str) -> type[Any]:
+    """The schema of a stage: class NAMEConfig in its module."""
+    name = f"{stage.capitalize()}Config"
+    schema: type[Any] = getattr(import_module(STAGES[stage].module), name)
+    return schema
+
+
+def stage_config(
+    params: Mapping[str, Any], stage: str, item: str | None, changed: Mapping[str, Any] | None = None
+) -> Any:
+    """Validate one section, or one item of a section that has `common` values, into its frozen config.
+
+    Values of `changed` take the place of those in the file.
+
+    Raises:
+        InputError: section, item or key unknown, or a value not allowed.
+    """
+    section = params.get(stage)
+    if not isinstance(section, dict):
+        raise InputError(f"params.yaml has no section {stage!r}; its sections are {sorted(params)}")
+    if COMMON not in section:
+        return validate(stage, {**section, **(changed or {})}, config_class(stage))
+    items = dict(section_items(section))
+    if item not in items:
+        raise InputError(
+            f"{stage} has no item {item!r}{_meant(str(item), items)}; its items are {list(items)}"
+        )
+    values = {**section[COMMON], **items[item], **(changed or {})}
+    return validate(f"{stage}.{item}", values, config_class(stage))
+
+
+def parse_changes(settings: Iterable[str]) -> dict[str, Any]:
+    """Values by name from NAME=VALUE texts; values are read as YAML.
+
+    Raises:
+        InputError: a text without "=", or a value that is not YAML.
+    """
+    changed = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        try:
+            changed[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {setting}: {text!r} is not YAML") from error
+        if not (name and equals):
+            raise InputError(f"--set {setting}: expected NAME=VALUE, for example seed=3")
+    return changed
+
+
+def section_items(section: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All items of a section: each key beside `common` is a group of them, by name."""
+    for group, items in section.items():
+        if group != COMMON:
+            yield from items.items()
+
+
+def check_params(params: Mapping[str, Any], stages: list[str]) -> list[str]:
+    """Validate a whole file; return the names of all (stage@item) configs in it.
+
+    Raises:
+        InputError: the first value that is wrong.
+    """
+    for name in params:
+        if name not in stages:
+            raise InputError(f"params.yaml: unknown section {name!r}{_meant(name, stages)}")
+    names = []
+    for stage in stages:
+        for item in _items_of(params.get(stage)):
+            stage_config(params, stage, item)
+            names.append(stage if item is None else f"{stage}@{item}")
+    return names
+
+
+def _items_of(section: Any) -> list[str] | list[None]:
+    if isinstance(section, dict) and COMMON in section:
+        return [name for name, _ in section_items(section)]
+    return [None]
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Dotted names of all values of a config, nested ones too."""
+    return flatten_values(asdict(config))
+
+
+def flatten_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names of all values of nested mappings; a list is one value."""
+
+    def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                yield from walk(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            yield prefix, value
+
+    return dict(walk("", values))
+
+
+def validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
+    """Values by name into a frozen config of that schema; what has a default may be left out, none is unknown.
+
+    Raises:
+        InputError: the first value that is wrong, by `where` and name.
+    """
+    known = [field.name for field in fields(schema)]
+    for name in values:
+        if name not in known:
+            raise InputError(_unknown(where, name, known))
+    required = [f.name for f in fields(schema) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise InputError(f"{where}: {missing} missing; take the values of the demo set: make values SET=demo")
+    adapter = TypeAdapter(checked(schema, frozen=True, config=ConfigDict(extra="forbid")))
+    try:
+        return adapter.validate_python(dict(values))
+    except ValidationError as error:
+        raise InputError("\n".join(_sentence(where, schema, one) for one in error.errors())) from None
+
+
+def _sentence(where: str, schema: type[Any], error: Any) -> str:
+    path = [str(part) for part in error["loc"]]
+    if error["type"] == "unexpected_keyword_argument":
+        known = [field.name for field in fields(_schema_at(schema, path[:-1]))]
+        return _unknown(".".join([where, *path[:-1]]), path[-1], known)
+    if error["type"] == "value_error":
+        return f"{where}.{error['ctx']['error']}"
+    return f"{'.'.join([where, *path])}: got {error['input']!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _unknown(where: str, name: str, known: list[str]) -> str:
+    return f"{where}.{name}: unknown name{_meant(name, known)}; known are {sorted(known)}"
+
+
+def _schema_at(schema: type[Any], path: list[str]) -> type[Any]:
+    for name in path:
+        kinds = {field.name: field.type for field in fields(schema)}
+        inner = kinds.get(name)
+        schema = inner if isinstance(inner, type) and is_dataclass(inner) else schema
+    return schema
+
+
+def _meant(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,1 @@
+"""Which model is in service: evaluation set, promotion gate, model versions."""

@@ -1,0 +1,39 @@
+"""Where a model is: a folder, the shipped one, or a version of the registry, by any of its names."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from damcrack.inspection.detector import SHIPPED
+
+if TYPE_CHECKING:
+    from damcrack.registry.registry import MlflowRegistry
+
+REGISTRY, SHIPPED_NAME = "models:/", "shipped"
+
+
+def model_folder(text: str) -> Path:
+    """The model as files: a path as it is, `shipped` the package's own, models:/NAME@ALIAS from the registry."""
+    if text == SHIPPED_NAME and not Path(text).exists():
+        return SHIPPED
+    if not text.startswith(REGISTRY):
+        return Path(text)
+    from damcrack.registry.registry import fetch_model
+
+    return fetch_model(text)
+
+
+def resolve(registry: "MlflowRegistry", target: str, model_name: str) -> tuple[str, str]:
+    """Model name and version of VERSION, NAME/VERSION, NAME@ALIAS, NAME (its challenger) or models:/...
+
+    Raises:
+        InputError: the registry knows no such model or alias.
+    """
+    from damcrack.registry.registry import named
+    from damcrack.registry.settle import CHALLENGER
+
+    target = target.removeprefix("models:/")
+    if target.isdigit():
+        return model_name, target
+    if "/" not in target and "@" not in target:
+        target = f"{target}@{CHALLENGER}"
+    return named(registry, f"models:/{target}")

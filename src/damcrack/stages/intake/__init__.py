@@ -1,1 +1,0 @@
-"""Taking outside data in: sources, snapshots, folder layouts, safe names."""

@@ -1,0 +1,1 @@
+"""One MLflow run per stage; a server that is away costs no number."""

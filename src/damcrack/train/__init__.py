@@ -1,0 +1,1 @@
+"""Training: networks, losses, the temperature, the loop, export; torch."""

@@ -1,0 +1,295 @@
+"""Augmentation in whole batches on the device, and per-channel normalisation.
+
+Shape suffixes: B images of a batch, N of a set, C channels, H rows, W columns.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from damcrack.data.targets import CRACK
+
+Flips = Literal["none", "horizontal", "dihedral"]
+
+# Shares of red, green and blue in brightness (ITU-R BT.601).
+LUMA_C = (0.299, 0.587, 0.114)
+FOCUS_CELL_PX = 16  # crack pixels to centre on are chosen in cells of so many
+FAR_PX_PER_PX = 1.41  # from so many pixels of the tile per pixel of the view on, they are averaged first
+# A binomial filter, close to a Gaussian of one pixel.
+SOFT = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How differently cameras and light may show the same wall.
+
+    `jitter`: brightness, contrast and saturation are each multiplied by 1 - jitter to 1 + jitter. `grey` and `blur`
+    are chances: of losing all colour, and of being softened by up to about one pixel. `noise`: the largest standard
+    deviation of added grain, in grey values of 255.
+    """
+
+    jitter: float
+    grey: float
+    blur: float
+    noise: float
+
+    def __post_init__(self) -> None:
+        for name in ("jitter", "grey", "blur"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"appearance.{name}: {getattr(self, name)}; expected 0 to 1")
+        if not 0 <= self.noise <= 255:
+            raise ValueError(f"appearance.noise: {self.noise}; expected 0 to 255")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """`flips`: none, left-right, or all eight symmetries of the square; then geometry, then appearance.
+
+    `rotate_deg` and `shift_px` are the ends of symmetric uniform ranges. `scales` are the least and the largest side
+    of what a view shows, as a share of the image's side (log-uniform): below 1 is a crop, above 1 a look from further
+    away, mirrored at the borders. 0, 0 and (1, 1) skip the resampling; `appearance` None leaves the colours.
+
+    `view_px` is the side of what comes out, None: the image's. `focus` is the chance that a view of a tile with known
+    crack pixels is laid around one of them.
+    """
+
+    flips: Flips
+    rotate_deg: float
+    shift_px: float
+    scales: tuple[float, float] = (1.0, 1.0)
+    appearance: Appearance | None = None
+    view_px: int | None = None
+    focus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.view_px is not None and (self.view_px < 32 or self.view_px % 32):
+            raise ValueError(f"view_px: {self.view_px}; expected a multiple of 32, or null")
+        if not 0 <= self.focus <= 1:
+            raise ValueError(f"focus: {self.focus}; expected 0 to 1")
+        if not 0 < self.scales[0] <= self.scales[1]:
+            raise ValueError(f"scales: {list(self.scales)}; expected two shares above 0, the smaller first")
+
+    @property
+    def resamples(self) -> bool:
+        """Whether pixels are computed anew from their neighbours."""
+        return bool(
+            self.rotate_deg or self.shift_px or self.scales != (1.0, 1.0) or self.view_px or self.focus
+        )
+
+
+class Draws(NamedTuple):
+    """What chance says of each image of a set in one view.
+
+    Coins (N, 3), angles (N,) in rad, shifts (N, 2) in px, scales (N,), centres (N, 2) in -1..1 of the room that a crop
+    leaves, factors (N, 3) of brightness, contrast and saturation, softness (N,) in 0..1, grain (N,) as a deviation in
+    grey values, and where its pattern begins (N, 2); chances (N, 2) of whether and on which crack pixel it is centred.
+    """
+
+    coins_N3: Tensor
+    angles_N: Tensor
+    shifts_N2: Tensor
+    scales_N: Tensor
+    centres_N2: Tensor
+    factors_N3: Tensor
+    softness_N: Tensor
+    grain_N: Tensor
+    grain_start_N2: Tensor
+    focus_N2: Tensor
+
+    def of(self, rows_B: Tensor) -> "Draws":
+        """The draws of some images."""
+        return Draws(*(part[rows_B] for part in self))
+
+    def to(self, device: torch.device) -> "Draws":
+        """The same draws on a device."""
+        return Draws(*(part.to(device) for part in self))
+
+
+def draw(num: int, how: Augmentation, seed: int) -> Draws:
+    """Draw for `num` images, each for itself; on the CPU, so the draws are the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    look = how.appearance or Appearance(0, 0, 0, 0)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    coins_N3 = (uniform(3, num) < 0.5).T
+    angles_N = (uniform(num) * 2 - 1) * math.radians(how.rotate_deg)
+    shifts_N2 = (uniform(num, 2) * 2 - 1) * how.shift_px
+    least, most = (math.log(scale) for scale in how.scales)
+    scales_N = torch.exp(least + (most - least) * uniform(num))
+    centres_N2 = uniform(num, 2) * 2 - 1
+    factors_N3 = 1 + (uniform(num, 3) * 2 - 1) * look.jitter
+    factors_N3[:, 2] *= uniform(num) >= look.grey
+    softness_N = (uniform(num) < look.blur) * uniform(num)
+    grain_N = uniform(num) * look.noise
+    starts_N2 = torch.randint(1 << 20, (num, 2), generator=generator)
+    focus_N2 = uniform(num, 2)  # drawn last: the others are the same without it
+    return Draws(
+        coins_N3,
+        angles_N,
+        shifts_N2,
+        scales_N,
+        centres_N2,
+        factors_N3,
+        softness_N,
+        grain_N,
+        starts_N2,
+        focus_N2,
+    )
+
+
+def augment(images_BCHW: Tensor, how: Augmentation, draws: Draws) -> Tensor:
+    """Return changed copies of square uint8 or float images of 0..255, each by its own draws.
+
+    Reflection fills the corners. Colour images (C = 3) only, if `how` has an appearance.
+    """
+    images_BCHW = _flip(images_BCHW, how.flips, draws.coins_N3)
+    if how.resamples:
+        images_BCHW = _resample(images_BCHW.float(), draws)
+    if how.appearance:
+        images_BCHW = _look(images_BCHW.float(), draws)
+    return images_BCHW
+
+
+def _flip(images_BCHW: Tensor, flips: Flips, coins_B3: Tensor) -> Tensor:
+    left_right, up_down, transpose = coins_B3.T[:, :, None, None, None]
+    if flips == "none":
+        return images_BCHW
+    images_BCHW = torch.where(left_right, images_BCHW.flip(3), images_BCHW)
+    if flips == "horizontal":
+        return images_BCHW
+    images_BCHW = torch.where(up_down, images_BCHW.flip(2), images_BCHW)
+    return torch.where(transpose, images_BCHW.transpose(2, 3), images_BCHW)
+
+
+def augment_both(
+    images_BCHW: Tensor, targets_BHW: Tensor, how: Augmentation, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """As `augment`, with codes of pixels (B, H, W) that keep to their images; codes are never mixed."""
+    images_BCHW = _flip(images_BCHW, how.flips, draws.coins_N3)
+    codes_B1HW = _flip(targets_BHW[:, None], how.flips, draws.coins_N3)
+    if how.resamples:
+        centres_B2 = _centres(codes_B1HW[:, 0], how, draws)
+        images_BCHW = _resample(images_BCHW.float(), draws, how.view_px, centres_B2)
+        codes_B1HW = _resample_codes(codes_B1HW, draws, how.view_px, centres_B2)
+    if how.appearance:
+        images_BCHW = _look(images_BCHW.float(), draws)
+    return images_BCHW, codes_B1HW[:, 0]
+
+
+def _centres(codes_BHW: Tensor, how: Augmentation, draws: Draws) -> Tensor:
+    """Where each view is centred (B, 2), x and y in -1..1: by its draw, or near a crack pixel that was drawn."""
+    side = codes_BHW.shape[-1]
+    room_B1 = (1 - draws.scales_N).clamp(min=0)[:, None]
+    drawn_B2 = draws.centres_N2 * room_B1
+    cells_BHW = F.max_pool2d((codes_BHW == CRACK).float()[:, None], FOCUS_CELL_PX, ceil_mode=True)[:, 0]
+    running_BN = cells_BHW.flatten(1).cumsum(1)
+    total_B = running_BN[:, -1]
+    cell_B = (running_BN > (draws.focus_N2[:, 1] * total_B).floor()[:, None]).int().argmax(1)
+    columns = cells_BHW.shape[-1]
+    cell_B2 = torch.stack([cell_B % columns, cell_B // columns], dim=1)
+    at_B2 = (cell_B2 + 0.5) * FOCUS_CELL_PX / side * 2 - 1
+    # Not always in the middle: anywhere in the inner half of the view.
+    near_B2 = (at_B2 + draws.centres_N2 * draws.scales_N[:, None] / 2).clamp(-1, 1)
+    near_B2 = torch.minimum(torch.maximum(near_B2, -room_B1), room_B1)
+    # A cell in a corner would be turned or shifted out of a view that keeps to the image.
+    turned_B1 = (draws.angles_N.cos().abs() + draws.angles_N.sin().abs())[:, None]
+    reach_B1 = (draws.scales_N[:, None] / turned_B1 - FOCUS_CELL_PX / side).clamp(min=0)
+    shift_B2 = draws.shifts_N2 * 2 / side
+    least_B2, most_B2 = at_B2 - reach_B1 - shift_B2, at_B2 + reach_B1 - shift_B2
+    near_B2 = torch.minimum(torch.maximum(near_B2, least_B2), most_B2)
+    focused_B1 = ((draws.focus_N2[:, 0] < how.focus) & (total_B > 0))[:, None]
+    return torch.where(focused_B1, near_B2, drawn_B2)
+
+
+def _grid(draws: Draws, side: int, out_px: int, centres_B2: Tensor) -> Tensor:
+    cos, sin = draws.scales_N * torch.cos(draws.angles_N), draws.scales_N * torch.sin(draws.angles_N)
+    places_B2 = draws.shifts_N2 * 2 / side + centres_B2
+    rows = [torch.stack([cos, -sin, places_B2[:, 0]], dim=1), torch.stack([sin, cos, places_B2[:, 1]], dim=1)]
+    return F.affine_grid(torch.stack(rows, dim=1), [len(cos), 1, out_px, out_px], align_corners=False)
+
+
+def _resample(
+    images_BCHW: Tensor, draws: Draws, view_px: int | None = None, centres_B2: Tensor | None = None
+) -> Tensor:
+    side = images_BCHW.shape[-1]
+    if centres_B2 is None:
+        centres_B2 = draws.centres_N2 * (1 - draws.scales_N).clamp(min=0)[:, None]
+    grid = _grid(draws, side, view_px or side, centres_B2)
+    views_BCHW = F.grid_sample(images_BCHW, grid, padding_mode="reflection", align_corners=False)
+    far_B = _far(draws, side, view_px)
+    if not far_B.any():
+        return views_BCHW
+    # Seen from far away, several pixels fall into one: they are averaged, as a camera would.
+    half_BCHW = F.avg_pool2d(images_BCHW, 2)
+    far_BCHW = F.grid_sample(half_BCHW, grid, padding_mode="reflection", align_corners=False)
+    return torch.where(far_B[:, None, None, None], far_BCHW, views_BCHW)
+
+
+def _resample_codes(codes_B1HW: Tensor, draws: Draws, view_px: int | None, centres_B2: Tensor) -> Tensor:
+    side = codes_B1HW.shape[-1]
+    grid = _grid(draws, side, view_px or side, centres_B2)
+    codes = codes_B1HW.float()
+    views = F.grid_sample(codes, grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    far_B = _far(draws, side, view_px)
+    if far_B.any():
+        half = F.max_pool2d(codes, 2)
+        far = F.grid_sample(half, grid, mode="nearest", padding_mode="reflection", align_corners=False)
+        views = torch.where(far_B[:, None, None, None], far, views)
+    return views.to(codes_B1HW.dtype)
+
+
+def _far(draws: Draws, side: int, view_px: int | None) -> Tensor:
+    return draws.scales_N * side / (view_px or side) > FAR_PX_PER_PX
+
+
+def _look(images_BCHW: Tensor, draws: Draws) -> Tensor:
+    """Softened, in other light and colours, with grain; values stay in 0..255."""
+    soft_BCHW = _softened(images_BCHW)
+    images_BCHW = torch.lerp(images_BCHW, soft_BCHW, draws.softness_N[:, None, None, None])
+    brightness, contrast, saturation = draws.factors_N3.T[:, :, None, None, None]
+    luma_C = _constant(LUMA_C, images_BCHW.device)
+    luma_B1HW = (images_BCHW * luma_C[:, None, None]).sum(dim=1, keepdim=True)
+    images_BCHW = luma_B1HW + (images_BCHW - luma_B1HW) * saturation
+    mean_B111 = luma_B1HW.mean(dim=(2, 3), keepdim=True)
+    images_BCHW = ((images_BCHW - mean_B111) * contrast + mean_B111) * brightness
+    pattern_BCHW = _grain(draws.grain_start_N2, images_BCHW)
+    return (images_BCHW + pattern_BCHW * draws.grain_N[:, None, None, None]).clamp(0, 255)
+
+
+def _softened(images_BCHW: Tensor) -> Tensor:
+    channels = images_BCHW.shape[1]
+    kernel = _constant(SOFT, images_BCHW.device).expand(channels, 1, 1, -1)
+    padded = F.pad(images_BCHW, (2, 2, 2, 2), mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel, groups=channels), kernel.transpose(2, 3), groups=channels)
+
+
+def _grain(starts_B2: Tensor, like_BCHW: Tensor) -> Tensor:
+    """One pattern of standard normal values for all, begun at another place for each image."""
+    channels, side = like_BCHW.shape[1:3]
+    pattern_CHW = _pattern(channels, side, like_BCHW.device)
+    steps = torch.arange(side, device=like_BCHW.device)
+    rows_BH, columns_BW = (start_B[:, None] % side + steps for start_B in starts_B2.T)
+    return pattern_CHW[:, rows_BH[:, :, None] % side, columns_BW[:, None] % side].transpose(0, 1)
+
+
+@lru_cache(maxsize=4)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device)  # made once, since the device would be waited for each time
+
+
+@lru_cache(maxsize=4)
+def _pattern(channels: int, side: int, device: torch.device) -> Tensor:
+    return torch.randn(channels, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def normalise(images_BCHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
+    """Scale 0..255 values to zero mean and unit deviation per channel; mean and std are of values in 0..1."""
+    scale_C, offset_C = 1 / (255 * std_C), -mean_C / std_C
+    return torch.addcmul(offset_C[:, None, None], images_BCHW.float(), scale_C[:, None, None])

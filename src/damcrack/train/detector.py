@@ -1,0 +1,44 @@
+"""The deployed form of a network: raw tiles in, crack probability out."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from damcrack.train.augment import normalise
+from damcrack.train.resize import shrink
+from damcrack.train.weights import ModelInfo
+
+CRACK = 1  # index of the class "crack"
+
+
+class Detector(nn.Module):
+    """Wraps a two-class network so that reduction, normalisation and softmax travel with the weights."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, info: ModelInfo) -> None:
+        super().__init__()
+        self.network = network
+        self.image_px = info.image_px
+        self.register_buffer("mean", torch.tensor(info.mean))
+        self.register_buffer("std", torch.tensor(info.std))
+
+    def forward(self, tiles_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Score raw uint8 RGB tiles (B, tile, tile, 3): crack probability (B,) and logits (B, classes)."""
+        images_BCHW = shrink(tiles_BHWC.permute(0, 3, 1, 2), self.image_px)
+        logits_BC = self.network(normalise(images_BCHW, self.mean, self.std))
+        return torch.softmax(logits_BC, dim=1)[:, CRACK], logits_BC
+
+
+@torch.inference_mode()
+def predict_logits(
+    detector: Detector, images_NHWC: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], batch_size: int = 64
+) -> npt.NDArray[np.float32]:
+    """Float32 logits (len(rows), classes) of the images at `rows`; images raw or already reduced."""
+    device = next(detector.parameters()).device
+    detector = detector.eval().to(memory_format=torch.channels_last)
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    scored = [detector(torch.from_numpy(images_NHWC[batch]).to(device))[1].float().cpu() for batch in batches]
+    return torch.cat(scored).numpy()

@@ -1,0 +1,27 @@
+"""Stage `distill`: the student learns the many-class set from labels and the teacher (paper, Algorithm 1)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from damcrack.run import Run
+from damcrack.train.fitting import Lineage, Task, TaughtConfig, describe, fit, load_teacher, open_images
+from damcrack.train.networks import build_network
+from damcrack.train.objectives import Distillation
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TaughtConfig):
+    """Section `distill` of params.yaml: `common` with one of `items`."""
+
+
+def distill(
+    images: Path, teacher: Path, out: Path, item: str, config: DistillConfig, run: Run
+) -> dict[str, object]:
+    """Train a student from random weights under the teacher; write a model folder."""
+    data = open_images(images, None, "miniimagenet", run)
+    lecturer, lecturer_info = load_teacher(teacher, data, config)
+    network = build_network(config.network, len(data.classes), config.seed)
+    objective = Distillation(lecturer, config.teaching, config.epochs)
+    lineage = Lineage(teacher_sha256=lecturer_info.weights_sha256)
+    info = describe(item, config.network, data, config, lineage)
+    return fit(Task(network, objective, info), data, config, out, run)

@@ -1,0 +1,189 @@
+"""Stage `finetune`: a network learns crack tiles, from scratch or by transfer (paper, section 2.3)."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from damcrack.data.imageset import UNLABELLED
+from damcrack.files import InputError
+from damcrack.run import Run
+from damcrack.train.augment import Augmentation
+from damcrack.train.decoded import DecodedSet
+from damcrack.train.fitting import Lineage, Task, TaughtConfig, describe, fit, load_teacher, open_images
+from damcrack.train.imagenet import imagenet_network
+from damcrack.train.networks import (
+    Trainable,
+    build_network,
+    replace_head,
+    set_trainable,
+)
+from damcrack.train.objectives import Distillation, Objective, Supervised
+from damcrack.train.pixels import with_pixel_head
+from damcrack.train.weights import load_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TaughtConfig):
+    """Section `finetune` of params.yaml: `common` with one experiment of a group.
+
+    `init` names the weights to start from and `teacher` the fine-tuned teacher of a crack-stage distillation;
+    null is none. `labelled_tiles` takes so many tiles only, half of them cracks, a fifth for validation: how
+    much is learned from few labels; epochs are then added until there are `least_steps`. The fields of the
+    distillation loss act only with a teacher.
+
+    `pixel_channels` gives the network a pixel head of that width, which learns from the tiles' masks; null is the
+    paper's tile head alone. `encoder_weights` starts its body from ImageNet weights: `imagenet`, or a local file.
+    `view_px` and `focus`: see Augmentation. `unlabelled_share` of each batch are tiles without a label, for a teacher.
+    """
+
+    init: str | None
+    teacher: str | None
+    image_px: int
+    trainable: Trainable
+    labelled_tiles: int | None
+    least_steps: int
+    pixel_channels: int | None = None
+    encoder_weights: str | None = None
+    view_px: int | None = None
+    focus: float = 0.0
+    unlabelled_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_pixels()
+        if self.labelled_tiles is not None and self.labelled_tiles < 10:
+            raise ValueError(f"labelled_tiles: {self.labelled_tiles}; expected 10 or more, or null for all")
+        if self.least_steps < 0:
+            raise ValueError(f"least_steps: {self.least_steps}; expected 0 or more")
+
+    def _check_pixels(self) -> None:
+        if self.pixel_channels is not None and self.pixel_channels < 8:
+            raise ValueError(f"pixel_channels: {self.pixel_channels}; expected 8 or more, or null")
+        if self.encoder_weights is not None and self.init is not None:
+            raise ValueError(
+                f"encoder_weights: {self.encoder_weights!r} and init: {self.init!r}; give one of them"
+            )
+        if not 0 <= self.unlabelled_share < 1:
+            raise ValueError(f"unlabelled_share: {self.unlabelled_share}; expected 0 or more, below 1")
+        if self.unlabelled_share and not 1 <= self.num_unlabelled <= self.batch_size - 2:
+            raise ValueError(
+                f"unlabelled_share: {self.unlabelled_share} of batch_size {self.batch_size} are {self.num_unlabelled} "
+                f"tiles; expected 1 to {self.batch_size - 2}: two with a label must remain"
+            )
+        if self.unlabelled_share and (self.teacher is None or self.pixel_channels is None):
+            raise ValueError("unlabelled_share: tiles without a label need a teacher and pixel_channels")
+        if self.pixel_channels is None and (self.view_px is not None or self.focus):
+            raise ValueError("view_px, focus: need pixel_channels")
+        if self.pixel_channels is not None and (self.views is not None or self.trainable != "all"):
+            raise ValueError("pixel_channels: a pixel head needs views: null and trainable: all")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The augmentation fields as one."""
+        return replace(super().augmentation, view_px=self.view_px, focus=self.focus)
+
+    @property
+    def num_unlabelled(self) -> int:
+        """How many images of a batch of `batch_size` carry no label."""
+        return round(self.unlabelled_share * self.batch_size)
+
+
+def finetune(
+    tiles: Path,
+    out: Path,
+    item: str,
+    config: FinetuneConfig,
+    run: Run,
+    init: Path | None = None,
+    teacher: Path | None = None,
+) -> dict[str, object]:
+    """Train a crack classifier on tiles; write a model folder.
+
+    Raises:
+        InputError: `init` or `teacher` is given without being named in the config, or the other way round.
+    """
+    _check_given("init", config.init, init)
+    _check_given("teacher", config.teacher, teacher)
+    data = open_images(tiles, config.image_px, "tiles", run, with_targets=config.pixel_channels is not None)
+    if config.num_unlabelled and not len(data.rows_of[UNLABELLED]):
+        raise InputError(
+            f"{item}: unlabelled_share is {config.unlabelled_share}, but {tiles} holds no tiles without a label; "
+            "give photos without masks and set tile.unlabelled_tiles"
+        )
+    if config.labelled_tiles is not None:
+        data = few_labels(data, config.labelled_tiles, config.seed)
+    config = with_enough_epochs(config, len(data.rows_of["train"]))
+    network, init_sha256 = _start(config, init, data)
+    objective, teacher_sha256 = _objective(config, teacher, data)
+    set_trainable(network, config.trainable)
+    lineage = Lineage(init_sha256, teacher_sha256)
+    info = describe(item, config.network, data, config, lineage, config.pixel_channels)
+    # What is left of a batch are labelled images.
+    labelled = replace(config, batch_size=config.batch_size - config.num_unlabelled, unlabelled_share=0.0)
+    return fit(Task(network, objective, info, config.num_unlabelled), data, labelled, out, run)
+
+
+def few_labels(images: DecodedSet, num: int, seed: int) -> DecodedSet:
+    """Keep `num` training and validation tiles, 8:2, as many of each class; a larger `num` keeps them all and more.
+
+    Raises:
+        InputError: there are not so many.
+    """
+    wanted = {"val": num // 10, "train": num // 2 - num // 10}
+    rows_of = dict(images.rows_of)
+    for split, per_class in wanted.items():
+        rows = images.rows_of[split]
+        there = np.bincount(images.labels_N[rows], minlength=2).min()
+        if there < per_class:
+            raise InputError(
+                f"finetune.labelled_tiles: {num} needs {per_class} {split} tiles of each class, there are {there}; "
+                "lower it or raise tile.tiles_per_class"
+            )
+        order = np.random.default_rng(seed).permutation(len(rows))
+        first = [order[images.labels_N[rows[order]] == label][:per_class] for label in (0, 1)]
+        rows_of[split] = rows[np.sort(np.concatenate(first))]
+    return replace(images, rows_of=rows_of)
+
+
+def with_enough_epochs(config: FinetuneConfig, num_train: int) -> FinetuneConfig:
+    """The config with at least as many epochs as `least_steps` optimiser steps take."""
+    steps_per_epoch = -(-num_train // (config.batch_size - config.num_unlabelled))
+    return replace(config, epochs=max(config.epochs, -(-config.least_steps // steps_per_epoch)))
+
+
+def _check_given(name: str, named: str | None, path: Path | None) -> None:
+    if (named is None) != (path is None):
+        raise InputError(f"--{name} is {path}, but {name} in params.yaml is {named}; give both or neither")
+
+
+def _start(config: FinetuneConfig, init: Path | None, data: DecodedSet) -> tuple[nn.Module, str | None]:
+    num_classes, channels = len(data.classes), config.pixel_channels
+    if init is None and config.encoder_weights is not None:
+        return imagenet_network(config.network, num_classes, config.seed, channels, config.encoder_weights)
+    if init is None:
+        return build_network(config.network, num_classes, config.seed, channels), None
+    network, info = load_model(init)
+    if info.network != config.network:
+        raise InputError(f"{init} is a {info.network}, the experiment asks for a {config.network}")
+    if info.pixel_channels is not None:
+        if info.pixel_channels != channels:
+            raise InputError(
+                f"{init} has pixel_channels {info.pixel_channels}, the experiment asks for {channels}"
+            )
+        return network, info.weights_sha256
+    if channels is not None:
+        return with_pixel_head(network, num_classes, channels, config.seed), info.weights_sha256
+    replace_head(network, num_classes, config.seed)
+    return network, info.weights_sha256
+
+
+def _objective(
+    config: FinetuneConfig, teacher: Path | None, data: DecodedSet
+) -> tuple[Objective, str | None]:
+    if teacher is None:
+        return Supervised(), None
+    lecturer, info = load_teacher(teacher, data, config)
+    objective = Distillation(lecturer, config.teaching, config.epochs)
+    return objective, info.weights_sha256

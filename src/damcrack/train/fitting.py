@@ -1,0 +1,248 @@
+"""What pretrain, distill and finetune share: data in, training with a checkpoint, model on disk."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from damcrack.files import InputError, new_directory, sha256_bytes, write_csv
+from damcrack.run import Run
+from damcrack.source import source_name, source_sha256
+from damcrack.train.batches import Batches, DeviceImages, StoredViews
+from damcrack.train.checkpoint import FolderCheckpoint
+from damcrack.train.decoded import DecodedSet, decode_set
+from damcrack.train.frozen import Frozen, feature_tables, soft_target_table
+from damcrack.train.hardware import Plan, best_device, compiled, plan, set_up, uses_bfloat16
+from damcrack.train.losses import SoftLoss, TemperatureScale
+from damcrack.train.networks import Forward, check_size, forward_of, head, is_body_frozen
+from damcrack.train.objectives import Distillation, Objective, Teaching
+from damcrack.train.temperature import TemperatureConfig
+from damcrack.train.training import Trained, TrainingConfig, train
+from damcrack.train.weights import ModelInfo, load_model, save_model
+
+HISTORY_COLUMNS = (
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "hard_loss",
+    "soft_loss",
+    "val_loss",
+    "val_accuracy",
+    "val_pixel_f1",
+    "temperature",
+    "theta",
+    "reversal_weight",
+)
+
+
+# Networks with a pixel head see all images alike, so that any of them can teach any other.
+PIXEL_STATISTICS = ((127 / 255,) * 3, (128 / 255,) * 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaughtConfig(TrainingConfig):
+    """Fields of the stages in which a teacher may teach."""
+
+    network: str
+    alpha: float
+    soft_loss: SoftLoss
+    temperature_scale: TemperatureScale
+    temperature: TemperatureConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.teaching  # checks alpha
+
+    @property
+    def teaching(self) -> Teaching:
+        """The fields of the distillation loss as one."""
+        return Teaching(self.alpha, self.soft_loss, self.temperature_scale, self.temperature)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Which earlier weights went in, by SHA-256."""
+
+    init_sha256: str | None = None
+    teacher_sha256: str | None = None
+
+
+def open_images(
+    root: Path, image_px: int | None, name: str, run: Run, with_targets: bool = False
+) -> DecodedSet:
+    """Decode an image set for training and record it with the run; `image_px` None keeps the images' size.
+
+    Raises:
+        InputError: the training or validation split is empty.
+    """
+    images = decode_set(root, image_px, run.scratch / "decoded", with_targets)
+    for split, role in (("train", "training"), ("val", "validation")):
+        if not len(images.rows_of[split]):
+            raise InputError(f"{root}: no {split} images; give more photos, or another val_fraction")
+        run.dataset(name, images.digest, root.name, role)
+    return images
+
+
+def load_teacher(folder: Path, images: DecodedSet, config: TrainingConfig) -> tuple[Frozen, ModelInfo]:
+    """Load a teacher for the classes of `images` onto the device, in the precision of the training.
+
+    Raises:
+        InputError: it was trained on other images, so its normalisation and classes may differ; networks with a
+            pixel head see all images alike, so theirs may be others. Or one of teacher and student has a pixel head
+            and the other none: they do not see images alike.
+    """
+    teacher, info = load_model(folder)
+    with_pixels = images.targets_NHW is not None
+    if (info.pixel_channels is not None) != with_pixels:
+        heads = ("no pixel head", "a pixel head")
+        raise InputError(
+            f"teacher {folder} has {heads[not with_pixels]}, the student has {heads[with_pixels]}, and the two see "
+            "images normalised differently; set pixel_channels in both experiments or in neither"
+        )
+    if info.pixel_channels is None and info.data_digest != images.digest:
+        raise InputError(
+            f"teacher {folder} was trained on images {info.data_digest[:12]}, the student's are "
+            f"{images.digest[:12]}; train the teacher on the same set first"
+        )
+    return Frozen(teacher.to(best_device()), uses_bfloat16(config.precision)), info
+
+
+def describe(
+    name: str,
+    network: str,
+    images: DecodedSet,
+    config: TrainingConfig,
+    lineage: Lineage,
+    pixel_channels: int | None = None,
+) -> ModelInfo:
+    """Say what is about to be trained on which data; best epoch and hash are still open.
+
+    Raises:
+        InputError: the images are too small for the network.
+    """
+    check_size(network, images.image_px)
+    with_pixels = images.targets_NHW is not None
+    mean, std = PIXEL_STATISTICS if with_pixels else images.channel_statistics("train")
+    return ModelInfo(
+        name=name,
+        network=network,
+        classes=images.classes,
+        image_px=images.image_px,
+        mean=mean,
+        std=std,
+        data_digest=images.digest,
+        init_sha256=lineage.init_sha256,
+        teacher_sha256=lineage.teacher_sha256,
+        best_epoch=0,
+        config=asdict(config),
+        pixel_channels=pixel_channels,
+    )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network, what it is trained towards, its description, and how many unlabelled images join each batch."""
+
+    network: nn.Module
+    objective: Objective
+    info: ModelInfo
+    num_unlabelled: int = 0
+
+
+def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: Run) -> dict[str, object]:
+    """Train, write the model folder, and return the summary.
+
+    A checkpoint keyed by all inputs is left when training is interrupted, taken up by the next call, and
+    removed once the model is in its place.
+    """
+    info = task.info
+    num_steps = config.epochs * -(-len(images.rows_of["train"]) // config.batch_size)
+    here = plan(config.precision, config.compile, images.images_NHWC.nbytes, num_steps)
+    run.say(here.words)
+    set_up(here)
+    task.network.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task.objective.to(here.device)
+    data, forward = _prepare(task, images, config, here, run)
+    checkpoint = FolderCheckpoint(run.scratch / "checkpoints" / source_name() / _key(info))
+    log = partial(_log, run, config.epochs)
+    trained = train(task.network, task.objective, data, config, checkpoint, log, forward)
+    with new_directory(out) as folder:
+        save_model(folder, replace(info, best_epoch=trained.best_epoch), trained.best, trained.last)
+        write_csv(folder / "history.csv", HISTORY_COLUMNS, trained.history)
+    checkpoint.remove()
+    return _summary(info, trained, here.words, out)
+
+
+def _prepare(
+    task: Task, images: DecodedSet, config: TrainingConfig, here: Plan, run: Run
+) -> tuple[Batches, Forward]:
+    """What the loop reads and what a batch goes through; with fixed views, frozen networks answer here, once."""
+    info, network = task.info, task.network
+    data = DeviceImages(
+        images,
+        (info.mean, info.std),
+        config.augmentation,
+        here.device,
+        config.views,
+        here.resident,
+        here.compiled,
+        task.num_unlabelled,
+    )
+    forward = compiled(forward_of(network), here.device) if here.compiled else forward_of(network)
+    if config.views is None:
+        if here.compiled and isinstance(task.objective, Distillation):
+            task.objective.teacher.compile(here.device)
+        return data, forward
+    soft_targets, features = None, None
+    if isinstance(task.objective, Distillation):
+        inputs = _soft_target_inputs(info, images, config, here)
+        cache = run.scratch / "soft-targets" / source_name()
+        soft_targets = soft_target_table(task.objective.teacher, data, inputs, cache)
+    if is_body_frozen(network):
+        features, forward = feature_tables(network, data, here.bfloat16), head(network)
+    return StoredViews(data, soft_targets, features), forward
+
+
+def _soft_target_inputs(
+    info: ModelInfo, images: DecodedSet, config: TrainingConfig, here: Plan
+) -> dict[str, object]:
+    """All that a teacher's logits for the fixed views are a function of."""
+    return {
+        "teacher": info.teacher_sha256,
+        "data": (info.data_digest, info.image_px, info.mean, info.std),
+        "images": sha256_bytes(images.rows_of["train"].tobytes()),
+        "views": (config.views, asdict(config.augmentation)),
+        "computed": (here.device.type, here.bfloat16, torch.__version__, source_sha256()),
+    }
+
+
+def _key(info: ModelInfo) -> str:
+    content = {"info": asdict(info), "code": source_sha256(), "torch": torch.__version__}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _log(run: Run, epochs: int, row: dict[str, float]) -> None:
+    epoch = int(row["epoch"])
+    run.metrics({name: value for name, value in row.items() if name != "epoch"}, step=epoch)
+    loss, accuracy = row["train_loss"], row["val_accuracy"]
+    pixels = f", pixel F1 {row['val_pixel_f1']:.3f}" if "val_pixel_f1" in row else ""
+    run.say(f"epoch {epoch}/{epochs}: loss {loss:.4f}, validation accuracy {accuracy:.2%}{pixels}")
+
+
+def _summary(info: ModelInfo, trained: Trained, where: str, out: Path) -> dict[str, object]:
+    best = trained.history[trained.best_epoch - 1]
+    summary: dict[str, object] = {
+        "model": f"{info.name}: {info.network}, {len(info.classes)} classes, {info.image_px} px ({where})",
+        "best epoch": f"{trained.best_epoch} of {len(trained.history)}",
+        "validation accuracy": f"{best['val_accuracy']:.2%} (training {best['train_accuracy']:.2%})",
+    }
+    if "val_pixel_f1" in best:
+        summary["validation pixel F1"] = f"{best['val_pixel_f1']:.3f}"
+    if "temperature" in best:
+        summary["temperature"] = f"{trained.history[-1]['temperature']:.4f} in the last epoch"
+    return summary | {"weights": out / "weights.safetensors", "history": out / "history.csv"}

@@ -1,0 +1,214 @@
+"""The training loop: one page for pretraining, distillation and fine-tuning.
+
+An epoch is a pure function of the state at its start and of (seed, epoch), so a run resumed from a checkpoint
+ends where an uninterrupted one does. Losses stay on the device until the epoch is over.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from damcrack.data.targets import CLEAN, CRACK
+from damcrack.files import NonFiniteLossError
+from damcrack.train.augment import Appearance, Augmentation, Flips
+from damcrack.train.batches import Batches
+from damcrack.train.checkpoint import Checkpoint
+from damcrack.train.hardware import Compile, Precision, uses_bfloat16
+from damcrack.train.networks import Forward, forward_of, set_training_mode
+from damcrack.train.objectives import Objective, answer
+from damcrack.train.schedules import learning_rate
+from damcrack.train.weights import snapshot_of
+
+EpochLog = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Fields that every training stage has in its section of params.yaml.
+
+    `views` null draws augmentations anew in every epoch. A number fixes so many draws per image, used in turn:
+    what a teacher or a frozen backbone says of them is then computed once and kept. `momentum` is SGD's alone.
+    `clip_norm` bounds the norm of a step's gradient.
+    """
+
+    epochs: int
+    warmup_epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    flips: Flips
+    rotate_deg: float
+    shift_px: float
+    scales: tuple[float, float]
+    appearance: Appearance | None
+    views: int | None
+    precision: Precision
+    compile: Compile
+    seed: int
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or not 0 <= self.warmup_epochs <= self.epochs:
+            raise ValueError(
+                f"epochs, warmup_epochs: {self.epochs}, {self.warmup_epochs}; expected 0 <= warm-up <= epochs"
+            )
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size: {self.batch_size}; batch norm needs at least 2")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate: {self.learning_rate}; expected more than 0")
+        if self.views is not None and self.views < 1:
+            raise ValueError(f"views: {self.views}; expected 1 or more, or null")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm: {self.clip_norm}; expected more than 0, or null")
+        assert self.augmentation  # checks its fields
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The augmentation fields as one."""
+        return Augmentation(self.flips, self.rotate_deg, self.shift_px, self.scales, self.appearance)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Weights of the best epoch (see damcrack.train.checkpoint) and of the last; history."""
+
+    best: dict[str, Tensor]
+    last: dict[str, Tensor]
+    best_epoch: int
+    history: list[dict[str, float]]
+
+
+def train(
+    network: nn.Module,
+    objective: Objective,
+    images: Batches,
+    config: TrainingConfig,
+    checkpoint: Checkpoint,
+    log: EpochLog,
+    forward: Forward | None = None,
+) -> Trained:
+    """Train `network` and the objective's temperature in place; call `log` with each epoch's history row.
+
+    Network, objective and `images` are on the same device. `forward` is what a batch goes through, if not the
+    network as it is: its compiled form, or its head where the batches hold features.
+
+    Raises:
+        NonFiniteLossError: the loss stopped being a number.
+    """
+    forward = forward_of(network) if forward is None else forward
+    parts = {"network": network, "objective": objective}
+    optimiser = new_optimiser(network, objective, config)
+    progress = checkpoint.restore(parts, optimiser)
+    for epoch in range(progress.epoch + 1, config.epochs + 1):
+        row: dict[str, float] = {"epoch": epoch}
+        set_training_mode(network)
+        row |= _train_epoch(forward, objective, optimiser, images, config, epoch)
+        network.eval()
+        row |= validate(forward, images, config)
+        progress.add(row, network)
+        log(row)
+        if epoch < config.epochs:
+            checkpoint.save(parts, optimiser, progress)
+    return Trained(progress.best, snapshot_of(network), progress.best_epoch, progress.history)
+
+
+def _train_epoch(
+    forward: Forward,
+    objective: Objective,
+    optimiser: torch.optim.Optimizer,
+    images: Batches,
+    config: TrainingConfig,
+    epoch: int,
+) -> dict[str, float]:
+    torch.manual_seed(config.seed * 100_003 + epoch)  # for dropout, where a network has it
+    num_steps, rate = images.num_batches("train", config.batch_size), 0.0
+    steps = []
+    for number, batch in enumerate(images.shuffled(config.batch_size, config.seed, epoch)):
+        step = (epoch - 1) * num_steps + number
+        rate = learning_rate(step, num_steps, config.epochs, config.warmup_epochs, config.learning_rate)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        with autocast(batch.labels_B.device, config.precision):
+            terms = objective(forward, batch, epoch)
+        terms.total.backward()
+        if config.clip_norm is not None:
+            weights = [weight for group in optimiser.param_groups[:1] for weight in group["params"]]
+            nn.utils.clip_grad_norm_(weights, config.clip_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        correct = _share(terms.logits_BC.argmax(1) == batch.labels_B, batch.labels_B >= 0)
+        steps.append(torch.stack([*terms[:4], correct]).detach())
+    return _epoch_row(torch.stack(steps).cpu(), epoch, rate) | objective.state_row(epoch)
+
+
+def _epoch_row(steps_S5: Tensor, epoch: int, rate: float) -> dict[str, float]:
+    finite_S = steps_S5[:, 0].isfinite()
+    if not finite_S.all():
+        step = int((~finite_S).nonzero()[0]) + 1
+        raise NonFiniteLossError(
+            f"the loss was {steps_S5[step - 1, 0]} in epoch {epoch}, step {step} (learning rate {rate:.3g}); "
+            "lower learning_rate, lengthen warmup_epochs, or set precision to float32"
+        )
+    total, hard, soft, temperature, accuracy = steps_S5.double().mean(dim=0).tolist()
+    row = {"learning_rate": rate, "train_loss": total, "train_accuracy": accuracy, "hard_loss": hard}
+    if not math.isnan(soft):
+        row |= {"soft_loss": soft, "temperature": temperature}
+    return row
+
+
+@torch.no_grad()
+def validate(forward: Forward, images: Batches, config: TrainingConfig) -> dict[str, float]:
+    """Mean cross-entropy and accuracy over the validation split; the caller sets evaluation mode.
+
+    Of a network with a pixel head F1 of the known pixels too, at probability 0.5, if any is known to be crack.
+    """
+    losses, hits, pixels, count = [], [], [], 0
+    for batch in images.in_order("val", config.batch_size):
+        count += len(batch.labels_B)
+        with autocast(batch.labels_B.device, config.precision):
+            said = answer(forward, batch.inputs)
+        losses.append(F.cross_entropy(said.tile_BC, batch.labels_B, reduction="sum"))
+        hits.append((said.tile_BC.argmax(1) == batch.labels_B).sum())
+        if said.pixel_BHW is not None and batch.targets_BHW is not None:
+            pixels.append(_pixel_counts(said.pixel_BHW > 0, batch.targets_BHW))
+    loss, num_hits = torch.stack(losses).sum(), torch.stack(hits).sum()
+    row = {"val_loss": float(loss) / count, "val_accuracy": int(num_hits) / count}
+    if pixels:
+        right, found, there = torch.stack(pixels).sum(0).tolist()
+        if there:
+            row["val_pixel_f1"] = 2 * right / (found + there)
+    return row
+
+
+def _pixel_counts(found_BHW: Tensor, targets_BHW: Tensor) -> Tensor:
+    """Pixels (3,) that are crack and found, found, and crack, among those that are known."""
+    crack_BHW, known_BHW = targets_BHW == CRACK, (targets_BHW == CRACK) | (targets_BHW == CLEAN)
+    found_BHW = found_BHW & known_BHW
+    return torch.stack([(found_BHW & crack_BHW).sum(), found_BHW.sum(), crack_BHW.sum()])
+
+
+def _share(which_B: Tensor, of_B: Tensor) -> Tensor:
+    return (which_B & of_B).float().sum() / of_B.sum().clamp(min=1)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Bfloat16 forward passes if `precision` says so; the losses are computed in float32 anyway."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bfloat16(precision))
+
+
+def new_optimiser(network: nn.Module, objective: Objective, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Fused SGD with momentum, or AdamW, over what trains; theta is not decayed: that pulls T to the middle."""
+    weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [{"params": weights, "weight_decay": config.weight_decay}]
+    if learned := list(objective.parameters()):
+        groups.append({"params": learned, "weight_decay": 0.0})
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)

@@ -1,0 +1,170 @@
+"""The command line: user errors end in one sentence, and nothing is left behind."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from damcrack.cli import main as cli
+from damcrack.files import InputError, new_directory
+from damcrack.stage_runner import content_digest, failure_kept
+from damcrack.stage_table import STAGES
+
+DEMO = Path(__file__).parents[2] / "params" / "demo.yaml"
+
+
+@pytest.fixture(autouse=True)
+def in_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run in an empty folder with the demo's values; keep runs in the journal; restore the signal handler."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAMCRACK_TRACK", "later")
+    Path("params.yaml").write_text(DEMO.read_text())
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def damcrack(*arguments: str) -> str:
+    """Run the command; return its exit message, empty on success."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["damcrack", *arguments])
+        try:
+            cli.main()
+        except SystemExit as ended:
+            return str(ended.code)
+    return ""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_explains_itself(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each stage has a help page with its inputs and its output."""
+    damcrack(stage, "--help")
+    page = capsys.readouterr().out
+    assert STAGES[stage].help in " ".join(page.split())
+    named = [name.rstrip("?") for name in (*STAGES[stage].inputs, "out", "params")]
+    assert all(f"--{name}" in page or f"{name.upper()}..." in page for name in named)
+
+
+def test_missing_input_says_what_makes_it() -> None:
+    """A path that is not there is named, with the way to get it."""
+    message = damcrack("tile", "--photos", "data/photos", "--out", "tiles")
+    assert "data/photos does not exist" in message and "dvc repro" in message
+
+
+def test_mistyped_parameter_stops_before_any_work() -> None:
+    """A wrong name in params.yaml is refused with a guess, and no output appears."""
+    Path("params.yaml").write_text(DEMO.read_text().replace("tile_px:", "tile_pz:"))
+    Path("photos").mkdir()
+    for command in (["tile", "--photos", "photos", "--out", "tiles"], ["check"]):
+        assert "tile.tile_pz: unknown name (did you mean 'tile_px'?)" in damcrack(*command)
+    assert not Path("tiles").exists()
+
+
+def test_unknown_item_lists_the_items() -> None:
+    """An experiment that params.yaml does not have is answered with those that it has."""
+    Path("tiles").mkdir()
+    message = damcrack("finetune", "--item", "resnet19", "--tiles", "tiles", "--out", "model")
+    assert "resnet19" in message and "resnet18-scratch" in message
+
+
+def test_a_value_set_on_the_command_line_wins_and_is_checked() -> None:
+    """--set NAME=VALUE takes the place of the file's value, under the same rules."""
+    Path("photos").mkdir()
+    assert "tile.tile_pz: unknown name" in damcrack(
+        "tile", "--set", "tile_pz=3", "--photos", "photos", "--out", "t"
+    )
+    assert "expected NAME=VALUE" in damcrack("tile", "--set", "tile_px", "--photos", "photos", "--out", "t")
+    assert "32 to 4096" in damcrack("tile", "--set", "tile_px=3", "--photos", "photos", "--out", "t")
+
+
+def test_a_failure_is_recorded_until_the_output_is_there() -> None:
+    """The record says why; a later success removes it."""
+    for out in ("models/a", "../a", str(Path.cwd().parent / "a")):
+        with pytest.raises(InputError), failure_kept(Path(out), Path(".damcrack")):
+            raise InputError("no tiles")
+        (record,) = Path(".damcrack/failed").iterdir()
+        assert json.loads(record.read_text()) == {"out": out, "error": "InputError: no tiles"}
+        with failure_kept(Path(out), Path(".damcrack")):
+            assert "killed" in record.read_text()
+        assert not record.exists()
+
+
+def test_input_that_is_no_image_set_is_refused() -> None:
+    """A folder of something else is named, without a traceback."""
+    Path("tiles").mkdir()
+    message = damcrack("finetune", "--item", "resnet18-scratch", "--tiles", "tiles", "--out", "model")
+    assert "not an image set" in message
+    assert not Path("model").exists()
+
+
+def test_summary_before_the_graph_says_what_to_run() -> None:
+    """Without results the summary points to make repro."""
+    assert "make repro" in damcrack("summary")
+
+
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library of an extra that is not installed is answered with the install command."""
+    error = ModuleNotFoundError("No module named 'boto3'", name="boto3")
+    assert 'pip install "damcrack[s3]"' in cli._explain(error)
+
+
+def test_interruption_leaves_no_output(tmp_path: Path) -> None:
+    """Ctrl-C while writing removes what was begun and keeps what was there."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    with pytest.raises(KeyboardInterrupt), new_directory(tmp_path / "out") as folder:
+        (folder / "new").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name != "params.yaml"] == [
+        "old"
+    ]
+
+
+def test_interrupted_command_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends in one sentence."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("damcrack.stage_runner.execute", interrupted)
+    message = damcrack("tile", "--photos", "photos", "--out", "tiles")
+    assert "interrupted" in message
+
+
+def test_output_below_a_file_is_refused() -> None:
+    """An output whose parent is a file cannot be written, and says so."""
+    from damcrack.files import InputError
+
+    Path("file").touch()
+    with pytest.raises(InputError, match="cannot write"), new_directory(Path("file/out")):
+        pass
+
+
+def test_outputs_are_named_by_their_content(tmp_path: Path) -> None:
+    """A model by its weights, its export by the ONNX file, anything else by its tables and json files."""
+    model, export, tables = (tmp_path / name for name in ("model", "export", "tables"))
+    for folder in (model, export, tables):
+        folder.mkdir()
+    (model / "model.json").write_text('{"weights_sha256": "w"}')
+    (export / "model.json").write_text('{"weights_sha256": "w", "onnx_sha256": "o"}')
+    (tables / "tiles.csv").write_text("key\n1\n")
+    before = content_digest(tables)
+    (tables / "tiles.csv").write_text("key\n2\n")
+    assert (content_digest(model), content_digest(export)) == ("w", "o")
+    assert content_digest(tables) != before
+
+
+def test_examples_in_help_keep_their_lines() -> None:
+    """Every command's help, groups too, shows examples line by line and no marks of the help's own."""
+
+    def texts(command: click.Command) -> Iterator[str]:
+        yield command.get_help(click.Context(command))
+        for inner in getattr(command, "commands", {}).values():
+            yield from texts(inner)
+
+    for text in texts(cli.cli):
+        assert "\\b" not in text

@@ -1,0 +1,206 @@
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from damcrack.data.imageset import ImageSet, ImageSetWriter
+from damcrack.files import InputError
+
+CLASSES = ("no crack", "crack")
+
+
+def contents(num: int, size: int = 300_000) -> dict[str, bytes]:
+    """Byte strings that stand for JPEGs, four to a shard of 1 MiB."""
+    rng = np.random.default_rng(0)
+    return {f"{number:03d}.jpg": rng.bytes(size + number) for number in range(num)}
+
+
+def write(root: Path, images: dict[str, bytes], unwanted: tuple[str, ...] = ()) -> ImageSet:
+    """Write a set and take the unwanted images out again."""
+    writer = ImageSetWriter(root, shard_mib=1)
+    for key, encoded in images.items():
+        writer.add(key, encoded, label=0, split="train")
+    writer.drop([key in unwanted for key in images])
+    writer.finish("tiles.csv", CLASSES, (8, 8))
+    return ImageSet.open(root)
+
+
+def read(images: ImageSet) -> dict[str, bytes]:
+    """All images by key, as the shards hold them."""
+    return {images.rows[number]["key"]: encoded for number, encoded in images.encoded()}
+
+
+def test_shards_are_the_bytes_that_tarfile_writes(tmp_path: Path) -> None:
+    """Headers, padding and end are those of the standard library's plain tar writer."""
+    images = {"one.jpg": b"x" * 700, "two.jpg": b"", "three.jpg": b"y" * 512}
+    write(tmp_path / "set", images)
+    expected = io.BytesIO()
+    with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, encoded in images.items():
+            member = tarfile.TarInfo(key)
+            member.size = len(encoded)
+            tar.addfile(member, io.BytesIO(encoded))
+    assert (tmp_path / "set/shards/00000.tar").read_bytes() == expected.getvalue()
+
+
+def test_a_key_must_fit_a_tar_header(tmp_path: Path) -> None:
+    """A hundred bytes are written as they are; one more is refused instead of running into the next field."""
+    assert read(write(tmp_path / "fits", {"k" * 100: b"x"})) == {"k" * 100: b"x"}
+    with pytest.raises(ValueError, match="a tar header holds 100"):
+        write(tmp_path / "long", {"k" * 101: b"x"})
+
+
+def test_images_come_back_from_several_shards(tmp_path: Path) -> None:
+    """Ten images of 0.3 MB make three shards of about 1 MiB."""
+    images = contents(10)
+    written = write(tmp_path / "set", images)
+    assert read(written) == images
+    assert [row["shard"] for row in written.rows] == ["00000.tar"] * 4 + ["00001.tar"] * 4 + ["00002.tar"] * 2
+
+
+def test_dropped_images_are_in_neither_index_nor_shards(tmp_path: Path) -> None:
+    """Only the shard that held one is written anew; one that held nothing else is gone."""
+    images = contents(10)
+    write(tmp_path / "whole", images)
+    unwanted = ("005.jpg", "008.jpg", "009.jpg")
+    rest = write(tmp_path / "rest", images, unwanted)
+    assert read(rest) == {key: encoded for key, encoded in images.items() if key not in unwanted}
+    files = sorted((tmp_path / "rest/shards").iterdir())
+    assert [file.name for file in files] == ["00000.tar", "00001.tar"]
+    digests = [
+        hashlib.sha256((tmp_path / name / "shards/00000.tar").read_bytes()) for name in ("whole", "rest")
+    ]
+    assert digests[0].digest() == digests[1].digest()
+    with tarfile.open(files[1]) as tar:
+        assert tar.getnames() == ["004.jpg", "006.jpg", "007.jpg"]
+
+
+def write_masked(
+    root: Path, images: dict[str, bytes], masked: Sequence[str], drop: Sequence[str] = ()
+) -> ImageSet:
+    """Write a set in which some images have a mask, named after them."""
+    writer = ImageSetWriter(root, shard_mib=1)
+    for key, encoded in images.items():
+        writer.add(key, encoded, label=0, split="train")
+        if key in masked:
+            writer.add_mask(b"mask of " + key.encode())
+    if drop:
+        writer.drop([key in drop for key in images])
+    writer.finish("tiles.csv", CLASSES, (8, 8))
+    return ImageSet.open(root)
+
+
+def read_masks(images: ImageSet) -> dict[str, bytes]:
+    """All masks by key of their image."""
+    return {images.rows[number]["key"]: encoded for number, encoded in images.masks()}
+
+
+def test_masks_come_back_with_their_images(tmp_path: Path) -> None:
+    """In several shards, also where the first image has none and a whole shard has none."""
+    images = contents(10)
+    masked = ["001.jpg", "003.jpg", "008.jpg", "009.jpg"]
+    written = write_masked(tmp_path / "set", images, masked)
+    assert read(written) == images
+    assert read_masks(written) == {key: b"mask of " + key.encode() for key in masked}
+    assert sorted(path.name for path in (tmp_path / "set/masks").iterdir()) == ["00000.tar", "00002.tar"]
+
+
+def test_the_index_names_the_masks_by_their_content(tmp_path: Path) -> None:
+    """Each row holds its mask's hash, so that another mask is another digest; the images' rows stay the same."""
+    images = contents(3, size=10)
+    plain, masked = write(tmp_path / "plain", images), write_masked(tmp_path / "one", images, ["001.jpg"])
+    hashes = [row["mask_sha256"] for row in masked.rows]
+    assert hashes == ["", hashlib.sha256(b"mask of 001.jpg").hexdigest(), ""]
+    assert len({plain.digest, masked.digest, write_masked(tmp_path / "two", images, ["002.jpg"]).digest}) == 3
+    assert [{**row, "mask_sha256": ""} for row in plain.rows] == [
+        {**row, "mask_sha256": ""} for row in masked.rows
+    ]
+
+
+def test_a_set_without_masks_says_nothing_of_them(tmp_path: Path) -> None:
+    """No column, no folder, and no mask is read: its bytes are those of the time before masks."""
+    written = write(tmp_path / "set", {"one.jpg": b"x"})
+    assert (tmp_path / "set/tiles.csv").read_text() == (
+        f"key,shard,label,split,sha256\none.jpg,00000.tar,0,train,{hashlib.sha256(b'x').hexdigest()}\n"
+    )
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["set.json", "shards", "tiles.csv"]
+    assert read_masks(written) == {}
+
+
+def test_masks_of_dropped_images_are_dropped(tmp_path: Path) -> None:
+    """Those of the others stay, in shards that were written again too; images added later get theirs."""
+    images = contents(10)
+    masked = ["001.jpg", "005.jpg", "006.jpg", "008.jpg"]
+    rest = write_masked(tmp_path / "rest", images, masked, drop=["004.jpg", "005.jpg", "008.jpg", "009.jpg"])
+    assert sorted(read_masks(rest)) == ["001.jpg", "006.jpg"]
+    assert sorted(path.name for path in (tmp_path / "rest/masks").iterdir()) == ["00000.tar", "00001.tar"]
+
+
+def test_images_added_after_a_drop_keep_their_masks(tmp_path: Path) -> None:
+    """They begin a shard of their own, of images and of masks."""
+    writer = ImageSetWriter(tmp_path / "set")
+    for key in ("a.jpg", "b.jpg"):
+        writer.add(key, b"image", label=1, split="train")
+        writer.add_mask(key.encode())
+    writer.drop([True, False])
+    writer.add("c.jpg", b"image", label=1, split="train")
+    writer.add_mask(b"c.jpg")
+    writer.finish("tiles.csv", CLASSES, (8, 8))
+    images = ImageSet.open(tmp_path / "set")
+    assert read_masks(images) == {"b.jpg": b"b.jpg", "c.jpg": b"c.jpg"}
+    assert [row["shard"] for row in images.rows] == ["00000.tar", "00001.tar"]
+
+
+def test_a_set_whose_masks_are_all_dropped_has_none(tmp_path: Path) -> None:
+    """Neither column nor member is left."""
+    written = write_masked(tmp_path / "set", contents(3, size=10), ["001.jpg"], drop=["001.jpg"])
+    assert "mask_sha256" not in written.rows[0]
+    assert read_masks(written) == {}
+
+
+def lose_masks(root: Path) -> None:
+    (root / "masks/00000.tar").unlink()
+
+
+def cut_masks_short(root: Path) -> None:
+    path = root / "masks/00000.tar"
+    path.write_bytes(path.read_bytes()[:700])
+
+
+def lose_one_mask(root: Path) -> None:
+    replace_masks(root, ["001.jpg"])
+
+
+def add_foreign_mask(root: Path) -> None:
+    replace_masks(root, ["001.jpg", "002.jpg", "000.jpg"])
+
+
+def replace_masks(root: Path, keys: list[str]) -> None:
+    with tarfile.open(root / "masks/00000.tar", "w") as tar:
+        for key in keys:
+            member = tarfile.TarInfo(key)
+            member.size = 1
+            tar.addfile(member, io.BytesIO(b"x"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lose_masks, "masks/00000.tar cannot be read"),
+        (cut_masks_short, "masks/00000.tar cannot be read"),
+        (lose_one_mask, "1 images in masks, 2 rows"),
+        (add_foreign_mask, "000.jpg in masks/00000.tar is not in tiles.csv"),
+    ],
+)
+def test_masks_that_do_not_fit_the_index_are_refused(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    """Missing, cut short, one too few or one too many."""
+    write_masked(tmp_path / "set", contents(3, size=10), ["001.jpg", "002.jpg"])
+    spoil(tmp_path / "set")
+    with pytest.raises(InputError, match=message):
+        read_masks(ImageSet.open(tmp_path / "set"))

@@ -1,0 +1,320 @@
+import io
+import itertools
+import random
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from damcrack.data.mask import encode_mask
+from damcrack.data.photo import (
+    centre_square,
+    decode_mask,
+    decode_photo,
+    encode_jpeg,
+    is_plain_jpeg,
+    photo_size_hw,
+)
+from damcrack.files import PhotoError
+
+MEGAPIXEL = 10**6
+# What a camera held that way does to the upright picture before it stores it, per EXIF orientation.
+STORED = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: upright[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    """Encode with Pillow."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(height: int = 40, width: int = 60, channels: int = 3) -> np.ndarray:
+    """Random RGB, always the same."""
+    return np.random.default_rng(3).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_every_exif_orientation_comes_out_upright(kind, orientation):
+    """A photo held in any of the eight ways decodes to the same upright pixels; the header size agrees."""
+    upright = np.kron(noise(5, 7), np.ones((8, 8, 1), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+    file = encoded(stored, kind, exif=exif, **options)
+    decoded = decode_photo(file, MEGAPIXEL)
+    assert photo_size_hw(file) == upright.shape[:2] == decoded.shape[:2]
+    assert np.abs(decoded.astype(int) - upright).max() <= (4 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("1", "PNG"),
+        ("L", "JPEG"),
+        ("L", "PNG"),
+        ("LA", "PNG"),
+        ("P", "PNG"),
+        ("RGB", "TIFF"),
+        ("RGBA", "TIFF"),
+        ("CMYK", "JPEG"),
+        ("CMYK", "TIFF"),
+        ("I;16", "PNG"),
+        ("I;16", "TIFF"),
+        ("YCbCr", "TIFF"),
+    ],
+)
+def test_every_common_mode_becomes_rgb(mode, kind):
+    """A white photo is white in each mode that cameras and scanners write."""
+    white = {"I;16": np.full((40, 60), 65535, np.uint16)}.get(mode, np.full((40, 60, 3), 255, np.uint8))
+    image = Image.fromarray(white) if mode == "I;16" else Image.fromarray(white).convert(mode)
+    decoded = decode_photo(encoded(image, kind), MEGAPIXEL)
+    assert decoded.shape == (40, 60, 3)
+    assert decoded.dtype == np.uint8
+    assert decoded.min() >= 254
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_are_scaled_not_clipped(suffix, channels):
+    """The whole 16-bit range maps onto the whole 8-bit range, in order."""
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    stored = ramp if channels == 1 else np.dstack([ramp, ramp[::-1], ramp.T])
+    done, file = cv2.imencode(suffix, stored)
+    decoded = decode_photo(file.tobytes(), MEGAPIXEL)
+    expected = stored[..., None].repeat(3, 2) if channels == 1 else stored[..., ::-1]
+    assert done
+    assert np.array_equal(decoded, expected >> 8)
+
+
+def test_transparent_is_white_in_photos_and_no_crack_in_masks():
+    """A fully transparent half counts as paper in a photo, as empty in a mask, whatever colour lies below."""
+    rgba = np.full((40, 60, 4), 255, np.uint8)
+    rgba[:, :30] = [10, 20, 30, 0]
+    file = encoded(Image.fromarray(rgba))
+    assert decode_photo(file, MEGAPIXEL).min() == 255
+    assert np.array_equal(decode_mask(file, MEGAPIXEL), np.where(rgba[..., 0] == 255, 255, 0))
+
+
+def test_first_page_of_a_tiff_is_the_photo():
+    """Later pages (thumbnails, masks) are not looked at."""
+    first, second = noise(), noise()[::-1]
+    file = encoded(Image.fromarray(first), "TIFF", save_all=True, append_images=[Image.fromarray(second)])
+    assert np.array_equal(decode_photo(file, MEGAPIXEL), first)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_cut_short_anywhere_is_refused(kind):
+    """A file cut at a quarter, half or nine tenths never decodes to a photo with a grey rest."""
+    file = encoded(Image.fromarray(noise(200, 200)), kind)
+    for share in (0.25, 0.5, 0.9):
+        with pytest.raises(PhotoError):
+            decode_photo(file[: int(len(file) * share)], MEGAPIXEL)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b"this is a note, not a photo\n", "expected a JPEG"),
+        (encoded(Image.fromarray(noise()), "GIF"), "expected a JPEG"),
+        (encoded(Image.fromarray(noise()), "BMP"), "expected a JPEG"),
+        (b"\xff\xd8\xff", "JPEG"),
+        (encoded(Image.new("F", (9, 9)), "TIFF"), "mode F"),
+        (encoded(Image.new("I", (9, 9)), "TIFF"), "mode I"),
+    ],
+)
+def test_other_content_is_refused_with_its_reason(content, says):
+    """Empty files, text, other formats and unbounded pixel modes are told apart in the message."""
+    with pytest.raises(PhotoError, match=says):
+        decode_photo(content, MEGAPIXEL)
+
+
+def by_pillow(file: bytes) -> np.ndarray | None:
+    """Pillow's pixels, or None if Pillow refuses the file."""
+    try:
+        return np.asarray(Image.open(io.BytesIO(file), formats=("JPEG",)).convert("RGB"))
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+JPEG_KINDS = [
+    {"subsampling": 0},
+    {"subsampling": 1},
+    {"subsampling": 2},
+    {"subsampling": 2, "progressive": True},
+    {"subsampling": 2, "restart_marker_blocks": 3, "optimize": True},
+]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", JPEG_KINDS)
+def test_plain_jpegs_have_pillows_pixels(mode, options):
+    """Bit for bit, for each subsampling, in scans or with restarts, with odd sides, at low and high quality."""
+    for (height, width), quality in itertools.product([(97, 131), (64, 80), (1, 1)], (20, 95)):
+        file = encoded(
+            Image.fromarray(noise(height, width)).convert(mode), "JPEG", quality=quality, **options
+        )
+        assert np.array_equal(decode_photo(file, MEGAPIXEL), by_pillow(file))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("options", JPEG_KINDS[2:])
+def test_damaged_jpegs_are_judged_as_pillow_judges_them(options):
+    """With bytes flipped or cut off a JPEG gives the pixels that Pillow gives, or is refused as by Pillow."""
+    rng = random.Random(2)
+    file = encoded(Image.fromarray(noise(48, 64)), "JPEG", quality=80, **options)
+    damaged = [file[: len(file) - cut] for cut in range(1, len(file), len(file) // 40)]
+    for _ in range(150):
+        at = rng.randrange(len(file))
+        damaged.append(file[:at] + bytes([rng.randrange(256)]) + file[at + 1 :])
+    outcomes = {True: 0, False: 0}
+    for content in damaged:
+        expected = by_pillow(content)
+        outcomes[expected is None] += 1
+        if expected is None:
+            with pytest.raises(PhotoError):
+                decode_photo(content, MEGAPIXEL)
+        elif max(expected.shape) <= 200:
+            assert np.array_equal(decode_photo(content, MEGAPIXEL), expected)
+    assert min(outcomes.values()) >= 10
+
+
+def test_plain_jpegs_are_decoded_into_given_memory():
+    """Of a large enough one a part is used; with too little, or for other kinds, the pixels are the same."""
+    memory = np.empty(3 * 50 * 70, np.uint8)
+    photo = Image.fromarray(noise(40, 60))
+    jpeg = encoded(photo, "JPEG")
+    inside = decode_photo(jpeg, MEGAPIXEL, memory)
+    assert np.shares_memory(inside, memory)
+    assert np.array_equal(inside, by_pillow(jpeg))
+    assert np.array_equal(decode_photo(jpeg, MEGAPIXEL, memory[:7199]), by_pillow(jpeg))
+    assert np.array_equal(decode_photo(encoded(photo), MEGAPIXEL, memory), noise(40, 60))
+
+
+def test_huge_dimensions_are_refused_before_decoding():
+    """A 250-megapixel header over almost no data fails on its size, and costs no memory for pixels."""
+    file = encoded(Image.new("1", (25000, 10000)), "PNG")
+    with pytest.raises(PhotoError, match="25000 x 10000"):
+        decode_photo(file[:200], 100 * MEGAPIXEL)
+
+
+def test_a_hundred_megapixels_decode():
+    """Pillow's own limit of 89 megapixels does not stand in the way."""
+    file = encoded(Image.new("L", (10000, 10000), 7), "PNG", compress_level=1)
+    assert decode_photo(file, 100 * MEGAPIXEL).shape == (10000, 10000, 3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_damaged_files_raise_nothing_else():
+    """Flipped bytes either still decode or raise PhotoError, in every function."""
+    rng = random.Random(5)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = [encoded(Image.fromarray(noise(20, 30)), kind, exif=exif) for kind in ("JPEG", "PNG", "TIFF")]
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(rng.choice(files))
+        for _ in range(3):
+            damaged[rng.randrange(min(300, len(damaged)))] = rng.randrange(256)
+        for use in (lambda file: decode_photo(file, MEGAPIXEL), lambda file: decode_mask(file, MEGAPIXEL)):
+            try:
+                use(bytes(damaged))
+            except PhotoError:
+                refused += 1
+    assert refused
+
+
+@given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 40), width=st.integers(1, 40))
+@settings(max_examples=25, deadline=None)
+def test_masks_survive_encoding(seed, height, width):
+    """Any 0/255 mask comes back exactly."""
+    mask = np.random.default_rng(seed).integers(0, 2, (height, width), dtype=np.uint8) * np.uint8(255)
+    assert np.array_equal(decode_mask(encode_mask(mask), MEGAPIXEL), mask)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
+def test_masks_of_any_mode_are_cut_above_127(mode):
+    """White is crack in every mode; 127 is not, 128 is."""
+    grey = np.zeros((10, 12), np.uint8)
+    grey[2:5] = 255
+    if mode in ("L", "RGB", "RGBA", "LA"):
+        grey[6], grey[7] = 127, 128
+    mask = decode_mask(encoded(Image.fromarray(grey).convert(mode)), MEGAPIXEL)
+    assert np.array_equal(mask, np.where(grey > 127, 255, 0))
+
+
+def test_sixteen_bit_masks_are_cut_at_the_same_share():
+    """65535 is crack, 20000 is not."""
+    grey = np.zeros((10, 12), np.uint16)
+    grey[2], grey[5] = 65535, 20000
+    mask = decode_mask(encoded(Image.fromarray(grey)), MEGAPIXEL)
+    assert np.array_equal(mask[:, 0], np.where(np.arange(10) == 2, 255, 0))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_class_numbers_instead_of_white_are_refused(dtype):
+    """A mask of zeros and ones would silently hide every crack."""
+    ones = np.zeros((10, 12), dtype)
+    ones[3] = 1
+    with pytest.raises(PhotoError, match="brightest value is 1"):
+        decode_mask(encoded(Image.fromarray(ones)), MEGAPIXEL)
+
+
+def test_black_masks_and_jpeg_noise_mean_no_crack():
+    """An all-black mask is fine, and so is a JPEG one with a little noise."""
+    black = np.zeros((10, 12), np.uint8)
+    assert not decode_mask(encoded(Image.fromarray(black)), MEGAPIXEL).any()
+    assert not decode_mask(encoded(Image.fromarray(black + np.uint8(3)), "JPEG"), MEGAPIXEL).any()
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "plain"),
+    [
+        (Image.new("RGB", (9, 9)), "JPEG", True),
+        (Image.new("L", (9, 9)), "JPEG", False),
+        (Image.new("CMYK", (9, 9)), "JPEG", False),
+        (Image.new("RGB", (9, 9)), "PNG", False),
+    ],
+)
+def test_only_rgb_jpegs_are_plain(image, kind, plain):
+    """Anything else has to be encoded anew to go into an image set."""
+    assert is_plain_jpeg(encoded(image, kind)) is plain
+
+
+@given(height=st.integers(1, 90), width=st.integers(1, 90), side_px=st.integers(1, 64))
+@settings(max_examples=40, deadline=None)
+def test_centre_square_has_its_side_and_keeps_flat_colour(height, width, side_px):
+    """Any photo gives a square of the asked side; a flat photo stays flat."""
+    square = centre_square(np.full((height, width, 3), 93, np.uint8), side_px)
+    assert square.shape == (side_px, side_px, 3)
+    assert (square == 93).all()
+
+
+def test_centre_square_keeps_the_middle():
+    """What lies beyond the middle square of a wide photo is cut off on both sides alike."""
+    photo = np.zeros((20, 60, 3), np.uint8)
+    photo[:, 20:40] = 255
+    assert centre_square(photo, 20).min() == 255
+
+
+def test_jpegs_are_rgb_and_repeatable():
+    """Red stays red, and the same pixels give the same bytes."""
+    red = np.zeros((32, 32, 3), np.uint8)
+    red[..., 0] = 255
+    assert encode_jpeg(red) == encode_jpeg(red)
+    assert decode_photo(encode_jpeg(red), MEGAPIXEL)[5, 5].tolist() == pytest.approx([255, 0, 0], abs=3)

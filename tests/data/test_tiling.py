@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from damcrack.data.tiling import (
+    crack_fractions,
+    cut_tiles,
+    num_columns,
+    stitch_tiles,
+    tile_box_xyxy,
+    tile_boxes_xyxy,
+)
+from damcrack.files import PhotoError
+
+TILES = st.integers(1, 24)
+
+
+@st.composite
+def photos(draw: st.DrawFn) -> tuple[np.ndarray, int]:
+    """A random photo of any size from one tile upwards, and its tile size."""
+    tile_px = draw(TILES)
+    height, width = (draw(st.integers(tile_px, 70)) for _ in range(2))
+    channels = draw(st.sampled_from([(), (3,)]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    return rng.integers(0, 256, (height, width, *channels), np.uint8), tile_px
+
+
+@settings(deadline=None)
+@given(photos())
+def test_tiles_stitch_back_to_the_photo_exactly(photo: tuple[np.ndarray, int]) -> None:
+    """Cutting any photo into its grid and stitching loses no pixel."""
+    image, tile_px = photo
+    boxes = tile_boxes_xyxy(image.shape[:2], tile_px)
+    assert np.array_equal(stitch_tiles(cut_tiles(image, boxes), boxes, image.shape[:2]), image)
+
+
+@settings(deadline=None)
+@given(photos())
+def test_boxes_are_whole_tiles_inside_the_photo_in_reading_order(photo: tuple[np.ndarray, int]) -> None:
+    """Every box is tile_px square, inside the photo, no two are equal, and rows are num_columns long."""
+    image, tile_px = photo
+    height, width = image.shape[:2]
+    boxes = tile_boxes_xyxy((height, width), tile_px)
+    assert (boxes[:, 2:] - boxes[:, :2] == tile_px).all()
+    assert boxes.min() >= 0
+    assert (boxes[:, 2:] <= (width, height)).all()
+    assert len(np.unique(boxes, axis=0)) == len(boxes)
+    grid = boxes.reshape(-1, num_columns(width, tile_px), 4)
+    assert (grid[:, :, 1] == grid[:, :1, 1]).all()
+    assert (np.diff(grid[:, :, 0], axis=1) > 0).all()
+
+
+@settings(deadline=None)
+@given(photos())
+def test_one_box_is_that_of_the_grid(photo: tuple[np.ndarray, int]) -> None:
+    """By its position alone, shifted last row and column included."""
+    image, tile_px = photo
+    boxes = tile_boxes_xyxy(image.shape[:2], tile_px).tolist()
+    assert [list(tile_box_xyxy(image.shape[:2], tile_px, number)) for number in range(len(boxes))] == boxes
+
+
+@settings(deadline=None)
+@given(photos())
+def test_crack_fractions_are_the_means_of_the_tiles(photo: tuple[np.ndarray, int]) -> None:
+    """Counting gives what averaging each tile of the mask gives."""
+    image, tile_px = photo
+    mask = np.where(image.reshape(*image.shape[:2], -1)[..., 0] > 180, np.uint8(255), np.uint8(0))
+    boxes = tile_boxes_xyxy(mask.shape, tile_px)
+    expected = (cut_tiles(mask, boxes) > 0).mean(axis=(1, 2))
+    assert np.array_equal(crack_fractions(mask, boxes), expected)
+
+
+def test_a_twelve_megapixel_photo_gives_18_by_14_tiles() -> None:
+    """4032x3024 at 224 px is 252 tiles; the last row is shifted inward to end at the last pixel."""
+    boxes = tile_boxes_xyxy((3024, 4032), 224)
+    assert boxes.shape == (252, 4)
+    assert num_columns(4032, 224) == 18
+    assert boxes[0].tolist() == [0, 0, 224, 224]
+    assert boxes[-1].tolist() == [3808, 2800, 4032, 3024]
+
+
+@pytest.mark.parametrize("size_hw", [(10, 9), (9, 10), (0, 0)])
+def test_a_photo_smaller_than_a_tile_is_refused(size_hw: tuple[int, int]) -> None:
+    """Either side below tile_px is an error that names both sizes."""
+    with pytest.raises(PhotoError, match=f"{size_hw[1]}x{size_hw[0]} px is smaller than one tile of 10"):
+        tile_boxes_xyxy(size_hw, 10)
+
+
+def test_no_boxes_give_no_tiles() -> None:
+    """Cutting nothing out is an empty stack of the same kind."""
+    tiles = cut_tiles(np.zeros((8, 8, 3), np.uint8), np.empty((0, 4), np.int64))
+    assert tiles.shape[0] == 0
+    assert tiles.shape[-1] == 3

@@ -1,0 +1,233 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from damcrack.cli.main import cli
+from damcrack.files import InputError, read_csv
+from damcrack.imagery import calls as imagery
+from damcrack.sample.concrete import encode_photo, render_photo
+from damcrack.storage import source as storage
+from damcrack.storage.source import open_store
+from walls import write_darkness_detector
+
+ROOT = Path(__file__).parents[2]
+
+
+def photo(index):
+    return encode_photo(render_photo(3, index, (64, 64)).rgb, index)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """imagery.yaml over two folders, the incoming one with two photos."""
+    path, incoming = tmp_path / "imagery.yaml", tmp_path / "incoming"
+    incoming.mkdir()
+    for index in range(2):
+        (incoming / f"{index}.jpg").write_bytes(photo(index))
+    values = {"incoming": str(incoming), "store": str(tmp_path / "store"), "min_side_px": 32}
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture
+def two_buckets(s3, tmp_path):
+    """imagery.yaml over two prefixes of a bucket; the value fills the incoming one."""
+
+    def filled(objects):
+        bucket = s3({f"in/{name}": content for name, content in objects.items()})
+        path = tmp_path / "imagery.yaml"
+        values = {"incoming": f"s3://{bucket}/in", "store": f"s3://{bucket}/store", "min_side_px": 32}
+        path.write_text(yaml.safe_dump(values))
+        return path, bucket
+
+    return filled
+
+
+def test_the_command_goes_from_arrival_to_report_and_snapshot(config, tmp_path):
+    """take-in, inspect, snapshot, trained and status, each again without harm."""
+    model = write_darkness_detector(tmp_path / "model.onnx", tile_px=32)
+    outcome, out = tmp_path / "outcome.json", tmp_path / "snapshots/photos.csv"
+    commands = [
+        ["take-in", "--claim-training", "--outcome", str(outcome)],
+        ["inspect", "--model", str(model), "--set", "gsd_mm_per_px=0.8"],
+        ["snapshot", "--out", str(out)],
+        ["trained", "1"],
+        ["status"],
+    ]
+    for _ in range(2):
+        for command in commands:
+            done = CliRunner().invoke(cli, ["imagery", *command, "--config", str(config)])
+            assert done.exit_code == 0, done.output
+    assert json.loads(outcome.read_text()) == {
+        "catalogue": 1,
+        "inspect": False,
+        "train": False,
+        "photos known": 2,
+    }
+    assert [row["source"] for row in read_csv(out)] == ["incoming", "incoming"]
+    assert (tmp_path / "store/results/00000001-1/report.html").is_file()
+
+
+def test_the_outcome_says_what_is_to_be_done_next(config, tmp_path):
+    """A batch without report is to be inspected."""
+    assert imagery.take_in(config) == {
+        "catalogue": 1,
+        "inspect": True,
+        "train": False,
+        "new photos": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"store": "x"}, "incoming is missing"),
+        ({"incoming": "no/such", "store": "x"}, "no such folder"),
+        ({"incoming": "a", "store": "b", "stroe": 1}, "stroe: unknown name"),
+        ({"incoming": "a", "store": "a/b"}, "lie in each other"),
+        ({"incoming": "a", "store": "b", "train_after_labels": "many"}, "train_after_labels"),
+        ({"incoming": "ftp://a", "store": "b"}, "expected a folder or s3"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, monkeypatch, values, says):
+    """Before anything is read or written."""
+    monkeypatch.chdir(tmp_path)
+    Path("imagery.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match=says):
+        imagery.take_in(Path("imagery.yaml"))
+
+
+def test_a_snapshot_of_a_number_that_is_not_there_is_refused(config):
+    """And so is a training on it."""
+    imagery.take_in(config)
+    for call in (
+        lambda: imagery.note_trained(config, 7),
+        lambda: imagery.write_snapshot(config, Path("x"), 7),
+    ):
+        with pytest.raises(InputError, match="no such catalogue"):
+            call()
+
+
+def test_a_failed_object_ends_the_run_red_after_the_others(config, tmp_path, monkeypatch):
+    """What could be read is taken in and listed."""
+    read = storage.FolderSource.read
+
+    def refusing(self, name):
+        if name == "1.jpg":
+            raise InputError("access refused")
+        return read(self, name)
+
+    monkeypatch.setattr(storage.FolderSource, "read", refusing)
+    with pytest.raises(InputError, match=r"1 objects could not be taken in, all others were; 1\.jpg: access"):
+        imagery.take_in(config)
+    assert imagery.status(config)["photos"] == 1
+
+
+def test_an_s3_object_is_created_once_and_read_as_listed(s3):
+    """The second of two writers is told no, unless it wrote the same; another version is not read."""
+    store = open_store(f"s3://{s3({})}/place")
+    assert store.create("a/b.json", b"first")
+    assert not store.create("a/b.json", b"second")
+    assert store.create("a/b.json", b"first")
+    assert store.read("a/b.json") == b"first"
+    (listed,) = store.listed("a/")
+    assert (listed.name, listed.size_bytes) == ("a/b.json", 5)
+    assert store.read("a/b.json", listed.etag) == b"first"
+    with pytest.raises(FileNotFoundError):
+        store.read("a/b.json", '"another"')
+    assert 0 <= store.age_s("a/b.json") < 60
+    assert store.age_s("a/none") is None
+
+
+def test_keys_that_would_lead_out_of_a_folder_are_harmless(two_buckets):
+    """The photo is taken in by its content; what its key says is shown and never used as a path."""
+    hostile = [
+        "../../etc/x.jpg",
+        "a//b.jpg",
+        "./c.jpg",
+        "/d.jpg",
+        "e\\..\\f.jpg",
+        "g\n.jpg",
+        "h?#%2e.jpg",
+        "é ü.jpg",
+    ]
+    path, bucket = two_buckets({name: photo(index) for index, name in enumerate(hostile)})
+    assert imagery.take_in(path)["new photos"] == len(hostile)
+    names = [one.name for one in open_store(f"s3://{bucket}").listed("store/")]
+    assert all(".." not in name and "//" not in name and name.isascii() for name in names)
+    assert imagery.take_in(path)["photos known"] == len(hostile)
+
+
+def test_two_processes_at_once_one_of_them_killed_take_each_photo_in_once(s3_service, s3):
+    """30 objects of real S3, 20 % copies, 5 % corrupt: counted by what lies in the store."""
+    place = f"s3://{s3({})}/dam"
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.arrivals", "--place", place, "--objects", "30", "--kill"],
+        cwd=ROOT,
+        env={**os.environ, **s3_service},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["objects"] == 30
+    assert (
+        counts["good photos accepted"] + counts["bad photos set aside with a reason"]
+        == counts["contents"]
+        == 24
+    )
+    assert counts["good photos lost"] == counts["listed more than once or lost"] == 0
+
+
+def test_a_poll_with_nothing_new_reads_no_photo(two_buckets, monkeypatch):
+    """Five listings and the catalogue, however many objects are known; long listings are read page by page."""
+    path, _ = two_buckets({f"{index:02d}.jpg": photo(index) for index in range(7)})
+    imagery.take_in(path)
+    asked, new_client = [], storage._client
+
+    def counting(uri):
+        client = new_client(uri)
+        client.meta.events.register("before-call.s3", lambda model, params, **_: asked.append(model.name))
+        page_size = {"PageSize": 3}
+        ask = client.get_paginator
+
+        def paginator(operation):
+            made = ask(operation)
+            paginate = made.paginate
+            made.paginate = lambda **options: paginate(**options, PaginationConfig=page_size)
+            return made
+
+        client.get_paginator = paginator
+        return client
+
+    monkeypatch.setattr(storage, "_client", counting)
+    assert imagery.take_in(path)["photos known"] == 7
+    assert asked.count("GetObject") == 1
+    assert asked.count("PutObject") == 0
+    assert asked.count("HeadObject") == 1
+    assert asked.count("ListObjectsV2") <= 3 * 3 + 2
+
+
+@pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials_end_a_run_with_one_sentence(two_buckets, monkeypatch, variable):
+    """Which names the variables and none of their values."""
+    path, _ = two_buckets({"a.jpg": photo(0)})
+    monkeypatch.setenv(variable, "wrong-and-secret")
+    with pytest.raises(InputError, match=r"access refused.*AWS_SECRET_ACCESS_KEY") as caught:
+        imagery.take_in(path)
+    assert "wrong-and-secret" not in str(caught.value)
+
+
+def test_an_unreachable_store_ends_a_run_with_one_sentence(two_buckets, monkeypatch):
+    """Nothing is taken in, nothing is lost."""
+    path, _ = two_buckets({"a.jpg": photo(0)})
+    monkeypatch.setattr(storage, "MOST_ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="cannot be reached"):
+        imagery.take_in(path)

@@ -1,0 +1,133 @@
+import cv2
+import numpy as np
+import pytest
+
+from damcrack.inspection.align import moved, register, scale_at
+from damcrack.inspection.changes import Limits, Side, changes
+from damcrack.inspection.measure import measure_cracks
+from damcrack.inspection.segment import Segmentation, crack_masks
+from walls import concrete, coverage, darkness_prob, line, photo
+
+SIZE = (480, 640)
+CENTRE = np.array([300.0, 240.0])
+
+
+def wall_photo(length=220, width=6.0, blur=0.6, extra=None, seed=3):
+    ends = CENTRE + np.array([[-150, -60], [-150 + length, -60 + length * 0.4]])
+    covers = [coverage(SIZE, ends, width)]
+    if extra is not None:
+        covers.append(coverage(SIZE, extra, width))
+    return photo(concrete(SIZE, seed=seed), *covers, blur=blur)
+
+
+def side(grey):
+    masks = crack_masks(darkness_prob(grey), np.ones(grey.shape, np.uint8), Segmentation())
+    cracks = measure_cracks(grey, masks.sure, 15, 40)
+    return Side(
+        [c.length_px for c in cracks],
+        [c.samples for c in cracks],
+        masks.possible,
+        np.zeros(grey.shape, np.bool_),
+    )
+
+
+def compared(old, new):
+    registration = register(old, new, 1.0, 1.0)
+    assert not registration.reason
+    return changes(side(old), side(new), registration.old_to_new, registration.error_px, Limits())
+
+
+VIEW = np.array([[1.01, 0.03, -6.0], [-0.025, 0.985, 9.0], [1e-5, -2e-5, 1.0]])
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda p: p,
+        lambda p: np.clip(p * 0.8 + 12, 0, 255).astype(np.uint8),
+        lambda p: np.clip(p * 1.15 - 5, 0, 255).astype(np.uint8),
+        lambda p: cv2.GaussianBlur(p, (0, 0), 0.9),
+        lambda p: cv2.warpPerspective(
+            p, VIEW, SIZE[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+        ),
+        lambda p: cv2.imdecode(
+            cv2.imencode(".jpg", p, [cv2.IMWRITE_JPEG_QUALITY, 70])[1], cv2.IMREAD_GRAYSCALE
+        ),
+    ],
+    ids=["same", "darker", "brighter", "blurred", "moved", "compressed"],
+)
+@pytest.mark.parametrize("seed", [3, 4])
+def test_an_unchanged_wall_has_not_changed(alter, seed):
+    """Light, focus, viewpoint and compression are no change of the wall."""
+    before = wall_photo(seed=seed)
+    found = compared(before, alter(before))
+    assert [change.status for change in found] == ["unchanged"]
+
+
+def test_twenty_pixels_more_length_are_found():
+    """The crack has grown by about so much."""
+    before, after = wall_photo(length=180), wall_photo(length=180 + 20 / np.hypot(1, 0.4))
+    (change,) = compared(before, after)
+    assert change.status == "grown"
+    assert change.length_change_px == pytest.approx(20, abs=8)
+
+
+def test_three_pixels_more_width_are_found():
+    """And its length has not changed."""
+    (change,) = compared(wall_photo(width=5.0), wall_photo(width=8.0))
+    assert change.status == "grown"
+    assert change.width_change_px == pytest.approx(3, abs=0.6)
+    assert change.length_change_px < 12
+
+
+def test_a_new_crack_is_new_and_a_vanished_one_has_vanished():
+    """The other crack stays as it was; the two directions mirror each other."""
+    extra = line(np.array([400.0, 380.0]), 10, 120)
+    plain, more = wall_photo(), wall_photo(extra=extra)
+    assert sorted(change.status for change in compared(plain, more)) == ["new", "unchanged"]
+    back = compared(more, plain)
+    assert sorted(change.status for change in back) == ["unchanged", "vanished"]
+    (gone,) = [change for change in back if change.status == "vanished"]
+    assert gone.length_change_px == pytest.approx(-120, abs=12)
+
+
+def test_where_the_old_network_was_unsure_nothing_is_new():
+    """The missing line means nothing there."""
+    extra = line(np.array([400.0, 380.0]), 10, 120)
+    old, new = side(wall_photo()), side(wall_photo(extra=extra))
+    unsure = Side(old.lengths_px, old.samples, old.possible, np.ones(SIZE, np.bool_))
+    statuses = sorted(change.status for change in changes(unsure, new, np.eye(3), 0.5, Limits()))
+    assert statuses == ["unchanged", "unclear"]
+
+
+def test_registration_finds_the_view():
+    """Corners are brought to within a pixel of where they belong."""
+    before = wall_photo()
+    after = cv2.warpPerspective(before, VIEW, SIZE[::-1], flags=cv2.INTER_CUBIC)
+    found = register(before, after, 1.0, 1.0)
+    corners = np.array([[50.0, 50.0], [590.0, 50.0], [50.0, 430.0], [590.0, 430.0]])
+    assert np.linalg.norm(moved(found.old_to_new, corners) - moved(VIEW, corners), axis=1).max() < 1.0
+
+
+def test_registration_counts_in_full_pixels():
+    """Small photos of different sizes give a homography between the full ones."""
+    before = wall_photo()
+    half = cv2.resize(before, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    found = register(before, half, 1.0, 2.0)
+    assert np.linalg.norm(moved(found.old_to_new, np.array([[600.0, 400.0]])) - [600.0, 400.0]) < 2.5
+
+
+def test_two_walls_are_not_one():
+    """Photos of different places are refused with a reason."""
+    assert register(wall_photo(seed=3), photo(concrete(SIZE, seed=99)), 1.0, 1.0).reason
+
+
+def test_flat_photos_are_refused():
+    """Nothing to hold on to."""
+    flat = np.full(SIZE, 120, np.uint8)
+    assert "too few places" in register(flat, flat, 1.0, 1.0).reason
+
+
+def test_scale_of_a_homography():
+    """Twice as large is 2 everywhere."""
+    np.testing.assert_allclose(scale_at(np.diag([2.0, 2.0, 1.0]), np.array([[0.0, 0.0], [50.0, 9.0]])), 2.0)

@@ -1,0 +1,135 @@
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from damcrack.files import InputError
+from damcrack.inspection.compare import compare
+from damcrack.inspection.inspect import InspectConfig, inspect_photos
+from damcrack.run import SilentRun
+from damcrack.storage.source import open_source
+from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
+
+SIZE = (520, 700)
+CENTRE = np.array([330.0, 260.0])
+
+
+def wall(width=7.0, length=240, extra=False, seed=11):
+    ends = CENTRE + np.array([[-150, -60], [-150 + length * 0.94, -60 + length * 0.342]])
+    covers = [coverage(SIZE, ends, width)]
+    if extra:
+        covers.append(coverage(SIZE, line(np.array([480.0, 420.0]), 8, 150), 7.0))
+    return photo(concrete(SIZE, seed=seed), *covers)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_darkness_detector(tmp_path_factory.mktemp("model") / "model.onnx")
+
+
+def survey(folder, photos, model, **values):
+    """Inspect photos by name, kept as lightly compressed JPEGs."""
+    (folder / "in").mkdir(parents=True)
+    for name, grey in photos.items():
+        Image.fromarray(rgb(grey)).save(folder / "in" / name, quality=92)
+    inspect_photos(
+        [str(folder / "in")], model, folder / "out", InspectConfig(**values), open_source, SilentRun()
+    )
+    return folder / "out"
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, model):
+    """Four walls: as it was under other light, a longer and a wider crack, a new one; and one photo without partner."""
+    root = tmp_path_factory.mktemp("surveys")
+    same = np.clip(cv2.GaussianBlur(wall(), (0, 0), 0.7) * 0.85 + 10, 0, 255).astype(np.uint8)
+    before = {
+        "same.jpg": wall(),
+        "longer.jpg": wall(),
+        "wider.jpg": wall(),
+        "more.jpg": wall(),
+        "gone.jpg": wall(),
+    }
+    after = {
+        "same.jpg": same,
+        "longer.jpg": wall(length=265),
+        "wider.jpg": wall(width=10.0),
+        "more.jpg": wall(extra=True),
+    }
+    old, new = (
+        survey(root / name, photos, model, gsd_mm_per_px=0.5)
+        for name, photos in (("old", before), ("new", after))
+    )
+    summary = compare(old, new, root / "compared", None, SilentRun())
+    return root / "compared", summary
+
+
+def test_each_change_is_found_where_it_is(compared):
+    """Other light is no change; growth in length, in width and a new crack are."""
+    statuses = {}
+    for row in rows_of(compared[0] / "changes.csv"):
+        statuses.setdefault(row["photo"], []).append(row["status"])
+    assert {photo: sorted(found) for photo, found in statuses.items()} == {
+        "same.jpg": ["unchanged"],
+        "longer.jpg": ["grown"],
+        "wider.jpg": ["grown"],
+        "more.jpg": ["new", "unchanged"],
+    }
+
+
+def test_changes_are_measured(compared):
+    """25 px longer, 3 px wider, in pixels and in millimetres."""
+    rows = {row["photo"]: row for row in rows_of(compared[0] / "changes.csv") if row["status"] == "grown"}
+    assert float(rows["longer.jpg"]["length_change_px"]) == pytest.approx(25, abs=8)
+    assert float(rows["wider.jpg"]["width_change_px"]) == pytest.approx(3, abs=0.7)
+    assert float(rows["wider.jpg"]["width_change_mm"]) == pytest.approx(1.5, abs=0.35)
+
+
+def test_totals_and_page_agree(compared):
+    """The page is whole, needs no network, and names the photo without partner."""
+    totals = json.loads((compared[0] / "compare.json").read_text())
+    assert (totals["new"], totals["grown"], totals["vanished"], totals["not_registered"]) == (1, 2, 0, 0)
+    assert totals["only_old"] == ["gone.jpg"]
+    page = (compared[0] / "compare.html").read_text()
+    assert "gone.jpg" in page
+    assert "https://" not in page
+    assert page.count("<img") == 8
+
+
+def test_other_walls_are_not_compared(tmp_path, model):
+    """Photos of different places: no change is claimed, the reason is told."""
+    old = survey(tmp_path / "old", {"a.jpg": wall()}, model)
+    new = survey(tmp_path / "new", {"a.jpg": wall(seed=77)}, model)
+    compare(old, new, tmp_path / "compared", None, SilentRun())
+    (pair,) = rows_of(tmp_path / "compared/pairs.csv")
+    assert pair["problem"]
+    assert {row["status"] for row in rows_of(tmp_path / "compared/changes.csv")} == {"unclear"}
+
+
+def test_pairs_may_be_named(tmp_path, model):
+    """Where cameras count on, a table says which photo is which."""
+    old = survey(tmp_path / "old", {"DSC1.jpg": wall()}, model)
+    new = survey(tmp_path / "new", {"DSC9.jpg": wall()}, model)
+    with pytest.raises(InputError, match=r"no photo of one survey has its name.*--pairs"):
+        compare(old, new, tmp_path / "compared", None, SilentRun())
+    (tmp_path / "pairs.csv").write_text("old,new\nDSC1.jpg,DSC9.jpg\n")
+    compare(old, new, tmp_path / "compared", tmp_path / "pairs.csv", SilentRun())
+    assert [row["status"] for row in rows_of(tmp_path / "compared/changes.csv")] == ["unchanged"]
+    (tmp_path / "pairs.csv").write_text("old,new\nDSC1.jpg,DSC8.jpg\n")
+    with pytest.raises(InputError, match="DSC8"):
+        compare(old, new, tmp_path / "compared", tmp_path / "pairs.csv", SilentRun())
+
+
+def test_an_unfinished_survey_is_refused(tmp_path):
+    """It must have been ended first."""
+    (tmp_path / "old").mkdir()
+    with pytest.raises(InputError, match="no finished survey"):
+        compare(tmp_path / "old", tmp_path / "old", tmp_path / "out", None, SilentRun())

@@ -1,0 +1,215 @@
+"""The report in a real browser: what an engineer does with it, and that nothing leaves the page."""
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from damcrack.inspection.inspect import InspectConfig, inspect_photos
+from damcrack.run import SilentRun
+from damcrack.storage.source import open_source
+from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
+
+BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="needs chromium and chromedriver on the PATH"
+)
+SIZE = (500, 680)
+OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    """The report of five photos, three with cracks of different width, and one that was set aside."""
+    root = tmp_path_factory.mktemp("report")
+    model = write_darkness_detector(root / "model.onnx")
+    (root / "in").mkdir()
+    for number, width in enumerate((12.0, 5.0, 8.0, 0.0)):
+        covers = [coverage(SIZE, line(np.array([340.0, 250.0]), 25 * number, 300), width)] if width else []
+        Image.fromarray(rgb(photo(concrete(SIZE, seed=number, pores=False), *covers))).save(
+            root / f"in/{number}.jpg"
+        )
+    (root / "in/broken.jpg").write_bytes(b"\xff\xd8\xff")
+    inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, SilentRun())
+    return root / "out/report.html"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(BROWSER)
+    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chrome')}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser, page):
+    browser.set_window_size(1200, 900)
+    browser.get(page.as_uri())
+    return browser
+
+
+def find(browser, selector):
+    return browser.find_elements("css selector", selector)
+
+
+def the(browser, selector):
+    (element,) = find(browser, selector)
+    return element
+
+
+def num_shown(browser):
+    return sum(card.is_displayed() for card in find(browser, ".card"))
+
+
+def values(browser, key):
+    return [float(row.get_attribute(f"data-{key}")) for row in find(browser, "#crack-table tbody tr")]
+
+
+def scale_of(browser):
+    return browser.execute_script(
+        "return new DOMMatrix(getComputedStyle(document.getElementById('sheet')).transform).a"
+    )
+
+
+def test_nothing_leaves_the_page_and_nothing_fails(opened):
+    """Every request is the page itself or data inside it; the console is empty."""
+    opened.get_log("performance")  # what the browser did before
+    opened.refresh()
+    find(opened, ".card")[0].click()
+    time.sleep(0.5)
+    the(opened, "#close").click()
+    requests = [
+        one["message"].split('"url":"')[1].split('"')[0]
+        for one in opened.get_log("performance")
+        if "Network.requestWillBeSent" in one["message"] and '"url":"' in one["message"]
+    ]
+    assert requests
+    assert not [url for url in requests if not url.startswith(("file:", "data:"))]
+    assert opened.get_log("browser") == []
+
+
+def test_photos_are_filtered_by_verdict(opened):
+    """The buttons show those with cracks, those without, and all."""
+    assert num_shown(opened) == 4
+    the(opened, '[data-show="no crack"]').click()
+    assert num_shown(opened) == 1
+    the(opened, '[data-show="crack"]').click()
+    assert num_shown(opened) == 3
+    the(opened, '[data-show="all"]').click()
+    assert num_shown(opened) == 4
+
+
+def test_layers_are_toggled(opened):
+    """Blocks and cracks go and come back, each by its own box."""
+    find(opened, ".card")[0].click()
+    for box, layer in (("#show-blocks", ".blocks"), ("#show-cracks", ".cracks")):
+        assert the(opened, f"#sheet {layer}").is_displayed()
+        the(opened, box).click()
+        assert not the(opened, f"#sheet {layer}").is_displayed()
+        the(opened, box).click()
+        assert the(opened, f"#sheet {layer}").is_displayed()
+    assert find(opened, "#sheet rect.crack")
+    assert find(opened, "#sheet polyline")
+    the(opened, "#close").click()
+
+
+def test_zoom_reaches_the_pixel_and_comes_back(opened):
+    """Buttons and wheel zoom, dragging pans, fit shows all again."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+
+    find(opened, ".card")[0].click()
+    fitted = scale_of(opened)
+    the(opened, "#zoom-in").click()
+    assert scale_of(opened) == pytest.approx(1.5 * fitted, rel=1e-3)
+    stage = the(opened, "#stage")
+    ActionChains(opened).scroll_from_origin(ScrollOrigin.from_element(stage), 0, -1200).perform()
+    time.sleep(0.3)
+    assert scale_of(opened) > 4
+    image = the(opened, "#sheet img")
+    assert opened.execute_script("return getComputedStyle(arguments[0]).imageRendering", image) == "pixelated"
+    assert image.get_property("naturalWidth") == SIZE[1]
+    before = opened.execute_script("return document.getElementById('sheet').style.transform")
+    ActionChains(opened).click_and_hold(stage).move_by_offset(60, 30).release().perform()
+    assert opened.execute_script("return document.getElementById('sheet').style.transform") != before
+    the(opened, "#fit").click()
+    assert scale_of(opened) == pytest.approx(fitted, rel=1e-3)
+    the(opened, "#close").click()
+
+
+def test_the_table_sorts_both_ways(opened):
+    """Widest first at the beginning; a heading sorts by its column, again the other way."""
+    assert values(opened, "width-max-px") == sorted(values(opened, "width-max-px"), reverse=True)
+    assert len(values(opened, "width-max-px")) == 3
+    for reverse in (True, False):
+        the(opened, '[data-sort="length_px"]').click()
+        assert values(opened, "length-px") == sorted(values(opened, "length-px"), reverse=reverse)
+    the(opened, '[data-sort="photo"]').click()
+    names = [one.text for one in find(opened, "#crack-table .path")]
+    assert names == sorted(names, reverse=True)
+
+
+def test_a_cracks_picture_opens_it_in_its_photo(opened):
+    """The crack is marked and fills the view."""
+    find(opened, "#crack-table .thumb")[0].click()
+    assert len(find(opened, "#sheet .chosen")) == 1
+    box = the(opened, "#sheet .chosen").rect
+    stage = the(opened, "#stage").rect
+    assert box["width"] > 0.3 * stage["width"] or box["height"] > 0.3 * stage["height"]
+    the(opened, "#close").click()
+
+
+def test_keys_work_in_the_viewer(opened):
+    """Arrow keys go to the next photo, escape closes."""
+    from selenium.webdriver.common.keys import Keys
+
+    find(opened, ".card")[0].click()
+    first = the(opened, "#viewer-name").text
+    opened.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    assert the(opened, "#viewer-name").text != first
+    opened.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert the(opened, "#viewer").get_attribute("open") is None
+
+
+@pytest.mark.parametrize("width", [360, 800, 1600])
+def test_the_page_fits_every_width(opened, width):
+    """No sideways scrolling of the page, from a phone to a wall screen."""
+    opened.set_window_size(width, 800)
+    wider = opened.execute_script(
+        "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    assert wider <= 0
+
+
+def test_printing_shows_every_photo_with_a_crack(opened):
+    """The printed document has pictures that the screen does not."""
+    opened.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    assert len(opened.find_elements("css selector", "#print figure")) == 3
+    opened.execute_script("window.dispatchEvent(new Event('afterprint'))")
+    printed = opened.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
+    assert len(printed["data"]) > 50_000
+
+
+def test_set_aside_photos_are_on_the_page(opened):
+    """With their reason, and that nothing is known of them."""
+    assert "broken.jpg" in the(opened, "#set-aside ~ .wide").text

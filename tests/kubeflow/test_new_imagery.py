@@ -1,0 +1,168 @@
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from damcrack.files import InputError, read_csv
+from damcrack.imagery import calls as imagery
+from walls import write_darkness_detector
+
+pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
+from kfp import compiler, dsl, local
+
+from pipelines.new_imagery import new_imagery
+
+# They say that a process is not the image, and that limits and retries do not hold there.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
+ROOT = Path(__file__).parents[2]
+PARAMS = yaml.safe_dump({"inspect": yaml.safe_load((ROOT / "params.yaml").read_text())["inspect"]})
+
+
+@dsl.component(base_image="damcrack-train", install_kfp_package=False)
+def write_down(params: str, remote: str, snapshots: dict) -> None:
+    """Stands where the training graph is put in: notes what it was given."""
+    from pathlib import Path
+
+    place = Path(snapshots["photos"]).parents[2] / "trained-on.txt"
+    told = f"{remote} {sorted(snapshots)} {snapshots['photos']}\n"
+    place.write_text(place.read_text() + told if place.is_file() else told)
+
+
+def build():
+    others = {"miniimagenet": "source,name,size_bytes,sha256\n"}
+    setting = SimpleNamespace(
+        images={"cpu": "damcrack-cpu:test"}, params=PARAMS, remote="s3://dvc", snapshots=others
+    )
+    return new_imagery(setting, "incoming: a\nstore: b\n", write_down)
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run the pipeline in processes of this machine; returns the names of the tasks that ran."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "incoming").mkdir()
+    model = write_darkness_detector(tmp_path / "model.onnx", tile_px=32)
+    text = yaml.safe_dump(
+        {
+            "incoming": str(tmp_path / "incoming"),
+            "store": str(tmp_path / "store"),
+            "min_side_px": 32,
+            "train_after_labels": 2,
+        }
+    )
+
+    def once():
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "kfp"))
+        build()(imagery=text, model=str(model))
+
+    return once
+
+
+def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
+    """Nothing new: one task. New photos: inspected. Enough labels: one training, on the snapshot of all photos.
+
+    As processes the tasks run in somebody's checkout, and must leave its values alone.
+    """
+    store, trained_on = tmp_path / "store", tmp_path / "trained-on.txt"
+    own = [tmp_path / name for name in ("imagery.yaml", "params.yaml")]
+    for file in own:
+        file.write_text("ours: 1\n")
+    run()
+    assert not store.is_dir() or not any(path.is_file() for path in store.rglob("*"))
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        pixels = rng.integers(120, 200, (40, 40, 3), dtype=np.uint8)
+        (tmp_path / f"incoming/{number}.png").write_bytes(png(pixels))
+    run()
+    assert [path.name for path in (store / "inspected").iterdir()] == ["00000001.json"]
+    assert not trained_on.exists()
+    (tmp_path / "incoming/masks").mkdir()
+    for number in range(2):
+        mask = np.zeros((40, 40), np.uint8)
+        mask[number] = 255
+        (tmp_path / f"incoming/masks/{number}.png").write_bytes(png(mask))
+    run()
+    remote, *names, snapshot = trained_on.read_text().split()
+    assert (remote, names) == ("s3://dvc", ["['miniimagenet',", "'photos']"])
+    assert len(read_csv(Path(snapshot))) >= 4
+    assert [path.name for path in (store / "trained").iterdir()] == ["00000002.json"]
+    run()
+    assert len(trained_on.read_text().splitlines()) == 1
+    assert [file.read_text() for file in own] == ["ours: 1\n"] * 2
+
+
+def test_the_compiled_pipeline_is_the_same_every_time_and_caches_nothing(tmp_path):
+    """Every task looks at the bucket anew, in our image, and is tried again."""
+    files = [tmp_path / f"{number}.yaml" for number in range(2)]
+    for file in files:
+        compiler.Compiler().compile(build(), str(file))
+    assert files[0].read_bytes() == files[1].read_bytes()
+    spec = next(yaml.safe_load_all(files[0].read_text()))
+    containers = {
+        name: one["container"]["image"]
+        for name, one in spec["deploymentSpec"]["executors"].items()
+        if "write-down" not in name
+    }
+    assert set(containers.values()) == {"damcrack-cpu:test"}
+    dags = [spec["root"], *(one for one in spec["components"].values() if "dag" in one)]
+    tasks = {name: task for dag in dags for name, task in dag["dag"]["tasks"].items()}
+    ours = {name: tasks[name] for name in ("take-in", "inspect-new", "snapshot-new", "note-trained")}
+    assert not any(task["cachingOptions"].get("enableCache") for task in ours.values())
+    assert all(task["retryPolicy"]["maxRetryCount"] == 2 for task in ours.values())
+    assert tasks["note-trained"]["dependentTasks"] == ["snapshot-new", "write-down"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "got"),
+    [({"incoming": "s3://b/elsewhere"}, "elsewhere"), ({"sample": "sample"}, "None"), (None, "None")],
+)
+def test_values_that_do_not_read_what_is_taken_in_are_refused(sources, got):
+    """Before a run is started that would train on nothing new."""
+    config = imagery.ImageryConfig("s3://b/incoming", "s3://b/imagery/")
+    imagery.check_source(config, {"photos": {"sources": {"incoming": "s3://b/imagery/accepted"}}})
+    with pytest.raises(InputError, match=rf"photos\.sources\.incoming: got .*{got}.*mend params.yaml"):
+        imagery.check_source(config, {"photos": {"sources": sources}})
+
+
+def test_pods_get_their_secrets_by_name(tmp_path):
+    """Each task of ours names settings and secrets of infra/kubernetes, all keys that its files list; no value."""
+    compiler.Compiler().compile(build(), str(tmp_path / "p.yaml"))
+    _, platform = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert len(executors) == 4
+    example = yaml.safe_load_all((ROOT / "infra/kubernetes/secrets.example.yaml").read_text())
+    ours = [one for one in example if one["metadata"]["namespace"] == "damcrack"]
+    wanted = {one["metadata"]["name"]: set(one["stringData"]) for one in ours}
+    for executor in executors.values():
+        named = {
+            one["secretName"]: {pair["secretKey"] for pair in one["keyToEnv"]}
+            for one in executor["secretAsEnv"]
+        }
+        assert named == wanted
+
+
+def test_the_training_is_the_pipeline_of_the_graph(tmp_path):
+    """As a part, with every task that it has alone, on the kept snapshot, and noted only when it is through."""
+    training = pytest.importorskip("pipelines.training", reason="there is no training pipeline")
+    images = {"cpu": "damcrack-cpu:test", "train": "damcrack-train:test"}
+    setting = training.Setting(ROOT, (ROOT / "params.yaml").read_text(), "s3://dvc", images, "revision")
+    compiler.Compiler().compile(new_imagery(setting, "incoming: a\nstore: b\n"), str(tmp_path / "p.yaml"))
+    spec = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
+    dags = {name: one["dag"]["tasks"] for name, one in spec["components"].items() if "dag" in one}
+    part = dags[f"comp-{training.NAME}"]
+    alone = training.training(setting).pipeline_spec.root.dag.tasks
+    assert set(part) == set(alone)
+    (around,) = [tasks for tasks in dags.values() if training.NAME in tasks]
+    assert training.NAME in around["note-trained"]["dependentTasks"]
+    given = around[training.NAME]["inputs"]["parameters"]["snapshots"]
+    assert given["taskOutputParameter"]["producerTask"] == "snapshot-new"

@@ -1,0 +1,93 @@
+"""The pipeline for real: the repository's graph on a small sample, as processes of kfp's local runner, twice."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
+
+from damcrack.kubeflow.derive import derive
+from damcrack.tracking.sender import send_later
+from pipelines.local import LocalRun, run_as_processes
+from pipelines.smallest import one_chain, smallest
+from pipelines.training import Setting
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+def params() -> str:
+    """One model of each kind; a small network plays the teacher."""
+    return yaml.safe_dump(one_chain(smallest(ROOT), {"network": "resnet18"}))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalRun, LocalRun, str, str, Path]:
+    """Two runs with one remote: what each left, the text of each lock, and the folder."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "remote").mkdir()
+    (folder / "scratch").mkdir()
+    setting = Setting(ROOT, params(), str(folder / "remote"), {"cpu": "python", "train": "python"}, "abc")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+        patch.setenv("PYTHONPATH", str(ROOT / "src"))
+        patch.setenv("DAMCRACK_CHECKOUT", str(ROOT))
+        patch.setenv("DAMCRACK_SCRATCH", str(folder / "scratch"))
+        patch.setenv("DAMCRACK_TRACK", "later")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        first = run_as_processes(setting, folder / "first")
+        second = run_as_processes(setting, folder / "second")
+        (folder / ".damcrack").symlink_to(folder / "scratch")
+        send_later()
+    return first, second, first.lock.read_text(), second.lock.read_text(), folder
+
+
+def test_second_run_executes_nothing_and_ends_with_the_same_lock(runs):
+    """All stages ran once; then none did, the one that acts on the registry included: what it did still stands."""
+    first, second, first_lock, second_lock, _ = runs
+    names = {node.name for node in derive(ROOT, params())}
+    assert set(first.restored) == names and not any(first.restored.values())
+    assert set(second.restored) == names and all(second.restored.values())
+    assert first_lock == second_lock
+    assert set(yaml.safe_load(first_lock)["stages"]) == names
+
+
+def test_kubeflow_draws_confusion_matrix_curve_and_page(runs):
+    """The evaluation hands on counts of all test tiles, a ROC curve from (0, 0) to (1, 1), and its page."""
+    import json
+
+    root = runs[-1] / "second"
+    for path in root.rglob("executor_output.json"):
+        artifacts = json.loads(path.read_text())["artifacts"]
+        metadata = {name: found["artifacts"][0]["metadata"] for name, found in artifacts.items()}
+        if metadata.get("page", {}).get("stage") == "evaluate":
+            break
+    counts = [count for row in metadata["scores"]["confusionMatrix"]["rows"] for count in row["row"]]
+    curve = metadata["scores"]["confidenceMetrics"]
+    assert sum(counts) > 0 and 0 <= metadata["metrics"]["accuracy"] <= 1
+    assert (curve[0]["recall"], curve[0]["falsePositiveRate"]) == (0, 0)
+    assert (curve[-1]["recall"], curve[-1]["falsePositiveRate"]) == (1, 1)
+    assert "<html" in (path.parent / "page").read_text()
+
+
+def test_restored_stages_show_in_mlflow_with_the_run_that_made_them(runs):
+    """Each restored stage is a run tagged `restored_from`, which names the run of its first execution."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{runs[-1] / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("damcrack")
+    found = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
+    restored = [run for run in found.values() if "restored_from" in run.data.tags]
+    assert len(restored) == sum(runs[1].restored.values())
+    for run in restored:
+        maker = found[run.data.tags["restored_from"]]
+        assert maker.info.run_name == run.info.run_name and "restored_from" not in maker.data.tags
+
+
+def test_no_secret_and_no_machine_path_is_in_what_the_run_hands_on(runs):
+    """The lock names paths inside the checkout only."""
+    assert not re.search(r"(?<![\w.])/(tmp|root|home)/", runs[2])

@@ -1,0 +1,517 @@
+"""The registry on a real MLflow server over HTTP, started here."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from damcrack.files import InputError, sha256_file
+from damcrack.registry.register import register
+from damcrack.registry.settle import Move, Reign, roll_back
+from damcrack.run import SilentRun
+from detectors import CONFIG, cut_tiles, draw_photos, write_evaluation, write_export
+
+pytest.importorskip("mlflow")
+pytest.importorskip("onnxruntime")
+
+FAIR, BETTER, BEST = 80, 110, 140  # detectors of lines darker than this
+WEIGHTS = {"distill": "a" * 64, "teacher": "b" * 64}
+SCORE_RAW_TILES = """
+import sys
+import mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/dam@champion")
+for batch in (1, 2, 7, 33):
+    tiles = np.full((batch, 32, 32, 3), 168, np.uint8)
+    tiles[::2, 16] = 20
+    scored = model.predict(tiles)
+    assert scored["crack_map"].shape == (batch, 16, 16)
+    np.testing.assert_allclose(scored["crack_prob"], (np.arange(batch) + 1) % 2, atol=1e-4)
+assert "torch" not in sys.modules
+print("scored")
+"""
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A folder with photos and tiles, and a server of its own that keeps runs and files beside them."""
+    folder = tmp_path_factory.mktemp("server")
+    port, environment = free_port(), os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--workers", "1"]
+    command += ["--artifacts-destination", str(folder / "files")]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        patch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+        patch.setenv("DAMCRACK_TRACK", "later")
+        cut_tiles(draw_photos(folder / "photos"), folder / "tiles")
+        for threshold in (FAIR, BETTER, BEST):
+            write_inputs(folder, threshold)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", process)
+            yield folder
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(20)
+
+
+def write_inputs(folder, threshold):
+    parents = {"parents": {"init_sha256": WEIGHTS["distill"], "teacher_sha256": None}}
+    export = write_export(folder / f"export-{threshold}", threshold, **parents)
+    write_evaluation(folder / f"evaluation-{threshold}", export)
+
+
+def wait_for(address, process):
+    for _ in range(600):
+        assert process.poll() is None, "the server ended at once; see server.log"
+        try:
+            urllib.request.urlopen(address, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError("the server did not come up in 60 s")
+
+
+def put(folder, name, threshold, registry=None, out=None):
+    from damcrack.registry.registry import MlflowRegistry
+
+    inputs = "photos", "tiles", f"evaluation-{threshold}", f"export-{threshold}"
+    return register(
+        *(folder / part for part in inputs),
+        folder / (out or f"out-{name}"),
+        replace(CONFIG, model_name=name),
+        registry or MlflowRegistry(),
+        None,
+        SilentRun(),
+    )
+
+
+def registry():
+    from damcrack.registry.registry import MlflowRegistry
+
+    return MlflowRegistry()
+
+
+def client():
+    return registry().client
+
+
+def alias(name):
+    return client().get_registered_model(name).aliases.get("champion")
+
+
+def call(*command):
+    """Run a command of the command line here; importing MLflow anew takes longer than all of it."""
+    from click.testing import CliRunner
+
+    from damcrack.cli.main import cli
+
+    done = CliRunner().invoke(cli, command)
+    return done.exit_code, done.output + (str(done.exception) if done.exception else "")
+
+
+def seed(folder, name, *thresholds):
+    """Register versions and make each champion in turn, without the gate."""
+    from damcrack.registry.register import read_entry
+
+    for number, threshold in enumerate(thresholds):
+        metrics, export = folder / f"evaluation-{threshold}/metrics.json", folder / f"export-{threshold}"
+        version = registry().add(read_entry(metrics, export, folder / "out-dam", name))
+        before = str(number) if number else None
+        assert registry().succeed(
+            name, Reign(before, number), version, "promoted", {"reason": "seed", "format": 2}
+        )
+
+
+def forked(function):
+    """Run a function in a process of its own, which has MLflow loaded already."""
+    process = multiprocessing.get_context("fork").Process(target=function)
+    process.start()
+    return process
+
+
+@pytest.fixture(scope="module")
+def dam(server):
+    """Model `dam`: version 1, then version 2, which took over; version 2 registered twice, its makers known."""
+    from damcrack.tracking.recorded import start_run
+
+    with start_run("pretrain", "resnet50", {}, {}) as run:
+        run.finish_outputs(WEIGHTS["teacher"])
+    with start_run("distill", "dynamic", {}, {}) as run:
+        run.finish_outputs(WEIGHTS["distill"], teacher_sha256=WEIGHTS["teacher"])
+    with start_run("finetune", "dynamic", {}, {"damcrack.graph_run": "tuesday"}) as run:
+        run.dataset("tiles", "d" * 64, "tiles", "training")
+        weights = sha256_file(server / f"export-{BETTER}/weights.safetensors")
+        run.finish_outputs(weights, init_sha256=WEIGHTS["distill"])
+    (server / "dvc.lock").write_text("schema: '2.0'\n")
+    return server, [put(server, "dam", threshold) for threshold in (FAIR, BETTER, BETTER)]
+
+
+def test_better_version_became_champion(dam):
+    """The server's champion is version 2, by comparison with version 1; the same files are no new version."""
+    _, (first, second, again) = dam
+    assert first["decision"].startswith("promoted: there was no champion")
+    assert second["decision"].startswith("promoted: better by")
+    assert again["decision"] == "kept: it is the champion already"
+    assert again["model"] == second["model"] == "dam version 2 (dynamic)"
+    assert len(client().search_model_versions("name = 'dam'")) == 2
+    aliases = client().get_registered_model("dam").aliases
+    assert {name: str(number) for name, number in aliases.items()} == {"champion": "2", "challenger": "2"}
+
+
+def test_record_of_the_decision(dam):
+    """The version carries numbers, digests, code and who decided."""
+    record = json.loads(client().get_model_version("dam", "2").tags["decision"])
+    assert record["decision"] == "promoted" and record["champion_before"] == "1"
+    assert record["by"]["command"] == "damcrack register" and record["by"]["user"]
+    assert record["evaluation_set"]["sha256"] and record["code"]["code_version"] and record["at"]
+    assert record["gain"]["photos"]["low"] > 0 and record["policy"]["confidence"] == 0.95
+
+
+def test_version_holds_the_exported_bytes_and_the_card(dam):
+    """Each file is the exported one; the card is beside it, its start is the description."""
+    from mlflow.artifacts import download_artifacts
+
+    version = client().get_model_version("dam", "2")
+    folder = Path(download_artifacts(version.source, tracking_uri=os.environ["MLFLOW_TRACKING_URI"]))
+    files = {path.name: path for path in folder.rglob("*") if path.is_file()}
+    assert files.keys() >= {
+        "MLmodel",
+        "input_example.json",
+        "card.html",
+        "card.md",
+        "dvc.lock",
+        "failures.jpg",
+    }
+    for name, sha256 in json.loads(version.tags["files"]).items():
+        assert sha256_file(files[name]) == sha256
+    assert sha256_file(dam[0] / f"export-{BETTER}/model.onnx") == version.tags["onnx_sha256"]
+    assert (
+        version.description.startswith("# Model card: dynamic") and "finetune@dynamic" in version.description
+    )
+
+
+def test_nothing_is_unpickled(dam):
+    """The model holds the ONNX flavour alone, and no file that Python would unpickle."""
+    import yaml
+    from mlflow.artifacts import download_artifacts
+
+    folder = Path(download_artifacts("models:/dam/2", tracking_uri=os.environ["MLFLOW_TRACKING_URI"]))
+    flavours = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]
+    assert set(flavours) == {"onnx", "python_function"}
+    assert flavours["python_function"]["loader_module"] == "mlflow.onnx"
+    assert not [
+        path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+    ]
+
+
+def test_loads_in_a_fresh_process_and_scores_any_batch(dam):
+    """Raw uint8 tiles in batches of 1, 2, 7 and 33 are scored in a process without us and torch."""
+    command = [sys.executable, "-c", SCORE_RAW_TILES, os.environ["MLFLOW_TRACKING_URI"]]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == "scored", done.stderr
+
+
+def test_lineage_of_a_version(dam):
+    """From the version to weights, lock, data and, by hashes, to fine-tuning, distillation and teacher."""
+    from damcrack.registry.lineage import of_version
+
+    told = of_version(registry(), "dam", "2")
+    assert [run["run"] for run in told["runs"]] == [
+        "finetune@dynamic",
+        "distill@dynamic",
+        "pretrain@resnet50",
+    ]
+    assert told["runs"][0]["graph_run"] == "tuesday" and told["runs"][0]["data"] == {"tiles": "d" * 64}
+    assert told["weights_sha256"] == sha256_file(dam[0] / f"export-{BETTER}/weights.safetensors")
+    assert told["dvc_lock_sha256"] == sha256_file(dam[0] / "dvc.lock")
+    assert told["data_digest"] == "d" * 64 and "champion" in told["aliases"]
+
+
+def test_lineage_of_a_photo(dam):
+    """A training photo leads to both versions and the run; a test photo to none."""
+    from damcrack.files import read_csv
+    from damcrack.registry.lineage import of_photo
+
+    trained = read_csv(dam[0] / "out-dam/photos.csv")[0]["sha256"]
+    models = [
+        row["model"]
+        for row in of_photo(registry(), trained)
+        if "dam" in row["model"] or "run" in row["model"]
+    ]
+    assert {"dam version 1", "dam version 2"} <= set(models)
+    assert any(model.startswith("run finetune@dynamic") for model in models)
+    tested = read_csv(dam[0] / "out-dam/evaluation-set/tiles.csv")[0]["photo_sha256"]
+    assert list(of_photo(registry(), tested)) == []
+    code, shown = call("lineage", str(dam[0] / "photos/photos/wall/000.png"))
+    assert code == 0 and sha256_file(dam[0] / "photos/photos/wall/000.png") in shown
+
+
+def test_inspection_uses_the_champion_and_after_a_rollback_the_one_before(dam):
+    """`damcrack inspect --model models:/NAME@champion` runs version 2, and after `damcrack rollback` version 1."""
+    folder, model = dam[0], ["--model", "models:/dam@champion"]
+    photo = str(folder / "photos/photos/wall/001.png")
+
+    def inspected(out):
+        code, shown = call("inspect", photo, *model, "--out", out)
+        assert code == 0, shown
+        return json.loads((folder / out / "survey.json").read_text())["model_sha256"]
+
+    onnx = [sha256_file(folder / f"export-{threshold}/model.onnx") for threshold in (FAIR, BETTER)]
+    assert inspected("survey-2") == onnx[1]
+    code, shown = call("rollback", "--model-name", "dam", "--reason", "missed a crack at block 12")
+    assert code == 0 and "dam version 1" in shown
+    assert inspected("survey-1") == onnx[0]
+    code, shown = call("history", "--model-name", "dam", "--json")
+    rows = [(row["move"], row["version"], row["decision"]) for row in json.loads(shown)]
+    assert rows == [(1, "1", "promoted"), (2, "2", "promoted"), (3, "1", "brought back")]
+    assert json.loads(shown)[2]["reason"] == "missed a crack at block 12"
+    code, shown = call("lineage", "dam/1", "--json")
+    told = json.loads(shown)
+    assert told["decision"]["decision"] == "brought back" and len(told["evaluation_set_sha256"]) == 64
+    assert put(folder, "dam", BETTER)["decision"].startswith(
+        "refused: version 2 was champion and was withdrawn"
+    )
+
+
+def test_promote_command_decides_like_the_stage(dam):
+    """`damcrack promote` lets a version compete on a given set, and tells every check."""
+    server = dam[0]
+    seed(server, "promoted", FAIR, BETTER)
+    (server / "params.yaml").write_text(params_of(CONFIG))
+    where = ["--evaluation-set", str(server / "out-dam/evaluation-set")]
+    code, shown = call("promote", "promoted/1", *where)
+    assert code == 0 and "kept: not shown to be better" in " ".join(shown.split()), shown
+    code, shown = call("promote", "promoted@champion", *where, "--sha256", "0" * 64)
+    assert code == 1 and "expected 000000000000: it was changed" in shown
+    assert str(alias("promoted")) == "2"
+
+
+def params_of(config):
+    import yaml
+
+    from damcrack.params import flatten
+
+    return yaml.safe_dump({"register": flatten(config)})
+
+
+def test_two_promotions_at_once(dam):
+    """Two processes that both beat the champion: one wins, the other decides anew, against the winner."""
+    from damcrack.registry.registry import MlflowRegistry
+
+    server, met = dam[0], multiprocessing.get_context("fork").Barrier(2)
+    seed(server, "race", FAIR)
+
+    class Racing(MlflowRegistry):
+        def succeed(self, *arguments):
+            if not met.broken:
+                with suppress(threading.BrokenBarrierError):
+                    met.wait(60)  # both have compared with the old champion when they go on
+                met.abort()
+            return super().succeed(*arguments)
+
+    def promote(threshold):
+        told = put(server, "race", threshold, Racing(), f"out-race-{threshold}")["decision"]
+        (server / f"race-{threshold}").write_text(told)
+
+    processes = [forked(partial(promote, threshold)) for threshold in (BETTER, BEST)]
+    for process in processes:
+        process.join(180)
+    assert [process.exitcode for process in processes] == [0, 0]
+    better, best = ((server / f"race-{threshold}").read_text() for threshold in (BETTER, BEST))
+    moves = registry().moves("race")
+    assert [move.before for move in moves] == [None, *(move.version for move in moves[:-1])]
+    assert best.startswith("promoted")
+    # Whoever came second was compared with the first: the better of the two is then kept out, or takes over.
+    assert len(moves) == (3 if better.startswith("promoted") else 2)
+    winner = client().get_model_version("race", str(alias("race")))
+    assert winner.version == moves[-1].version
+    assert winner.tags["onnx_sha256"] == sha256_file(server / f"export-{BEST}/model.onnx")
+
+
+def test_whether_registering_again_would_change_anything(dam):
+    """It would not right after it; it would once the registry is another, or decided otherwise since."""
+    from damcrack.cli.promotion import why_again
+
+    def why(threshold, **settings):
+        made = json.loads((dam[0] / f"out-again-{threshold}/register.json").read_text())
+        return why_again(made | {"policy": made["policy"] | settings}, registry())
+
+    def put_again(threshold):
+        return put(dam[0], "again", threshold, out=f"out-again-{threshold}")
+
+    put_again(FAIR)
+    assert why(FAIR) is None
+    put_again(BETTER)  # takes over
+    assert why(BETTER) is None
+    assert "alias challenger of again points elsewhere than to version 1" in why(FAIR)
+    put_again(FAIR)  # is kept out by the new champion
+    assert why(FAIR) is None and "points elsewhere than to version 2" in why(BETTER)
+    assert "not yet compared with champion 2 on this set by this policy" in why(FAIR, min_gain=0.5)
+    made = json.loads((dam[0] / f"out-again-{FAIR}/register.json").read_text())
+    assert "not yet compared" in why_again(made | {"evaluation_set": {"sha256": "e" * 64}}, registry())
+    roll_back("again", "for a test", None, registry())
+    assert why(FAIR) is None  # it is champion now
+    put_again(BETTER)
+    assert why(BETTER) is None  # withdrawn: it would be refused again
+    client().delete_model_version("again", "2")
+    assert "no version of again holds these files" in why(BETTER)
+    status, said = call("registered", str(dam[0] / "elsewhere"))
+    assert status == 1 and "elsewhere/register.json is missing" in said
+    (dam[0] / "elsewhere").mkdir()
+    (dam[0] / "elsewhere/register.json").write_text('{"format": 2}')
+    status, said = call("registered", str(dam[0] / "elsewhere"))
+    assert status == 1 and "another version of damcrack" in said
+    status, said = call("registered", str(dam[0] / f"out-again-{FAIR}"))
+    assert status == 1 and "alias challenger" in said  # it is gone with version 2
+
+
+def test_killed_between_decision_and_alias(dam):
+    """A process that dies after its move is written is finished by the next: nothing is half moved for long."""
+    from damcrack.registry.registry import MlflowRegistry
+
+    class Dying(MlflowRegistry):
+        def _follow(self, *_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    seed(dam[0], "killed", FAIR, BETTER)
+    record = {"reason": "back", "format": 2, "decision": "brought back"}
+    move = partial(Dying().succeed, "killed", Reign("2", 2), "1", "brought back", record)
+    process = forked(move)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert str(alias("killed")) == "2" and len(registry().moves("killed")) == 3
+    assert registry().reign("killed") == Reign("1", 3)
+    assert str(alias("killed")) == "1"
+    assert (
+        json.loads(client().get_model_version("killed", "1").tags["decision"])["decision"] == "brought back"
+    )
+
+
+def test_only_one_of_many_writes_a_move(server):
+    """Eight at once write move 1, the same content: the server's database lets exactly one of them."""
+    from damcrack.registry.ledger import find_or_make
+
+    ledger = find_or_make(client(), "crowd", client().create_experiment("crowd"), "")
+    again = find_or_make(client(), "crowd", "0", "")
+    move = Move(1, "1", None, "promoted", "first", {})
+    with ThreadPoolExecutor(8) as pool:
+        written = list(pool.map(lambda number: (ledger, again)[number % 2].append(move), range(8)))
+    assert sorted(written) == [False] * 7 + [True]
+    assert again.moves() == ([move], False)
+
+
+def test_many_set_what_was_not_set_before(dam):
+    """Eight at once set an alias, or a tag, that did not exist: MLflow looks and then inserts, and none may fail."""
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(10):
+            alias, tag = f"alias-{turn}", {f"tag-{turn}": "x"}
+            list(pool.map(lambda name: registry().point("dam", name, "1"), [alias] * 8))
+            list(pool.map(lambda tags: registry().set_tags("dam", "1", tags), [tag] * 8))
+    assert {f"alias-{turn}" for turn in range(10)} <= set(client().get_registered_model("dam").aliases)
+    assert {f"tag-{turn}" for turn in range(10)} <= set(client().get_model_version("dam", "1").tags)
+
+
+def test_changed_artifact_is_refused_by_name(dam):
+    """A file changed in the artifact store is named, is not used, and moves nothing, for inspection or promotion."""
+    from damcrack.registry.registry import fetch_model
+
+    server = dam[0]
+    seed(server, "tampered", FAIR)
+    path = next(
+        path
+        for path in (server / "files").rglob("model.onnx")
+        if path.read_bytes() == (server / f"export-{FAIR}/model.onnx").read_bytes()
+        and source_of("tampered") in str(path)
+    )
+    path.write_bytes(path.read_bytes().replace(b"resnet18", b"resnet66"))
+    for kept in (server / ".damcrack/models").glob("tampered-*/*"):
+        kept.unlink()
+    with pytest.raises(InputError, match=r"model\.onnx of tampered version 1 was changed"):
+        fetch_model("models:/tampered@champion")
+    with pytest.raises(InputError, match=r"model\.onnx of tampered version 1 was changed"):
+        put(server, "tampered", BETTER)
+    assert str(alias("tampered")) == "1" and len(client().search_model_versions("name = 'tampered'")) == 1
+
+
+def source_of(name):
+    return client().get_model_version(name, "1").source.removeprefix("models:/")
+
+
+def test_kept_copy_is_checked_every_time(dam):
+    """A copy that was changed on this machine is fetched again."""
+    fetched = registry().fetch("dam", "1")
+    (fetched / "model.onnx").write_bytes(b"changed")
+    assert sha256_file(registry().fetch("dam", "1") / "model.onnx") == sha256_file(
+        dam[0] / f"export-{FAIR}/model.onnx"
+    )
+
+
+def test_champion_that_was_deleted(dam):
+    """An alias that pointed to a deleted version: one sentence with the way back, which works."""
+    from damcrack.registry.registry import fetch_model
+
+    server = dam[0]
+    seed(server, "deleted", FAIR, BETTER)
+    client().delete_model_version("deleted", "2")
+    for attempt in (lambda: put(server, "deleted", BEST), lambda: fetch_model("models:/deleted@champion")):
+        with pytest.raises(InputError, match=r"version 2 of deleted is champion but was deleted: .*rollback"):
+            attempt()
+    assert alias("deleted") is None and len(client().search_model_versions("name = 'deleted'")) == 1
+    assert roll_back("deleted", "2 was deleted", None, registry())["version"] == "1"
+    assert str(alias("deleted")) == "1"
+
+
+def test_alias_moved_by_hand(dam):
+    """Who moves the alias past the gate is not undone, but written down, and compared with from then on."""
+    server = dam[0]
+    seed(server, "hand", FAIR, BETTER)
+    client().set_registered_model_alias("hand", "champion", "1")
+    assert registry().reign("hand") == Reign("1", 3)
+    assert [move.how for move in registry().moves("hand")] == ["promoted", "promoted", "moved by hand"]
+    client().delete_registered_model_alias("hand", "champion")
+    with pytest.raises(InputError, match=r"was taken off version 1 by hand"):
+        put(server, "hand", BEST)
+
+
+def test_version_made_by_hand_is_not_trusted(dam):
+    """A version without hashes cannot be checked, so it is refused by name."""
+    client().create_registered_model("foreign")
+    model_id = source_of("dam")
+    client().create_model_version("foreign", source=f"models:/{model_id}", model_id=model_id)
+    with pytest.raises(InputError, match=r"foreign version 1 carries no hashes"):
+        registry().fetch("foreign", "1")
+    with pytest.raises(InputError, match=r"foreign has no version 7"):
+        registry().fetch("foreign", "7")
+
+
+def test_unreachable_registry(server, monkeypatch, tmp_path):
+    """A registry that is away is named without its password, with what to do, and no output is left."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError, match=r"http://127.0.0.1:9 .*run the same command again") as caught:
+        put(server, "away", FAIR)
+    assert "secret" not in str(caught.value)
+    assert not (server / "out-away").exists()

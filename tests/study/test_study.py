@@ -1,0 +1,244 @@
+"""The paper's experiments over seeds: cells read and scored, claims decided, failures told."""
+
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from damcrack.data.imageset import ImageSet, ImageSetWriter
+from damcrack.evaluate.trained import TrainedModel
+from damcrack.files import InputError, write_csv
+from damcrack.run import SilentRun
+from damcrack.scores.statistics import mean_interval
+from damcrack.study import cells as study_cells
+from damcrack.study.cells import Answers, Cell, read_cells, read_failures, score
+from damcrack.study.compare import ScoredTiles, Study, Verdict, accuracy_on, over_seeds, verdicts
+from damcrack.study.report import report
+from damcrack.study.tell import bounded, document
+from damcrack.train.networks import build_network
+from damcrack.train.weights import ModelInfo, save_model
+
+PX = 32
+HISTORY = {"epoch": 1, "learning_rate": 0.1, "train_loss": 0.6, "train_accuracy": 0.95, "hard_loss": 0.4} | {
+    "soft_loss": "",
+    "val_loss": 0.5,
+    "val_accuracy": 0.9,
+    "temperature": "",
+    "theta": "",
+    "reversal_weight": "",
+}
+
+
+def info(name: str, digest: str) -> ModelInfo:
+    return ModelInfo(
+        name=name,
+        network="resnet18",
+        classes=("no crack", "crack"),
+        image_px=PX,
+        mean=(0.5,) * 3,
+        std=(0.2,) * 3,
+        data_digest=digest,
+        init_sha256=None,
+        teacher_sha256=None,
+        best_epoch=1,
+        config={},
+    )
+
+
+def write_cell(folder: Path, digest: str, seed: int, whole: bool = True) -> None:
+    folder.mkdir(parents=True)
+    network = build_network("resnet18", 2, seed) if whole else torch.nn.Linear(2, seed + 1)
+    save_model(folder, info(folder.parts[-3], digest), network.state_dict(), {})
+    write_csv(folder / "history.csv", list(HISTORY), [HISTORY])
+
+
+def write_tiles(root: Path) -> ImageSet:
+    """40 training, 12 validation and 20 test tiles, the test tiles of two sources."""
+    random = np.random.default_rng(0)
+    writer = ImageSetWriter(root)
+    for number, split in enumerate(["train"] * 40 + ["val"] * 12 + ["test"] * 20):
+        pixels = random.integers(0, 255, (PX, PX, 3), np.uint8)
+        source = "wall" if split != "test" or number % 4 < 2 else "bridge"
+        place = {"photo": f"{source}/{number // 5}", "source": source, "group": str(number // 5)}
+        encoded = cv2.imencode(".jpg", pixels)[1].tobytes()
+        writer.add(f"{number:04d}.jpg", encoded, label=number % 2, split=split, **place)
+    writer.finish("tiles.csv", ("no crack", "crack"), (PX, PX))
+    return ImageSet.open(root)
+
+
+@pytest.fixture(scope="module")
+def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods with two seeds each, a pretrained network, and one cell that failed."""
+    root = tmp_path_factory.mktemp("study")
+    tiles = write_tiles(root / "data/tiles")
+    for method in ("resnet18-scratch", "resnet18-pretrained"):
+        for seed in (0, 1):
+            write_cell(root / f"models/finetune/{method}/40/{seed}", tiles.digest, seed + len(method))
+    write_cell(root / "models/pretrain/resnet18/0", "natural", 0, whole=False)
+    failed = root / "scratch/failed/0.json"
+    failed.parent.mkdir(parents=True)
+    failed.write_text(
+        json.dumps({"out": "models/x", "error": "NonFiniteLossError: the loss was nan in epoch 2"})
+    )
+    return root
+
+
+def test_cells_are_named_by_their_folders(study_folder: Path) -> None:
+    """Method, number of labels and seed come from the path, in order; pretraining has no number of labels."""
+    found = read_cells(study_folder / "models", "finetune")
+    names = [(cell.method, cell.labels, cell.seed) for cell in found]
+    methods = ("resnet18-pretrained", "resnet18-scratch")
+    assert names == [(method, 40, seed) for method in methods for seed in (0, 1)]
+    assert [(cell.method, cell.labels) for cell in read_cells(study_folder / "models", "pretrain")] == [
+        ("resnet18", None)
+    ]
+
+
+def test_a_failed_cell_does_not_lose_the_others(study_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report has tables of what is there and the reason of what is not; a second call scores nothing anew."""
+    run = SilentRun(study_folder / "scratch")
+    made = report(study_folder, study_folder / "out", "Header.", run)
+    assert dict(made.failures) == {"models/x": "NonFiniteLossError: the loss was nan in epoch 2"}
+    assert "the loss was nan in epoch 2" in made.markdown
+    assert "| resnet18-scratch | 2 | 94.93 |" in made.markdown and "nan" not in made.markdown.replace(
+        "was nan", ""
+    )
+    names = {path.name for path in (study_folder / "out").iterdir()}
+    assert names == {"results.md", "results.html", "figures", "verdicts.csv"}
+    monkeypatch.setattr(study_cells, "load_model", None)
+    assert report(study_folder, study_folder / "out", "Header.", run).markdown == made.markdown
+
+
+def test_page_has_tables_and_needs_no_network(study_folder: Path) -> None:
+    """Markdown became HTML tables with figures inside, and nothing is loaded from elsewhere."""
+    report(study_folder, study_folder / "page", "<b>Header</b>", SilentRun(study_folder / "scratch"))
+    page = (study_folder / "page/results.html").read_text()
+    assert page.count("<table>") >= 5 and page.count("<svg") >= 2
+    assert "&lt;b&gt;Header" in page
+    assert 'src="http' not in page and "<link" not in page and "<script" not in page
+
+
+def test_answers_are_calibrated_on_the_cells_own_validation_tiles(
+    study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 40 labels eight are for validation: calibration sees those, not all twelve, and no test tile."""
+    tiles, cell = (
+        ImageSet.open(study_folder / "data/tiles"),
+        read_cells(study_folder / "models", "finetune")[0],
+    )
+    monkeypatch.setattr(study_cells, "fit_temperature", lambda logits_NC, labels_N: float(len(labels_N)))
+    (own,) = score([cell], tiles, SilentRun(tmp_path))
+    assert own.temperature == 8
+    assert own.logits_NC.shape == (20, 2)
+    (of_all,) = score([Cell(cell.method, None, 0, cell.model)], tiles, SilentRun(tmp_path / "other"))
+    assert of_all.temperature == 12
+    np.testing.assert_allclose(own.logits_NC, of_all.logits_NC, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_to_report_is_refused(tmp_path: Path) -> None:
+    """Without cells the message says how to make them."""
+    with pytest.raises(InputError, match="holds no cells yet; run `make paper`"):
+        report(tmp_path, tmp_path / "out", "", SilentRun(tmp_path))
+
+
+def synthetic(accuracies: dict[str, float], num: int = 2000, seeds: int = 3) -> Study:
+    """Cells whose verdicts are right with a given chance, on tiles of 100 photos."""
+    random = np.random.default_rng(5)
+    labels = random.integers(0, 2, num)
+    tiles = ScoredTiles(labels, np.full(num, "wall"), np.arange(num) // 20)
+    made = {}
+    for method, accuracy in accuracies.items():
+        model = TrainedModel(
+            "finetune", Path(method), info(method, "d"), ({"train_accuracy": 0.9, **EMPTY},), method
+        )
+        by_seed = {}
+        for seed in range(seeds):
+            right = random.random(num) < accuracy
+            margin = np.where(right, 1.0, -1.0) * (2 * labels - 1)
+            by_seed[seed] = (Cell(method, 100, seed, model), Answers(np.stack([-margin, margin], 1), 1.0))
+        made[method, 100] = by_seed
+    return Study(tiles, made, ("wall",), {"otsu_threshold": np.zeros(num, np.int64)})
+
+
+EMPTY = {"val_accuracy": 0.8, "hard_loss": 0.1, "val_loss": 0.1, "temperature": None}
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "words"),
+    [
+        (0.80, 0.90, "confirmed"),
+        (0.90, 0.80, "the other way round"),
+        (0.90, 0.905, "not decidable"),
+        (1.0, 1.0, "no difference"),
+    ],
+)
+def test_the_interval_decides_a_claim(worse: float, better: float, words: str) -> None:
+    """Ten points apart is confirmed or the opposite, half a point is not decidable, the same answers are the same."""
+    study = synthetic({"resnet18-scratch": worse, "resnet18-pretrained": better})
+    (verdict,) = verdicts(study, ["wall"])
+    assert verdict.words == words
+    assert verdict.num_seeds == 3
+    assert verdict.low <= verdict.difference <= verdict.high
+    assert verdict.difference == pytest.approx(better - worse, abs=0.02)
+
+
+def test_one_seed_of_a_method_is_compared_on_that_seed_only() -> None:
+    """Seeds are paired; without a common seed there is no verdict."""
+    study = synthetic({"resnet18-scratch": 0.8, "resnet18-pretrained": 0.9})
+    cells = {key: dict(seeds) for key, seeds in study.cells.items()}
+    cells["resnet18-scratch", 100] = {2: cells["resnet18-scratch", 100][2]}
+    one = Study(study.tiles, cells, study.trained_on, study.baselines)
+    assert verdicts(one, ["wall"])[0].num_seeds == 1
+    del cells["resnet18-pretrained", 100][2]
+    assert verdicts(one, ["wall"]) == []
+
+
+def test_seeds_are_averaged() -> None:
+    """Mean and deviation are those of the seeds' accuracies."""
+    study = synthetic({"resnet18-scratch": 0.8})
+    found = over_seeds(study, ("resnet18-scratch", 100), accuracy_on(study, ["wall"]))
+    each = [
+        (answers.predicted == study.tiles.labels).mean()
+        for _, answers in study.cells["resnet18-scratch", 100].values()
+    ]
+    assert found is not None
+    assert (found.mean, found.std) == pytest.approx((np.mean(each), np.std(each, ddof=1)))
+    assert over_seeds(study, ("absent", 100), accuracy_on(study, ["wall"])) is None
+    some = over_seeds(study, ("resnet18-scratch", 100), lambda cell, _: math.nan if cell.seed else 0.5)
+    assert some is not None and some.mean == 0.5  # of the only seed that has such a number
+    assert over_seeds(study, ("resnet18-scratch", 100), lambda *_: math.nan) is None
+
+
+def test_shares_end_at_a_hundred_percent() -> None:
+    """Student's interval of two seeds runs beyond; it is cut where a share ends."""
+    assert bounded(mean_interval(np.array([0.99, 1.0]))) == "99.50 ± 0.71 (93.15 to 100.00)"
+    assert bounded(mean_interval(np.array([0.0, 0.01]))) == "0.50 ± 0.71 (0.00 to 6.85)"
+
+
+def test_verdict_without_an_interval_is_not_decidable() -> None:
+    """One photo gives no interval."""
+    study = synthetic({"resnet18-scratch": 0.8, "resnet18-pretrained": 0.9}, num=20)
+    verdict: Verdict = verdicts(study, ["wall"])[0]
+    assert math.isnan(verdict.low) and verdict.words == "not decidable"
+
+
+def test_document_tells_without_pretraining_or_unseen_sources() -> None:
+    """What is not there leaves its table empty, not the page broken."""
+    study = synthetic({"resnet18-scratch": 0.8})
+    text = document(study, [], {}, "Header.")
+    share = (study.tiles.labels == 0).mean()
+    assert f"| otsu_threshold (no network) | {100 * share:.2f} |" in text
+    assert "None: every cell that was begun is there." in text
+
+
+def test_failures_are_those_outputs_that_are_still_missing(study_folder: Path) -> None:
+    """A record counts while its output is absent, also one that a cache brings; no folder is no failure."""
+    assert list(read_failures(study_folder, study_folder / "scratch")) == ["models/x"]
+    assert read_failures(study_folder, study_folder / "nowhere") == {}
+    (study_folder / "models/x").mkdir()
+    assert read_failures(study_folder, study_folder / "scratch") == {}
+    (study_folder / "models/x").rmdir()

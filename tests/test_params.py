@@ -1,0 +1,93 @@
+"""params.yaml: every mistake is named by section and field."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from damcrack.files import InputError
+from damcrack.params import check_params, flatten, read_params, stage_config
+from damcrack.stage_table import STAGES
+
+DEMO = Path(__file__).parents[1] / "params" / "demo.yaml"
+
+
+def demo() -> dict[str, Any]:
+    params: dict[str, Any] = yaml.safe_load(DEMO.read_text())
+    return params
+
+
+def changed(section: str, *path: str, value: object) -> dict[str, Any]:
+    """The demo values with one changed."""
+    params = demo()
+    target = params[section]
+    for name in path[:-1]:
+        target = target[name]
+    target[path[-1]] = value
+    return params
+
+
+def test_item_values_override_the_common_ones() -> None:
+    """An experiment has the common values, with its own in their place."""
+    params = changed("finetune", "scratch", "resnet18-scratch", value={"epochs": 3})
+    config = stage_config(params, "finetune", "resnet18-scratch")
+    assert config.epochs == 3
+    assert config.batch_size == params["finetune"]["common"]["batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("section", "path", "value", "words"),
+    [
+        ("tile", ("crack_fracton",), 0.1, ["tile.crack_fracton", "did you mean 'crack_fraction'?"]),
+        ("tile", ("tile_px",), "big", ["tile.tile_px", "'big'", "integer"]),
+        ("tile", ("split",), "scene", ["tile.split", "'scene'", "'random'"]),
+        ("distill", ("common", "alpha"), 1.5, ["distill.fixed.alpha", "1.5", "0 to 1"]),
+        ("distill", ("items", "dynamic", "temperature", "t_mim"), 3, ["t_mim", "did you mean 't_min'?"]),
+        ("distill", ("items", "dynamic", "temperature", "t_max"), 1.0, ["t_max", "t_min < t_max"]),
+        ("pretrain", ("common", "epochs"), 0, ["epochs", "warm-up <= epochs"]),
+        ("pretrain", ("common", "learning_rate"), -1, ["learning_rate", "more than 0"]),
+        ("finetune", ("common", "trainable"), "neck", ["trainable", "'neck'", "'head'"]),
+    ],
+)
+def test_wrong_values_are_named(section: str, path: tuple[str, ...], value: object, words: list[str]) -> None:
+    """The message has the field, what was given and what is allowed."""
+    with pytest.raises(InputError) as caught:
+        check_params(changed(section, *path, value=value), list(STAGES))
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_missing_value_is_named() -> None:
+    """A value that was deleted is asked for by name."""
+    params = demo()
+    del params["tile"]["jpeg_quality"]
+    with pytest.raises(InputError, match="jpeg_quality"):
+        stage_config(params, "tile", None)
+
+
+def test_unknown_section_is_refused_with_a_guess() -> None:
+    """A mistyped section does not silently leave its stage at other values."""
+    with pytest.raises(InputError, match=r"'tiles' \(did you mean 'tile'\?\)"):
+        check_params({**demo(), "tiles": {}}, list(STAGES))
+
+
+def test_unknown_item_is_refused_with_the_known_ones() -> None:
+    """The items of the section are listed."""
+    with pytest.raises(InputError, match="resnet18-scratch"):
+        stage_config(demo(), "finetune", "resnet18-scrath")
+
+
+def test_missing_file_and_broken_yaml_are_named(tmp_path: Path) -> None:
+    """Both are the user's to mend, without a traceback."""
+    with pytest.raises(InputError, match="missing"):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("tile: [1,")
+    with pytest.raises(InputError, match="not YAML"):
+        read_params(tmp_path / "params.yaml")
+
+
+def test_flattened_names_reach_nested_values() -> None:
+    """Every value has a dotted name for the tracking server."""
+    values = flatten(stage_config(demo(), "distill", "dynamic"))
+    assert values["temperature.t_max"] == 5.0
+    assert values["alpha"] == 0.6

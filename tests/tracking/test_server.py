@@ -1,0 +1,187 @@
+"""The team's server: who is let in, what users read when it refuses, and copies of its databases."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from damcrack.files import InputError
+from damcrack.registry.registry import fetch_model
+from damcrack.tracking.journal import waiting_journals
+from damcrack.tracking.recorded import start_run
+from damcrack.tracking.runs import show_runs
+from damcrack.tracking.sender import Store, send_later
+from damcrack.tracking.store import one_line, sending_errors
+from mlflow_server import SERVE
+
+pytest.importorskip("mlflow")
+from mlflow.server.auth.client import AuthServiceClient
+
+BACKUP, RESTORE = SERVE.with_name("backup.sh"), SERVE.with_name("restore.sh")
+
+
+@pytest.fixture
+def at_server(mlflow_server, tmp_path, monkeypatch):
+    """A working folder of its own, journals kept for later, the server's administrator."""
+    monkeypatch.chdir(tmp_path)
+    settings = mlflow_server.account | {"MLFLOW_EXPERIMENT_NAME": tmp_path.name, "DAMCRACK_TRACK": "later"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # as QUICK_FAILURE; other tests leave 0
+    return mlflow_server
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"MLFLOW_TRACKING_PASSWORD": "not-this-one"}, "wrong user or password"),
+        ({"MLFLOW_TRACKING_TOKEN": "expired"}, "does not accept MLFLOW_TRACKING_TOKEN"),
+        ({"MLFLOW_TRACKING_PATH": "/elsewhere"}, "another version than ours"),
+    ],
+)
+def test_refusal_is_one_sentence(at_server, monkeypatch, settings, sentence):
+    """A wrong password, an expired token and a server that speaks otherwise are named; the record waits, unmoved."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", at_server.uri + settings.pop("MLFLOW_TRACKING_PATH", ""))
+    for name in (
+        ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+        if "MLFLOW_TRACKING_TOKEN" in settings
+        else ()
+    ):
+        monkeypatch.delenv(name)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with start_run("tile", None, {}, {}) as run:
+        run.metrics({"tiles": 5})
+    content = waiting_journals()[0].path.read_bytes()
+    said = str(send_later())
+    assert sentence in said
+    assert "not-this-one" not in said
+    assert waiting_journals()[0].path.read_bytes() == content
+    with pytest.raises(InputError, match=sentence):
+        show_runs()
+    with pytest.raises(InputError, match=sentence):
+        fetch_model("models:/dam-crack-detector@champion")
+
+
+def test_artifact_that_cannot_be_kept(at_server, tmp_path):
+    """A full or broken artifact store: what was recorded is there, one sentence says so, the file is sent later."""
+    page = tmp_path / "page.html"
+    page.write_text("page")
+    store = at_server.folder / "state/artifacts"
+    store.parent.mkdir(exist_ok=True)
+    aside = store.with_name("aside")
+    if store.exists():
+        store.rename(aside)
+    store.write_text("a file where the folder was: nothing can be written below it")
+    with start_run("evaluate", None, {}, {}) as run:
+        run.metrics({"a/accuracy": 0.5})
+        run.artifact(page)
+    assert "its artifact store is full or away" in str(send_later())
+    store.unlink()
+    if aside.exists():
+        aside.rename(store)
+    assert str(send_later()).endswith(": 1")
+    client = Store(at_server.uri).client
+    (sent,) = client.search_runs([client.get_experiment_by_name(tmp_path.name).experiment_id])
+    assert (sent.info.status, sent.data.metrics["a/accuracy"]) == ("FINISHED", 0.5)
+    assert [file.path for file in client.list_artifacts(sent.info.run_id)] == ["page.html"]
+
+
+def test_accounts_keep_strangers_out(at_server, monkeypatch):
+    """Nobody reads without an account; the password of the administrator is not in the server's file of settings."""
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    with pytest.raises(sending_errors()) as refused:
+        Store(at_server.uri).client.search_experiments()
+    assert "wrong user or password" in one_line(refused.value)
+    settings = at_server.folder / "state/basic_auth.ini"
+    assert at_server.password not in settings.read_text()
+    assert settings.stat().st_mode & 0o077 == 0
+
+
+def test_account_of_an_engineer(at_server, tmp_path, monkeypatch):
+    """Whoever has an account adds runs to an experiment of somebody else, and cannot delete it."""
+    owner = Store(at_server.uri)
+    experiment_id = owner.experiment_id(tmp_path.name)
+    account = {"username": f"engineer-{tmp_path.name}", "password": "a long enough password"}
+    AuthServiceClient(at_server.uri).create_user(**account)
+    for name, value in account.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name.upper()}", value)
+    with start_run("tile", None, {}, {}) as run:
+        run.metrics({"tiles": 5})
+    assert (send_later().num_sent, waiting_journals()) == (1, [])
+    with pytest.raises(sending_errors()) as refused:
+        Store(at_server.uri).client.delete_experiment(experiment_id)
+    assert one_line(refused.value) == "this account may not do that; ask the server's administrator"
+
+
+def call(script, folder, **environment):
+    return subprocess.run([script, folder], env=os.environ | environment, capture_output=True, text=True)
+
+
+def addresses(folder):
+    return {
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder / 'runs.db'}",
+        "MLFLOW_ACCOUNTS_URI": f"sqlite:///{folder / 'accounts.db'}",
+    }
+
+
+def test_restored_server_has_the_same_runs(at_server, tmp_path):
+    """A copy made while the server runs fills an empty one with the same runs, metrics and accounts."""
+    with start_run("pretrain", "resnet18", {"epochs": 2}, {}) as run:
+        run.metrics({"loss": 1.0}, step=1)
+        run.metrics({"loss": 0.5}, step=2)
+    send_later()
+    made = call(BACKUP, tmp_path / "backups", **addresses(at_server.folder / "state"))
+    assert made.returncode == 0, made.stderr
+    new = tmp_path / "new"
+    new.mkdir()
+    restored = call(RESTORE, made.stdout.strip(), **addresses(new))
+    assert restored.returncode == 0, restored.stderr
+    old_client, new_client = (
+        Store(uri).client for uri in (at_server.uri, addresses(new)["MLFLOW_BACKEND_STORE_URI"])
+    )
+    assert everything(new_client) == everything(old_client)
+    again = call(RESTORE, made.stdout.strip(), **addresses(new))
+    assert (again.returncode, "restore into a new place" in again.stderr) == (1, True)
+
+
+def everything(client):
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    return {
+        run.info.run_id: (
+            run.info.status,
+            run.data.params,
+            run.data.tags,
+            {
+                key: [(m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, key)]
+                for key in run.data.metrics
+            },
+        )
+        for run in runs
+    }
+
+
+@pytest.mark.parametrize("damage", ["runs", "SHA256SUMS"])
+def test_damaged_copy_is_refused(at_server, tmp_path, damage):
+    """A copy with a changed byte, or without its sums, restores nothing."""
+    backup = Path(call(BACKUP, tmp_path, **addresses(at_server.folder / "state")).stdout.strip())
+    if damage == "runs":
+        with (backup / "runs").open("ab") as file:
+            file.write(b"x")
+    else:
+        (backup / "SHA256SUMS").unlink()
+    refused = call(RESTORE, backup, **addresses(tmp_path))
+    assert refused.returncode == 1
+    assert len(refused.stderr.strip().splitlines()) <= 2
+    assert not (tmp_path / "runs.db").exists()
+
+
+def test_old_copies_go(at_server, tmp_path):
+    """Only the newest KEEP copies stay."""
+    for name in ("20200101T000000Z", "20200102T000000Z"):
+        (tmp_path / name).mkdir()
+    made = call(BACKUP, tmp_path, KEEP="2", **addresses(at_server.folder / "state"))
+    kept = sorted(path.name for path in tmp_path.iterdir() if path.name != "work")
+    assert kept == ["20200102T000000Z", Path(made.stdout.strip()).name]

@@ -1,0 +1,181 @@
+"""Networks that no longer learn, and their stored answers."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from damcrack.train.augment import Augmentation
+from damcrack.train.batches import DeviceImages, StoredViews
+from damcrack.train.checkpoint import NoCheckpoint
+from damcrack.train.frozen import Frozen, feature_tables, soft_target_table
+from damcrack.train.networks import build_network, head, set_trainable, set_training_mode
+from damcrack.train.objectives import Distillation, Supervised, Teaching
+from damcrack.train.temperature import TemperatureConfig
+from damcrack.train.training import TrainingConfig, train
+
+MakeImages = Callable[..., DeviceImages]
+TURNED = Augmentation("dihedral", 10.0, 2.0)
+SETTINGS = TrainingConfig(
+    epochs=4,
+    warmup_epochs=1,
+    batch_size=8,
+    learning_rate=0.05,
+    momentum=0.9,
+    weight_decay=5e-4,
+    flips="dihedral",
+    rotate_deg=10.0,
+    shift_px=2.0,
+    scales=(1.0, 1.0),
+    appearance=None,
+    views=2,
+    precision="float32",
+    compile="off",
+    seed=0,
+)
+
+
+def trained_network(name: str = "resnet18", seed: int = 1) -> nn.Module:
+    """A network whose batch norms have seen something, so that folding them is not folding the identity."""
+    random = torch.Generator().manual_seed(seed)
+    network = build_network(name, 2, seed).train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.randn(8, 3, 32, 32, generator=random) * 2 + 1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=random)
+            nn.init.uniform_(module.bias, -0.5, 0.5, generator=random)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_folded_network_answers_like_the_original(name: str) -> None:
+    """Folding batch norms and rounding to bfloat16 change the logits by a small share of their spread."""
+    network = trained_network(name)
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = network(images)
+    fast = Frozen(network, bfloat16=True)(images)
+    assert fast.dtype == torch.float32
+    assert not torch.equal(fast, exact)
+    assert (fast - exact).abs().max() < 0.05 * exact.std()
+
+
+def test_exact_frozen_network_is_the_network() -> None:
+    """In float32 the answer is the network's own, to the bit, and may enter a differentiated loss."""
+    network = trained_network().to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        expected = network(images)
+    answer = Frozen(network, bfloat16=False)(images)
+    assert torch.equal(answer, expected)
+    weight = torch.ones(2, requires_grad=True)
+    (answer * weight).sum().backward()
+    assert torch.allclose(weight.grad, answer.sum(0))  # type: ignore[arg-type]
+
+
+def test_order_is_the_same_with_stored_answers(images: MakeImages) -> None:
+    """Stored answers come with the labels and pixels of the epoch that they replace."""
+    plain = images(views=2)
+    table = torch.arange(2 * 16 * 2, dtype=torch.float32).reshape(2, 16, 2)
+    stored = StoredViews(plain, teacher_logits_VNC=table)
+    for epoch in (1, 2, 3):
+        places = torch.cat(plain.order(8, 0, epoch))
+        pairs = list(zip(plain.shuffled(8, 0, epoch), stored.shuffled(8, 0, epoch), strict=True))
+        assert all(torch.equal(one.inputs, other.inputs) for one, other in pairs)
+        assert all(torch.equal(one.labels_B, other.labels_B) for one, other in pairs)
+        logits = torch.cat([other.teacher_logits_BC for _, other in pairs])
+        assert torch.equal(logits, table[(epoch - 1) % 2, places])
+
+
+def test_fixed_views_return_and_fresh_ones_do_not(images: MakeImages) -> None:
+    """With two views an image looks in epoch 3 as in epoch 1, whatever the seed; drawn anew it does not."""
+
+    def seen(views: int | None, seed: int, epoch: int) -> Tensor:
+        data = images(how=TURNED, views=views)
+        pixels = torch.cat([batch.inputs for batch in data.shuffled(8, seed, epoch)])
+        return pixels[torch.cat(data.order(8, seed, epoch)).argsort()]
+
+    assert torch.equal(seen(2, 0, 1), seen(2, 5, 3))
+    assert not torch.equal(seen(2, 0, 1), seen(2, 0, 2))
+    assert not torch.equal(seen(None, 0, 1), seen(None, 0, 3))
+
+
+def test_gathering_ahead_gives_the_same_batches(images: MakeImages) -> None:
+    """Pixels that do not stay on the device arrive in the same order, for training and validation."""
+    near, far = (images(how=TURNED, resident=resident) for resident in (True, False))
+    for one, other in zip(near.shuffled(8, 0, 1), far.shuffled(8, 0, 1), strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.labels_B, other.labels_B)
+    for one, other in zip(near.in_order("val", 3), far.in_order("val", 3), strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+
+
+def test_head_on_stored_features_trains_like_head_on_live_ones(images: MakeImages) -> None:
+    """With a frozen body, features computed once give the history and head that running the body each time gives."""
+    data, trained = images(how=TURNED, views=2), []
+    for stored in (False, True):
+        network = trained_network()
+        set_trainable(network, "head")
+        source = StoredViews(data, features=feature_tables(network, data, bfloat16=False)) if stored else data
+        forward = head(network) if stored else network
+        trained.append(
+            train(network, Supervised(), source, SETTINGS, NoCheckpoint(), lambda row: None, forward)
+        )
+    live, fast = trained
+    for one, other in zip(live.history, fast.history, strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+    assert torch.allclose(fast.last["fc.weight"], live.last["fc.weight"], rtol=1e-3, atol=1e-5)
+    assert fast.last.keys() == live.last.keys()
+
+
+def test_student_of_stored_soft_targets_learns_what_a_live_teacher_teaches(
+    images: MakeImages, tmp_path: Path
+) -> None:
+    """Stored logits give the history, the temperature's included, of a teacher that answers each time."""
+    data, histories = images(how=TURNED, views=2), []
+    for stored in (False, True):
+        teacher = Frozen(trained_network(), bfloat16=False)
+        source = StoredViews(data, soft_target_table(teacher, data, {"a": 1}, tmp_path)) if stored else data
+        objective = Distillation(
+            teacher,
+            Teaching(0.6, "kl", "inside", TemperatureConfig("dynamic", ramp_epochs=4)),
+            SETTINGS.epochs,
+        )
+        network = build_network("resnet18", 2, 2)
+        histories.append(
+            train(network, objective, source, SETTINGS, NoCheckpoint(), lambda row: None).history
+        )
+    for one, other in zip(*histories, strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-7)  # theta has moved by 1e-7 only
+
+
+def test_soft_targets_are_computed_once_for_equal_inputs(images: MakeImages, tmp_path: Path) -> None:
+    """A second student reads the first one's table; another teacher, named by its inputs, gets its own."""
+    data = images(views=2)
+    first = soft_target_table(Frozen(trained_network(), False), data, {"teacher": "a"}, tmp_path)
+
+    class Asleep(Frozen):
+        def __call__(self, images_BCHW: Tensor) -> Tensor:
+            raise AssertionError("the teacher was asked again")
+
+    asleep = Asleep(trained_network(), False)
+    again = soft_target_table(asleep, data, {"teacher": "a"}, tmp_path)
+    other = soft_target_table(Frozen(trained_network(seed=7), False), data, {"teacher": "b"}, tmp_path)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    with pytest.raises(AssertionError, match="asked again"):
+        soft_target_table(asleep, data, {"teacher": "c"}, tmp_path)
+    assert len(list(tmp_path.glob("*/logits.safetensors"))) == 2
+
+
+def test_frozen_body_stays_in_evaluation_mode() -> None:
+    """Training a head must not move the statistics that the stored features were made with."""
+    network = trained_network()
+    set_trainable(network, "head")
+    set_training_mode(network)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert not any(module.training for module in norms)
