@@ -56,11 +56,6 @@ paper: .venv/installed ## run the paper's missing experiments, write docs/result
 	@cd experiments/paper && dvc repro --keep-going $(CELLS); status=$$?; damcrack track send; \
 	    cd ../.. && damcrack paper $(if $(SEED),,--markdown docs/results.md) && exit $$status
 
-.PHONY: arrivals
-arrivals: .venv/installed ## two runs take in the same 500 photos at once, counted: make arrivals PLACE=s3://bucket/prefix MODEL=results/export
-	@python -m experiments.arrivals --place $(PLACE) $(if $(MODEL),--model $(MODEL))
-	@python -m experiments.arrivals --place $(PLACE)-killed --kill $(if $(MODEL),--model $(MODEL))
-
 .PHONY: detector
 detector: .venv/installed ## train the detector that ships with the package again (about an hour on two cores), and pack it
 	@cd experiments/detector && damcrack snapshot photos && dvc repro

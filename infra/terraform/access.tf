@@ -4,8 +4,7 @@ locals {
   arn = "arn:aws:s3:::${var.bucket}"
 
   accounts = {
-    pods   = var.service_accounts
-    events = ["damcrack-events"]
+    pods = var.service_accounts
   }
 }
 

@@ -93,20 +93,6 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     }
   }
 
-  # Claims spare work; once the work is done nobody reads them.
-  rule {
-    id     = "claims"
-    status = "Enabled"
-
-    filter {
-      prefix = "imagery/claims/"
-    }
-
-    expiration {
-      days = 30
-    }
-  }
-
   rule {
     id     = "accepted-photos-are-rarely-read"
     status = "Enabled"

@@ -22,13 +22,3 @@ output "role_arn" {
   description = "For the service accounts' annotation in infra/kubernetes/overlays/gpu; null without a cluster."
   value       = one(aws_iam_role.pods[*].arn)
 }
-
-output "queue" {
-  description = "Name of the queue of arrivals; null without one."
-  value       = one(aws_sqs_queue.arrivals[*].name)
-}
-
-output "events_role_arn" {
-  description = "For the annotation of the account damcrack-events; null without a queue or a cluster."
-  value       = one(aws_iam_role.events[*].arn)
-}

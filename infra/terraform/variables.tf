@@ -68,9 +68,3 @@ variable "incoming_days" {
     error_message = "incoming_days: expected 30 or more, so that a broken poll is noticed before photos go."
   }
 }
-
-variable "arrivals_queue" {
-  description = "Tell a queue of each new object, for infra/kubernetes/events."
-  type        = bool
-  default     = false
-}

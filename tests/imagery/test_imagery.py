@@ -1,10 +1,9 @@
 import io
 import json
 import os
-import time
+import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +12,11 @@ from PIL import Image
 from damcrack.data.photos import PhotosConfig, photos
 from damcrack.data.snapshot import COLUMNS
 from damcrack.files import InputError, read_csv, sha256_bytes, write_csv
-from damcrack.imagery import arrivals, catalogue, follow_up, judgement
-from damcrack.imagery.config import ImageryConfig
-from damcrack.imagery.ledger import Item, Ledger
+from damcrack.imagery import arrivals, catalogue, inspections
+from damcrack.imagery.arrivals import ImageryConfig
 from damcrack.inspection.inspect import InspectConfig
 from damcrack.run import SilentRun
-from damcrack.storage.source import open_source, open_store
+from damcrack.storage.source import open_source
 from walls import write_darkness_detector
 
 SIDE = 40
@@ -42,35 +40,42 @@ def mask(row=3, side=SIDE):
 class Place:
     """Two folders, and a run on them whenever asked."""
 
-    def __init__(self, root, **values):
+    def __init__(self, root, store="store"):
         self.root = root
-        (root / "incoming").mkdir()
-        (root / "store").mkdir()
-        self.config = ImageryConfig(
-            str(root / "incoming"), str(root / "store"), min_side_px=32, **{"train_after_labels": 2} | values
-        )
-        self.store = open_store(self.config.store)
+        self.incoming, self.folder = root / "incoming", root / store
+        self.incoming.mkdir(exist_ok=True)
+        self.folder.mkdir()
+        self.config = ImageryConfig(str(self.incoming), str(self.folder), min_side_px=32)
+        self.store = open_source(str(self.folder))
 
     def put(self, name, content):
-        path = self.root / "incoming" / name
+        path = self.incoming / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
-    def ledger(self, run_id="test"):
-        return Ledger(self.store, run_id)
-
     def run(self, incoming=None, store=None):
-        store = store or self.store
-        ledger = Ledger(store, str(time.monotonic_ns()))
-        found = arrivals.take_in(
-            incoming or open_store(self.config.incoming), store, ledger, self.config, SilentRun()
+        done = arrivals.take_in(
+            incoming or open_source(str(self.incoming)), store or self.store, self.config, SilentRun()
         )
-        self.catalogue = catalogue.extend(store, ledger, found.entries)
-        self.failures = found.failures
-        return dict(found.counts)
+        self.catalogue, self.failures = done.catalogue, done.failures
+        return +done.counts
 
-    def names(self, prefix):
+    def names(self, prefix=""):
         return [one.name for one in self.store.listed(prefix)]
+
+    def contents(self):
+        return {name: self.store.read(name) for name in self.names()}
+
+
+class Altered:
+    """A store of which some methods do something else."""
+
+    def __init__(self, store, **methods):
+        self.store = store
+        self.__dict__ |= methods
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
 
 
 @pytest.fixture
@@ -78,20 +83,36 @@ def place(tmp_path):
     return Place(tmp_path)
 
 
+def photo_names(catalogue):
+    return [photo.name for _, photo in catalogue.photos()]
+
+
 def test_a_photo_is_taken_in_once_whatever_it_is_called(place):
-    """Repeats, copies, renames, re-uploads and touched files add nothing; its bytes lie in the store by their hash."""
+    """Repeats, copies, renames, re-uploads and touched files add no photo; its bytes lie in the store by their hash."""
     content = picture(0)
     place.put("a.png", content)
     place.put("copy/of a.png", content)
-    assert place.run() == {"new photos": 1, "photos known by content": 1}
-    assert place.run() == {"photos known": 2}
-    (place.root / "incoming/a.png").rename(place.root / "incoming/renamed.PNG")
-    os.utime(place.root / "incoming/copy/of a.png", (1, 1))
-    assert place.run() == {"photos known by content": 2}
+    assert place.run() == {"photos": 1, "copies": 1}
+    assert place.run() == {"seen": 2}
+    (place.incoming / "a.png").rename(place.incoming / "renamed.PNG")
+    os.utime(place.incoming / "copy/of a.png", (1, 1))
+    assert place.run() == {"copies": 2}
+    assert place.run() == {"seen": 2}
     assert place.names("accepted/") == [f"accepted/photos/{sha256_bytes(content)}.png"]
     assert place.store.read(place.names("accepted/")[0]) == content
-    assert [item.sha256 for item in place.catalogue.photos()] == [sha256_bytes(content)]
-    assert place.catalogue.number == 1
+    assert [(batch, photo.sha256) for batch, photo in place.catalogue.photos()] == [
+        (1, sha256_bytes(content))
+    ]
+
+
+def test_what_was_seen_is_not_read_again(place):
+    """An object of the same name and etag is not downloaded."""
+    place.put("a.png", picture(0))
+    place.put("masks/a.png", mask())
+    place.put("bad.png", b"bad")
+    place.run()
+    incoming = Altered(open_source(str(place.incoming)), read=lambda *_: pytest.fail("it was read"))
+    assert place.run(incoming) == {"seen": 3}
 
 
 @pytest.mark.parametrize(
@@ -100,21 +121,21 @@ def test_a_photo_is_taken_in_once_whatever_it_is_called(place):
         ("empty.jpg", b"", "0 bytes"),
         ("text.jpg", b"not a photo", "expected a JPEG, PNG or TIFF"),
         ("cut.jpg", picture(0, kind="JPEG")[:700], "truncated or corrupt"),
-        ("small.png", picture(0, 31), "31 x 31 pixels, expected at least 32"),
+        ("small.png", picture(0, 31), "31 x 31"),
         ("phone.heic", b"....ftypheic", "expected a JPEG, PNG or TIFF"),
     ],
 )
 def test_a_bad_photo_goes_to_quarantine_with_its_reason(place, name, content, says):
-    """Its bytes are kept, the reason says what to do, it is listed, and it is looked at once."""
+    """Its bytes are stored, the reason says what to do, it is listed, and it is looked at once."""
     place.put(name, content)
     place.put("good.png", picture(1))
-    assert place.run() == {"new photos": 1, "quarantined": 1}
+    assert place.run() == {"photos": 1, "quarantined": 1}
     key = sha256_bytes(content)
     assert place.store.read(f"quarantine/{key}/file") == content
-    reason = json.loads(place.store.read(f"quarantine/{key}/reason.json"))
-    assert reason["name"] == name and says in reason["reason"]
-    assert [item.reason for item in place.catalogue.quarantined()] == [reason["reason"]]
-    assert place.run() == {"photos known": 2}
+    (entry,) = place.catalogue.quarantined()
+    assert entry.name == name and says in entry.reason
+    assert place.store.read(f"quarantine/{key}/reason.txt").decode() == entry.reason + "\n"
+    assert place.run() == {"seen": 2}
     assert len(place.names("accepted/")) == 1
 
 
@@ -122,201 +143,174 @@ def test_what_is_no_photo_is_left_alone(place):
     """Hidden files, other files and ready tiles are counted and not touched."""
     for name in (".thumb.jpg", "notes.txt", "Positive/1.jpg", "masks-old/a.png"):
         place.put(name, picture(0))
-    assert place.run() == {"other files, left alone": 4}
-    assert place.names("") == []
+    assert place.run() == {"other_files": 4}
+    assert place.names() == []
 
 
 class Killed(BaseException):
     """The process ends here."""
 
 
-class Mortal:
+def mortal(store, writes, last_arrives):
     """The store, until a number of writes; the last one may or may not have got through."""
+    left = iter(range(writes, 0, -1))
 
-    def __init__(self, store, writes, last_arrives):
-        self.store, self.writes, self.last_arrives = store, writes, last_arrives
-
-    def create(self, name, content):
-        self.writes -= 1
-        if self.writes < 0 or (self.writes == 0 and not self.last_arrives):
+    def create(name, content):
+        number = next(left, 0)
+        if number == 0 or (number == 1 and not last_arrives):
             raise Killed
-        done = self.store.create(name, content)
-        if self.writes == 0:
+        done = store.create(name, content)
+        if number == 1:
             raise Killed
         return done
 
-    def __getattr__(self, name):
-        return getattr(self.store, name)
+    return Altered(store, create=create)
 
 
 @pytest.mark.parametrize("last_arrives", [False, True])
-def test_a_run_killed_at_any_write_loses_nothing_and_doubles_nothing(tmp_path, last_arrives):
-    """The next run, once the leases are over, ends with the same files as a run that was never killed.
-
-    Claims and marks aside. The lease outlives what a thread does with a photo: without one, two threads of a run that
-    is alive take each other's claims on two copies for abandoned, and the third claim ends in quarantine.
-    """
-    lease_s = 0.2
-
-    def filled(name):
-        (tmp_path / name).mkdir()
-        place = Place(tmp_path / name, photo_lease_minutes=lease_s / 60)
-        for file, content in {
-            "a.png": picture(0),
-            "b.png": picture(1),
-            "again/a.png": picture(0),
-            "masks/b.png": mask(),
-            "bad.jpg": b"bad",
-        }.items():
-            place.put(file, content)
-        return place
-
-    def outcome(place):
-        entries = {item.id: item for _, item in place.catalogue.rows}
-        kept = {
-            name: place.store.read(name) for top in ("accepted/", "quarantine/") for name in place.names(top)
-        }
-        return {key: (item.verdict, item.file, item.mask_file) for key, item in entries.items()}, kept
-
-    whole = filled("whole")
+def test_a_run_killed_at_any_write_loses_nothing_and_doubles_nothing(tmp_path, monkeypatch, last_arrives):
+    """The next run ends with the same bytes under the same names as a run that was never killed."""
+    monkeypatch.setattr(arrivals, "MAX_IN_BATCH", 3)
+    whole = Place(tmp_path, "whole")
+    for name, content in {
+        "a.png": picture(0),
+        "b.png": picture(1),
+        "again/a.png": picture(0),
+        "masks/b.png": mask(),
+        "again/masks/a.png": mask(5),
+        "bad.jpg": b"bad",
+        "masks/bad.png": mask(side=8),
+    }.items():
+        whole.put(name, content)
     whole.run()
-    expected, writes = outcome(whole), 0
-    assert len(expected[0]) == 4
-    while True:
-        place = filled(f"killed-{writes}")
+    expected = whole.contents()
+    assert (whole.catalogue.number, len(list(whole.catalogue.entries()))) == (3, 7)
+    for writes in range(1, 100):
+        place = Place(tmp_path, f"killed-{writes}")
         try:
-            place.run(store=Mortal(place.store, writes, last_arrives))
+            place.run(store=mortal(place.store, writes, last_arrives))
         except Killed:
-            time.sleep(1.1 * lease_s)
             place.run()
-            assert outcome(place) == expected
-            assert len(place.catalogue.rows) == 4
-            writes += 1
+            assert place.contents() == expected
             continue
         break
-    assert writes >= 18
+    assert writes > len(expected)
 
 
-def test_copies_that_arrive_together_are_read_by_one_of_the_threads(place, monkeypatch):
-    """With eight threads and eight copies, one is decoded and eight are known in the end."""
-    monkeypatch.setattr("damcrack.files.num_workers", lambda: 8)
-    opened = []
-    decode = judgement.decode_photo
-    monkeypatch.setattr(
-        judgement, "decode_photo", lambda *given: (opened.append(1), time.sleep(0.1), decode(*given))[-1]
-    )
-    for number in range(8):
-        place.put(f"{number}.png", picture(0))
-    assert place.run() == {"new photos": 1, "photos known by content": 7}
-    assert len(opened) == len(place.names("claims/")) == 1
+def test_two_runs_at_once_end_in_the_same_bytes(tmp_path, monkeypatch):
+    """As one run alone, also with batches to be written in turn."""
+    monkeypatch.setattr(arrivals, "MAX_IN_BATCH", 4)
+    monkeypatch.setattr("damcrack.files.num_workers", lambda: 3)
+    alone = Place(tmp_path, "alone")
+    for number in range(10):
+        alone.put(f"{number}.png", picture(number % 7))
+        alone.put(f"masks/{number}.png", mask(number))
+    alone.run()
+    both = Place(tmp_path, "both")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: Place.run(both), range(2)))
+    assert both.contents() == alone.contents()
 
 
-def test_a_claimed_photo_is_left_to_its_run_until_the_lease_is_over(place):
-    """Nobody else works on it meanwhile; afterwards the next run does."""
+def test_a_run_that_meets_another_with_other_photos_stops_and_the_next_one_continues(place):
+    """Each photo ends in exactly one batch."""
     place.put("a.png", picture(0))
-    key = sha256_bytes(picture(0))
-    assert place.ledger("other").claim(key, 600).attempt == 1
-    assert place.run() == {"left to another run": 1}
-    assert place.catalogue.number == 0
-    (claim,) = (place.root / "store/claims").iterdir()
-    os.utime(claim, (time.time() - 601,) * 2)
-    assert place.run() == {"new photos": 1}
-    assert place.names("claims/") == [f"claims/{key}.1", f"claims/{key}.2"]
+
+    def create(name, content):
+        if name.startswith("catalogue/"):
+            place.put("0.png", picture(1))
+            place.run()
+        return place.store.create(name, content)
+
+    with pytest.raises(InputError, match=r"catalogue/00000001\.csv"):
+        place.run(store=Altered(place.store, create=create))
+    place.put("b.png", picture(2))
+    place.run()
+    batches = [batch for batch, _ in place.catalogue.photos()]
+    assert batches == [1, 1, 2]
+    assert sorted(photo_names(place.catalogue)) == ["0.png", "a.png", "b.png"]
+    assert Counter(entry.content for entry in place.catalogue.entries()).most_common(1)[0][1] == 1
 
 
-def test_a_photo_that_kills_its_readers_is_set_aside_unread(tmp_path, monkeypatch):
-    """After three abandoned claims nobody opens it any more, and the rest goes on."""
-    place = Place(tmp_path, photo_lease_minutes=1e-9)
-    place.put("bomb.png", picture(0))
-    for _ in range(3):
-        place.ledger().claim(sha256_bytes(picture(0)), 0)
-    monkeypatch.setattr(judgement, "decode_photo", lambda *_: pytest.fail("it was opened"))
-    assert place.run() == {"quarantined": 1}
-    assert "3 runs were killed" in place.catalogue.quarantined()[0].reason
+def test_a_batch_is_never_larger_than_can_be_inspected_in_one_go(place, monkeypatch):
+    """An object that cannot be read leaves its place in the batch to the next one."""
+    monkeypatch.setattr(arrivals, "MAX_IN_BATCH", 3)
+    for number in range(8):
+        place.put(f"{number}.png", picture(number))
+    place.run(refusing(place, {"1.png"}))
+    place.run()
+    sizes = [[entry.name for entry in batch] for batch in place.catalogue.batches]
+    assert sizes == [["0.png", "2.png", "3.png"], ["4.png", "5.png", "6.png"], ["7.png"], ["1.png"]]
 
 
 def test_an_object_that_vanishes_or_changes_meanwhile_is_no_photo_of_the_old_listing(place):
     """What is read is what was listed, or nothing; the new content comes with the next run."""
     place.put("gone.png", picture(0))
     place.put("new.png", picture(1))
-    incoming = open_store(place.config.incoming)
+    incoming = open_source(str(place.incoming))
     listed = incoming.listed()
-    (place.root / "incoming/gone.png").unlink()
+    (place.incoming / "gone.png").unlink()
     place.put("new.png", picture(2, 44))
-    incoming.listed = lambda prefix="": listed
-    assert place.run(incoming) == {"vanished or replaced meanwhile": 2}
-    assert place.run() == {"new photos": 1}
-    assert [item.height_px for item in place.catalogue.photos()] == [44]
+    assert place.run(Altered(incoming, listed=lambda: listed)) == {"vanished": 2}
+    assert place.run() == {"photos": 1}
+    assert [photo.sha256 for _, photo in place.catalogue.photos()] == [sha256_bytes(picture(2, 44))]
 
 
 def test_a_store_that_refuses_for_a_while_costs_no_photo(place):
-    """However often its writing failed, a good photo is taken in at the first run that may write."""
+    """A full disk stops the run; the next one that may write takes everything in."""
     place.put("1.png", picture(0))
+    place.put("2.png", b"bad")
 
-    class Full:
-        def create(self, name, content):
-            if name.startswith("accepted/"):
-                raise InputError("no rights")
-            return place.store.create(name, content)
+    def full(name, content):
+        raise InputError("disk full")
 
-        def __getattr__(self, name):
-            return getattr(place.store, name)
-
-    for _ in range(5):
-        assert place.run(store=Full()) == {"failed": 1}
-    assert place.run() == {"new photos": 1}
+    for _ in range(2):
+        with pytest.raises(InputError, match="disk full"):
+            place.run(store=Altered(place.store, create=full))
+    assert place.run() == {"photos": 1, "quarantined": 1}
 
 
-class Partly:
-    """A bucket that refuses some of its objects."""
+def refusing(place, refused):
+    incoming = open_source(str(place.incoming))
 
-    def __init__(self, store, refused):
-        self.store, self.refused = store, refused
-
-    def read(self, name, etag=None):
-        if name in self.refused:
+    def read(name, etag=None):
+        if name in refused:
             raise InputError("access refused")
-        return self.store.read(name, etag)
+        return incoming.read(name, etag)
 
-    def __getattr__(self, name):
-        return getattr(self.store, name)
+    return Altered(incoming, read=read)
 
 
 def test_a_refused_object_holds_up_no_other_and_is_not_forgotten(place):
-    """The others are taken in, the failure is told, and the object comes in once it can be read."""
+    """The others are taken in, the failure is named, and the object comes in once it can be read."""
     for number in range(3):
         place.put(f"{number}.png", picture(number))
-    assert place.run(Partly(open_store(place.config.incoming), {"1.png"})) == {"new photos": 2, "failed": 1}
-    assert place.failures == ["1.png: access refused"]
-    assert place.run() == {"photos known": 2, "new photos": 1}
+    assert place.run(refusing(place, {"1.png"})) == {"photos": 2, "failed": 1}
+    (failure,) = place.failures
+    assert "1.png" in failure and "access refused" in failure
+    assert place.run() == {"seen": 2, "photos": 1}
 
 
-def test_a_store_that_fails_all_the_time_is_given_up_soon(place):
-    """Not every one of thousands of objects is tried; what can be read comes in sooner or later all the same."""
-    for number in range(40):
-        place.put(f"{number:02d}.png", picture(number))
-    refused = {f"{number:02d}.png" for number in range(39)}
-    incoming = Partly(open_store(place.config.incoming), refused)
-    place.run(Partly(open_store(place.config.incoming), refused | {"39.png"}))
-    assert len(place.failures) == 5
-    for _ in range(200):
-        if place.run(incoming).get("new photos"):
-            break
-    assert [item.name for item in place.catalogue.photos()] == ["39.png"]
+def test_stored_bytes_that_do_not_fit_their_name_stop_the_run(place):
+    """Somebody changed the store: nothing is listed that is not what it says."""
+    place.put("1.png", picture(0))
+    place.store.create(f"accepted/photos/{sha256_bytes(picture(0))}.png", b"other")
+    with pytest.raises(InputError, match="restore"):
+        place.run()
+    assert place.names("catalogue/") == []
 
 
-def test_a_mask_labels_the_photo_beside_it_whenever_it_comes(place):
+def test_a_mask_labels_the_photo_next_to_it_whenever_it_comes(place):
     """A/masks/STEM.png fits A/STEM.jpg and A/images/STEM.jpg; without its photo it waits."""
     place.put("wall/masks/1.png", mask())
-    assert place.run() == {"masks waiting for their photo": 1}
+    assert place.run() == {"masks_without_photo": 1}
     place.put("wall/images/1.jpg", picture(0, kind="JPEG"))
     place.put("wall/2.png", picture(1))
-    assert place.run() == {"new photos": 2, "new labels": 1}
-    assert place.run() == {"photos known": 2, "masks known": 1}
-    labels = place.catalogue.labels()
-    assert list(labels) == [sha256_bytes(picture(0, kind="JPEG"))]
+    assert place.run() == {"photos": 2, "labels": 1}
+    assert place.run() == {"seen": 3}
+    assert list(place.catalogue.labels()) == [sha256_bytes(picture(0, kind="JPEG"))]
     place.put("wall/masks/2.png", mask())
-    assert place.run()["new labels"] == 1
+    assert place.run() == {"seen": 3, "labels": 1}
     assert len(place.catalogue.labels()) == 2
 
 
@@ -325,7 +319,7 @@ def test_a_mask_that_could_label_two_photos_waits(place):
     place.put("1.png", picture(0))
     place.put("1.jpg", picture(1, kind="JPEG"))
     place.put("masks/1.png", mask())
-    assert place.run() == {"new photos": 2, "masks that fit several photos": 1}
+    assert place.run() == {"photos": 2, "ambiguous_masks": 1}
 
 
 def test_a_bad_mask_goes_to_quarantine_and_its_photo_stays(place):
@@ -334,10 +328,23 @@ def test_a_bad_mask_goes_to_quarantine_and_its_photo_stays(place):
         place.put(f"{name}.png", content)
     for name, content in {"1": mask(side=33), "2": b"", "3": mask()}.items():
         place.put(f"masks/{name}.png", content)
-    assert place.run() == {"new photos": 2, "quarantined": 4}
-    reasons = sorted(item.reason for item in place.catalogue.quarantined() if item.mask_sha256)
-    assert [reason[:13] for reason in reasons] == ["33 x 33 pixel", "its photo 3.p", "the file is e"]
+    assert place.run() == {"photos": 2, "quarantined": 4}
+    reasons = [entry.reason for entry in place.catalogue.quarantined() if entry.photo_sha256]
+    for part, reason in zip(("33 x 33", "empty", "its photo"), reasons, strict=True):
+        assert part in reason
     assert place.catalogue.labels() == {}
+
+
+def test_a_mask_whose_photo_vanished_from_the_store_waits_and_is_named(place):
+    """The others are taken in."""
+    place.put("1.png", picture(0))
+    place.put("2.png", picture(1))
+    place.run()
+    (place.folder / f"accepted/photos/{sha256_bytes(picture(0))}.png").unlink()
+    for name in ("1", "2"):
+        place.put(f"masks/{name}.png", mask())
+    assert place.run() == {"seen": 2, "failed": 1, "labels": 1}
+    assert sha256_bytes(picture(0)) in place.failures[0]
 
 
 def snapshot_of(place, path):
@@ -348,22 +355,21 @@ def test_what_was_taken_in_becomes_photos_of_the_graph(place, tmp_path):
     """The stage `photos` reads the snapshot: each photo once, with the newest of its masks."""
     place.put("1.png", picture(0))
     place.put("2.png", picture(1))
-    place.put("masks/1.png", mask(3))
-    place.run()
-    place.put("masks/1.png", mask(5))
-    assert place.run()["new labels"] == 1
     out = tmp_path / "snapshots/photos.csv"
-    assert snapshot_of(place, out) == {"photos": 2, "with label": 1, "written": out}
-    config = PhotosConfig({"new": f"{place.config.store}/accepted"}, 1, (64, 64), 0, 32, 1, 50)
-    photos(out, tmp_path / "photos", config, open_source, SilentRun())
-    rows = read_csv(tmp_path / "photos/photos.csv")
-    assert {row["sha256"]: bool(row["mask"]) for row in rows} == {
-        sha256_bytes(picture(0)): True,
-        sha256_bytes(picture(1)): False,
-    }
-    labelled = next(row for row in rows if row["mask"])
-    shown = np.asarray(Image.open(tmp_path / "photos" / labelled["mask"]))
-    assert list(np.flatnonzero(shown.any(1))) == [5]
+    for row in (3, 5, 3):  # the last upload takes the second one back
+        place.put("masks/1.png", mask(row))
+        place.run()
+        snapshot_of(place, out)
+        config = PhotosConfig({"new": f"{place.config.store}/accepted"}, 1, (64, 64), 0, 32, 1, 50)
+        photos(out, tmp_path / "photos", config, open_source, SilentRun())
+        rows = read_csv(tmp_path / "photos/photos.csv")
+        assert {one["sha256"]: bool(one["mask"]) for one in rows} == {
+            sha256_bytes(picture(0)): True,
+            sha256_bytes(picture(1)): False,
+        }
+        labelled = next(one for one in rows if one["mask"])
+        shown = np.asarray(Image.open(tmp_path / "photos" / labelled["mask"]))
+        assert list(np.flatnonzero(shown.any(1))) == [row]
 
 
 def test_the_snapshot_keeps_other_sources_and_changes_only_with_what_came(place, tmp_path):
@@ -371,8 +377,8 @@ def test_the_snapshot_keeps_other_sources_and_changes_only_with_what_came(place,
     out = tmp_path / "photos.csv"
     other = {"source": "archive", "name": "x.jpg", "size_bytes": "1", "sha256": "0" * 64}
     write_csv(out, COLUMNS, [other])
-    with pytest.raises(InputError, match="no photo was taken in"):
-        place.run()
+    place.run()
+    with pytest.raises(InputError):
         snapshot_of(place, out)
     place.put("1.png", picture(0))
     place.run()
@@ -388,33 +394,28 @@ def test_the_snapshot_keeps_other_sources_and_changes_only_with_what_came(place,
     place.run()
     snapshot_of(place, out)
     assert len(read_csv(out)) == 3
-    catalogue.write_snapshot(out, "new", catalogue.read_catalogue(place.store, 1))
+    catalogue.write_snapshot(out, "new", place.catalogue.until(1))
     assert out.read_bytes() == first
 
 
-def test_every_entry_is_in_exactly_one_batch_when_many_make_batches(place, monkeypatch):
-    """Eight makers at once and batches of three: none is left out, none doubled."""
-    monkeypatch.setattr(catalogue, "MOST_IN_BATCH", 3)
-    for number in range(20):
-        place.ledger().enter(Item(f"{number}.png", f"{number:064x}", "accepted", file="f"))
-    ids = place.ledger().ids()
-    with ThreadPoolExecutor(8) as pool:
-        seen = list(
-            pool.map(lambda run: catalogue.extend(place.store, place.ledger(str(run)), ids), range(8))
-        )
-    newest = catalogue.latest(place.store)
-    assert {one.number for one in seen} == {newest.number} == {7}
-    assert sorted(item.id for _, item in newest.rows) == sorted(ids)
-    assert max(sum(batch == number for batch, _ in newest.rows) for number in range(1, 8)) == 3
+HEADER = ",".join(catalogue.COLUMNS).encode()
 
 
-@pytest.mark.parametrize(
-    ("content", "says"), [(b"{", "no entry of the ledger"), (b"{}", "no entry"), (b"", "no entry")]
-)
-def test_a_damaged_ledger_entry_is_named(place, content, says):
+@pytest.mark.parametrize("content", [b"", b"a,b\n", HEADER + b"\na.png,1\n", HEADER + b"\n\xff", b'"'])
+def test_a_damaged_catalogue_is_named(place, content):
     """Nothing is skipped silently."""
-    place.store.create("ledger/abc.json", content)
-    with pytest.raises(InputError, match=rf"ledger/abc\.json.*{says}"):
+    place.store.create("catalogue/00000001.csv", content)
+    with pytest.raises(InputError, match=r"catalogue/00000001\.csv"):
+        place.run()
+
+
+def test_a_missing_batch_is_named(place):
+    """Its photos would come in a second time."""
+    for number in range(2):
+        place.put(f"{number}.png", picture(number))
+        place.run()
+    (place.folder / "catalogue/00000001.csv").unlink()
+    with pytest.raises(InputError, match=r"catalogue/00000001\.csv"):
         place.run()
 
 
@@ -423,59 +424,64 @@ def model(tmp_path_factory):
     return write_darkness_detector(tmp_path_factory.mktemp("model") / "model.onnx", tile_px=32)
 
 
-def inspect(place, model, run_id="test"):
-    values = (place.config, InspectConfig())
-    return follow_up.inspect_batches(
-        place.store, place.ledger(run_id), place.catalogue, lambda: model, values, SilentRun()
+def inspect(place, model, store=None):
+    read = catalogue.read_catalogue(place.store)
+    return inspections.inspect_batches(
+        store or place.store, read, lambda: model, InspectConfig(), SilentRun()
     )
+
+
+def inspected(place, number=1):
+    return json.loads(place.store.read(f"inspected/{number:08d}.json"))
 
 
 def test_each_batch_is_inspected_once(place, model):
     """The report names photos by where they came from; a second call does nothing and asks for no model."""
     place.put("spill way/a..b.png", picture(0))
     place.run()
-    assert inspect(place, model)["batches inspected"] == 1
-    done = json.loads(place.store.read("inspected/00000001.json"))
-    assert done["photos"] == [sha256_bytes(picture(0))]
-    page = place.store.read(f"{done['results']}/report.html").decode()
-    assert f"spill-way/a--b-{sha256_bytes(picture(0))[:8]}.png" in page
+    (report,) = inspect(place, model)
+    assert report == f"{inspected(place)['results']}/report.html"
+    assert inspected(place)["photos"] == [sha256_bytes(picture(0))]
+    shown = rf"spill-way-a-b-{sha256_bytes(picture(0))[:8]}\.png"
+    assert re.search(shown, place.store.read(report).decode())
     place.put("bad.png", b"bad")
+    place.put("copy.png", picture(0))
     place.run()
-    assert follow_up.not_inspected(place.store, place.catalogue) == []
-    assert inspect(place, None)["batches inspected"] == 0
+    assert inspections.not_inspected(place.store, place.catalogue) == {}
+    assert inspect(place, None) == []
 
 
-def test_a_killed_inspection_is_done_again_after_its_lease(place, model):
-    """Its half report lies beside and does not count."""
+def test_an_inspection_killed_at_any_write_is_done_again(tmp_path, model):
+    """It ends with the same bytes as one that was never killed."""
+    whole = Place(tmp_path, "whole")
+    whole.put("a.png", picture(0))
+    whole.run()
+    inspect(whole, model)
+    for writes in (1, 3, len(whole.names("results/"))):
+        place = Place(tmp_path, f"killed-{writes}")
+        place.run()
+        with pytest.raises(Killed):
+            inspect(place, model, mortal(place.store, writes, True))
+        assert place.names("inspected/") == []
+        assert len(inspect(place, model)) == 1
+        assert place.contents() == whole.contents()
+
+
+def test_a_half_report_of_another_model_does_not_mix_with_the_next(place, model, tmp_path):
+    """The champion may change between a kill and the next run."""
     place.put("a.png", picture(0))
     place.run()
+    other = write_darkness_detector(tmp_path / "other.onnx", tile_px=16)
     with pytest.raises(Killed):
-        follow_up.inspect_batches(
-            mortal := Mortal(place.store, 3, True),
-            Ledger(mortal, "killed"),
-            place.catalogue,
-            lambda: model,
-            (place.config, InspectConfig()),
-            SilentRun(),
-        )
-    assert inspect(place, model)["at by other runs"] == 1
-    os.utime(place.root / "store/claims/inspection-00000001.1", (1, 1))
-    assert inspect(place, model)["reports"] == "results/00000001-2/report.html"
-
-
-def test_a_run_that_is_tried_again_goes_on_with_its_own_work_at_once(place, model):
-    """Inspection and training of the run that was killed are not held up by its own claims."""
-    place.config = replace(place.config, train_after_labels=1)
-    place.put("a.png", picture(0))
-    place.put("masks/a.png", mask())
-    place.run()
-    for run_id, due in (("run-1", True), ("run-2", False), ("run-1", True)):
-        assert (
-            follow_up.training_is_due(place.store, place.ledger(run_id), place.catalogue, place.config) is due
-        )
-    assert place.ledger("run-1").claim("inspection-00000001", 600).attempt == 1
-    assert inspect(place, model, "run-2")["at by other runs"] == 1
-    assert inspect(place, model, "run-1")["reports"] == "results/00000001-2/report.html"
+        inspect(place, other, mortal(place.store, 3, True))
+    half = set(place.names("results/"))
+    inspect(place, model)
+    results = inspected(place)["results"]
+    assert not [name for name in half if name.startswith(results)]
+    assert (
+        json.loads(place.store.read(f"{results}/survey.json"))["model_sha256"]
+        == inspected(place)["model_sha256"]
+    )
 
 
 def test_a_batch_whose_photo_vanished_from_the_store_is_an_error_and_the_others_are_inspected(place, model):
@@ -483,52 +489,27 @@ def test_a_batch_whose_photo_vanished_from_the_store_is_an_error_and_the_others_
     for batch in range(3):
         place.put(f"{batch}.png", picture(batch))
         place.run()
-    gone = next(item for number, item in place.catalogue.rows if number == 2)
-    (place.root / "store" / gone.file).unlink()
-    with pytest.raises(InputError, match=r"batch 2: .*photo"):
+    _, gone = place.catalogue.photos()[1]
+    (place.folder / gone.file).unlink()
+    with pytest.raises(InputError, match="batch 2"):
         inspect(place, model)
     assert place.names("inspected/") == ["inspected/00000001.json", "inspected/00000003.json"]
 
 
-def test_a_training_is_due_once_for_enough_new_labels(place):
-    """One caller gets it; while it runs none other does, though more labels come; then counting starts anew."""
-    due = lambda: follow_up.training_is_due(  # noqa: E731
-        place.store, place.ledger(str(time.monotonic_ns())), place.catalogue, place.config
-    )
-
-    def label(*numbers):
-        for number in numbers:
-            place.put(f"{number}.png", picture(number))
-            place.put(f"masks/{number}.png", mask())
-        place.run()
-
-    label(0)
-    assert not due()
-    label(1)
-    assert [due(), due()] == [True, False]
-    trained_on = place.catalogue.number
-    label(2, 3, 4)
-    assert not due()
-    follow_up.note_trained(place.store, trained_on)
-    assert [due(), due()] == [True, False]
-    follow_up.note_trained(place.store, place.catalogue.number)
-    assert not due()
-
-
-def test_a_training_that_was_killed_is_due_again_after_its_lease(place):
-    """A claim does not end the training of a dam for ever."""
-    place.config = ImageryConfig(
-        place.config.incoming, place.config.store, min_side_px=32, train_after_labels=1
-    )
-    place.put("1.png", picture(0))
-    place.put("masks/1.png", mask())
+def test_labels_count_from_the_last_training(place):
+    """A new mask and a corrected one count, a copy or a touched file does not."""
+    for number in range(3):
+        place.put(f"{number}.png", picture(number))
+    place.put("masks/0.png", mask())
     place.run()
-    due = lambda: follow_up.training_is_due(  # noqa: E731
-        place.store, place.ledger(str(time.monotonic_ns())), place.catalogue, place.config
-    )
-    assert [due(), due()] == [True, False]
-    os.utime(Path(place.config.store) / "claims/training-after-00000000.1", (1, 1))
-    assert due()
+    assert place.catalogue.num_new_labels(0) == 1
+    place.put("masks/1.png", mask())
+    place.put("masks/0.png", mask(7))
+    place.run()
+    assert [place.catalogue.num_new_labels(since) for since in (0, 1, 2)] == [2, 2, 0]
+    os.utime(place.incoming / "masks/0.png", (1, 1))
+    assert place.run()["copies"] == 1
+    assert place.catalogue.num_new_labels(2) == 0
 
 
 @pytest.mark.parametrize(
@@ -537,8 +518,8 @@ def test_a_training_that_was_killed_is_due_again_after_its_lease(place):
         ({"incoming": "s3://b/x", "store": "s3://b/x/in"}, "lie in each other"),
         ({"incoming": "s3://b/x/in/", "store": "s3://b/x"}, "lie in each other"),
         ({"incoming": "a", "store": "b", "source": "../x"}, "source"),
-        ({"incoming": "a", "store": "b", "train_after_labels": 0}, "1 and more"),
-        ({"incoming": "a", "store": "b", "photo_lease_minutes": 0}, "above 0"),
+        ({"incoming": "a", "store": "b", "train_after_labels": 0}, "train_after_labels"),
+        ({"incoming": "a", "store": "b", "max_megapixels": 0}, "max_megapixels"),
     ],
 )
 def test_values_that_cannot_work_are_refused(values, says):

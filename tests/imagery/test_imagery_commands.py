@@ -2,21 +2,24 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 
 from damcrack.cli.main import cli
 from damcrack.files import InputError, read_csv
 from damcrack.imagery import calls as imagery
+from damcrack.imagery.catalogue import read_catalogue
 from damcrack.sample.concrete import encode_photo, render_photo
 from damcrack.storage import source as storage
-from damcrack.storage.source import open_store
+from damcrack.storage.source import open_source
 from walls import write_darkness_detector
-
-ROOT = Path(__file__).parents[2]
 
 
 def photo(index):
@@ -54,7 +57,7 @@ def test_the_command_goes_from_arrival_to_report_and_snapshot(config, tmp_path):
     model = write_darkness_detector(tmp_path / "model.onnx", tile_px=32)
     outcome, out = tmp_path / "outcome.json", tmp_path / "snapshots/photos.csv"
     commands = [
-        ["take-in", "--claim-training", "--outcome", str(outcome)],
+        ["take-in", "--outcome", str(outcome)],
         ["inspect", "--model", str(model), "--set", "gsd_mm_per_px=0.8"],
         ["snapshot", "--out", str(out)],
         ["trained", "1"],
@@ -68,10 +71,11 @@ def test_the_command_goes_from_arrival_to_report_and_snapshot(config, tmp_path):
         "catalogue": 1,
         "inspect": False,
         "train": False,
-        "photos known": 2,
+        "seen": 2,
     }
     assert [row["source"] for row in read_csv(out)] == ["incoming", "incoming"]
-    assert (tmp_path / "store/results/00000001-1/report.html").is_file()
+    (report,) = (tmp_path / "store/results").glob("00000001-*/report.html")
+    assert json.loads((tmp_path / "store/inspected/00000001.json").read_text())["results"] in str(report)
 
 
 def test_the_outcome_says_what_is_to_be_done_next(config, tmp_path):
@@ -80,8 +84,33 @@ def test_the_outcome_says_what_is_to_be_done_next(config, tmp_path):
         "catalogue": 1,
         "inspect": True,
         "train": False,
-        "new photos": 2,
+        "photos": 2,
     }
+
+
+def test_a_training_is_due_for_enough_new_labels(config, tmp_path):
+    """Until one has run on them; then counting starts again."""
+
+    def label(row):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[row] = 255
+        for index in range(2):
+            file = tmp_path / f"incoming/masks/{index}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(mask).save(file)
+
+    settings = ["train_after_labels=2"]
+    assert not imagery.take_in(config, settings)["train"]
+    label(3)
+    assert imagery.take_in(config, settings)["train"]
+    address = imagery.keep_snapshot(config, tmp_path / "nowhere")
+    assert len(read_csv(Path(address))) == 4
+    label(5)
+    assert imagery.take_in(config, settings)["train"]
+    imagery.note_trained(config, address)
+    assert imagery.take_in(config, settings)["train"]
+    imagery.note_trained(config, imagery.take_in(config)["catalogue"])
+    assert not imagery.take_in(config, settings)["train"]
 
 
 @pytest.mark.parametrize(
@@ -110,39 +139,23 @@ def test_a_snapshot_of_a_number_that_is_not_there_is_refused(config):
         lambda: imagery.note_trained(config, 7),
         lambda: imagery.write_snapshot(config, Path("x"), 7),
     ):
-        with pytest.raises(InputError, match="no such catalogue"):
+        with pytest.raises(InputError, match="no such batch"):
             call()
 
 
 def test_a_failed_object_ends_the_run_red_after_the_others(config, tmp_path, monkeypatch):
     """What could be read is taken in and listed."""
-    read = storage.FolderSource.read
+    read = storage.Folder.read
 
-    def refusing(self, name):
+    def refusing(self, name, etag=None):
         if name == "1.jpg":
             raise InputError("access refused")
-        return read(self, name)
+        return read(self, name, etag)
 
-    monkeypatch.setattr(storage.FolderSource, "read", refusing)
-    with pytest.raises(InputError, match=r"1 objects could not be taken in, all others were; 1\.jpg: access"):
+    monkeypatch.setattr(storage.Folder, "read", refusing)
+    with pytest.raises(InputError, match=r"1\.jpg: access"):
         imagery.take_in(config)
     assert imagery.status(config)["photos"] == 1
-
-
-def test_an_s3_object_is_created_once_and_read_as_listed(s3):
-    """The second of two writers is told no, unless it wrote the same; another version is not read."""
-    store = open_store(f"s3://{s3({})}/place")
-    assert store.create("a/b.json", b"first")
-    assert not store.create("a/b.json", b"second")
-    assert store.create("a/b.json", b"first")
-    assert store.read("a/b.json") == b"first"
-    (listed,) = store.listed("a/")
-    assert (listed.name, listed.size_bytes) == ("a/b.json", 5)
-    assert store.read("a/b.json", listed.etag) == b"first"
-    with pytest.raises(FileNotFoundError):
-        store.read("a/b.json", '"another"')
-    assert 0 <= store.age_s("a/b.json") < 60
-    assert store.age_s("a/none") is None
 
 
 def test_keys_that_would_lead_out_of_a_folder_are_harmless(two_buckets):
@@ -158,35 +171,41 @@ def test_keys_that_would_lead_out_of_a_folder_are_harmless(two_buckets):
         "é ü.jpg",
     ]
     path, bucket = two_buckets({name: photo(index) for index, name in enumerate(hostile)})
-    assert imagery.take_in(path)["new photos"] == len(hostile)
-    names = [one.name for one in open_store(f"s3://{bucket}").listed("store/")]
+    assert imagery.take_in(path)["photos"] == len(hostile)
+    names = [one.name for one in open_source(f"s3://{bucket}").listed("store/")]
     assert all(".." not in name and "//" not in name and name.isascii() for name in names)
-    assert imagery.take_in(path)["photos known"] == len(hostile)
+    assert imagery.take_in(path)["seen"] == len(hostile)
 
 
-def test_two_processes_at_once_one_of_them_killed_take_each_photo_in_once(s3_service, s3):
-    """30 objects of real S3, 20 % copies, 5 % corrupt: counted by what lies in the store."""
-    place = f"s3://{s3({})}/dam"
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.arrivals", "--place", place, "--objects", "30", "--kill"],
-        cwd=ROOT,
-        env={**os.environ, **s3_service},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    counts = json.loads(done.stdout)
-    assert counts["objects"] == 30
+def test_two_processes_at_once_one_of_them_killed_take_each_photo_in_once(s3_service, two_buckets):
+    """30 objects of real S3, copies and broken files among them: counted by what lies in the store."""
+    good, bad = [photo(index) for index in range(22)], [f"broken {index}".encode() for index in range(3)]
+    contents = [*good, *bad, *good[:4], bad[0]]
+    path, bucket = two_buckets({f"{index:02d}.jpg": content for index, content in enumerate(contents)})
+
+    def start():
+        command = [sys.executable, "-c", "from damcrack.cli.main import main; main()", "imagery", "take-in"]
+        return subprocess.Popen([*command, "--config", str(path)], env={**os.environ, **s3_service})
+
+    store, (killed, other) = open_source(f"s3://{bucket}/store"), (start(), start())
+    deadline_s = time.monotonic() + 120
+    while len(store.listed("accepted/")) < 5 and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    killed.kill()
+    assert other.wait(120) == 0
+    killed.wait()
+    names = [one.name for one in store.listed("accepted/")]
+    assert sorted(store.read(name) for name in names) == sorted(good)
     assert (
-        counts["good photos accepted"] + counts["bad photos set aside with a reason"]
-        == counts["contents"]
-        == 24
+        sorted(store.read(one.name) for one in store.listed("quarantine/") if one.name.endswith("file"))
+        == bad
     )
-    assert counts["good photos lost"] == counts["listed more than once or lost"] == 0
+    listed = Counter(entry.content for entry in read_catalogue(store).entries())
+    assert (len(listed), listed.total()) == (25, 30)
 
 
 def test_a_poll_with_nothing_new_reads_no_photo(two_buckets, monkeypatch):
-    """Five listings and the catalogue, however many objects are known; long listings are read page by page."""
+    """Four listings and the catalogue, however many objects are known; long listings are read page by page."""
     path, _ = two_buckets({f"{index:02d}.jpg": photo(index) for index in range(7)})
     imagery.take_in(path)
     asked, new_client = [], storage._client
@@ -207,11 +226,8 @@ def test_a_poll_with_nothing_new_reads_no_photo(two_buckets, monkeypatch):
         return client
 
     monkeypatch.setattr(storage, "_client", counting)
-    assert imagery.take_in(path)["photos known"] == 7
-    assert asked.count("GetObject") == 1
-    assert asked.count("PutObject") == 0
-    assert asked.count("HeadObject") == 1
-    assert asked.count("ListObjectsV2") <= 3 * 3 + 2
+    assert imagery.take_in(path)["seen"] == 7
+    assert {name: asked.count(name) for name in asked} == {"GetObject": 1, "ListObjectsV2": 3 + 3}
 
 
 @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
@@ -227,7 +243,7 @@ def test_wrong_credentials_end_a_run_with_one_sentence(two_buckets, monkeypatch,
 def test_an_unreachable_store_ends_a_run_with_one_sentence(two_buckets, monkeypatch):
     """Nothing is taken in, nothing is lost."""
     path, _ = two_buckets({"a.jpg": photo(0)})
-    monkeypatch.setattr(storage, "MOST_ATTEMPTS", 1)
+    monkeypatch.setattr(storage, "MAX_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="cannot be reached"):
         imagery.take_in(path)

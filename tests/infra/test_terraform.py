@@ -59,8 +59,8 @@ def folder(tmp_path_factory: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def planned(folder: Path) -> dict[str, Any]:
-    """Address -> planned values, for a bucket with a queue and without a cluster."""
-    values = ["-var=bucket=dam", "-var=arrivals_queue=true", "-var=incoming_days=60"]
+    """Address -> planned values, for a bucket without a cluster."""
+    values = ["-var=bucket=dam", "-var=incoming_days=60"]
     terraform(folder, "plan", "-refresh=false", "-input=false", "-out=plan", *values)
     plan = json.loads(terraform(folder, "show", "-json", "plan"))
     return {
@@ -87,12 +87,12 @@ def test_the_bucket_is_versioned_encrypted_and_closed(planned: dict[str, Any]) -
 
 
 def test_photos_never_expire_but_where_they_arrived(planned: dict[str, Any]) -> None:
-    """What was taken in stays; claims, old versions and, if wished, arrived copies go."""
+    """What was taken in stays; old versions and, if wished, arrived copies go."""
     rules = planned["aws_s3_bucket_lifecycle_configuration.this"]["rule"]
     expiring = {
         rule["filter"][0]["prefix"]: rule["expiration"][0]["days"] for rule in rules if rule["expiration"]
     }
-    assert expiring == {"imagery/claims/": 30, "incoming/": 60}
+    assert expiring == {"incoming/": 60}
 
 
 def test_pods_can_add_and_not_remove(planned: dict[str, Any]) -> None:

@@ -1,3 +1,4 @@
+import errno
 import io
 import socket
 import sys
@@ -83,6 +84,57 @@ def test_a_prefix_is_a_folder(s3):
     assert open_source(f"s3://{name}").names() == ["dam-2/x.jpg", "dam/a.jpg", "dam/b/c é.jpg", "y.jpg"]
 
 
+def test_a_file_is_created_once_and_read_as_listed(tmp_path):
+    """The second of two writers is refused, unless it writes the same; a changed file is not the listed one."""
+    check_create_once(open_source(str(tmp_path)))
+    source = open_source(str(tmp_path))
+    (listed,) = source.listed("a/")
+    (tmp_path / "a/b.json").write_bytes(b"another")
+    with pytest.raises(FileNotFoundError):
+        source.read("a/b.json", listed.etag)
+
+
+def test_an_object_is_created_once_and_read_as_listed(s3):
+    """As in a folder, on real S3."""
+    check_create_once(open_source(f"s3://{s3({})}/place"))
+
+
+def check_create_once(store):
+    assert store.create("a/b.json", b"first")
+    assert not store.create("a/b.json", b"second")
+    assert store.create("a/b.json", b"first")
+    assert store.read("a/b.json") == b"first"
+    (listed,) = store.listed("a/")
+    assert (listed.name, store.listed("b")) == ("a/b.json", [])
+    assert store.read("a/b.json", listed.etag) == b"first"
+    with pytest.raises(FileNotFoundError):
+        store.read("a/b.json", '"another"')
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "a//x", "a\\x", "a\nx"])
+def test_nothing_is_written_outside_the_folder(tmp_path, name):
+    """A name that could lead out is refused."""
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputError):
+        open_source(str(tmp_path / "in")).create(name, b"")
+    assert [path.name for path in tmp_path.rglob("*")] == ["in"]
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path, monkeypatch):
+    """One sentence, and the next attempt starts from nothing."""
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = open_source(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.os, "fsync", full)
+        with pytest.raises(InputError, match="No space left"):
+            source.create("a.json", b"content")
+    assert list(tmp_path.iterdir()) == []
+    assert source.create("a.json", b"content")
+
+
 def test_long_listings_come_whole(s3, monkeypatch):
     """More objects than one page holds are all listed."""
     name = s3({f"{number:02d}.jpg": b"" for number in range(12)})
@@ -142,7 +194,7 @@ def test_an_unreachable_endpoint_fails_soon_and_keeps_secrets(monkeypatch, answe
     """Nothing listening, or something that accepts and stays silent: an error within seconds."""
     pytest.importorskip("boto3")
     monkeypatch.setattr(storage, "READ_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(storage, "MOST_ATTEMPTS", 2)
+    monkeypatch.setattr(storage, "MAX_ATTEMPTS", 2)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if answers:

@@ -12,7 +12,7 @@ CONFIG = click.option(
     help="Where photos arrive and where they are taken in.",
 )
 SETTINGS = click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that wins over the file's."
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that overrides the file's."
 )
 
 
@@ -20,7 +20,7 @@ SETTINGS = click.option(
 def imagery() -> None:
     """New photos: taken in once each, inspected, and trained on when labelled.
 
-    Everything may be called again and by several at once: what is known by content is not done twice.
+    Run one at a time (a schedule). After a kill, run again: what was not finished is repeated.
 
     \b
     damcrack imagery take-in                                     # poll; ends at once if nothing is new
@@ -32,17 +32,16 @@ def imagery() -> None:
 @imagery.command("take-in")
 @CONFIG
 @SETTINGS
-@click.option("--claim-training", is_flag=True, help="If a training is due, it is this caller's to start.")
 @click.option("--outcome", type=click.Path(path_type=Path), help="Write what is to be done next as json.")
-def take_in(config: Path, settings: tuple[str, ...], claim_training: bool, outcome: Path | None) -> None:
+def take_in(config: Path, settings: tuple[str, ...], outcome: Path | None) -> None:
     """Take in every photo and mask that arrived and is not known yet, bad ones into quarantine with a reason.
 
     Photos are known by their content: repeats, renames and copies change nothing. A/masks/STEM.png is the mask of
     A/STEM.jpg; it may come later. Nothing is removed from where it arrived.
     """
-    from damcrack.imagery import calls as calls
+    from damcrack.imagery import calls
 
-    calls.take_in(config, settings, claim_training, outcome)
+    calls.take_in(config, settings, outcome=outcome)
 
 
 @imagery.command()
@@ -53,11 +52,11 @@ def take_in(config: Path, settings: tuple[str, ...], claim_training: bool, outco
 )
 @SETTINGS
 def inspect(config: Path, model: str, params_path: Path | None, settings: tuple[str, ...]) -> None:
-    """Inspect every batch of new photos once; reports go to STORE/results/BATCH-ATTEMPT/report.html.
+    """Inspect every batch of new photos that has no report; reports go to STORE/results/BATCH-HASH/report.html.
 
     --set takes the values of `damcrack inspect`, for example --set gsd_mm_per_px=0.8
     """
-    from damcrack.imagery import calls as calls
+    from damcrack.imagery import calls
 
     calls.inspect(config, model, params_path, settings)
 
@@ -71,10 +70,10 @@ def inspect(config: Path, model: str, params_path: Path | None, settings: tuple[
     show_default=True,
     help="Snapshot to write; rows of other sources stay.",
 )
-@click.option("--number", type=click.IntRange(1), help="Catalogue to write; default: the newest.")
+@click.option("--number", type=click.IntRange(1), help="Last batch to write; default: the newest.")
 def snapshot(config: Path, out: Path, number: int | None) -> None:
     """Write what was taken in into the snapshot that the stage `photos` depends on."""
-    from damcrack.imagery import calls as calls
+    from damcrack.imagery import calls
 
     calls.write_snapshot(config, out, number)
 
@@ -83,8 +82,8 @@ def snapshot(config: Path, out: Path, number: int | None) -> None:
 @CONFIG
 @click.argument("number", type=click.IntRange(1))
 def trained(config: Path, number: int) -> None:
-    """Note that the graph was trained on catalogue NUMBER: labels count from there to the next training."""
-    from damcrack.imagery import calls as calls
+    """Note that the graph was trained on batches 1 to NUMBER: labels count from there to the next training."""
+    from damcrack.imagery import calls
 
     calls.note_trained(config, number)
 
@@ -92,7 +91,7 @@ def trained(config: Path, number: int) -> None:
 @imagery.command()
 @CONFIG
 def status(config: Path) -> None:
-    """Show what was taken in, what waits, and what was set aside and why."""
-    from damcrack.imagery import calls as calls
+    """Show what was taken in, what waits, and what is in quarantine and why."""
+    from damcrack.imagery import calls
 
     calls.status(config)

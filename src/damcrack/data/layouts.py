@@ -90,14 +90,14 @@ def read_layout(
         folders = [part.casefold() for part in name.split("/")[:-1]]
         if name == GROUPS_FILE:
             continue
-        if not is_image_name(name) or _left_alone(name, folders):
+        if not is_image_name(name) or left_alone(name, folders):
             layout.num_ignored += 1
         elif (why := _why_not(name, claims)) is not None:
             layout.set_aside.append(SetAside(source, name, why))
         elif not TILE_LABELS.keys().isdisjoint(folders):
             layout.tiles.append(_tile(source, name, scenes, ready_tile_block))
         elif "masks" in folders:
-            masks.setdefault(_stem_without(name, "masks"), []).append(name)
+            masks.setdefault(stem_without(name, "masks"), []).append(name)
         else:
             photos.append(name)
     _pair(source, photos, masks, scenes, layout)
@@ -123,7 +123,8 @@ def read_scenes(source: str, content: bytes) -> dict[str, str]:
     return scenes
 
 
-def _left_alone(name: str, folders: Sequence[str]) -> bool:
+def left_alone(name: str, folders: Sequence[str]) -> bool:
+    """Tell whether nobody reads the file: it is hidden, or a mask of something else; `folders` in small letters."""
     return is_hidden(name) or any(folder.startswith("masks-") for folder in folders)
 
 
@@ -143,7 +144,7 @@ def _tile(source: str, name: str, scenes: Mapping[str, str], block: int) -> Tile
     return TileFile(source, name, TILE_LABELS[label_name.casefold()], f"{source}/{scenes.get(name, group)}")
 
 
-def _stem_without(name: str, folder: str) -> str:
+def stem_without(name: str, folder: str) -> str:
     """Drop the suffix and the innermost folder of that name."""
     path = PurePosixPath(name).with_suffix("")
     parts = list(path.parts)
@@ -164,7 +165,7 @@ def _pair(
     owner: dict[str, str] = {}
     mask_claims = Claims()
     for name in photos:
-        stem = _stem_without(name, "images")
+        stem = stem_without(name, "images")
         found = masks.get(stem, [])
         first = owner.setdefault(stem, name)
         why = None

@@ -129,26 +129,36 @@ def _take_photo(file: PhotoFile, source: FixedSource, folder: Path, config: Phot
     encoded = source.read(file.name)
     encoded_mask = None if file.mask is None else source.read(file.mask)
     try:
-        size_hw = _checked_size(encoded, config)
-        mask = None if encoded_mask is None else _checked_mask(encoded_mask, size_hw, config)
+        size_hw = checked_size(encoded, config.min_side_px, config.max_pixels)
+        mask = None if encoded_mask is None else checked_mask(encoded_mask, size_hw, config.max_pixels)
     except PhotoError as error:
         return SetAside(file.source, file.name, str(error))
     return _store(file, encoded, mask, size_hw, folder)
 
 
-def _checked_size(encoded: bytes, config: PhotosConfig) -> tuple[int, int]:
-    height, width, _ = decode_photo(encoded, config.max_pixels).shape
-    if min(height, width) < config.min_side_px:
+def checked_size(encoded: bytes, min_side_px: int, max_pixels: int) -> tuple[int, int]:
+    """Height and width of a photo, upright.
+
+    Raises:
+        PhotoError: it does not decode, or is too small or too large.
+    """
+    height, width, _ = decode_photo(encoded, max_pixels).shape
+    if min(height, width) < min_side_px:
         raise PhotoError(
-            f"{width} x {height} pixels, expected at least {config.min_side_px} on each side; "
+            f"{width} x {height} pixels, expected at least {min_side_px} on each side; "
             "leave it out or lower min_side_px"
         )
     return height, width
 
 
-def _checked_mask(encoded: bytes, size_hw: tuple[int, int], config: PhotosConfig) -> bytes:
+def checked_mask(encoded: bytes, size_hw: tuple[int, int], max_pixels: int) -> bytes:
+    """The mask of a photo of that size as a one-bit PNG.
+
+    Raises:
+        PhotoError: it does not decode, or has another size.
+    """
     try:
-        mask = decode_mask(encoded, config.max_pixels)
+        mask = decode_mask(encoded, max_pixels)
     except PhotoError as error:
         raise PhotoError(f"its mask: {error}") from error
     if mask.shape != size_hw:

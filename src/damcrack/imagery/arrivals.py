@@ -1,232 +1,210 @@
 """Take in what arrived: photos first, then the masks that label them.
 
-How an object is called decides only whether it is a photo or the mask of one, as in stages.intake.layouts; what it
-is stored as is decided by its content.
+An object's name only decides whether it is a photo or the mask of one, as in data.layouts; it is stored under the hash
+of its content.
 """
 
-import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from damcrack.data.names import escaped, is_hidden, is_image_name
-from damcrack.files import InputError, in_order, sha256_bytes
-from damcrack.imagery.config import ImageryConfig
-from damcrack.imagery.judgement import Judgement, judge_label, judge_photo, judge_unread
-from damcrack.imagery.ledger import Item, Ledger, item_id, mark_of
+from damcrack.data.layouts import TILE_LABELS, left_alone, stem_without
+from damcrack.data.names import escaped, is_image_name
+from damcrack.data.photos import checked_mask, checked_size
+from damcrack.files import InputError, PhotoError, in_order, sha256_bytes
+from damcrack.imagery.catalogue import Entry, read_catalogue
 from damcrack.run import Run
-from damcrack.storage.store import Store, Stored
+from damcrack.storage.source import Store, Stored
 
-MOST_KILLED = 3  # a file that ended so many runs (out of memory) is set aside unread
-MOST_FAILURES = 5  # so many one after the other: it is the store and not an object
-_TILE_FOLDERS = {"positive", "negative"}
-Judge = Callable[[str, bytes, str], Judgement]  # of name, content, and the photo's sha256 if it is a mask
+MAX_IN_BATCH = 100  # inspected in one go; a run that is killed repeats no more than this
+_SUFFIX_OF = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"II": ".tif", b"MM": ".tif"}
 
 
-@dataclass
-class Arrivals:
-    """What one run did: how many objects ended how, which entries of the ledger it knows now, what went wrong."""
+@dataclass(frozen=True)
+class ImageryConfig:
+    """The file imagery.yaml.
 
-    counts: Counter[str] = field(default_factory=Counter)
-    entries: set[str] = field(default_factory=set)
-    failures: list[str] = field(default_factory=list)
-    failed_in_a_row: int = 0
+    `incoming` and `store` are folders or s3://bucket/prefix. `source` is the name in the `photos` section of
+    params.yaml of what was taken in.
+    """
 
-    @property
-    def gave_up(self) -> bool:
-        """Tell whether the rest was not tried any more."""
-        return self.failed_in_a_row >= MOST_FAILURES
+    incoming: str
+    store: str
+    source: str = "incoming"
+    min_side_px: int = 224
+    max_megapixels: float = 400
+    train_after_labels: int = 50
+
+    def __post_init__(self) -> None:
+        incoming, store = (f"{uri.rstrip('/')}/" for uri in (self.incoming, self.store))
+        if incoming.startswith(store) or store.startswith(incoming):
+            raise ValueError(
+                f"store: {self.store!r} and incoming {self.incoming!r} lie in each other; "
+                "allowed: two places next to each other"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.source):
+            raise ValueError(f"source: {self.source!r}; allowed: up to 64 letters, digits, . _ -")
+        for name in ("min_side_px", "max_megapixels", "train_after_labels"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: {getattr(self, name)}; allowed: above 0")
 
 
 @dataclass(frozen=True)
 class _Arrived:
-    """An object to be taken in; `photo_sha256` is the photo that it labels, if it is a mask."""
+    """A listed object; `photo_sha256` is the photo that it labels, if it is a mask."""
 
     stored: Stored
-    mark: str
     photo_sha256: str = ""
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Identifies its content without reading it, as `Entry.key` does."""
+        return escaped(self.stored.name), self.stored.etag, self.photo_sha256
+
 
 @dataclass(frozen=True)
-class _Outcome:
-    arrived: _Arrived
-    word: str
-    key: str = ""
-    failure: str = ""
+class _Unread:
+    """An object for the next run; without a reason it was removed or replaced since it was listed."""
+
+    name: str
+    reason: str = ""
 
 
-def take_in(incoming: Store, store: Store, ledger: Ledger, config: ImageryConfig, run: Run) -> Arrivals:
-    """Take in every photo and mask of `incoming` that the ledger does not know yet, in a random order.
+def take_in(incoming: Store, store: Store, config: ImageryConfig, run: Run) -> "Intake":
+    """Take in every photo and mask of `incoming` that the catalogue does not list yet.
 
-    So runs at once seldom meet, and objects that always fail do not keep the same others waiting.
+    Objects are taken in the order of their names and a batch is full at 100 entries, so what is in a batch depends on
+    what arrived and not on where an earlier run was killed. An object that cannot be read holds up no other.
 
     Raises:
-        InputError: a store cannot be listed. What was taken in until then stays, and the next call goes on.
+        InputError: a place cannot be listed, or the store not written. Full batches stay; the next run continues.
     """
-    arrivals = Arrivals(entries=ledger.ids())
-    work, seen = _Work(incoming, store, ledger, config, arrivals.entries), ledger.seen()
-    photos, masks = _sorted_out(incoming.listed(), arrivals)
-    marked = {mark_of(photo): photo for photo in photos}
-    new = [_Arrived(photo, mark) for mark, photo in marked.items() if mark not in seen]
-    random.shuffle(new)
-    _count(arrivals, "photos known", len(photos) - len(new))
-    found = _take_all(new, work.take_photo, "taking photos in", arrivals, run)
-    content_of = {photo.name: seen[mark] for mark, photo in marked.items() if mark in seen}
-    content_of |= {one.arrived.stored.name: one.key for one in found if one.key}
-    labels = _paired(masks, content_of, seen, arrivals)
-    _take_all(labels, work.take_label, "taking masks in", arrivals, run)
-    return arrivals
+    intake = Intake(incoming, store, config)
+    photos, masks = intake.sort_out(incoming.listed())
+    intake.take(photos, "taking in photos", run)
+    intake.take(intake.pair(photos, masks), "taking in masks", run)
+    intake.write_batch()
+    return intake
 
 
-def _count(arrivals: Arrivals, word: str, number: int = 1) -> None:
-    if number:
-        arrivals.counts[word] += number
+class Intake:
+    """One run: the catalogue with its new batches, how many objects ended how, and which could not be read.
 
+    Threads read and store ahead; entries are made in the order of the names.
+    """
 
-def _sorted_out(listed: Iterable[Stored], arrivals: Arrivals) -> tuple[list[Stored], list[Stored]]:
-    photos, masks = [], []
-    for one in listed:
-        folders = {part.casefold() for part in one.name.split("/")[:-1]}
-        if not is_image_name(one.name) or is_hidden(one.name) or folders & _TILE_FOLDERS:
-            _count(arrivals, "other files, left alone")
-        elif "masks" in folders:
-            masks.append(one)
-        elif any(folder.startswith("masks-") for folder in folders):
-            _count(arrivals, "other files, left alone")
+    def __init__(self, incoming: Store, store: Store, config: ImageryConfig) -> None:
+        self._incoming, self._store = incoming, store
+        self._limits = config.min_side_px, int(config.max_megapixels * 1e6)
+        self.catalogue = read_catalogue(store)
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._batch: list[Entry] = []
+        self._known = {content: entry for content, (_, entry) in self.catalogue.contents().items()}
+        self._seen = {entry.key: entry.sha256 for entry in self.catalogue.entries()}
+
+    def sort_out(self, listed: Iterable[Stored]) -> tuple[list[_Arrived], list[Stored]]:
+        """Photos and masks, by their names; the rest is left alone."""
+        photos, masks = [], []
+        for one in listed:
+            folders = [part.casefold() for part in one.name.split("/")[:-1]]
+            is_tile = not TILE_LABELS.keys().isdisjoint(folders)
+            if is_tile or not is_image_name(one.name) or left_alone(one.name, folders):
+                self.counts["other_files"] += 1
+            elif "masks" in folders:
+                masks.append(one)
+            else:
+                photos.append(_Arrived(one))
+        return photos, masks
+
+    def pair(self, photos: Iterable[_Arrived], masks: Iterable[Stored]) -> list[_Arrived]:
+        """Masks whose photo was read: A/masks/STEM.png labels A/STEM.jpg."""
+        by_stem: dict[str, set[str]] = defaultdict(set)
+        for photo in photos:
+            if photo.key in self._seen:
+                by_stem[stem_without(photo.stored.name, "images")].add(self._seen[photo.key])
+        paired = []
+        for mask in masks:
+            fitting = by_stem.get(stem_without(mask.name, "masks"), set())
+            if len(fitting) == 1:
+                paired.append(_Arrived(mask, *fitting))
+            else:
+                self.counts["ambiguous_masks" if fitting else "masks_without_photo"] += 1
+        return paired
+
+    def take(self, arrived: Sequence[_Arrived], what: str, run: Run) -> None:
+        """Take in all that no earlier run has seen."""
+        new = [one for one in arrived if one.key not in self._seen]
+        self.counts["seen"] += len(arrived) - len(new)
+        for taken in run.track(in_order(self._take, new), what, len(new)) if new else ():
+            if isinstance(taken, Entry):
+                self._enter(taken)
+            elif taken.reason:
+                self.counts["failed"] += 1
+                self.failures.append(f"{taken.name}: {taken.reason}")
+            else:
+                self.counts["vanished"] += 1
+
+    def write_batch(self) -> None:
+        """Write what was taken in since the last batch."""
+        if self._batch:
+            self.catalogue.append(self._store, self._batch)
+            self._batch = []
+
+    def _enter(self, entry: Entry) -> None:
+        if entry.content in self._known:
+            self.counts["copies"] += 1
         else:
-            photos.append(one)
-    return photos, masks
+            self._known[entry.content] = entry
+            self.counts["quarantined" if entry.reason else "labels" if entry.photo_sha256 else "photos"] += 1
+        self._seen[entry.key] = entry.sha256
+        self._batch.append(entry)
+        if len(self._batch) == MAX_IN_BATCH:
+            self.write_batch()
 
-
-def _take_all(
-    arrived: Sequence[_Arrived],
-    take: Callable[[_Arrived], _Outcome],
-    what: str,
-    arrivals: Arrivals,
-    run: Run,
-) -> list[_Outcome]:
-    """Take all; those on which somebody else works get a second look, by then most of them are done."""
-    done: list[_Outcome] = []
-    for last in (False, True):
-        busy = []
-        going = arrived if not arrivals.gave_up else []
-        for one in run.track(in_order(take, going), what, len(going)) if going else ():
-            if one.word == "left to another run" and not last:
-                busy.append(one.arrived)
-                continue
-            done.append(one)
-            _note(one, arrivals)
-            if arrivals.gave_up:
-                return done
-        arrived = busy
-    return done
-
-
-def _note(one: _Outcome, arrivals: Arrivals) -> None:
-    _count(arrivals, one.word)
-    arrivals.failed_in_a_row = arrivals.failed_in_a_row + 1 if one.failure else 0
-    arrivals.failures += [one.failure] if one.failure else []
-
-
-def _paired(
-    masks: Sequence[Stored], content_of: dict[str, str], seen: dict[str, str], arrivals: Arrivals
-) -> list[_Arrived]:
-    """Masks that are new and whose photo is there, beside it: A/masks/STEM.png labels A/STEM.jpg."""
-    by_stem: dict[str, set[str]] = {}
-    for name, key in content_of.items():
-        by_stem.setdefault(_stem_without(name, "images"), set()).add(key)
-    new = []
-    for mask in masks:
-        fitting = by_stem.get(_stem_without(mask.name, "masks"), set())
-        if len(fitting) != 1:
-            _count(arrivals, "masks that fit several photos" if fitting else "masks waiting for their photo")
-            continue
-        photo_sha256 = next(iter(fitting))
-        mark = mark_of(mask, photo_sha256)
-        if mark in seen:
-            _count(arrivals, "masks known")
-        else:
-            new.append(_Arrived(mask, mark, photo_sha256))
-    return new
-
-
-def _stem_without(name: str, folder: str) -> str:
-    parts = list(PurePosixPath(name).with_suffix("").parts)
-    for number in reversed(range(len(parts) - 1)):
-        if parts[number].casefold() == folder:
-            del parts[number]
-            break
-    return "/".join(parts)
-
-
-@dataclass(frozen=True)
-class _Work:
-    incoming: Store
-    store: Store
-    ledger: Ledger
-    config: ImageryConfig
-    known: set[str]
-
-    def take_photo(self, arrived: _Arrived) -> _Outcome:
-        return self._take(arrived, self._judge_photo)
-
-    def take_label(self, arrived: _Arrived) -> _Outcome:
-        return self._take(arrived, self._judge_label)
-
-    def _take(self, arrived: _Arrived, judge: Judge) -> _Outcome:
+    def _take(self, arrived: _Arrived) -> Entry | _Unread:
+        name, etag, photo_sha256 = arrived.key
         try:
-            content = self.incoming.read(arrived.stored.name, arrived.stored.etag)
-            return self._settle(arrived, content, judge)
+            content = self._incoming.read(arrived.stored.name, etag)
+            digest = sha256_bytes(content)
+            if known := self._known.get((digest, photo_sha256)):
+                return replace(known, name=name, etag=etag)
+            files, reason = self._checked(content, digest, photo_sha256), ""
         except FileNotFoundError:
-            return _Outcome(arrived, "vanished or replaced meanwhile")
+            return _Unread(name)
+        except PhotoError as error:
+            place, reason = f"quarantine/{digest}{photo_sha256 and '.' + photo_sha256}", str(error)
+            files = {f"{place}/reason.txt": f"{reason}\n".encode(), f"{place}/file": content}
         except InputError as error:
-            return _Outcome(arrived, "failed", failure=f"{escaped(arrived.stored.name)}: {error}")
+            return _Unread(name, str(error))
+        for file, stored in files.items():
+            # The reason may be another one than that of a killed run with other limits.
+            if not self._store.create(file, stored) and not reason:
+                raise InputError(f"{file} holds other bytes than its name says; restore its version")
+        return Entry(name, etag, digest, photo_sha256, list(files)[-1], len(content), reason)
 
-    def _settle(self, arrived: _Arrived, content: bytes, judge: Judge) -> _Outcome:
-        """Bring one content to its end: known, or claimed, judged, stored and entered, in this order."""
-        digest = sha256_bytes(content)
-        key = item_id(arrived.photo_sha256, digest) if arrived.photo_sha256 else digest
-        if key in self.known:
-            return self._known(arrived, key)
-        claim = self.ledger.claim(key, self.config.photo_lease_minutes * 60)
-        if self.ledger.knows(key):
-            return self._known(arrived, key)
-        if claim is None:
-            return _Outcome(arrived, "left to another run")
-        with self.ledger.released_on_error(claim):
-            item, first = self._enter(arrived, content, judge, claim.num_killed)
-        self.known.add(key)
-        self.ledger.mark(arrived.mark, key)
-        word = "quarantined" if item.verdict == "quarantined" else _new(arrived)
-        return _Outcome(arrived, word if first else _copy(arrived), key)
+    def _checked(self, content: bytes, digest: str, photo_sha256: str) -> dict[str, bytes]:
+        """What is stored of a photo, or of a mask: it and its photo, side by side as the stage `photos` pairs them."""
+        if not photo_sha256:
+            checked_size(content, *self._limits)
+            return {f"accepted/photos/{digest}{_SUFFIX_OF[content[:2]]}": content}
+        photo = self._known[photo_sha256, ""]
+        if photo.reason:
+            raise PhotoError(f"its photo is in quarantine ({photo.reason}); fix the photo first")
+        photo_content = self._stored_photo(photo)
+        checked_mask(content, checked_size(photo_content, *self._limits), self._limits[1])
+        folder = f"accepted/labelled/{digest}"
+        return {
+            f"{folder}/{photo.file.rsplit('/', 1)[-1]}": photo_content,
+            f"{folder}/masks/{photo_sha256}{_SUFFIX_OF[content[:2]]}": content,
+        }
 
-    def _enter(self, arrived: _Arrived, content: bytes, judge: Judge, num_killed: int) -> tuple[Item, bool]:
-        name = escaped(arrived.stored.name)
-        if num_killed >= MOST_KILLED:
-            judged = judge_unread(name, content, arrived.photo_sha256, num_killed)
-        else:
-            judged = judge(name, content, arrived.photo_sha256)
-        for file, kept in judged.objects.items():
-            self.store.create(file, kept)
-        return judged.item, self.ledger.enter(judged.item)
-
-    def _known(self, arrived: _Arrived, key: str) -> _Outcome:
-        self.known.add(key)
-        self.ledger.mark(arrived.mark, key)
-        return _Outcome(arrived, _copy(arrived), key)
-
-    def _judge_photo(self, name: str, content: bytes, _: str) -> Judgement:
-        return judge_photo(name, content, self.config)
-
-    def _judge_label(self, name: str, content: bytes, photo_sha256: str) -> Judgement:
-        photo = self.ledger.item(photo_sha256)
-        return judge_label(name, content, photo, self.store.read, self.config)
-
-
-def _new(arrived: _Arrived) -> str:
-    return "new labels" if arrived.photo_sha256 else "new photos"
-
-
-def _copy(arrived: _Arrived) -> str:
-    return "labels known by content" if arrived.photo_sha256 else "photos known by content"
+    def _stored_photo(self, photo: Entry) -> bytes:
+        try:
+            content = self._store.read(photo.file)
+        except FileNotFoundError:
+            content = b""
+        if sha256_bytes(content) != photo.sha256:
+            raise InputError(f"{photo.file} has vanished from the store or changed; restore its version")
+        return content

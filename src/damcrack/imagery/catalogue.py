@@ -1,120 +1,172 @@
-"""The catalogue: everything taken in, in batches. Catalogue n holds all of catalogue n - 1 and batch n.
+"""The catalogue: what became of each object that arrived, in numbered batches.
 
-Making a batch is creating the next number: of two runs that try, one makes it and the other sees it. So every
-entry of the ledger is in exactly one batch.
+A batch is one file. It is written when everything that it lists is in the store, and never changed.
 """
 
 import csv
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from damcrack.data.snapshot import COLUMNS as SNAPSHOT_COLUMNS
 from damcrack.files import InputError, in_order, read_csv, write_csv
-from damcrack.imagery.ledger import Item, Ledger, numbers
-from damcrack.storage.store import Store
-
-MOST_IN_BATCH = 100  # what is inspected in one go; after a crash no more than this is done again
-COLUMNS = ("batch", *(field.name for field in fields(Item)))
-_NUMBERS = {field.name for field in fields(Item) if field.type is int}
+from damcrack.storage.source import Store
 
 
 @dataclass(frozen=True)
+class Entry:
+    """An object that arrived: a photo, or the mask of the photo `photo_sha256`.
+
+    `name` is what it was called where it arrived; it is shown and compared, never used as a path. `file` holds its
+    content in the store. `reason` says why it is in quarantine. A second entry of the same content is a copy.
+    """
+
+    name: str
+    etag: str
+    sha256: str
+    photo_sha256: str
+    file: str
+    size_bytes: int
+    reason: str
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """What a copy has in common with it; one mask of two photos is two contents."""
+        return self.sha256, self.photo_sha256
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Identifies the object as it was listed."""
+        return self.name, self.etag, self.photo_sha256
+
+
+COLUMNS = tuple(field.name for field in fields(Entry))
+
+
+@dataclass
 class Catalogue:
-    """`rows` are (batch, item) in the order in which they were listed; number 0 is empty."""
+    """Entries by batch; batches are numbered from 1."""
 
-    number: int
-    rows: tuple[tuple[int, Item], ...] = ()
+    batches: list[list[Entry]]
 
-    def ids(self) -> set[str]:
-        """Keys of all listed items."""
-        return {item.id for _, item in self.rows}
+    @property
+    def number(self) -> int:
+        """Number of the newest batch; 0 if there is none."""
+        return len(self.batches)
 
-    def photos(self, batch: int | None = None) -> list[Item]:
-        """Accepted photos, of one batch or all."""
-        return [
-            item
-            for number, item in self.rows
-            if item.verdict == "accepted" and not item.mask_sha256 and batch in (None, number)
-        ]
+    def until(self, number: int) -> "Catalogue":
+        """The first batches.
 
-    def labels(self, after_batch: int = 0) -> dict[str, Item]:
-        """Photo's sha256 -> its latest accepted label, of those that came after a batch."""
+        Raises:
+            InputError: there are not that many.
+        """
+        if number > self.number:
+            raise InputError(f"catalogue {number}: there is no such batch, the newest is {self.number}")
+        return Catalogue(self.batches[:number])
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries in the order in which they were taken in."""
+        return (entry for batch in self.batches for entry in batch)
+
+    def contents(self) -> dict[tuple[str, str], tuple[int, Entry]]:
+        """The first entry of each content, with the number of its batch."""
+        found: dict[tuple[str, str], tuple[int, Entry]] = {}
+        for number, batch in enumerate(self.batches, 1):
+            for entry in batch:
+                found.setdefault(entry.content, (number, entry))
+        return found
+
+    def photos(self) -> list[tuple[int, Entry]]:
+        """All photos that can be used, each once, with the number of its batch."""
+        first = self.contents().values()
+        return [(number, entry) for number, entry in first if not entry.reason and not entry.photo_sha256]
+
+    def labels(self) -> dict[str, Entry]:
+        """The newest mask of each photo, by the photo's hash."""
         return {
-            item.sha256: item
-            for number, item in self.rows
-            if item.verdict == "accepted" and item.mask_sha256 and number > after_batch
+            entry.photo_sha256: entry for entry in self.entries() if entry.photo_sha256 and not entry.reason
         }
 
-    def quarantined(self) -> list[Item]:
-        """Everything set aside, with its reason."""
-        return [item for _, item in self.rows if item.verdict == "quarantined"]
+    def num_new_labels(self, since: int) -> int:
+        """Number of photos whose label is new or another one than in batch `since`."""
+        before = {photo: mask.sha256 for photo, mask in self.until(since).labels().items()}
+        return sum(before.get(photo) != mask.sha256 for photo, mask in self.labels().items())
+
+    def quarantined(self) -> list[Entry]:
+        """Everything in quarantine, each content once."""
+        return [entry for _, entry in self.contents().values() if entry.reason]
+
+    def append(self, store: Store, batch: Sequence[Entry]) -> None:
+        """Write the next batch.
+
+        Raises:
+            InputError: another run wrote a batch of that number with other entries.
+        """
+        name = f"catalogue/{self.number + 1:08d}.csv"
+        if not store.create(name, _csv(batch)):
+            raise InputError(f"{name} was written by another run at the same time; run again")
+        self.batches.append(list(batch))
 
 
-def latest(store: Store) -> Catalogue:
-    """Read the newest catalogue, also where listings lag behind."""
-    number = max(numbers(store.listed("catalogue/")), default=0)
-    newest = Catalogue(0) if number == 0 else read_catalogue(store, number)
-    while store.age_s(_name(newest.number + 1)) is not None:
-        newest = read_catalogue(store, newest.number + 1)
-    return newest
-
-
-def read_catalogue(store: Store, number: int) -> Catalogue:
-    """Read one catalogue.
+def read_catalogue(store: Store) -> Catalogue:
+    """Read all batches.
 
     Raises:
-        InputError: there is none of that number, or it is not one of ours.
+        InputError: one is missing or is not one of ours.
     """
+    listed = (one.name for one in store.listed("catalogue/"))
+    names = [name for name in listed if re.fullmatch(r"catalogue/\d{8}\.csv", name)]
+    for number, name in enumerate(names, 1):
+        if name != f"catalogue/{number:08d}.csv":
+            raise InputError(f"catalogue/{number:08d}.csv has vanished from the store; restore it")
+    return Catalogue(list(in_order(lambda name: _entries(name, store.read(name)), names)))
+
+
+def _entries(name: str, content: bytes) -> list[Entry]:
     try:
-        rows = list(csv.DictReader(io.StringIO(store.read(_name(number)).decode())))
-        return Catalogue(number, tuple((int(row["batch"]), _item(row)) for row in rows))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{_name(number)}: there is no such catalogue in the store; see its folder"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{_name(number)} is no catalogue ({error}); restore its version") from error
+        header, *rows = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
+        if tuple(header) != COLUMNS:
+            raise ValueError(f"columns {', '.join(header)}, expected {', '.join(COLUMNS)}")
+        values: list[dict[str, Any]] = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        return [Entry(**one | {"size_bytes": int(one["size_bytes"])}) for one in values]
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{name} is no catalogue ({error}); restore its version") from error
 
 
-def extend(store: Store, ledger: Ledger, entries: Iterable[str]) -> Catalogue:
-    """List every entry that is in no batch yet; returns the newest catalogue, which holds them all."""
-    wanted = set(entries)
-    while True:
-        known = latest(store)
-        missing = sorted(wanted - known.ids())[:MOST_IN_BATCH]
-        if not missing:
-            return known
-        number = known.number + 1
-        new = tuple((number, item) for item in in_order(ledger.item, missing))
-        store.create(_name(number), _csv((*known.rows, *new)))
+def _csv(batch: Sequence[Entry]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(entry) for entry in batch)
+    return text.getvalue().encode()
 
 
 def write_snapshot(out: Path, source: str, catalogue: Catalogue) -> dict[str, object]:
     """Put what the catalogue holds into a snapshot of the stage `photos`, as its source of that name.
 
-    A photo with a label comes from beside its newest mask. Rows of other sources stay.
+    A labelled photo is read from next to its newest mask. Rows of other sources stay.
 
     Raises:
         InputError: no photo was taken in, or `out` is not a snapshot.
     """
-    labels, rows = catalogue.labels(), list[dict[str, Any]]()
-    for photo in catalogue.photos():
-        label = labels.get(photo.sha256)
-        rows.append(_row(source, (label or photo).file, photo.size_bytes, photo.sha256))
-        if label:
-            rows.append(_row(source, label.mask_file, label.mask_size_bytes, label.mask_sha256))
-    if not rows:
+    photos, labels = catalogue.photos(), catalogue.labels()
+    if not photos:
         raise InputError(
             "no photo was taken in yet, a snapshot would be empty; run `damcrack imagery take-in`"
         )
-    others = [row for row in _existing(out) if row["source"] != source]
-    rows = sorted([*others, *rows], key=lambda row: (str(row["source"]), str(row["name"])))
+    rows: list[dict[str, Any]] = [row for row in _existing(out) if row["source"] != source]
+    for _, photo in photos:
+        file, label = photo.file, labels.get(photo.sha256)
+        if label:
+            rows.append(_row(source, label.file, label))
+            file = str(PurePosixPath(label.file).parents[1] / PurePosixPath(photo.file).name)
+        rows.append(_row(source, file, photo))
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(out, SNAPSHOT_COLUMNS, rows)
-    return {"photos": len(catalogue.photos()), "with label": len(labels), "written": out}
+    write_csv(out, SNAPSHOT_COLUMNS, sorted(rows, key=lambda row: (row["source"], row["name"])))
+    return {"photos": len(photos), "labelled": len(labels), "written": out}
 
 
 def _existing(out: Path) -> list[dict[str, str]]:
@@ -124,23 +176,6 @@ def _existing(out: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _row(source: str, file: str, size_bytes: int, sha256: str) -> dict[str, Any]:
+def _row(source: str, file: str, entry: Entry) -> dict[str, Any]:
     name = file.removeprefix("accepted/")
-    return {"source": source, "name": name, "size_bytes": size_bytes, "sha256": sha256}
-
-
-def _name(number: int) -> str:
-    return f"catalogue/{number:08d}.csv"
-
-
-def _item(row: dict[str, str]) -> Item:
-    values: dict[str, Any] = {name: row[name] for name in COLUMNS[1:]}
-    return Item(**values | {name: int(row[name]) for name in _NUMBERS})
-
-
-def _csv(rows: Iterable[tuple[int, Item]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"batch": batch, **asdict(item)} for batch, item in rows)
-    return text.getvalue().encode()
+    return {"source": source, "name": name, "size_bytes": entry.size_bytes, "sha256": entry.sha256}

@@ -1,20 +1,21 @@
-"""Open folders and S3 prefixes, as sources to read or stores to add to; the only place that knows boto3."""
+"""A folder or s3://bucket/prefix: list, read, and create what is not there yet; the only module that knows boto3."""
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from damcrack.data.source import Source
+from damcrack.data.names import why_unsafe
 from damcrack.files import InputError
-from damcrack.storage.store import Store, Stored
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
-MOST_ATTEMPTS = 4
+MAX_ATTEMPTS = 4
+_PART = ".new-"  # prefix of files that are still being written
 _REFUSED = {
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -27,84 +28,89 @@ _REFUSED = {
 }
 
 
-def open_source(uri: str) -> Source:
-    """Open a folder or `s3://bucket/prefix`.
+@dataclass(frozen=True)
+class Stored:
+    """A listed object, its name relative to the root; another content has another `etag`."""
 
-    S3 endpoint, region and credentials come from where boto3 looks for them: AWS_ENDPOINT_URL,
-    AWS_ACCESS_KEY_ID and so on, or ~/.aws.
-
-    Raises:
-        InputError: no such folder, another kind of address, or boto3 is not installed.
-    """
-    if uri.startswith("s3://"):
-        return S3Source(uri)
-    if "://" in uri:
-        raise InputError(f"source {uri.split('://')[0]}://, expected a folder or s3://bucket/prefix")
-    return FolderSource(Path(uri))
+    name: str
+    etag: str
 
 
-def check_reachable(uri: str) -> None:
-    """Ask once whether a folder or `s3://bucket/prefix` can be used, before long work relies on it.
-
-    Raises:
-        InputError: it does not answer, refuses us, or does not exist.
-    """
-    if not uri.startswith("s3://"):
-        if not (Path(uri).is_absolute() and Path(uri).is_dir()):
-            raise InputError(
-                f"remote {uri!r}: expected s3://bucket/prefix or an existing folder's absolute path"
-            )
-        return
-    S3Source(uri).check()
-
-
-def make_bucket(uri: str) -> None:
-    """Make the bucket of `s3://bucket/prefix` unless it is there.
-
-    Raises:
-        InputError: the service does not answer or refuses us.
-    """
-    S3Source(uri).make_bucket()
-
-
-class FolderSource:
-    """Regular files under a folder; symbolic links that lead out of it are left alone."""
+class Folder:
+    """Files under a folder; whatever a name or a link says, nothing outside it is read or written."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            raise InputError(f"source {root}: no such folder; create it or mend the path")
+            raise InputError(f"source {root}: no such folder; create it or fix the path")
         self._root = root.resolve()
 
     def names(self) -> list[str]:
-        """All file names, sorted, relative to the folder."""
+        """All file names, sorted, relative to the folder, with forward slashes."""
+        return [one.name for one in self.listed()]
+
+    def listed(self, prefix: str = "") -> list[Stored]:
+        """All files whose names start with `prefix`, sorted by name."""
         found = []
         for folder, _, files in os.walk(self._root, onerror=_raise_unreadable):
-            found += [path for path in (Path(folder) / file for file in files) if self._holds(path)]
-        return sorted(path.relative_to(self._root).as_posix() for path in found)
+            for path in (Path(folder) / file for file in files if not file.startswith(_PART)):
+                name = path.relative_to(self._root).as_posix()
+                if name.startswith(prefix) and self._holds(path):
+                    with suppress(FileNotFoundError):  # removed since the line above
+                        found.append(Stored(name, _etag(path)))
+        return sorted(found, key=lambda one: one.name)
 
-    def read(self, name: str) -> bytes:
-        """Content of one file; FileNotFoundError if it is not (or no longer) a file inside the folder."""
+    def read(self, name: str, etag: str | None = None) -> bytes:
+        """Content of one file; FileNotFoundError if it is not inside the folder or not the one of `etag`."""
         path = self._root / name
         if not self._holds(path):
             raise FileNotFoundError(name)
         try:
-            return path.read_bytes()
-        except PermissionError as error:
-            raise _unreadable(error) from error
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            _raise_unreadable(error)
+        if etag is not None and _etag(path) != etag:
+            raise FileNotFoundError(name)
+        return content
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Create a file unless there is one; tell whether it now holds exactly `content`.
+
+        Raises:
+            InputError: the disk is full, or the folder may not be written.
+        """
+        if why := why_unsafe(name):
+            raise InputError(f"cannot write {name!r}: {why}")
+        path = self._root / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_PART) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).chmod(0o644)
+                os.link(file.name, path)  # fails where there is a file already, as a rename would not
+        except FileExistsError:
+            return self.read(name) == content
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}; fix its permissions or disk") from error
+        return True
 
     def _holds(self, path: Path) -> bool:
         return path.is_file() and path.resolve().is_relative_to(self._root)
 
 
-def _raise_unreadable(error: OSError) -> None:
-    raise _unreadable(error) from error
+def _etag(path: Path) -> str:
+    known = path.stat()
+    return f"{known.st_mtime_ns}-{known.st_size}-{known.st_ino}"
 
 
-def _unreadable(error: OSError) -> InputError:
-    return InputError(f"cannot read {error.filename}: {error.strerror}; mend its permissions")
+def _raise_unreadable(error: OSError) -> NoReturn:
+    raise InputError(f"cannot read {error.filename}: {error.strerror}; fix its permissions") from error
 
 
-class S3Source:
+class Bucket:
     """Objects under a prefix, which counts as a folder: `s3://bucket/dam` does not reach `dam-2/`."""
 
     def __init__(self, uri: str) -> None:
@@ -116,52 +122,19 @@ class S3Source:
 
     def names(self) -> list[str]:
         """All object names, sorted, relative to the prefix; folder markers (ending in a slash) left out."""
-        found = []
-        with _explained(self._bucket):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix
-            )
-            for page in pages:
-                found += [item["Key"].removeprefix(self._prefix) for item in page.get("Contents", [])]
-        return sorted(name for name in found if name and not name.endswith("/"))
-
-    def make_bucket(self) -> None:
-        """Make our bucket unless it is there."""
-        with _explained(self._bucket):
-            there = {bucket["Name"] for bucket in self._client.list_buckets()["Buckets"]}
-            if self._bucket not in there:
-                self._client.create_bucket(Bucket=self._bucket)
-
-    def check(self) -> None:
-        """List at most one object; InputError if the bucket does not answer."""
-        with _explained(self._bucket):
-            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
-
-    def read(self, name: str) -> bytes:
-        """Content of one object; FileNotFoundError if there is none."""
-        with _explained(self._bucket, name):
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
-            return bytes(answer["Body"].read())
-
-
-class S3Store(S3Source):
-    """Objects under a prefix that are created once: a write needs that there is none (If-None-Match)."""
+        return [one.name for one in self.listed()]
 
     def listed(self, prefix: str = "") -> list[Stored]:
-        """All objects whose names start with `prefix`, page by page, folder markers left out."""
+        """All objects whose names start with `prefix`, sorted by name."""
         found = []
         with _explained(self._bucket):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
-            for page in pages:
-                found += [self._stored(item) for item in page.get("Contents", [])]
-        return sorted(
-            (one for one in found if one.name and not one.name.endswith("/")), key=lambda one: one.name
-        )
-
-    def _stored(self, item: Any) -> Stored:
-        return Stored(item["Key"].removeprefix(self._prefix), item["ETag"], item["Size"])
+            for item in (item for page in pages for item in page.get("Contents", [])):
+                found.append(Stored(item["Key"].removeprefix(self._prefix), item["ETag"]))
+        found = [one for one in found if one.name and not one.name.endswith("/")]
+        return sorted(found, key=lambda one: one.name)
 
     def read(self, name: str, etag: str | None = None) -> bytes:
         """Content of one object; FileNotFoundError if it is gone or not the one of `etag`."""
@@ -171,8 +144,8 @@ class S3Store(S3Source):
             return bytes(answer["Body"].read())
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write if there is none; a write whose answer was lost counts, by its content."""
-        for attempt in range(MOST_ATTEMPTS):
+        """Create an object unless there is one; tell whether it now holds exactly `content`."""
+        for attempt in range(MAX_ATTEMPTS):
             try:
                 with _explained(self._bucket, name):
                     self._client.put_object(
@@ -180,31 +153,62 @@ class S3Store(S3Source):
                     )
                 return True
             except FileExistsError:
-                with suppress(FileNotFoundError):  # somebody else is just writing it
+                with suppress(FileNotFoundError):  # another writer has not finished yet
                     return self.read(name) == content
             time.sleep(0.2 * 2**attempt)
-        raise InputError(f"s3://{self._bucket}: {name} is being written by others all the time; try again")
+        raise InputError(f"s3://{self._bucket}: {name} is being written by another process; try again")
 
-    def age_s(self, name: str) -> float | None:
-        """Seconds since the object was written, both times by the service's clock."""
-        try:
-            with _explained(self._bucket, name):
-                answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
-        except FileNotFoundError:
-            return None
-        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return max(0.0, float((now - answer["LastModified"]).total_seconds()))
+    def check(self) -> None:
+        """List at most one object; InputError if the bucket does not answer."""
+        with _explained(self._bucket):
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+
+    def make(self) -> None:
+        """Make our bucket unless it is there."""
+        with _explained(self._bucket):
+            there = {bucket["Name"] for bucket in self._client.list_buckets()["Buckets"]}
+            if self._bucket not in there:
+                self._client.create_bucket(Bucket=self._bucket)
 
 
-def open_store(uri: str) -> Store:
-    """Open a folder or `s3://bucket/prefix` to list, read and create objects in; raises as `open_source`."""
+Store = Folder | Bucket
+
+
+def open_source(uri: str) -> Store:
+    """Open a folder or `s3://bucket/prefix`.
+
+    S3 endpoint, region and credentials come from where boto3 looks for them: AWS_ENDPOINT_URL,
+    AWS_ACCESS_KEY_ID and so on, or ~/.aws.
+
+    Raises:
+        InputError: no such folder, another kind of address, or boto3 is not installed.
+    """
     if uri.startswith("s3://"):
-        return S3Store(uri)
-    from damcrack.storage.folder import FolderStore
-
+        return Bucket(uri)
     if "://" in uri:
-        raise InputError(f"store {uri.split('://')[0]}://, expected a folder or s3://bucket/prefix")
-    return FolderStore(Path(uri))
+        raise InputError(f"source {uri.split('://')[0]}://, expected a folder or s3://bucket/prefix")
+    return Folder(Path(uri))
+
+
+def check_reachable(uri: str) -> None:
+    """Ask once whether a folder or `s3://bucket/prefix` can be used, before long work relies on it.
+
+    Raises:
+        InputError: it does not answer, refuses us, or does not exist.
+    """
+    if uri.startswith("s3://"):
+        Bucket(uri).check()
+    elif not (Path(uri).is_absolute() and Path(uri).is_dir()):
+        raise InputError(f"remote {uri!r}: expected s3://bucket/prefix or an existing folder's absolute path")
+
+
+def make_bucket(uri: str) -> None:
+    """Make the bucket of `s3://bucket/prefix` unless it is there.
+
+    Raises:
+        InputError: the service does not answer or refuses us.
+    """
+    Bucket(uri).make()
 
 
 def _client(uri: str) -> Any:
@@ -217,7 +221,7 @@ def _client(uri: str) -> Any:
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
-        retries={"max_attempts": MOST_ATTEMPTS, "mode": "standard"},
+        retries={"max_attempts": MAX_ATTEMPTS, "mode": "standard"},
         max_pool_connections=16,
     )
     try:
@@ -242,7 +246,8 @@ def _explained(bucket: str, name: str | None = None) -> Iterator[None]:
         if name is not None and code in ("NoSuchKey", "404"):
             raise FileNotFoundError(name) from None
         if name is not None and code in ("PreconditionFailed", "ConditionalRequestConflict", "412"):
-            raise _precondition(error.operation_name, name) from None
+            other = FileExistsError if error.operation_name == "PutObject" else FileNotFoundError
+            raise other(name) from None
         raise InputError(f"{what}: {_reason(code)}") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
         raise InputError(
@@ -255,10 +260,6 @@ def _explained(bucket: str, name: str | None = None) -> Iterator[None]:
             f"{what}: the S3 endpoint cannot be reached ({type(error).__name__}); "
             "check AWS_ENDPOINT_URL and the network"
         ) from None
-
-
-def _precondition(operation: str, name: str) -> OSError:
-    return FileExistsError(name) if operation == "PutObject" else FileNotFoundError(name)
 
 
 def _reason(code: str) -> str:
