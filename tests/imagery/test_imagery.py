@@ -435,6 +435,29 @@ def inspected(place, number=1):
     return json.loads(place.store.read(f"inspected/{number:08d}.json"))
 
 
+def test_names_that_would_lead_out_or_break_a_table_are_harmless(place, model):
+    """They are listed escaped, found again, shown in the report, and used as no path."""
+    names = [
+        "g\n.jpg",
+        "e\\..\\f.jpg",
+        'q"uo,te;.jpg',
+        "=1+1.jpg",
+        "h?#%2e.jpg",
+        "é ü.jpg",
+        "\udcff.jpg",
+        "...jpg",
+    ]
+    folders = ["a b", "\x1b[31m", "~"]
+    for number, name in enumerate(names):
+        place.put(f"{folders[number % 3]}/{name}", picture(number))
+    hidden = 1  # "...jpg"
+    assert place.run() == {"photos": len(names) - hidden, "other_files": hidden}
+    assert place.run() == {"seen": len(names) - hidden, "other_files": hidden}
+    inspect(place, model)
+    assert all(re.fullmatch(r"[A-Za-z0-9_./-]+", name) and ".." not in name for name in place.names())
+    assert all(not re.search(r"[\x00-\x1f\ud800-\udfff]", entry.name) for entry in place.catalogue.entries())
+
+
 def test_each_batch_is_inspected_once(place, model):
     """The report names photos by where they came from; a second call does nothing and asks for no model."""
     place.put("spill way/a..b.png", picture(0))

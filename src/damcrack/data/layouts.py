@@ -124,7 +124,7 @@ def read_scenes(source: str, content: bytes) -> dict[str, str]:
 
 
 def left_alone(name: str, folders: Sequence[str]) -> bool:
-    """Tell whether nobody reads the file: it is hidden, or a mask of something else; `folders` in small letters."""
+    """Tell whether nobody reads the file: it is hidden, or a mask of something else; `folders` are lower-case."""
     return is_hidden(name) or any(folder.startswith("masks-") for folder in folders)
 
 

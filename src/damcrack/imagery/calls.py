@@ -1,7 +1,6 @@
 """What the commands and Kubeflow's tasks call: take in, inspect, snapshot, note a training, status."""
 
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -14,9 +13,12 @@ from damcrack.files import InputError, sha256_bytes, write_json
 from damcrack.imagery import arrivals
 from damcrack.imagery import catalogue as catalogues
 from damcrack.imagery.arrivals import ImageryConfig
-from damcrack.imagery.catalogue import Catalogue, read_catalogue
+from damcrack.imagery.catalogue import last_trained, read_catalogue
+from damcrack.imagery.inspections import inspect_batches, not_inspected
+from damcrack.inspection.inspect import InspectConfig
 from damcrack.params import parse_changes, read_params, stage_config, validate
 from damcrack.progress import Watcher
+from damcrack.registry.places import model_folder
 from damcrack.stage_runner import show
 from damcrack.storage.source import Store, open_source
 
@@ -71,8 +73,8 @@ def take_in(
     catalogue, counts = done.catalogue, dict(sorted((+done.counts).items()))
     next_steps = {
         "catalogue": catalogue.number,
-        "inspect": bool(_waiting(store, catalogue)),
-        "train": catalogue.num_new_labels(_last_trained(store)) >= config.train_after_labels,
+        "inspect": bool(not_inspected(store, catalogue)),
+        "train": catalogue.num_new_labels(last_trained(store)) >= config.train_after_labels,
         **counts,
     }
     if outcome is not None:
@@ -98,10 +100,6 @@ def inspect(
 
     `run_id` changes nothing; the tasks of Kubeflow pass it.
     """
-    from damcrack.imagery.inspections import inspect_batches
-    from damcrack.inspection.inspect import InspectConfig
-    from damcrack.registry.places import model_folder
-
     started, (_, store) = time.monotonic(), _opened(path)
     params = read_params(params_path) if params_path else {"inspect": asdict(InspectConfig())}
     config = stage_config(params, "inspect", None, parse_changes(settings))
@@ -169,13 +167,13 @@ def status(path: Path) -> dict[str, object]:
     """What was taken in, what waits, what is in quarantine; changes nothing."""
     started, (config, store) = time.monotonic(), _opened(path)
     catalogue = read_catalogue(store)
-    num_new_labels = catalogue.num_new_labels(_last_trained(store))
+    num_new_labels = catalogue.num_new_labels(last_trained(store))
     quarantined = catalogue.quarantined()
     summary: dict[str, object] = {
         "batches": catalogue.number,
         "photos": len(catalogue.photos()),
         "labelled": len(catalogue.labels()),
-        "batches without report": len(_waiting(store, catalogue)),
+        "batches without report": len(not_inspected(store, catalogue)),
         "labels since the last training": f"{num_new_labels} of {config.train_after_labels}",
         "quarantined": len(quarantined),
     }
@@ -183,15 +181,3 @@ def status(path: Path) -> dict[str, object]:
     for entry in quarantined:
         Watcher().say(f"quarantined: {entry.name}: {entry.reason}")
     return summary
-
-
-def _waiting(store: Store, catalogue: Catalogue) -> dict[int, Any]:
-    from damcrack.imagery.inspections import not_inspected
-
-    return not_inspected(store, catalogue)
-
-
-def _last_trained(store: Store) -> int:
-    """Number of the newest batch that the graph was trained on; 0 if never."""
-    found = (re.fullmatch(r"trained/(\d{8})\.json", one.name) for one in store.listed("trained/"))
-    return max((int(match[1]) for match in found if match), default=0)

@@ -144,6 +144,12 @@ def _csv(batch: Sequence[Entry]) -> bytes:
     return text.getvalue().encode()
 
 
+def last_trained(store: Store) -> int:
+    """Number of the newest batch that the graph was trained on; 0 if never."""
+    found = (re.fullmatch(r"trained/(\d{8})\.json", one.name) for one in store.listed("trained/"))
+    return max((int(match[1]) for match in found if match), default=0)
+
+
 def write_snapshot(out: Path, source: str, catalogue: Catalogue) -> dict[str, object]:
     """Put what the catalogue holds into a snapshot of the stage `photos`, as its source of that name.
 
