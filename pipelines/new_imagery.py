@@ -3,8 +3,8 @@
     take-in ──┬─ batches without report ──► inspect-new
               └─ enough new labels ──► snapshot-new ──► training graph and gate ──► note-trained
 
-A run that finds nothing new is the first task alone. The schedule has one run at a time, so photos that arrive during
-a training wait for its end.
+A run that finds nothing new is the first task alone. A training does not hold up the next polls: the schedule may have
+two runs at once, because what they share is claimed, and the second one never starts another training.
 """
 
 from collections.abc import Callable

@@ -154,7 +154,7 @@ def test_commands_submit_and_schedule(kubeflow, host):
 
 
 def test_new_imagery_is_compiled_and_scheduled(kubeflow, host, tmp_path):
-    """With --imagery the pipeline is the recurring one around the graph, one run at a time."""
+    """With --imagery the pipeline is the recurring one around the graph, and two runs may go on at once."""
     (tmp_path / "imagery.yaml").write_text("incoming: s3://dam/incoming\nstore: s3://dam/imagery\n")
     params = (ROOT / "params/demo.yaml").read_text()
     (tmp_path / "wrong.yaml").write_text(params)
@@ -167,7 +167,7 @@ def test_new_imagery_is_compiled_and_scheduled(kubeflow, host, tmp_path):
     done = command("schedule", *GIVEN, *told, "--params", str(tmp_path / "params.yaml"))
     assert done.exit_code == 0, done.exception
     (made,) = kubeflow.schedules
-    assert int(made["max_concurrency"]) == 1
+    assert int(made["max_concurrency"]) == 2
     assert "damcrack-new-imagery" in json.dumps(made["pipeline_spec"])
 
 

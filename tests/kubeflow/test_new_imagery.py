@@ -130,7 +130,7 @@ def test_values_that_do_not_read_what_is_taken_in_are_refused(sources, got):
     """Before a run is started that would train on nothing new."""
     config = imagery.ImageryConfig("s3://b/incoming", "s3://b/imagery/")
     imagery.check_source(config, {"photos": {"sources": {"incoming": "s3://b/imagery/accepted"}}})
-    with pytest.raises(InputError, match=rf"photos\.sources\.incoming: got .*{got}"):
+    with pytest.raises(InputError, match=rf"photos\.sources\.incoming: got .*{got}.*mend params.yaml"):
         imagery.check_source(config, {"photos": {"sources": sources}})
 
 

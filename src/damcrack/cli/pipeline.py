@@ -103,7 +103,9 @@ def schedule(
     check_cron(cron)
     package = _compiled(given)
     cluster = _pipelines("cluster").Cluster(host, experiment, namespace)
-    made = cluster.schedule(package, name, cron, 1, wait)
+    # A training takes hours, and photos that arrive meanwhile are not to wait for it: their ledger allows two runs.
+    at_once = 2 if given["imagery"] else 1
+    made = cluster.schedule(package, name, cron, at_once, wait)
     click.echo(f"schedule {made}: {name!r} at {cron!r}")
 
 
