@@ -253,11 +253,3 @@ def test_no_secrets_hosts_or_machine_paths_are_committed() -> None:
     for path in (ROOT / "requirements").iterdir():
         lines = path.read_text().splitlines()
         assert not [line for line in lines if "://" in line or line.startswith(("--index", "-i "))]
-
-
-@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda file: file.stem)
-def test_benchmarks_call_each_other_as_modules(file: Path) -> None:
-    """Run by its path, a script finds its neighbour `inspect` before the standard library's."""
-    text = file.read_text()
-    assert "benchmarks/" not in text, "name it benchmarks.NAME, with -m"
-    assert "__file__" not in text
