@@ -1,7 +1,7 @@
 """Speed beside a plain loop: tiling, a training step, an inspection; and an inspection's memory.
 
-    python -m experiments.speed                       # docs/speed.md, about 15 minutes on two free cores
-    python -m experiments.speed --parts inspection    # printed
+    python -m experiments.speed                       # about 15 minutes on two free cores
+    python -m experiments.speed --parts inspection
 
 Variants run in turn in one process (A B A B ...), and ratios are taken round by round, because machines drift.
 """
@@ -29,34 +29,33 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from damcrack.data.config import TileConfig
 from damcrack.data.encode import encode_tile
 from damcrack.data.imageset import ImageSet
 from damcrack.data.photo import decode_photo
 from damcrack.data.photos import COLUMNS
-from damcrack.data.tile import TileConfig, tile
+from damcrack.data.tile import tile
 from damcrack.data.tiling import tile_boxes_xyxy
 from damcrack.files import in_order, sha256_bytes, write_bytes, write_csv
 from damcrack.inspection.blocks import block_boxes_xyxy
+from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.detector import SHIPPED, OnnxDetector
-from damcrack.inspection.inspect import InspectConfig
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Photo
 from damcrack.inspection.survey import Survey
 from damcrack.run import SilentRun
 from damcrack.sample.concrete import encode_photo, render_photo
-from damcrack.train.augment import Augmentation
 from damcrack.train.batches import DeviceImages
+from damcrack.train.config import Augmentation, Teaching, TemperatureConfig
 from damcrack.train.decoded import decode_set
 from damcrack.train.frozen import Frozen
 from damcrack.train.hardware import best_device, uses_bfloat16
 from damcrack.train.networks import build_network, set_training_mode
-from damcrack.train.objectives import Distillation, Objective, Supervised, Teaching
-from damcrack.train.temperature import TemperatureConfig
+from damcrack.train.objectives import Distillation, Objective, Supervised
 from damcrack.train.training import autocast
 from damcrack.train.weights import load_model
 
-PAGE = Path("docs/speed.md")
 SIZE_HW, TILE_PX, QUALITY = (3024, 4032), 224, 95
 MAX_PIXELS = 400 * 10**6
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -362,24 +361,17 @@ def machine() -> str:
 
 
 def main() -> None:
-    """Measure; write the page if every part was measured."""
+    """Measure and print Markdown; docs/speed.md quotes it."""
     parser = argparse.ArgumentParser(prog="python -m experiments.speed", description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    sections = [
-        "# Speed and memory",
-        f"Written by `python -m experiments.speed --rounds {options.rounds}`. Machine: {machine()}. Variants run in "
-        "turn in one process; ratios are taken round by round.",
-    ]
+    print(f"Machine: {machine()}. {options.rounds} rounds.\n", flush=True)
     for name in options.parts:
         with tempfile.TemporaryDirectory() as folder:
             found = PARTS[name](Path(folder), options.rounds)
         described = " ".join(str(PARTS[name].__doc__).split())
-        sections.append(f"## {name.capitalize()}\n\n{described}\n\n{found}")
-        print(sections[-1], flush=True)
-    if options.parts == list(PARTS):
-        PAGE.write_text("\n\n".join(sections) + "\n")
+        print(f"## {name.capitalize()}\n\n{described}\n\n{found}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from damcrack.data.photos import PhotosConfig, photos
+from damcrack.data.config import PhotosConfig
+from damcrack.data.photos import photos
 from damcrack.data.snapshot import COLUMNS
 from damcrack.files import InputError, read_csv, sha256_bytes, write_csv
 from damcrack.imagery import arrivals, catalogue, follow_up, judgement
 from damcrack.imagery.config import ImageryConfig
 from damcrack.imagery.ledger import Item, Ledger
-from damcrack.inspection.inspect import InspectConfig
+from damcrack.inspection.config import InspectConfig
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source, open_store
 from walls import write_darkness_detector

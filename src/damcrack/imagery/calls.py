@@ -113,7 +113,7 @@ def inspect(
     run_id: str | None = None,
 ) -> dict[str, object]:
     """Inspect every batch without a report with the model; `settings` are values of the section `inspect`."""
-    from damcrack.inspection.inspect import InspectConfig
+    from damcrack.inspection.config import InspectConfig
     from damcrack.registry.places import model_folder
 
     started, place = time.monotonic(), open_place(path, run_id=run_id)

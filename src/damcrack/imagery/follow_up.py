@@ -9,8 +9,9 @@ from damcrack.files import InputError
 from damcrack.imagery.catalogue import Catalogue
 from damcrack.imagery.config import ImageryConfig
 from damcrack.imagery.ledger import Item, Ledger, json_bytes, numbers
+from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.inspect import InspectConfig, survey
+from damcrack.inspection.inspect import survey
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Listed
 from damcrack.run import Run
