@@ -66,8 +66,8 @@ values: .venv/installed ## write params.yaml from a value set: make values SET=p
 	@damcrack check params/$(SET).yaml && cp params/$(SET).yaml params.yaml && echo "params.yaml holds the $(SET) values"
 
 .PHONY: bench
-bench: .venv/installed ## measure speed and memory; writes docs/performance.md
-	@python -m benchmarks
+bench: .venv/installed ## measure speed and memory beside plain loops
+	@python -m experiments.speed
 
 # The images hold parts of lock.txt at the same versions.
 RESOLVE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

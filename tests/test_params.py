@@ -1,5 +1,7 @@
 """params.yaml: every mistake is named by section and field."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ def test_item_values_override_the_common_ones() -> None:
     params = changed("finetune", "scratch", "resnet18-scratch", value={"epochs": 3})
     config = stage_config(params, "finetune", "resnet18-scratch")
     assert config.epochs == 3
-    assert config.batch_size == params["finetune"]["common"]["batch_size"]
+    assert config.learning_rate == params["finetune"]["common"]["learning_rate"]
 
 
 @pytest.mark.parametrize(
@@ -42,11 +44,16 @@ def test_item_values_override_the_common_ones() -> None:
         ("tile", ("crack_fracton",), 0.1, ["tile.crack_fracton", "did you mean 'crack_fraction'?"]),
         ("tile", ("tile_px",), "big", ["tile.tile_px", "'big'", "integer"]),
         ("tile", ("split",), "scene", ["tile.split", "'scene'", "'random'"]),
-        ("distill", ("common", "alpha"), 1.5, ["distill.fixed.alpha", "1.5", "0 to 1"]),
+        ("distill", ("common", "alpha"), 1.5, ["distill.fixed.alpha", "1.5", "less than or equal to 1"]),
         ("distill", ("items", "dynamic", "temperature", "t_mim"), 3, ["t_mim", "did you mean 't_min'?"]),
         ("distill", ("items", "dynamic", "temperature", "t_max"), 1.0, ["t_max", "t_min < t_max"]),
-        ("pretrain", ("common", "epochs"), 0, ["epochs", "warm-up <= epochs"]),
-        ("pretrain", ("common", "learning_rate"), -1, ["learning_rate", "more than 0"]),
+        (
+            "pretrain",
+            ("common", "epochs"),
+            0,
+            ["pretrain.resnet18.epochs", "0", "greater than or equal to 1"],
+        ),
+        ("pretrain", ("common", "learning_rate"), -1, ["learning_rate", "-1", "greater than 0"]),
         ("finetune", ("common", "trainable"), "neck", ["trainable", "'neck'", "'head'"]),
     ],
 )
@@ -58,11 +65,33 @@ def test_wrong_values_are_named(section: str, path: tuple[str, ...], value: obje
 
 
 def test_missing_value_is_named() -> None:
-    """A value that was deleted is asked for by name."""
+    """What has no default is asked for by name; what has one may be left out."""
     params = demo()
-    del params["tile"]["jpeg_quality"]
-    with pytest.raises(InputError, match="jpeg_quality"):
+    del params["miniimagenet"]["image_px"], params["tile"]["tile_px"]
+    with pytest.raises(InputError, match=r"miniimagenet\.image_px"):
+        stage_config(params, "miniimagenet", None)
+    assert stage_config(params, "tile", None).tile_px == 224
+
+
+def test_all_wrong_values_are_named_at_once() -> None:
+    """Two mistakes take one call to find."""
+    params = changed("tile", "split", value="scene")
+    params["tile"]["seed"] = -1
+    with pytest.raises(InputError) as caught:
         stage_config(params, "tile", None)
+    assert "tile.split" in str(caught.value) and "tile.seed" in str(caught.value)
+
+
+def test_checking_loads_no_network_library() -> None:
+    """A machine without torch can check values."""
+    code = (
+        "import sys; from pathlib import Path; from damcrack.params import check_params, read_params\n"
+        "from damcrack.stage_table import STAGES\n"
+        f"check_params(read_params(Path({str(DEMO)!r})), list(STAGES))\n"
+        "print('LOADED', sorted({'torch', 'mlflow', 'matplotlib', 'onnxruntime'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "LOADED []" in done.stdout
 
 
 def test_unknown_section_is_refused_with_a_guess() -> None:

@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from damcrack.data.snapshot import snapshot
 from damcrack.data.tile import tile
 from damcrack.files import write_bytes, write_json
 from damcrack.params import stage_config
+from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
 from damcrack.train.finetune import finetune
-from experiments.real import SpokenRun, once
 from experiments.unseen.__main__ import DATA_VARIABLE
 from experiments.unseen.measure import Score, by_row, measure
 from experiments.unseen.rows import summary
@@ -47,6 +47,22 @@ PHOTOS_OF_A_SOURCE = 8
 COLUMNS = ("mean AUROC", "worst AUROC", "pixel F1", "METU tiles, accuracy", "clean photos called cracked")
 
 
+class PrintingRun(SilentRun):
+    """Prints what the stages say, records nothing."""
+
+    def say(self, line: str) -> None:
+        """Print at once."""
+        print(line, flush=True)
+
+
+def once(stage: Callable[..., object], out: Path, **arguments: Any) -> Path:
+    """Call a stage unless its output is there."""
+    if not out.exists():
+        print(f"== {out}", flush=True)
+        stage(out=out, **arguments)
+    return out
+
+
 def read_values(file: Path, data: Path) -> dict[str, Any]:
     """The params file with the sources' folders filled in."""
     values: dict[str, Any] = yaml.safe_load(file.read_text())
@@ -55,7 +71,7 @@ def read_values(file: Path, data: Path) -> dict[str, Any]:
     return values
 
 
-def tiles_of(values: dict[str, Any], work: Path, run: SpokenRun) -> Path:
+def tiles_of(values: dict[str, Any], work: Path, run: PrintingRun) -> Path:
     """Rendered tiles with masks, and real ones without a label."""
     config = stage_config(values, "photos", None)
     listed = once(snapshot, work / "photos.csv", sources=config.sources, open_source=open_source, run=run)
@@ -112,6 +128,7 @@ def arguments() -> argparse.Namespace:
         "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--items", nargs="+", default=(), help="students of the params file; default: all")
     parser.add_argument("--params", type=Path, default=Path(__file__).with_name("params.yaml"))
     parser.add_argument("--work", type=Path, default=Path(".bench/students"))
     parser.add_argument("--markdown", type=Path, help="table; default: printed")
@@ -123,11 +140,11 @@ def main() -> None:
     args = arguments()
     if args.data is None:
         raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
-    run, values = SpokenRun(args.work / "scratch"), read_values(args.params, args.data)
+    run, values = PrintingRun(args.work / "scratch"), read_values(args.params, args.data)
     tiles, seen = tiles_of(values, args.work, run), read_photos(args.data, REPORTED, PHOTOS_OF_A_SOURCE)
     results = {"teacher": [measured_once(TEACHER, args.work / "teacher.json", seen)]}
     for seed in range(args.seeds):
-        for item in values["finetune"]["students"]:
+        for item in args.items or values["finetune"]["students"]:
             folder = args.work / "models" / item / str(seed)
             config = stage_config(values, "finetune", item, {"seed": seed})
             teacher = TEACHER if config.teacher else None

@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from damcrack.files import InputError
+from damcrack.inspection.config import Segmentation
 from damcrack.inspection.detector import OnnxDetector
+from damcrack.inspection.segment import long_enough
+from damcrack.inspection.windows import CELL_PX
 from experiments.unseen.measure import Score
 
 Pixels = npt.NDArray[np.uint8]
@@ -58,10 +61,18 @@ def _filled(cells: Floats, rgb: Pixels) -> Floats:
 
 
 def onnx_score(path: Path, scales: Sequence[float] = (1.0, 0.5)) -> Score:
-    """The detector of a folder that `damcrack export` wrote; `scales` as in the section `inspect` of params.yaml."""
+    """The detector of a folder that `damcrack export` wrote; `scales` as in section `inspect` of params.yaml.
+
+    As there, pieces too short to be a crack count for nothing.
+    """
     detector = OnnxDetector.load(path)
     workers = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-    return lambda rgb: _filled(detector.map_photo(rgb, workers, scales), rgb)
+
+    def score(rgb: Pixels) -> Floats:
+        found = detector.map_photo(rgb, workers, scales)
+        return _filled(long_enough(found, CELL_PX, Segmentation()), rgb)
+
+    return score
 
 
 def torch_score(folder: Path) -> Score:

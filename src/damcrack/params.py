@@ -2,14 +2,13 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as checked
+from pydantic import TypeAdapter, ValidationError
 
 from damcrack.files import InputError
 from damcrack.stage_table import STAGES
@@ -35,9 +34,9 @@ def read_params(path: Path) -> dict[str, Any]:
 
 
 def config_class(stage: str) -> type[Any]:
-    """The schema of a stage: class NAMEConfig in its module."""
+    """The schema of a stage: class NAMEConfig in its room's config."""
     name = f"{stage.capitalize()}Config"
-    schema: type[Any] = getattr(import_module(STAGES[stage].module), name)
+    schema: type[Any] = getattr(import_module(f"damcrack.{STAGES[stage].room}.{STAGES[stage].schema}"), name)
     return schema
 
 
@@ -135,19 +134,14 @@ def validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
     """Values by name into a frozen config of that schema; what has a default may be left out, none is unknown.
 
     Raises:
-        InputError: the first value that is wrong, by `where` and name.
+        InputError: all values that are wrong, each by `where` and name.
     """
     known = [field.name for field in fields(schema)]
-    for name in values:
-        if name not in known:
-            raise InputError(_unknown(where, name, known))
-    required = [f.name for f in fields(schema) if f.default is MISSING and f.default_factory is MISSING]
-    missing = [name for name in required if name not in values]
-    if missing:
-        raise InputError(f"{where}: {missing} missing; take the values of the demo set: make values SET=demo")
-    adapter = TypeAdapter(checked(schema, frozen=True, config=ConfigDict(extra="forbid")))
+    unknown = [_unknown(where, name, known) for name in values if name not in known]
+    if unknown:
+        raise InputError("\n".join(unknown))
     try:
-        return adapter.validate_python(dict(values))
+        return TypeAdapter(schema).validate_python(dict(values))
     except ValidationError as error:
         raise InputError("\n".join(_sentence(where, schema, one) for one in error.errors())) from None
 
@@ -157,6 +151,8 @@ def _sentence(where: str, schema: type[Any], error: Any) -> str:
     if error["type"] == "unexpected_keyword_argument":
         known = [field.name for field in fields(_schema_at(schema, path[:-1]))]
         return _unknown(".".join([where, *path[:-1]]), path[-1], known)
+    if error["type"] == "missing":
+        return f"{'.'.join([where, *path])} is missing; it has no default"
     if error["type"] == "value_error":
         return f"{where}.{error['ctx']['error']}"
     return f"{'.'.join([where, *path])}: got {error['input']!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"

@@ -8,8 +8,8 @@ class Stage:
     """A stage as the command line shows it.
 
     `inputs` are its path parameters; a trailing "?" marks one that may be absent. `services` are parameters
-    that the caller hands in. `room` holds its module: the function is damcrack.ROOM.NAME.NAME, its
-    schema NAMEConfig is next to it.
+    that the caller hands in. Its function is damcrack.ROOM.NAME.NAME, its values
+    are damcrack.ROOM.config.NAMEConfig.
     """
 
     name: str
@@ -18,6 +18,7 @@ class Stage:
     inputs: tuple[str, ...]
     has_items: bool = False
     services: tuple[str, ...] = ()
+    schema: str = "config"
 
     @property
     def module(self) -> str:
@@ -102,6 +103,7 @@ STAGES = {
             "Put the exported model into the MLflow registry; make it champion if it is shown to be better.",
             ("photos", "tiles", "evaluation", "export"),
             services=("registry", "open_source"),
+            schema="register",
         ),
     )
 }

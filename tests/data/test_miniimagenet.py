@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from damcrack.data.config import MiniimagenetConfig
 from damcrack.data.imageset import ImageSet, ImageSetWriter
-from damcrack.data.miniimagenet import MiniimagenetConfig, miniimagenet
+from damcrack.data.miniimagenet import miniimagenet
 from damcrack.data.snapshot import snapshot
 from damcrack.files import InputError, read_csv
 from damcrack.run import SilentRun

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from damcrack.data.config import PhotosConfig
 from damcrack.data.imageset import ImageSet
 from damcrack.data.mask import decode_stored_mask
 from damcrack.data.photo import decode_mask, decode_photo
-from damcrack.data.photos import PhotosConfig, photos
+from damcrack.data.photos import photos
 from damcrack.data.snapshot import snapshot
 from damcrack.files import InputError, read_csv, sha256_bytes
 from damcrack.run import SilentRun

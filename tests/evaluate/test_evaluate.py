@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate
 
 from damcrack.data.imageset import ImageSet, ImageSetWriter
 from damcrack.evaluate.baselines import score_baselines
-from damcrack.evaluate.evaluate import EvaluateConfig, evaluate
+from damcrack.evaluate.config import EvaluateConfig
+from damcrack.evaluate.evaluate import evaluate
 from damcrack.evaluate.feature_maps import feature_maps, first_stages
 from damcrack.evaluate.pictures import draw_pictures
 from damcrack.evaluate.results import Results

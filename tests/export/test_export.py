@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from damcrack.data.imageset import ImageSet, ImageSetWriter
+from damcrack.export import export as stage
+from damcrack.export.config import ExportConfig
 from damcrack.export.deployed import BLOCK_SHARE, Deployed
-from damcrack.export.export import ExportConfig, export
+from damcrack.export.export import export
 from damcrack.export.onnx_file import in_half_precision, to_onnx, with_metadata
 from damcrack.files import InputError, sha256_file
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.run import SilentRun
-from damcrack.train import export as stage
 from damcrack.train.fitting import PIXEL_STATISTICS
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, save_model

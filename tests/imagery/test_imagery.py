@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from damcrack.data.photos import PhotosConfig, photos
+from damcrack.data.config import PhotosConfig
+from damcrack.data.photos import photos
 from damcrack.data.snapshot import COLUMNS
 from damcrack.files import InputError, read_csv, sha256_bytes, write_csv
 from damcrack.imagery import arrivals, catalogue, inspections
-from damcrack.imagery.arrivals import ImageryConfig
-from damcrack.inspection.inspect import InspectConfig
+from damcrack.imagery.config import ImageryConfig
+from damcrack.inspection.config import InspectConfig
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
 from walls import write_darkness_detector
@@ -360,7 +361,7 @@ def test_what_was_taken_in_becomes_photos_of_the_graph(place, tmp_path):
         place.put("masks/1.png", mask(row))
         place.run()
         snapshot_of(place, out)
-        config = PhotosConfig({"new": f"{place.config.store}/accepted"}, 1, (64, 64), 0, 32, 1, 50)
+        config = PhotosConfig(sources={"new": f"{place.config.store}/accepted"}, min_side_px=32)
         photos(out, tmp_path / "photos", config, open_source, SilentRun())
         rows = read_csv(tmp_path / "photos/photos.csv")
         assert {one["sha256"]: bool(one["mask"]) for one in rows} == {

@@ -5,7 +5,8 @@ import json
 import cv2
 import pytest
 
-from damcrack.inspection.inspect import InspectConfig, inspect
+from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.inspect import inspect
 from damcrack.run import SilentRun
 from detectors import cut_tiles, draw_photos, write_export
 

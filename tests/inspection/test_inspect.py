@@ -11,7 +11,8 @@ from PIL import Image
 from damcrack.data.photo import encode_jpeg
 from damcrack.files import InputError
 from damcrack.inspection.blocks import block_boxes_xyxy
-from damcrack.inspection.inspect import InspectConfig, inspect_photos
+from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.kept import folder_name, read_findings
 from damcrack.inspection.pixel_scores import count_pixels
 from damcrack.inspection.review import take_back

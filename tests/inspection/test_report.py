@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from damcrack.inspection.inspect import InspectConfig, inspect_photos
+from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.inspect import inspect_photos
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector

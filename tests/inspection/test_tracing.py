@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from damcrack.inspection.config import Segmentation
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.photo import Rules, Tracing, look_at
-from damcrack.inspection.segment import Segmentation, crack_masks
+from damcrack.inspection.segment import crack_masks
 from damcrack.inspection.survey import positive_only
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 

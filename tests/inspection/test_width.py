@@ -2,8 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
+from damcrack.inspection.config import Segmentation
 from damcrack.inspection.measure import measure_cracks
-from damcrack.inspection.segment import Segmentation, crack_masks
+from damcrack.inspection.segment import crack_masks
 from damcrack.inspection.skeleton import branches, smoothed, thin
 from damcrack.inspection.width import widths_px
 from walls import concrete, coverage, line, photo

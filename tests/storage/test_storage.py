@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from damcrack.data.photos import PhotosConfig, photos
+from damcrack.data.config import PhotosConfig
+from damcrack.data.photos import photos
 from damcrack.data.snapshot import snapshot
 from damcrack.files import InputError, read_csv
 from damcrack.run import SilentRun

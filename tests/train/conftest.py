@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from damcrack.data.targets import CRACK, UNKNOWN
-from damcrack.train.augment import Augmentation
 from damcrack.train.batches import DeviceImages
+from damcrack.train.config import Augmentation
 from damcrack.train.decoded import DecodedSet
 
 STATISTICS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from damcrack.train.augment import Appearance, Augmentation, augment, draw, normalise
+from damcrack.train.augment import augment, draw, normalise
+from damcrack.train.config import Appearance, Augmentation
 
 IMAGES = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
 

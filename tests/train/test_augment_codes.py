@@ -6,14 +6,8 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN
-from damcrack.train.augment import (
-    Appearance,
-    Augmentation,
-    Draws,
-    augment,
-    augment_both,
-    draw,
-)
+from damcrack.train.augment import Draws, augment, augment_both, draw
+from damcrack.train.config import Appearance, Augmentation
 
 SIDE = 64
 

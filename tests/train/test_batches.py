@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN
-from damcrack.train.augment import Augmentation
 from damcrack.train.batches import Batch, DeviceImages
+from damcrack.train.config import Augmentation
 from damcrack.train.decoded import DecodedSet
 
 MakeTiles = Callable[..., DecodedSet]

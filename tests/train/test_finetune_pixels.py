@@ -16,7 +16,8 @@ from damcrack.data.targets import encode_targets
 from damcrack.files import InputError, read_csv, sha256_file
 from damcrack.params import read_params, stage_config
 from damcrack.run import SilentRun
-from damcrack.train.finetune import FinetuneConfig, finetune, with_enough_epochs
+from damcrack.train.config import FinetuneConfig
+from damcrack.train.finetune import finetune, with_enough_epochs
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, snapshot_of
 

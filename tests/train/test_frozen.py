@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from damcrack.train.augment import Augmentation
 from damcrack.train.batches import DeviceImages, StoredViews
 from damcrack.train.checkpoint import NoCheckpoint
+from damcrack.train.config import Augmentation, Teaching, TemperatureConfig, TrainingConfig
 from damcrack.train.frozen import Frozen, feature_tables, soft_target_table
 from damcrack.train.networks import build_network, head, set_trainable, set_training_mode
-from damcrack.train.objectives import Distillation, Supervised, Teaching
-from damcrack.train.temperature import TemperatureConfig
-from damcrack.train.training import TrainingConfig, train
+from damcrack.train.objectives import Distillation, Supervised
+from damcrack.train.training import train
 
 MakeImages = Callable[..., DeviceImages]
 TURNED = Augmentation("dihedral", 10.0, 2.0)

@@ -9,15 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from damcrack.train.augment import Appearance, Augmentation
 from damcrack.train.batches import DeviceImages, StoredViews
 from damcrack.train.checkpoint import FolderCheckpoint, NoCheckpoint
+from damcrack.train.config import Appearance, Augmentation, Teaching, TemperatureConfig, TrainingConfig
 from damcrack.train.frozen import Frozen, answers
 from damcrack.train.hardware import compiled, plan, set_up
 from damcrack.train.networks import build_network, set_training_mode
-from damcrack.train.objectives import Distillation, Forward, Objective, Supervised, Teaching
-from damcrack.train.temperature import TemperatureConfig
-from damcrack.train.training import Trained, TrainingConfig, autocast, new_optimiser, train
+from damcrack.train.objectives import Distillation, Forward, Objective, Supervised
+from damcrack.train.training import Trained, autocast, new_optimiser, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

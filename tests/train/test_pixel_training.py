@@ -11,17 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN
-from damcrack.train.augment import Augmentation
 from damcrack.train.batches import Batch, DeviceImages
 from damcrack.train.checkpoint import Checkpoint, FolderCheckpoint, NoCheckpoint, Progress
+from damcrack.train.config import Augmentation, Teaching, TemperatureConfig, TrainingConfig
 from damcrack.train.decoded import DecodedSet
 from damcrack.train.frozen import Frozen
 from damcrack.train.losses import PIXEL_WEIGHT, TILE_WEIGHT, pixel_divergence, pixel_loss, soft_divergence
 from damcrack.train.networks import build_network, forward_of
-from damcrack.train.objectives import Distillation, Objective, Supervised, Teaching
+from damcrack.train.objectives import Distillation, Objective, Supervised
 from damcrack.train.pixels import PixelNetwork
-from damcrack.train.temperature import TemperatureConfig
-from damcrack.train.training import Trained, TrainingConfig, train, validate
+from damcrack.train.training import Trained, train, validate
 from damcrack.train.weights import snapshot_of
 
 MakeTiles = Callable[..., DecodedSet]

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from damcrack.train.schedules import Ramp, learning_rate, reversal_weight
+from damcrack.train.config import Ramp
+from damcrack.train.schedules import learning_rate, reversal_weight
 
 
 def test_learning_rate_at_informative_points() -> None:

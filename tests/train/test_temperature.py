@@ -7,13 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from damcrack.train.config import TemperatureConfig
 from damcrack.train.losses import distillation_loss
-from damcrack.train.temperature import (
-    DynamicTemperature,
-    ReverseGradient,
-    TemperatureConfig,
-    build_temperature,
-)
+from damcrack.train.temperature import DynamicTemperature, ReverseGradient, build_temperature
 
 STUDENT = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.4, -2.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[3.0, 1.0, -0.5], [-1.0, 2.0, 0.0]], dtype=torch.float64)

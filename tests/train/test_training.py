@@ -8,14 +8,13 @@ import torch
 from torch import nn
 
 from damcrack.files import NonFiniteLossError
-from damcrack.train.augment import Augmentation
 from damcrack.train.batches import DeviceImages
 from damcrack.train.checkpoint import FolderCheckpoint, NoCheckpoint
+from damcrack.train.config import Augmentation, Teaching, TemperatureConfig, TrainingConfig
 from damcrack.train.frozen import Frozen
 from damcrack.train.networks import build_network, head, replace_head, set_trainable
-from damcrack.train.objectives import Distillation, Objective, Supervised, Teaching
-from damcrack.train.temperature import TemperatureConfig
-from damcrack.train.training import Trained, TrainingConfig, train
+from damcrack.train.objectives import Distillation, Objective, Supervised
+from damcrack.train.training import Trained, train
 from damcrack.train.weights import snapshot_of
 
 MakeImages = Callable[..., DeviceImages]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from damcrack.files import InputError
-from damcrack.inspection.inspect import InspectConfig, inspect_photos
+from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.review import take_back
 from damcrack.inspection.scale import read_scale_csv
 from damcrack.params import parse_changes, read_params, stage_config

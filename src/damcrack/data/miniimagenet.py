@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from damcrack.data.classfolders import ClassLayout, read_classes
+from damcrack.data.config import SOURCE_NAME, MiniimagenetConfig
 from damcrack.data.imageset import ImageSetWriter
 from damcrack.data.layouts import SetAside
 from damcrack.data.photo import Pixels, centre_square, decode_photo, encode_jpeg
@@ -21,43 +22,11 @@ from damcrack.data.source import OpenSource
 from damcrack.files import InputError, PhotoError, in_order, new_directory, sha256_file, write_csv
 from damcrack.run import Run
 
-SOURCE_NAME = "miniimagenet"
 MAX_PIXELS = 100_000_000
 QUARANTINE_COLUMNS = ("source", "name", "reason")
 
 ReadImage = Callable[[str, str], Pixels]
 """Class and name -> uint8 RGB; raises PhotoError."""
-
-
-@dataclass(frozen=True)
-class MiniimagenetConfig:
-    """The `miniimagenet` section of params.yaml."""
-
-    source: str
-    sample_classes: int
-    sample_per_class: int
-    sample_seed: int
-    image_px: int
-    max_classes: int | None
-    max_per_class: int | None
-    val_fraction: float
-    split_seed: int
-
-    def __post_init__(self) -> None:
-        for field, least in (("sample_classes", 2), ("sample_per_class", 2), ("image_px", 8)):
-            if getattr(self, field) < least:
-                raise ValueError(f"{field}: {getattr(self, field)}; allowed: {least} and more")
-        for field in ("max_classes", "max_per_class"):
-            value = getattr(self, field)
-            if value is not None and value < 2:
-                raise ValueError(f"{field}: {value}; allowed: null (no limit) or 2 and more")
-        if not 0 < self.val_fraction < 1:
-            raise ValueError(f"val_fraction: {self.val_fraction}; allowed: between 0 and 1")
-
-    @property
-    def sources(self) -> dict[str, str]:
-        """The source under its name in the snapshot."""
-        return {SOURCE_NAME: self.source}
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,18 @@ OUT/ready/                       ready tiles as an image set, if a source has an
 OUT/quarantine.csv               what was set aside, and why
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from damcrack.data.config import SAMPLE, PhotosConfig
 from damcrack.data.layouts import PhotoFile, SetAside, read_layouts
 from damcrack.data.mask import encode_mask
 from damcrack.data.photo import decode_mask, decode_photo
 from damcrack.data.ready import take_tiles
 from damcrack.data.snapshot import FixedSource, open_fixed
-from damcrack.data.source import SAMPLE, OpenSource
+from damcrack.data.source import OpenSource
 from damcrack.files import (
     InputError,
     PhotoError,
@@ -34,40 +34,6 @@ COLUMNS = ("photo", "source", "group", "file", "mask", "height_px", "width_px", 
 QUARANTINE_COLUMNS = ("source", "name", "reason")
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class PhotosConfig:
-    """The `photos` section of params.yaml."""
-
-    sources: dict[str, str]
-    sample_photos: int
-    sample_size_hw: tuple[int, int]
-    sample_seed: int
-    min_side_px: int
-    max_megapixels: float
-    ready_tile_block: int
-
-    def __post_init__(self) -> None:
-        if not self.sources:
-            raise ValueError('sources: none given; allowed: name: "sample", a folder, or s3://bucket/prefix')
-        for name in self.sources:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-                raise ValueError(f"sources: name {name!r}; allowed: up to 64 letters, digits, . _ -")
-        if list(self.sources.values()).count(SAMPLE) > 1:
-            raise ValueError("sources: the sample twice; allowed: once, it would be the same photos")
-        for field in ("sample_photos", "min_side_px", "ready_tile_block"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}: {getattr(self, field)}; allowed: 1 and more")
-        if min(self.sample_size_hw) < self.min_side_px:
-            raise ValueError(f"sample_size_hw: {self.sample_size_hw}; allowed: sides of min_side_px and more")
-        if self.max_megapixels <= 0:
-            raise ValueError(f"max_megapixels: {self.max_megapixels}; allowed: above 0")
-
-    @property
-    def max_pixels(self) -> int:
-        """Most pixels a photo may have."""
-        return int(self.max_megapixels * 1e6)
 
 
 def photos(

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from damcrack.data.config import SAMPLE
 from damcrack.data.names import escaped, is_hidden, is_image_name
-from damcrack.data.source import SAMPLE, OpenSource, Source
+from damcrack.data.source import OpenSource, Source
 from damcrack.files import InputError, in_order, read_csv, sha256_bytes, write_csv
 from damcrack.run import Run
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Protocol
 
-SAMPLE = "sample"
-
 
 class Source(Protocol):
     """Read-only files under one root."""

@@ -5,20 +5,19 @@ OUT/tiles.csv, OUT/set.json, OUT/shards/, OUT/masks/    an image set, see damcra
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.data.config import TileConfig
 from damcrack.data.duplicates import Hashes, Thumbnails, connected_components, duplicate_groups
 from damcrack.data.encode import EncodedTiles, MaskFile, cut_photo, fit_ready_tiles
 from damcrack.data.imageset import UNLABELLED, ImageSetWriter
 from damcrack.data.splits import split_at_random, split_by_group
-from damcrack.data.targets import MaskQuality
 from damcrack.data.tile_pool import (
     Bools,
     Ints,
@@ -40,50 +39,6 @@ READY_BATCH = 128
 
 Splits = npt.NDArray[np.str_]
 Job = Callable[[], EncodedTiles]
-
-
-@dataclass(frozen=True)
-class TileConfig:
-    """Values of the `tile` section; params.yaml says what each means.
-
-    `masks` says how good a source's masks are, see damcrack.data.targets; exact where nothing is said. Photos of
-    `clean_sources` without a mask show no crack. `unlabelled_tiles` are taken from all other photos without a mask,
-    for a teacher to teach on, but for those that are held out: test sources, and groups of test photos.
-    """
-
-    tile_px: int
-    crack_fraction: float
-    tiles_per_class: int | None
-    split: Literal["photo", "random"]
-    val_fraction: float
-    test_fraction: float
-    test_sources: tuple[str, ...]
-    test_tiles_per_class: int | None
-    keep_duplicates_together: bool
-    duplicate_bits: int
-    jpeg_quality: int
-    seed: int
-    masks: dict[str, MaskQuality] = field(default_factory=dict)
-    clean_sources: tuple[str, ...] = ()
-    unlabelled_tiles: int = 0
-
-    def __post_init__(self) -> None:
-        allowed = {
-            "tile_px": (32 <= self.tile_px <= 4096, "32 to 4096"),
-            "crack_fraction": (0 < self.crack_fraction <= 1, "above 0, at most 1"),
-            "tiles_per_class": ((self.tiles_per_class or 1) > 0, "1 or more, or null"),
-            "split": (self.split in ("photo", "random"), "photo or random"),
-            "val_fraction": (0 < self.val_fraction < 1, "above 0, below 1"),
-            "test_fraction": (0 <= self.test_fraction < 1, "0 or more, below 1"),
-            "test_tiles_per_class": ((self.test_tiles_per_class or 1) > 0, "1 or more, or null"),
-            "duplicate_bits": (0 <= self.duplicate_bits <= 16, "0 to 16"),
-            "jpeg_quality": (1 <= self.jpeg_quality <= 100, "1 to 100"),
-            "seed": (self.seed >= 0, "0 or more"),
-            "unlabelled_tiles": (self.unlabelled_tiles >= 0, "0 or more"),
-        }
-        for name, (fits, text) in allowed.items():
-            if not fits:
-                raise ValueError(f"{name}: {getattr(self, name)!r}; allowed: {text}")
 
 
 def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, object]:

@@ -10,13 +10,13 @@ OUT/results.html       all of it on one page that needs no network
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from damcrack.data.imageset import ImageSet
 from damcrack.evaluate import tables
 from damcrack.evaluate.baselines import Baseline, score_baselines
+from damcrack.evaluate.config import EvaluateConfig
 from damcrack.evaluate.figures import draw_all, write_figures
 from damcrack.evaluate.page import render
 from damcrack.evaluate.pictures import draw_pictures
@@ -35,22 +35,6 @@ from damcrack.run import Run
 
 FORMAT = 1
 HEADLINE = ("accuracy", "precision", "recall", "f1", "auroc", "ece", "train_val_gap")
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Section `evaluate` of params.yaml."""
-
-    calibration_bins: int
-    worst_tiles: int
-    worst_photos: int
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.calibration_bins <= 100:
-            raise ValueError(f"calibration_bins: {self.calibration_bins}; expected 2 to 100")
-        for name in ("worst_tiles", "worst_photos"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)}; expected 0 or more")
 
 
 def evaluate(tiles: Path, models: Path, out: Path, config: EvaluateConfig, run: Run) -> dict[str, object]:

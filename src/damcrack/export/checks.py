@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from damcrack.data.imageset import ImageSet
+from damcrack.export.config import PARITY_BATCHES
 from damcrack.export.onnx_file import OUTPUTS
 from damcrack.files import InputError, num_workers
 from damcrack.run import Run
@@ -17,7 +18,6 @@ from damcrack.run import Run
 if TYPE_CHECKING:
     from damcrack.export.deployed import Deployed
 
-PARITY_BATCHES = (1, 2, 7)
 TORCH_BATCH = 16
 
 Tiles = npt.NDArray[np.uint8]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,14 @@ import numpy as np
 
 from damcrack.data.imageset import ImageSet
 from damcrack.export.checks import (
-    PARITY_BATCHES,
     compare_with_torch,
     decoded,
     difference,
     evenly,
     torch_scores,
 )
-from damcrack.export.onnx_file import MULTIPLE_OF_PX, in_half_precision, to_onnx, with_metadata
+from damcrack.export.config import MULTIPLE_OF_PX, PARITY_BATCHES, ExportConfig
+from damcrack.export.onnx_file import in_half_precision, to_onnx, with_metadata
 from damcrack.files import InputError, new_directory, sha256_bytes, write_bytes, write_json
 from damcrack.run import Run
 from damcrack.scores.statistics import fit_temperature, nll
@@ -36,35 +35,6 @@ if TYPE_CHECKING:
     from damcrack.train.weights import ModelInfo
 
 FORMAT = 3
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """Section `export` of params.yaml.
-
-    `experiment` is the fine-tuned model to export; `max_abs_difference` is between the probabilities of onnxruntime
-    and of torch. `calibration_tiles` of the validation split give the temperature that calibrates a tile's probability.
-    `block_px` is the side of the blocks that an inspection judges, None: the tiles' side.
-    """
-
-    experiment: str
-    opset: int = 18
-    parity_tiles: int = 32
-    max_abs_difference: float = 0.001
-    calibration_tiles: int = 256
-    block_px: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 18 <= self.opset <= 23:
-            raise ValueError(f"opset: {self.opset}; expected 18 to 23")
-        if self.parity_tiles < max(PARITY_BATCHES):
-            raise ValueError(f"parity_tiles: {self.parity_tiles}; expected {max(PARITY_BATCHES)} or more")
-        if not self.max_abs_difference > 0:
-            raise ValueError(f"max_abs_difference: {self.max_abs_difference}; expected more than 0")
-        if self.calibration_tiles < 1:
-            raise ValueError(f"calibration_tiles: {self.calibration_tiles}; expected 1 or more")
-        if self.block_px is not None and self.block_px < MULTIPLE_OF_PX:
-            raise ValueError(f"block_px: {self.block_px}; expected {MULTIPLE_OF_PX} or more, or null")
 
 
 def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) -> dict[str, object]:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 CONTRACT = "damcrack"  # key of the ONNX metadata
 OUTPUTS = ["crack_prob", "crack_map"]
-MULTIPLE_OF_PX = 32  # the coarsest stride of the encoders
 LEAST_HALVED = 256  # smaller tensors are stored as they are
 
 

@@ -4,7 +4,6 @@ An object's name only decides whether it is a photo or the mask of one, as in da
 of its content.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,40 +13,12 @@ from damcrack.data.names import escaped, is_image_name
 from damcrack.data.photos import checked_mask, checked_size
 from damcrack.files import InputError, PhotoError, in_order, sha256_bytes
 from damcrack.imagery.catalogue import Entry, read_catalogue
+from damcrack.imagery.config import ImageryConfig
 from damcrack.run import Run
 from damcrack.storage.source import Store, Stored
 
 MAX_IN_BATCH = 100  # inspected in one go; a run that is killed repeats no more than this
 _SUFFIX_OF = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"II": ".tif", b"MM": ".tif"}
-
-
-@dataclass(frozen=True)
-class ImageryConfig:
-    """The file imagery.yaml.
-
-    `incoming` and `store` are folders or s3://bucket/prefix. `source` is the name in the `photos` section of
-    params.yaml of what was taken in.
-    """
-
-    incoming: str
-    store: str
-    source: str = "incoming"
-    min_side_px: int = 224
-    max_megapixels: float = 400
-    train_after_labels: int = 50
-
-    def __post_init__(self) -> None:
-        incoming, store = (f"{uri.rstrip('/')}/" for uri in (self.incoming, self.store))
-        if incoming.startswith(store) or store.startswith(incoming):
-            raise ValueError(
-                f"store: {self.store!r} and incoming {self.incoming!r} lie in each other; "
-                "allowed: two places next to each other"
-            )
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.source):
-            raise ValueError(f"source: {self.source!r}; allowed: up to 64 letters, digits, . _ -")
-        for name in ("min_side_px", "max_megapixels", "train_after_labels"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)}; allowed: above 0")
 
 
 @dataclass(frozen=True)
@@ -96,7 +67,7 @@ class Intake:
 
     def __init__(self, incoming: Store, store: Store, config: ImageryConfig) -> None:
         self._incoming, self._store = incoming, store
-        self._limits = config.min_side_px, int(config.max_megapixels * 1e6)
+        self._limits = config.min_side_px, config.max_pixels
         self.catalogue = read_catalogue(store)
         self.counts: Counter[str] = Counter()
         self.failures: list[str] = []

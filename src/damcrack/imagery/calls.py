@@ -12,10 +12,10 @@ from typing import Any
 from damcrack.files import InputError, sha256_bytes, write_json
 from damcrack.imagery import arrivals
 from damcrack.imagery import catalogue as catalogues
-from damcrack.imagery.arrivals import ImageryConfig
 from damcrack.imagery.catalogue import last_trained, read_catalogue
+from damcrack.imagery.config import ImageryConfig
 from damcrack.imagery.inspections import inspect_batches, not_inspected
-from damcrack.inspection.inspect import InspectConfig
+from damcrack.inspection.config import InspectConfig
 from damcrack.params import parse_changes, read_params, stage_config, validate
 from damcrack.progress import Watcher
 from damcrack.registry.places import model_folder
@@ -38,11 +38,9 @@ def read_config(path: Path, settings: Iterable[str] = ()) -> ImageryConfig:
     Raises:
         InputError: a value is missing or not allowed.
     """
-    values = {**read_params(path), **parse_changes(settings)}
-    for name in ("incoming", "store"):
-        if name not in values:
-            raise InputError(f"{path}: {name} is missing; expected a folder or s3://bucket/prefix")
-    config: ImageryConfig = validate(path.stem, values, ImageryConfig)
+    config: ImageryConfig = validate(
+        path.stem, {**read_params(path), **parse_changes(settings)}, ImageryConfig
+    )
     return config
 
 

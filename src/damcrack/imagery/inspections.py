@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from damcrack.files import InputError, sha256_bytes, sha256_file
 from damcrack.imagery.catalogue import Catalogue, Entry
+from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.inspect import InspectConfig, survey
+from damcrack.inspection.inspect import survey
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Listed
 from damcrack.run import Run

@@ -9,12 +9,13 @@ As a stage of the graph, the case study: OUT/case-study.json, OUT/figures/, see 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from damcrack.data.source import Source
 from damcrack.files import InputError, new_directory, write_json
+from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.files import write_files
 from damcrack.inspection.kept import forget_others, read_findings
@@ -22,57 +23,11 @@ from damcrack.inspection.photo import Rules
 from damcrack.inspection.report import model_card, write_page
 from damcrack.inspection.review import write_review
 from damcrack.inspection.scale import Scale
-from damcrack.inspection.segment import Segmentation
 from damcrack.inspection.sources import Listed, Unusable, list_photos, opened
 from damcrack.inspection.survey import Survey
 from damcrack.run import Run
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class InspectConfig:
-    """Section `inspect` of params.yaml; the defaults are those of the command without a params file.
-
-    `scales` are the sizes at which the network sees a photo, as shares of its own: at half size it finds cracks that
-    are twice as wide. `overlap` is the share of a block's side that neighbouring blocks have in common. `page_mb`
-    bounds the full detail inside the report. `crack_fraction` is the share of crack pixels that makes a block cracked
-    where masks tell, in the case study alone.
-    """
-
-    scales: tuple[float, ...] = (1.0, 0.5)
-    threshold: float = 0.5
-    uncertain: tuple[float, float] = (0.3, 0.7)
-    overlap: float = 0.0
-    join_px: int = 15
-    segmentation: Segmentation = field(default_factory=Segmentation)
-    gsd_mm_per_px: float | None = None
-    distance_m: float | None = None
-    video_every_s: float = 1.0
-    max_megapixels: int = 400
-    page_mb: float = 100.0
-    crack_fraction: float = 0.01
-
-    def __post_init__(self) -> None:
-        low, high = self.uncertain
-        whole = [0 < scale <= 1 and (1 / scale).is_integer() for scale in self.scales]
-        allowed = {
-            "scales": (
-                any(whole) and all(whole),
-                "one or more of 1.0, 0.5 and so on: 1 divided by whole numbers",
-            ),
-            "threshold": (0 < self.threshold < 1, "above 0, below 1"),
-            "uncertain": (0 <= low <= self.threshold <= high <= 1, "from below the threshold to above it"),
-            "overlap": (0 <= self.overlap <= 0.9, "0 to 0.9"),
-            "join_px": (1 <= self.join_px <= 199, "1 to 199"),
-            "video_every_s": (self.video_every_s > 0, "above 0"),
-            "max_megapixels": (self.max_megapixels > 0, "above 0"),
-            "crack_fraction": (0 < self.crack_fraction <= 1, "above 0, at most 1"),
-            "page_mb": (self.page_mb >= 0, "0 or more"),
-        }
-        for name, (fits, text) in allowed.items():
-            if not fits:
-                raise ValueError(f"{name}: {getattr(self, name)!r}; allowed: {text}")
 
 
 def inspect(

@@ -1,48 +1,17 @@
 """Crack pixels from a network's probabilities: grown from confident pixels over less confident ones."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.inspection.config import Segmentation
 from damcrack.inspection.pieces import pieces
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Mask = npt.NDArray[np.uint8]
-
-POSSIBLE = 0.75  # share of `grow` from which a pixel may be part of a crack
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """Which pixels are a crack.
-
-    A crack holds a pixel whose probability is at least `seed`, and reaches over neighbours of at least `grow`; it must
-    be `min_length_px` long. Gaps up to `bridge_px` are closed.
-    """
-
-    seed: float = 0.5
-    grow: float = 0.35
-    min_length_px: float = 40.0
-    bridge_px: int = 5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.seed <= 1:
-            raise ValueError(f"seed: {self.seed}; expected a probability above 0, at most 1")
-        if not 0 < self.grow <= self.seed:
-            raise ValueError(f"grow: {self.grow}; expected more than 0 and at most seed ({self.seed})")
-        if not self.min_length_px >= 0:
-            raise ValueError(f"min_length_px: {self.min_length_px}; expected 0 or more")
-        if not 1 <= self.bridge_px <= 99:
-            raise ValueError(f"bridge_px: {self.bridge_px}; expected 1 to 99")
-
-    @property
-    def least_prob(self) -> float:
-        """Below it a pixel counts for nothing."""
-        return POSSIBLE * self.grow
 
 
 class CrackMasks(NamedTuple):
@@ -60,6 +29,14 @@ def crack_masks(crack_prob: Floats, called: Mask, how: Segmentation) -> CrackMas
     )
     faint = _pieces(crack_prob >= how.least_prob, how.bridge_px)
     return CrackMasks(sure, faint.keep(faint.long(how.min_length_px / 2)) | sure)
+
+
+def long_enough(crack_map: Floats, cell_px: int, how: Segmentation) -> Floats:
+    """The map (h, w) of cells with pieces too short to be a crack at 0: they say nothing about their block."""
+    grown = _pieces(crack_map >= how.grow, max(1, how.bridge_px // cell_px))
+    short = ~grown.long(how.min_length_px / cell_px)
+    short[0] = False
+    return np.where(short[grown.labels], np.float32(0), crack_map)
 
 
 class _Pieces(NamedTuple):

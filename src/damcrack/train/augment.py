@@ -4,17 +4,15 @@ Shape suffixes: B images of a batch, N of a set, C channels, H rows, W columns.
 """
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from damcrack.data.targets import CRACK
-
-Flips = Literal["none", "horizontal", "dihedral"]
+from damcrack.train.config import Appearance, Augmentation, Flips
 
 # Shares of red, green and blue in brightness (ITU-R BT.601).
 LUMA_C = (0.299, 0.587, 0.114)
@@ -22,64 +20,6 @@ FOCUS_CELL_PX = 16  # crack pixels to centre on are chosen in cells of so many
 FAR_PX_PER_PX = 1.41  # from so many pixels of the tile per pixel of the view on, they are averaged first
 # A binomial filter, close to a Gaussian of one pixel.
 SOFT = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-
-
-@dataclass(frozen=True)
-class Appearance:
-    """How differently cameras and light may show the same wall.
-
-    `jitter`: brightness, contrast and saturation are each multiplied by 1 - jitter to 1 + jitter. `grey` and `blur`
-    are chances: of losing all colour, and of being softened by up to about one pixel. `noise`: the largest standard
-    deviation of added grain, in grey values of 255.
-    """
-
-    jitter: float
-    grey: float
-    blur: float
-    noise: float
-
-    def __post_init__(self) -> None:
-        for name in ("jitter", "grey", "blur"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"appearance.{name}: {getattr(self, name)}; expected 0 to 1")
-        if not 0 <= self.noise <= 255:
-            raise ValueError(f"appearance.noise: {self.noise}; expected 0 to 255")
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """`flips`: none, left-right, or all eight symmetries of the square; then geometry, then appearance.
-
-    `rotate_deg` and `shift_px` are the ends of symmetric uniform ranges. `scales` are the least and the largest side
-    of what a view shows, as a share of the image's side (log-uniform): below 1 is a crop, above 1 a look from further
-    away, mirrored at the borders. 0, 0 and (1, 1) skip the resampling; `appearance` None leaves the colours.
-
-    `view_px` is the side of what comes out, None: the image's. `focus` is the chance that a view of a tile with known
-    crack pixels is laid around one of them.
-    """
-
-    flips: Flips
-    rotate_deg: float
-    shift_px: float
-    scales: tuple[float, float] = (1.0, 1.0)
-    appearance: Appearance | None = None
-    view_px: int | None = None
-    focus: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.view_px is not None and (self.view_px < 32 or self.view_px % 32):
-            raise ValueError(f"view_px: {self.view_px}; expected a multiple of 32, or null")
-        if not 0 <= self.focus <= 1:
-            raise ValueError(f"focus: {self.focus}; expected 0 to 1")
-        if not 0 < self.scales[0] <= self.scales[1]:
-            raise ValueError(f"scales: {list(self.scales)}; expected two shares above 0, the smaller first")
-
-    @property
-    def resamples(self) -> bool:
-        """Whether pixels are computed anew from their neighbours."""
-        return bool(
-            self.rotate_deg or self.shift_px or self.scales != (1.0, 1.0) or self.view_px or self.focus
-        )
 
 
 class Draws(NamedTuple):

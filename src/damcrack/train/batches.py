@@ -13,7 +13,8 @@ from torch import Tensor
 from damcrack.data.imageset import UNLABELLED
 from damcrack.data.targets import CRACK, SOMEWHERE, UNKNOWN
 from damcrack.files import in_order
-from damcrack.train.augment import Augmentation, Draws, augment, augment_both, draw, normalise
+from damcrack.train.augment import Draws, augment, augment_both, draw, normalise
+from damcrack.train.config import Augmentation
 from damcrack.train.decoded import DecodedSet
 from damcrack.train.hardware import compiled
 

@@ -1,17 +1,12 @@
 """Stage `distill`: the student learns the many-class set from labels and the teacher (paper, Algorithm 1)."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from damcrack.run import Run
-from damcrack.train.fitting import Lineage, Task, TaughtConfig, describe, fit, load_teacher, open_images
+from damcrack.train.config import DistillConfig
+from damcrack.train.fitting import Lineage, Task, describe, fit, load_teacher, open_images
 from damcrack.train.networks import build_network
 from damcrack.train.objectives import Distillation
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig(TaughtConfig):
-    """Section `distill` of params.yaml: `common` with one of `items`."""
 
 
 def distill(

@@ -1,6 +1,6 @@
 """Stage `finetune`: a network learns crack tiles, from scratch or by transfer (paper, section 2.3)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,85 +9,14 @@ from torch import nn
 from damcrack.data.imageset import UNLABELLED
 from damcrack.files import InputError
 from damcrack.run import Run
-from damcrack.train.augment import Augmentation
+from damcrack.train.config import FinetuneConfig
 from damcrack.train.decoded import DecodedSet
-from damcrack.train.fitting import Lineage, Task, TaughtConfig, describe, fit, load_teacher, open_images
+from damcrack.train.fitting import Lineage, Task, describe, fit, load_teacher, open_images
 from damcrack.train.imagenet import imagenet_network
-from damcrack.train.networks import (
-    Trainable,
-    build_network,
-    replace_head,
-    set_trainable,
-)
+from damcrack.train.networks import build_network, replace_head, set_trainable
 from damcrack.train.objectives import Distillation, Objective, Supervised
 from damcrack.train.pixels import with_pixel_head
 from damcrack.train.weights import load_model
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(TaughtConfig):
-    """Section `finetune` of params.yaml: `common` with one experiment of a group.
-
-    `init` names the weights to start from and `teacher` the fine-tuned teacher of a crack-stage distillation;
-    null is none. `labelled_tiles` takes so many tiles only, half of them cracks, a fifth for validation: how
-    much is learned from few labels; epochs are then added until there are `least_steps`. The fields of the
-    distillation loss act only with a teacher.
-
-    `pixel_channels` gives the network a pixel head of that width, which learns from the tiles' masks; null is the
-    paper's tile head alone. `encoder_weights` starts its body from ImageNet weights: `imagenet`, or a local file.
-    `view_px` and `focus`: see Augmentation. `unlabelled_share` of each batch are tiles without a label, for a teacher.
-    """
-
-    init: str | None
-    teacher: str | None
-    image_px: int
-    trainable: Trainable
-    labelled_tiles: int | None
-    least_steps: int
-    pixel_channels: int | None = None
-    encoder_weights: str | None = None
-    view_px: int | None = None
-    focus: float = 0.0
-    unlabelled_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_pixels()
-        if self.labelled_tiles is not None and self.labelled_tiles < 10:
-            raise ValueError(f"labelled_tiles: {self.labelled_tiles}; expected 10 or more, or null for all")
-        if self.least_steps < 0:
-            raise ValueError(f"least_steps: {self.least_steps}; expected 0 or more")
-
-    def _check_pixels(self) -> None:
-        if self.pixel_channels is not None and self.pixel_channels < 8:
-            raise ValueError(f"pixel_channels: {self.pixel_channels}; expected 8 or more, or null")
-        if self.encoder_weights is not None and self.init is not None:
-            raise ValueError(
-                f"encoder_weights: {self.encoder_weights!r} and init: {self.init!r}; give one of them"
-            )
-        if not 0 <= self.unlabelled_share < 1:
-            raise ValueError(f"unlabelled_share: {self.unlabelled_share}; expected 0 or more, below 1")
-        if self.unlabelled_share and not 1 <= self.num_unlabelled <= self.batch_size - 2:
-            raise ValueError(
-                f"unlabelled_share: {self.unlabelled_share} of batch_size {self.batch_size} are {self.num_unlabelled} "
-                f"tiles; expected 1 to {self.batch_size - 2}: two with a label must remain"
-            )
-        if self.unlabelled_share and (self.teacher is None or self.pixel_channels is None):
-            raise ValueError("unlabelled_share: tiles without a label need a teacher and pixel_channels")
-        if self.pixel_channels is None and (self.view_px is not None or self.focus):
-            raise ValueError("view_px, focus: need pixel_channels")
-        if self.pixel_channels is not None and (self.views is not None or self.trainable != "all"):
-            raise ValueError("pixel_channels: a pixel head needs views: null and trainable: all")
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """The augmentation fields as one."""
-        return replace(super().augmentation, view_px=self.view_px, focus=self.focus)
-
-    @property
-    def num_unlabelled(self) -> int:
-        """How many images of a batch of `batch_size` carry no label."""
-        return round(self.unlabelled_share * self.batch_size)
 
 
 def finetune(

@@ -14,14 +14,13 @@ from damcrack.run import Run
 from damcrack.source import source_name, source_sha256
 from damcrack.train.batches import Batches, DeviceImages, StoredViews
 from damcrack.train.checkpoint import FolderCheckpoint
+from damcrack.train.config import TrainingConfig
 from damcrack.train.decoded import DecodedSet, decode_set
 from damcrack.train.frozen import Frozen, feature_tables, soft_target_table
 from damcrack.train.hardware import Plan, best_device, compiled, plan, set_up, uses_bfloat16
-from damcrack.train.losses import SoftLoss, TemperatureScale
 from damcrack.train.networks import Forward, check_size, forward_of, head, is_body_frozen
-from damcrack.train.objectives import Distillation, Objective, Teaching
-from damcrack.train.temperature import TemperatureConfig
-from damcrack.train.training import Trained, TrainingConfig, train
+from damcrack.train.objectives import Distillation, Objective
+from damcrack.train.training import Trained, train
 from damcrack.train.weights import ModelInfo, load_model, save_model
 
 HISTORY_COLUMNS = (
@@ -42,26 +41,6 @@ HISTORY_COLUMNS = (
 
 # Networks with a pixel head see all images alike, so that any of them can teach any other.
 PIXEL_STATISTICS = ((127 / 255,) * 3, (128 / 255,) * 3)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaughtConfig(TrainingConfig):
-    """Fields of the stages in which a teacher may teach."""
-
-    network: str
-    alpha: float
-    soft_loss: SoftLoss
-    temperature_scale: TemperatureScale
-    temperature: TemperatureConfig
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        assert self.teaching  # checks alpha
-
-    @property
-    def teaching(self) -> Teaching:
-        """The fields of the distillation loss as one."""
-        return Teaching(self.alpha, self.soft_loss, self.temperature_scale, self.temperature)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 
-Precision = Literal["auto", "float32", "bfloat16"]
-Compile = Literal["auto", "on", "off"]
+from damcrack.train.config import Compile, Precision
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -3,20 +3,18 @@
 Shape suffixes: B images in the batch, C classes, H rows, W columns.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN
+from damcrack.train.config import SoftLoss, TemperatureScale
 
 # Weights of the losses of a network with two heads, against each other.
 TILE_WEIGHT, PIXEL_WEIGHT, DICE_WEIGHT = 0.3, 4.0, 0.5
 SOMEWHERE_SHARE = 0.005  # 250 pixels of a tile of 224
-
-TemperatureScale = Literal["inside", "detached"]
-SoftLoss = Literal["kl", "cross-entropy"]
 
 
 class DistillationTerms(NamedTuple):

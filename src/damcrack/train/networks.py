@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torchvision.models as zoo
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from damcrack.files import InputError
 from damcrack.train.cbam import resnet18_cbam
+from damcrack.train.config import Trainable
 from damcrack.train.pixels import PixelNetwork, with_pixel_head
 
-Trainable = Literal["all", "head"]
 Forward = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 
 

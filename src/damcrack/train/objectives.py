@@ -3,7 +3,6 @@
 Shape suffixes: B images, C classes, H rows, W columns.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,20 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from damcrack.train.batches import Batch
+from damcrack.train.config import SoftLoss, Teaching
 from damcrack.train.frozen import Frozen
-from damcrack.train.losses import (
-    PIXEL_WEIGHT,
-    SOFT_LOSSES,
-    TILE_WEIGHT,
-    SoftLoss,
-    TemperatureScale,
-    pixel_divergence,
-    pixel_loss,
-    weigh,
-)
+from damcrack.train.losses import PIXEL_WEIGHT, SOFT_LOSSES, TILE_WEIGHT, pixel_divergence, pixel_loss, weigh
 from damcrack.train.networks import Forward
 from damcrack.train.schedules import reversal_weight
-from damcrack.train.temperature import DynamicTemperature, TemperatureConfig, build_temperature
+from damcrack.train.temperature import DynamicTemperature, build_temperature
 
 
 class Answer(NamedTuple):
@@ -48,20 +39,6 @@ class StepTerms(NamedTuple):
     soft: Tensor
     temperature: Tensor
     logits_BC: Tensor
-
-
-@dataclass(frozen=True)
-class Teaching:
-    """How a teacher teaches: weight and kind of the soft loss, and the temperature."""
-
-    alpha: float
-    soft_loss: SoftLoss
-    temperature_scale: TemperatureScale
-    temperature: TemperatureConfig
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha: {self.alpha}; expected 0 to 1")
 
 
 class Supervised(nn.Module):

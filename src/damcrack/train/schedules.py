@@ -1,9 +1,8 @@
 """What changes with training, as pure functions of the step or the epoch."""
 
 import math
-from typing import Literal
 
-Ramp = Literal["cosine", "linear", "constant"]
+from damcrack.train.config import Ramp
 
 
 def learning_rate(step: int, steps_per_epoch: int, epochs: int, warmup_epochs: int, peak: float) -> float:

@@ -4,40 +4,12 @@ Sources: Zhang & Bao 2023 (Water 15, 2839), section 2.2 and Algorithm 1; the met
 temperature (Li et al., AAAI 2023); gradient reversal is Ganin & Lempitsky 2015.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from damcrack.train.schedules import Ramp
-
-
-@dataclass(frozen=True)
-class TemperatureConfig:
-    """How the temperature behaves: kind `fixed` uses `value`; `dynamic` uses the fields from t_min to ramp.
-
-    In the `epochs_at_one` last epochs either is 1 (paper, section 2.1: the student's last phase).
-    """
-
-    kind: Literal["fixed", "dynamic"]
-    value: float = 4.0
-    t_min: float = 3.0
-    t_max: float = 5.0
-    theta_start: float = 0.0
-    ramp_epochs: int = 10
-    ramp: Ramp = "cosine"
-    epochs_at_one: int = 0
-
-    def __post_init__(self) -> None:
-        if self.value <= 0:
-            raise ValueError(f"value: {self.value}; a temperature is greater than 0")
-        if not 0 < self.t_min < self.t_max:
-            raise ValueError(f"t_min, t_max: {self.t_min}, {self.t_max}; expected 0 < t_min < t_max")
-        if self.ramp_epochs < 1:
-            raise ValueError(f"ramp_epochs: {self.ramp_epochs}; expected at least 1")
-        if self.epochs_at_one < 0:
-            raise ValueError(f"epochs_at_one: {self.epochs_at_one}; expected 0 or more")
+from damcrack.train.config import TemperatureConfig
 
 
 class ReverseGradient(torch.autograd.Function):

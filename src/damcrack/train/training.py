@@ -7,7 +7,6 @@ ends where an uninterrupted one does. Losses stay on the device until the epoch 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,64 +14,16 @@ from torch.nn import functional as F
 
 from damcrack.data.targets import CLEAN, CRACK
 from damcrack.files import NonFiniteLossError
-from damcrack.train.augment import Appearance, Augmentation, Flips
 from damcrack.train.batches import Batches
 from damcrack.train.checkpoint import Checkpoint
-from damcrack.train.hardware import Compile, Precision, uses_bfloat16
+from damcrack.train.config import Precision, TrainingConfig
+from damcrack.train.hardware import uses_bfloat16
 from damcrack.train.networks import Forward, forward_of, set_training_mode
 from damcrack.train.objectives import Objective, answer
 from damcrack.train.schedules import learning_rate
 from damcrack.train.weights import snapshot_of
 
 EpochLog = Callable[[dict[str, float]], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """Fields that every training stage has in its section of params.yaml.
-
-    `views` null draws augmentations anew in every epoch. A number fixes so many draws per image, used in turn:
-    what a teacher or a frozen backbone says of them is then computed once and kept. `momentum` is SGD's alone.
-    `clip_norm` bounds the norm of a step's gradient.
-    """
-
-    epochs: int
-    warmup_epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    flips: Flips
-    rotate_deg: float
-    shift_px: float
-    scales: tuple[float, float]
-    appearance: Appearance | None
-    views: int | None
-    precision: Precision
-    compile: Compile
-    seed: int
-    optimiser: Literal["sgd", "adamw"] = "sgd"
-    clip_norm: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or not 0 <= self.warmup_epochs <= self.epochs:
-            raise ValueError(
-                f"epochs, warmup_epochs: {self.epochs}, {self.warmup_epochs}; expected 0 <= warm-up <= epochs"
-            )
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size: {self.batch_size}; batch norm needs at least 2")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate: {self.learning_rate}; expected more than 0")
-        if self.views is not None and self.views < 1:
-            raise ValueError(f"views: {self.views}; expected 1 or more, or null")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm: {self.clip_norm}; expected more than 0, or null")
-        assert self.augmentation  # checks its fields
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """The augmentation fields as one."""
-        return Augmentation(self.flips, self.rotate_deg, self.shift_px, self.scales, self.appearance)
 
 
 @dataclass(frozen=True)

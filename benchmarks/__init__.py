@@ -1,1 +1,0 @@
-"""Speed and memory, measured side by side with plain references; `python -m benchmarks`."""

@@ -1,0 +1,378 @@
+"""Speed beside a plain loop: tiling, a training step, an inspection; and an inspection's memory.
+
+    python -m experiments.speed                       # about 15 minutes on two free cores
+    python -m experiments.speed --parts inspection
+
+Variants run in turn in one process (A B A B ...), and ratios are taken round by round, because machines drift.
+"""
+
+import argparse
+import io
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from damcrack.data.config import TileConfig
+from damcrack.data.encode import encode_tile
+from damcrack.data.imageset import ImageSet
+from damcrack.data.photo import decode_photo
+from damcrack.data.photos import COLUMNS
+from damcrack.data.tile import tile
+from damcrack.data.tiling import tile_boxes_xyxy
+from damcrack.files import in_order, sha256_bytes, write_bytes, write_csv
+from damcrack.inspection.blocks import block_boxes_xyxy
+from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.detector import SHIPPED, OnnxDetector
+from damcrack.inspection.photo import Rules
+from damcrack.inspection.scale import Scale
+from damcrack.inspection.sources import Photo
+from damcrack.inspection.survey import Survey
+from damcrack.run import SilentRun
+from damcrack.sample.concrete import encode_photo, render_photo
+from damcrack.train.batches import DeviceImages
+from damcrack.train.config import Augmentation, Teaching, TemperatureConfig
+from damcrack.train.decoded import decode_set
+from damcrack.train.frozen import Frozen
+from damcrack.train.hardware import best_device, uses_bfloat16
+from damcrack.train.networks import build_network, set_training_mode
+from damcrack.train.objectives import Distillation, Objective, Supervised
+from damcrack.train.training import autocast
+from damcrack.train.weights import load_model
+
+SIZE_HW, TILE_PX, QUALITY = (3024, 4032), 224, 95
+MAX_PIXELS = 400 * 10**6
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+TEMPERATURE, ALPHA, BATCH, STEPS = 4.0, 0.6, 32, 3
+
+Variant = Callable[[], int]  # does one portion of work; how many images that was
+Variants = dict[str, Variant]
+
+
+def compare(variants: Variants, rounds: int, unit: str) -> str:
+    """Markdown: rates of each variant, and their ratios to the first; one round before is not counted."""
+    rates: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds + 1):
+        for name, variant in variants.items():
+            started = time.perf_counter()
+            rate = variant() / (time.perf_counter() - started)
+            rates[name] += [rate] if number else []
+    lines = [
+        f"| variant | {unit}/s, median (min to max) | times the first row, median (min to max) |",
+        "| --- | --- | --- |",
+    ]
+    first = next(iter(rates.values()))
+    for name, found in rates.items():
+        ratios = [rate / plain for rate, plain in zip(found, first, strict=True)]
+        lines.append(f"| {name} | {_spread(found)} | {_spread(ratios)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+# Tiling ---------------------------------------------------------------------------------------------------------
+
+
+def render(folder: Path, num: int, size_hw: tuple[int, int]) -> None:
+    """An output folder of the stage `photos` with rendered photos."""
+    rows = []
+    for index in range(num):
+        made, name = render_photo(7, index, size_hw), f"{index:04d}"
+        files = {
+            f"photos/{name}.jpg": encode_photo(made.rgb, index),
+            f"masks/{name}.png": cv2.imencode(".png", np.where(made.mask, np.uint8(255), 0))[1].tobytes(),
+        }
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / path, content)
+        photo, mask = files
+        known = {"photo": f"{name}.jpg", "source": "sample", "group": name, "file": photo, "mask": mask}
+        size = {"height_px": size_hw[0], "width_px": size_hw[1], "sha256": sha256_bytes(files[photo])}
+        rows.append(known | size)
+    write_csv(folder / "photos.csv", COLUMNS, rows)
+
+
+def tiling(folder: Path, rounds: int, num_photos: int = 12) -> str:
+    """The stage `tile` beside the obvious loop with Pillow, and beside decoding and encoding alone, on all cores."""
+    photos, out = folder / "photos", folder / "tiles"
+    render(photos, num_photos, SIZE_HW)
+    config = TileConfig(
+        tile_px=TILE_PX,
+        crack_fraction=0.002,
+        tiles_per_class=40 * num_photos,
+        split="random",
+        val_fraction=0.2,
+        test_fraction=0.0,
+        test_sources=(),
+        test_tiles_per_class=None,
+        keep_duplicates_together=True,
+        duplicate_bits=8,
+        jpeg_quality=QUALITY,
+        seed=0,
+    )
+    tile(photos, out, config, SilentRun(folder))
+    boxes: dict[str, list[tuple[int, ...]]] = {}
+    for row in ImageSet.open(out).rows:
+        boxes.setdefault(row["photo"], []).append(
+            tuple(int(row[name]) for name in ("x0_px", "y0_px", "x1_px", "y1_px"))
+        )
+    num_tiles = sum(map(len, boxes.values()))
+
+    def stage() -> int:
+        tile(photos, out, config, SilentRun(folder))
+        return num_tiles
+
+    def plain() -> int:
+        for name, of_photo in boxes.items():
+            photo = Image.open(photos / "photos" / name).convert("RGB")
+            mask = np.asarray(Image.open((photos / "masks" / name).with_suffix(".png")).convert("L"))
+            assert [(mask[y0:y1, x0:x1] > 0).mean() for x0, y0, x1, y1 in tile_boxes_xyxy(SIZE_HW, TILE_PX)]
+            for box in of_photo:
+                photo.crop(box).save(io.BytesIO(), "JPEG", quality=QUALITY)  # type: ignore[arg-type]
+        return num_tiles
+
+    def bare() -> int:
+        def cut(name: str) -> int:
+            rgb = decode_photo((photos / "photos" / name).read_bytes(), MAX_PIXELS)
+            return sum(len(encode_tile(rgb[y0:y1, x0:x1], QUALITY)) for x0, y0, x1, y1 in boxes[name])
+
+        return num_tiles if all(in_order(cut, boxes)) else 0
+
+    variants = {"plain loop, Pillow, one core": plain, "stage `tile`": stage, "decode and encode alone": bare}
+    return compare(variants, rounds, "tiles")
+
+
+# Training -------------------------------------------------------------------------------------------------------
+
+
+def training(folder: Path, rounds: int) -> str:
+    """Steps of ResNet18 at 224 px, alone and under a ResNet50, beside a plain loop of the same networks.
+
+    The plain loop is a careful newcomer's: ImageFolder, torchvision transforms, a DataLoader with a worker a core,
+    float32, a teacher without gradient, the loss read every step.
+    """
+    render(folder / "photos", 2, (7 * TILE_PX, 16 * TILE_PX))
+    tiles = folder / "tiles"
+    values = dict.fromkeys(("tiles_per_class", "test_tiles_per_class"))
+    config = TileConfig(
+        **values,  # type: ignore[arg-type]
+        tile_px=TILE_PX,
+        crack_fraction=0.002,
+        split="random",
+        val_fraction=0.2,
+        test_fraction=0.0,
+        test_sources=(),
+        keep_duplicates_together=True,
+        duplicate_bits=0,
+        jpeg_quality=QUALITY,
+        seed=0,
+    )
+    tile(folder / "photos", tiles, config, SilentRun(folder))
+    images = ImageSet.open(tiles)
+    for number, encoded in images.encoded():
+        path = folder / "folders" / str(images.labels[number]) / f"{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, encoded)
+    parts = []
+    for title, taught in (("alone", False), ("taught by a ResNet50", True)):
+        variants = {
+            "plain loop": _plain_steps(folder / "folders", taught),
+            "damcrack": _our_steps(tiles, folder, taught),
+        }
+        parts.append(f"ResNet18 {title}:\n\n{compare(variants, rounds, 'images')}")
+    return "\n\n".join(parts)
+
+
+def _plain_steps(folders: Path, taught: bool) -> Variant:
+    device = best_device()
+    student, teacher = build_network("resnet18", 2, 0).to(device), build_network("resnet50", 2, 1).to(device)
+    optimiser = torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    views = [transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip(), transforms.ToTensor()]
+    given = ImageFolder(str(folders), transforms.Compose([*views, transforms.Normalize(MEAN, STD)]))
+    batches = _forever(
+        DataLoader(
+            given,
+            BATCH,
+            shuffle=True,
+            drop_last=True,
+            num_workers=os.cpu_count() or 1,
+            persistent_workers=True,
+        )
+    )
+    student.train()
+    teacher.eval()
+
+    def portion() -> int:
+        for _ in range(STEPS):
+            inputs, labels = (part.to(device) for part in next(batches))
+            logits = student(inputs)
+            loss = F.cross_entropy(logits, labels)
+            if taught:
+                with torch.no_grad():
+                    answers = F.softmax(teacher(inputs) / TEMPERATURE, 1)
+                soft = F.kl_div(F.log_softmax(logits / TEMPERATURE, 1), answers, reduction="batchmean")
+                loss = ALPHA * TEMPERATURE**2 * soft + (1 - ALPHA) * loss
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            loss.item()
+        return STEPS * BATCH
+
+    return portion
+
+
+def _our_steps(tiles: Path, folder: Path, taught: bool) -> Variant:
+    device = best_device()
+    precision = "bfloat16" if uses_bfloat16("auto") else "float32"
+    student: nn.Module = build_network("resnet18", 2, 0).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_training_mode(student)
+    objective: Objective = Supervised()
+    if taught:
+        teacher = Frozen(build_network("resnet50", 2, 1).to(device), precision == "bfloat16")
+        teaching = Teaching(ALPHA, "kl", "inside", TemperatureConfig("dynamic"))
+        objective = Distillation(teacher, teaching, 10).to(device)
+    flips = Augmentation("dihedral", 0, 0)
+    data = DeviceImages(decode_set(tiles, TILE_PX, folder / "decoded"), (MEAN, STD), flips, device)
+    optimiser = torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    batches = _forever(lambda epoch: data.shuffled(BATCH, 0, epoch))
+
+    def portion() -> int:
+        num = 0
+        for _ in range(STEPS):
+            batch = next(batches)
+            with autocast(device, precision):
+                terms = objective(student, batch, 1)
+            terms.total.backward()
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            num += len(batch.labels_B)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return num
+
+    return portion
+
+
+def _forever(epochs: Any) -> Iterator[Any]:
+    epoch = 0
+    while True:
+        epoch += 1
+        yield from epochs(epoch) if callable(epochs) else epochs
+
+
+# Inspection -----------------------------------------------------------------------------------------------------
+
+
+def inspection(folder: Path, rounds: int, num_photos: int = 2) -> str:
+    """Photos of 12 megapixels from file to map, by the shipped network in torch and by `damcrack inspect`.
+
+    The plain loop has blocks of 224 px, one after the other, at full and at half size, in float32 without gradient, and
+    ends with maps. `damcrack inspect` sees the same sizes and goes on to cracks, widths and files.
+    """
+    encoded = [encode_photo(render_photo(3, index, SIZE_HW).rgb, index) for index in range(num_photos)]
+    network, info = load_model(SHIPPED / "training")
+    network.eval()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (info.mean, info.std))
+    config, detector = InspectConfig(), OnnxDetector.load(SHIPPED)
+    rules = Rules(
+        config.scales, config.threshold, config.uncertain, config.overlap, config.join_px, config.segmentation
+    )
+
+    @torch.no_grad()
+    def plain() -> int:
+        for content in encoded:
+            photo = Image.open(io.BytesIO(content)).convert("RGB")
+            for scale in config.scales:
+                seen = photo.resize((int(photo.width * scale), int(photo.height * scale)))
+                for box in block_boxes_xyxy((seen.height, seen.width), TILE_PX, 0.0).tolist():
+                    crop = torch.from_numpy(np.array(seen.crop(box))).permute(2, 0, 1).float() / 255
+                    network.both(((crop - mean) / std)[None])  # type: ignore[operator]
+        return num_photos
+
+    def ours() -> int:
+        with tempfile.TemporaryDirectory() as out:
+            survey = Survey(Path(out), detector, rules, Scale(), MAX_PIXELS)
+            photos = (Photo(f"{number}.jpg", content) for number, content in enumerate(encoded))
+            return len(list(survey.look_at_all(photos)))
+
+    table = compare({"plain loop, torch": plain, "damcrack inspect": ours}, rounds, "photos")
+    return f"{table}\n\n{_memory(folder)}"
+
+
+def _memory(folder: Path) -> str:
+    rows = []
+    for num in (5, 100):
+        photos = folder / f"memory-{num}"
+        photos.mkdir()
+        for index in range(num):
+            rgb = render_photo(1, index % 5, (1200, 1600)).rgb
+            write_bytes(photos / f"{index:04d}.jpg", encode_photo(rgb, index))
+        rows.append((num, _peak_mib(photos, folder / f"survey-{num}")))
+    lines = ["| photos of 1600x1200 | peak memory, MiB | times the first row |", "| --- | --- | --- |"]
+    lines += [f"| {num} | {mib:.0f} | {mib / rows[0][1]:.3f} |" for num, mib in rows]
+    return "\n".join(lines)
+
+
+def _peak_mib(photos: Path, out: Path) -> float:
+    code = (
+        "from damcrack.cli.main import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print([l.split()[1] for l in open('/proc/self/status') if 'VmHWM' in l][0])"
+    )
+    command = [sys.executable, "-c", code, "inspect", str(photos), "--out", str(out)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1]) / 1024
+
+
+PARTS: dict[str, Callable[[Path, int], str]] = {
+    "tiling": tiling,
+    "training": training,
+    "inspection": inspection,
+}
+
+
+def machine() -> str:
+    """Processor features and versions that the numbers belong to."""
+    capabilities = torch.cpu.get_capabilities()
+    features = [name for name in ("avx2", "avx512_bf16", "avx512_vnni", "amx_bf16") if capabilities.get(name)]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{len(os.sched_getaffinity(0))} CPU cores ({', '.join(features)}), {gpu}; "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def main() -> None:
+    """Measure and print Markdown; docs/speed.md quotes it."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    print(f"Machine: {machine()}. {options.rounds} rounds.\n", flush=True)
+    for name in options.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            found = PARTS[name](Path(folder), options.rounds)
+        described = " ".join(str(PARTS[name].__doc__).split())
+        print(f"## {name.capitalize()}\n\n{described}\n\n{found}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What can be set of new imagery: the file imagery.yaml, each value with its range and default."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ImageryConfig:
+    """The file imagery.yaml.
+
+    `incoming` and `store` are folders or s3://bucket/prefix. `source` is the name of what was taken in, in the section
+    `photos` of params.yaml. Photos with a side below `min_side_px` go to quarantine. `train_after_labels` photos with a
+    new label start a training.
+    """
+
+    incoming: str
+    store: str
+    source: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "incoming"
+    min_side_px: Count = 224
+    max_megapixels: Annotated[float, Field(gt=0)] = 400.0
+    train_after_labels: Count = 50
+
+    def __post_init__(self) -> None:
+        incoming, store = (f"{uri.rstrip('/')}/" for uri in (self.incoming, self.store))
+        if incoming.startswith(store) or store.startswith(incoming):
+            raise ValueError(
+                f"store: {self.store!r} and incoming {self.incoming!r} lie in each other; "
+                "expected two places next to each other"
+            )
+
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels a photo may have."""
+        return int(self.max_megapixels * 1e6)

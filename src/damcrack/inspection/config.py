@@ -1,0 +1,70 @@
+"""What can be set of an inspection: section `inspect` of params.yaml, each value with its range and default."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+STRICT = ConfigDict(extra="forbid")
+
+POSSIBLE = 0.75  # share of `grow` from which a pixel may be part of a crack
+
+
+@dataclass(frozen=True, config=STRICT)
+class Segmentation:
+    """Which pixels are a crack.
+
+    A crack holds a pixel whose probability is at least `seed`, and reaches over neighbours of at least `grow`; it must
+    be `min_length_px` long. Gaps up to `bridge_px` are closed.
+    """
+
+    seed: Annotated[float, Field(gt=0, le=1)] = 0.5
+    grow: Annotated[float, Field(gt=0, le=1)] = 0.35
+    min_length_px: Annotated[float, Field(ge=0)] = 40.0
+    bridge_px: Annotated[int, Field(ge=1, le=99)] = 5
+
+    def __post_init__(self) -> None:
+        if self.grow > self.seed:
+            raise ValueError(f"grow: {self.grow}; expected at most seed ({self.seed})")
+
+    @property
+    def least_prob(self) -> float:
+        """Below it a pixel counts for nothing."""
+        return POSSIBLE * self.grow
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class InspectConfig:
+    """Section `inspect`; the defaults are those of the command without a params file.
+
+    `scales` are the sizes at which the network sees a photo, as shares of its own: at half size it finds cracks that
+    are twice as wide. A block is cracked from `threshold` on; blocks within `uncertain` are laid out for an engineer to
+    sort. `overlap` is the share of a block's side that neighbouring blocks have in common. Pieces within `join_px` are
+    one crack. `gsd_mm_per_px` is the ground sampling distance; with `distance_m` the focal length comes from EXIF.
+    `page_mb` bounds the full detail inside the report. `crack_fraction` is the share of crack pixels that makes a block
+    cracked where masks tell, in the case study alone.
+    """
+
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0, 0.5)
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    uncertain: tuple[Probability, Probability] = (0.3, 0.7)
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    join_px: Annotated[int, Field(ge=1, le=199)] = 15
+    segmentation: Segmentation = Field(default_factory=Segmentation)
+    gsd_mm_per_px: Positive | None = None
+    distance_m: Positive | None = None
+    video_every_s: Positive = 1.0
+    max_megapixels: Annotated[int, Field(gt=0)] = 400
+    page_mb: Annotated[float, Field(ge=0)] = 100.0
+    crack_fraction: Annotated[float, Field(gt=0, le=1)] = 0.01
+
+    def __post_init__(self) -> None:
+        low, high = self.uncertain
+        if not low <= self.threshold <= high:
+            raise ValueError(f"uncertain: {self.uncertain}; expected from below the threshold to above it")
+        if not all((1 / scale).is_integer() for scale in self.scales):
+            raise ValueError(
+                f"scales: {self.scales}; expected 1.0, 0.5 and so on: 1 divided by whole numbers"
+            )
