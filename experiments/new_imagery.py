@@ -18,7 +18,7 @@ import click
 import yaml
 from kfp import local
 
-from damcrack.data.mask import encode_mask
+from damcrack.data.photo import encode_mask
 from damcrack.sample.concrete import encode_photo, render_photo
 from damcrack.storage.source import open_store
 from damcrack.tracking.sender import Store, experiment_name
