@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from damcrack.data.config import TileConfig
-from damcrack.data.mask import encode_mask
+from damcrack.data.photo import encode_mask
 from damcrack.data.photos import COLUMNS
 from damcrack.data.tile import tile
 from damcrack.files import sha256_bytes, sha256_file, write_csv, write_json

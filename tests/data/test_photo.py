@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from damcrack.data.mask import encode_mask
 from damcrack.data.photo import (
     centre_square,
     decode_mask,
     decode_photo,
     encode_jpeg,
+    encode_mask,
     is_plain_jpeg,
     photo_size_hw,
 )

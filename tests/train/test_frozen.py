@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from damcrack.train.batches import DeviceImages, StoredViews
+from damcrack.train.batches import DeviceImages, StoredAnswers
 from damcrack.train.checkpoint import NoCheckpoint
 from damcrack.train.config import Augmentation, Teaching, TemperatureConfig, TrainingConfig
-from damcrack.train.frozen import Frozen, feature_tables, soft_target_table
-from damcrack.train.networks import build_network, head, set_trainable, set_training_mode
-from damcrack.train.objectives import Distillation, Supervised
+from damcrack.train.frozen import Frozen, soft_target_table
+from damcrack.train.networks import build_network, set_trainable, set_training_mode
+from damcrack.train.objectives import Distillation
 from damcrack.train.training import train
 
 MakeImages = Callable[..., DeviceImages]
@@ -80,7 +80,7 @@ def test_order_is_the_same_with_stored_answers(images: MakeImages) -> None:
     """Stored answers come with the labels and pixels of the epoch that they replace."""
     plain = images(views=2)
     table = torch.arange(2 * 16 * 2, dtype=torch.float32).reshape(2, 16, 2)
-    stored = StoredViews(plain, teacher_logits_VNC=table)
+    stored = StoredAnswers(plain, teacher_logits_VNC=table)
     for epoch in (1, 2, 3):
         places = torch.cat(plain.order(8, 0, epoch))
         pairs = list(zip(plain.shuffled(8, 0, epoch), stored.shuffled(8, 0, epoch), strict=True))
@@ -113,24 +113,6 @@ def test_gathering_ahead_gives_the_same_batches(images: MakeImages) -> None:
         assert torch.equal(one.inputs, other.inputs)
 
 
-def test_head_on_stored_features_trains_like_head_on_live_ones(images: MakeImages) -> None:
-    """With a frozen body, features computed once give the history and head that running the body each time gives."""
-    data, trained = images(how=TURNED, views=2), []
-    for stored in (False, True):
-        network = trained_network()
-        set_trainable(network, "head")
-        source = StoredViews(data, features=feature_tables(network, data, bfloat16=False)) if stored else data
-        forward = head(network) if stored else network
-        trained.append(
-            train(network, Supervised(), source, SETTINGS, NoCheckpoint(), lambda row: None, forward)
-        )
-    live, fast = trained
-    for one, other in zip(live.history, fast.history, strict=True):
-        assert other == pytest.approx(one, rel=1e-4)
-    assert torch.allclose(fast.last["fc.weight"], live.last["fc.weight"], rtol=1e-3, atol=1e-5)
-    assert fast.last.keys() == live.last.keys()
-
-
 def test_student_of_stored_soft_targets_learns_what_a_live_teacher_teaches(
     images: MakeImages, tmp_path: Path
 ) -> None:
@@ -138,7 +120,7 @@ def test_student_of_stored_soft_targets_learns_what_a_live_teacher_teaches(
     data, histories = images(how=TURNED, views=2), []
     for stored in (False, True):
         teacher = Frozen(trained_network(), bfloat16=False)
-        source = StoredViews(data, soft_target_table(teacher, data, {"a": 1}, tmp_path)) if stored else data
+        source = StoredAnswers(data, soft_target_table(teacher, data, {"a": 1}, tmp_path)) if stored else data
         objective = Distillation(
             teacher,
             Teaching(0.6, "kl", "inside", TemperatureConfig("dynamic", ramp_epochs=4)),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from damcrack.train.batches import DeviceImages, StoredViews
+from damcrack.train.batches import DeviceImages, StoredAnswers
 from damcrack.train.checkpoint import FolderCheckpoint, NoCheckpoint
 from damcrack.train.config import Appearance, Augmentation, Teaching, TemperatureConfig, TrainingConfig
 from damcrack.train.frozen import Frozen, answers
@@ -140,7 +140,7 @@ def test_stored_soft_targets_are_the_live_teachers(images: MakeImages) -> None:
     """Answers kept on the GPU, asked in other batches, are the compiled teacher's within bfloat16's roundings."""
     data = images(64, device="cuda", views=2)
     teacher = Frozen(build_network("resnet18", 2, 1).to(GPU), bfloat16=True)
-    stored = StoredViews(data, answers(teacher, data))
+    stored = StoredAnswers(data, answers(teacher, data))
     teacher.compile(GPU)
     for epoch in (1, 2):
         for batch in stored.shuffled(16, 0, epoch):

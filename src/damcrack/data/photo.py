@@ -18,7 +18,6 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from damcrack.data.mask import decode_stored_mask
 from damcrack.files import PhotoError
 
 # Pillow's process-wide limit gives way to the callers' max_pixels, checked before any pixel is decoded.
@@ -63,9 +62,6 @@ def decode_mask(encoded: bytes, max_pixels: int) -> Pixels:
         PhotoError: unreadable as in `decode_photo`, or a lossless mask whose marks are all too dark to count
             (class numbers 0 and 1 instead of 0 and 255): taken as it is, it would hide every crack.
     """
-    stored = decode_stored_mask(encoded, max_pixels)
-    if stored is not None:
-        return stored
     with _opened(encoded) as image:
         _check_size(image, max_pixels)
         image.load()
@@ -113,6 +109,13 @@ def encode_jpeg(rgb: Pixels, quality: int = 95) -> bytes:
     done, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done
     return bytes(encoded)
+
+
+def encode_mask(mask: Pixels) -> bytes:
+    """Encode a mask of shape (height, width), non-zero = crack, as a one-bit grey PNG, white = crack."""
+    file = io.BytesIO()
+    Image.fromarray(mask != 0).save(file, "PNG")
+    return file.getvalue()
 
 
 def _plain_jpeg(image: Image.Image, encoded: bytes, memory: Pixels | None) -> Pixels | None:

@@ -20,8 +20,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from damcrack.data.mask import encode_mask
-from damcrack.data.photo import decode_photo
+from damcrack.data.photo import decode_photo, encode_mask
 from damcrack.files import (
     PhotoError,
     in_order,

@@ -169,59 +169,20 @@ class DeviceImages:
         return rows_B, pixels_BHWC.pin_memory() if self.device.type == "cuda" else pixels_BHWC
 
 
-class Features(NamedTuple):
-    """What a frozen body makes of the fixed views of the training images, and of the validation images."""
+class StoredAnswers:
+    """Fixed views of a set, each with what a teacher answered to it: the teacher need not run again."""
 
-    train_VNF: Tensor
-    val_NF: Tensor
-
-
-class StoredViews:
-    """Fixed views of a set with what frozen networks answered to them, in place of running those again.
-
-    `teacher_logits_VNC` join the images; `features` replace them.
-    """
-
-    def __init__(
-        self, images: DeviceImages, teacher_logits_VNC: Tensor | None = None, features: Features | None = None
-    ) -> None:
+    def __init__(self, images: DeviceImages, teacher_logits_VNC: Tensor) -> None:
         assert images.views is not None, "answers can be stored for fixed views only"
-        self._images, self._views = images, images.views
-        self._teacher_logits_VNC, self._features = teacher_logits_VNC, features
-
-    def num_batches(self, split: str, batch_size: int) -> int:
-        """How many batches a pass over the split takes."""
-        return self._images.num_batches(split, batch_size)
+        self._images, self._views, self._teacher_logits_VNC = images, images.views, teacher_logits_VNC
+        self.num_batches, self.in_order = images.num_batches, images.in_order
 
     def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """One training epoch in the order that the images alone would have."""
         order = moved(self._images.order(batch_size, seed, epoch), self._images.device)
-        view, logits_VNC = (epoch - 1) % self._views, self._teacher_logits_VNC
-        for places_B, batch in zip(order, self._inputs(order, batch_size, seed, epoch), strict=True):
-            yield (
-                batch if logits_VNC is None else batch._replace(teacher_logits_BC=logits_VNC[view, places_B])
-            )
-
-    def in_order(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """The images of a split as they are, or the validation images' features."""
-        if self._features is None:
-            yield from self._images.in_order(split, batch_size)
-            return
-        assert split == "val", split
-        labels_N = self._images.labels("val")
-        parts = (torch.split(whole, batch_size) for whole in (self._features.val_NF, labels_N))
-        yield from map(Batch, *parts)
-
-    def _inputs(self, order: Sequence[Tensor], batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        if self._features is None:
-            yield from self._images.shuffled(batch_size, seed, epoch)
-            return
-        features_NF, labels_N = (
-            self._features.train_VNF[(epoch - 1) % self._views],
-            self._images.labels("train"),
-        )
-        for places_B in order:
-            yield Batch(features_NF[places_B], labels_N[places_B])
+        logits_NC = self._teacher_logits_VNC[(epoch - 1) % self._views]
+        for places_B, batch in zip(order, self._images.shuffled(batch_size, seed, epoch), strict=True):
+            yield batch._replace(teacher_logits_BC=logits_NC[places_B])
 
 
 def _labels_of_views(labels_B: Tensor, targets_BHW: Tensor) -> Tensor:

@@ -12,13 +12,13 @@ from torch import nn
 from damcrack.files import InputError, new_directory, sha256_bytes, write_csv
 from damcrack.run import Run
 from damcrack.source import source_name, source_sha256
-from damcrack.train.batches import Batches, DeviceImages, StoredViews
+from damcrack.train.batches import Batches, DeviceImages, StoredAnswers
 from damcrack.train.checkpoint import FolderCheckpoint
 from damcrack.train.config import TrainingConfig
 from damcrack.train.decoded import DecodedSet, decode_set
-from damcrack.train.frozen import Frozen, feature_tables, soft_target_table
+from damcrack.train.frozen import Frozen, soft_target_table
 from damcrack.train.hardware import Plan, best_device, compiled, plan, set_up, uses_bfloat16
-from damcrack.train.networks import Forward, check_size, forward_of, head, is_body_frozen
+from damcrack.train.networks import Forward, check_size, forward_of
 from damcrack.train.objectives import Distillation, Objective
 from damcrack.train.training import Trained, train
 from damcrack.train.weights import ModelInfo, load_model, save_model
@@ -160,7 +160,7 @@ def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: 
 def _prepare(
     task: Task, images: DecodedSet, config: TrainingConfig, here: Plan, run: Run
 ) -> tuple[Batches, Forward]:
-    """What the loop reads and what a batch goes through; with fixed views, frozen networks answer here, once."""
+    """What the loop reads and what a batch goes through; with fixed views, a teacher answers here, once."""
     info, network = task.info, task.network
     data = DeviceImages(
         images,
@@ -177,14 +177,11 @@ def _prepare(
         if here.compiled and isinstance(task.objective, Distillation):
             task.objective.teacher.compile(here.device)
         return data, forward
-    soft_targets, features = None, None
-    if isinstance(task.objective, Distillation):
-        inputs = _soft_target_inputs(info, images, config, here)
-        cache = run.scratch / "soft-targets" / source_name()
-        soft_targets = soft_target_table(task.objective.teacher, data, inputs, cache)
-    if is_body_frozen(network):
-        features, forward = feature_tables(network, data, here.bfloat16), head(network)
-    return StoredViews(data, soft_targets, features), forward
+    if not isinstance(task.objective, Distillation):
+        return data, forward
+    inputs = _soft_target_inputs(info, images, config, here)
+    cache = run.scratch / "soft-targets" / source_name()
+    return StoredAnswers(data, soft_target_table(task.objective.teacher, data, inputs, cache)), forward
 
 
 def _soft_target_inputs(

@@ -1,6 +1,6 @@
-"""Networks that no longer learn: teachers and frozen backbones, run as fast as they go, and their stored answers.
+"""Networks that no longer learn: teachers, run as fast as they go, and their stored answers.
 
-Shape suffixes: N training images, B images of a batch, V views, C outputs (classes or features), H rows, W columns.
+Shape suffixes: N training images, B images of a batch, V views, C classes, H rows, W columns.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from damcrack.files import new_directory, one_at_a_time
-from damcrack.train.batches import DeviceImages, Features
+from damcrack.train.batches import DeviceImages
 from damcrack.train.hardware import compiled
-from damcrack.train.networks import Forward, forward_of, without_head
+from damcrack.train.networks import Forward, forward_of
 from damcrack.train.pixels import PixelNetwork
 from damcrack.train.weights import load_tensors, save_tensors
 
@@ -66,13 +66,6 @@ def answers(network: Frozen, images: DeviceImages) -> Tensor:
         for number in range(images.views)
     ]
     return torch.stack(views)
-
-
-def feature_tables(network: nn.Module, images: DeviceImages, bfloat16: bool) -> Features:
-    """The features that a network's frozen body gives; training then needs the head alone."""
-    body = Frozen(without_head(deepcopy(network)), bfloat16)
-    of_validation = [body.of_tiles(batch.inputs) for batch in images.in_order("val", BATCH_SIZE)]
-    return Features(answers(body, images), torch.cat(of_validation))
 
 
 def soft_target_table(

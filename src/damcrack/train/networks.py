@@ -104,12 +104,6 @@ def replace_head(network: nn.Module, num_classes: int, seed: int) -> None:
     network.set_submodule(_head_name(network), fresh)
 
 
-def without_head(network: nn.Module) -> nn.Module:
-    """Let the network give the features (B, F) that its head works on, in place."""
-    network.set_submodule(_head_name(network), nn.Identity())
-    return network
-
-
 def set_trainable(network: nn.Module, part: Trainable) -> None:
     """Let all weights train, or the head alone (the backbone's batch norms then keep their statistics)."""
     network.requires_grad_(part == "all")
