@@ -226,7 +226,7 @@ def test_photos_come_in_from_s3_as_from_a_folder(s3, tmp_path):
     bucket = s3({f"raw/{name}": content for name, content in files.items()})
     outs = {}
     for uri in (str(tmp_path / "in"), f"s3://{bucket}/raw"):
-        config = PhotosConfig({"dam": uri}, 1, (64, 64), 0, 32, 1, 50)
+        config = PhotosConfig(sources={"dam": uri}, min_side_px=32)
         out = outs[uri] = tmp_path / f"out{len(outs)}"
         snapshot(config.sources, tmp_path / "s.csv", open_source, SilentRun())
         photos(tmp_path / "s.csv", out, config, open_source, SilentRun())
