@@ -12,7 +12,7 @@ from typing import Any
 from damcrack.files import InputError, sha256_bytes, write_json
 from damcrack.imagery import arrivals
 from damcrack.imagery import catalogue as catalogues
-from damcrack.imagery.catalogue import last_trained, read_catalogue
+from damcrack.imagery.catalogue import Catalogue, last_trained, read_catalogue
 from damcrack.imagery.config import ImageryConfig
 from damcrack.imagery.inspections import inspect_batches, not_inspected
 from damcrack.inspection.config import InspectConfig
@@ -72,7 +72,7 @@ def take_in(
     next_steps = {
         "catalogue": catalogue.number,
         "inspect": bool(not_inspected(store, catalogue)),
-        "train": catalogue.num_new_labels(last_trained(store)) >= config.train_after_labels,
+        "train": _is_due(catalogue, last_trained(store), config),
         **counts,
     }
     if outcome is not None:
@@ -85,6 +85,15 @@ def take_in(
             "fix that and run again"
         )
     return next_steps
+
+
+def _is_due(catalogue: Catalogue, trained: int, config: ImageryConfig) -> bool:
+    """Whether enough labels or photos have come since the graph was trained on batch `trained`."""
+    enough_photos = (
+        config.train_after_photos is not None
+        and catalogue.num_new_photos(trained) >= config.train_after_photos
+    )
+    return enough_photos or catalogue.num_new_labels(trained) >= config.train_after_labels
 
 
 def inspect(
@@ -165,14 +174,15 @@ def status(path: Path) -> dict[str, object]:
     """What was taken in, what waits, what is in quarantine; changes nothing."""
     started, (config, store) = time.monotonic(), _opened(path)
     catalogue = read_catalogue(store)
-    num_new_labels = catalogue.num_new_labels(last_trained(store))
+    trained = last_trained(store)
     quarantined = catalogue.quarantined()
     summary: dict[str, object] = {
         "batches": catalogue.number,
         "photos": len(catalogue.photos()),
         "labelled": len(catalogue.labels()),
         "batches without report": len(not_inspected(store, catalogue)),
-        "labels since the last training": f"{num_new_labels} of {config.train_after_labels}",
+        "labels since the last training": f"{catalogue.num_new_labels(trained)} of {config.train_after_labels}",
+        "photos since the last training": f"{catalogue.num_new_photos(trained)} of {config.train_after_photos or '-'}",
         "quarantined": len(quarantined),
     }
     show("imagery", summary, time.monotonic() - started)

@@ -95,6 +95,10 @@ class Catalogue:
         before = {photo: mask.sha256 for photo, mask in self.until(since).labels().items()}
         return sum(before.get(photo) != mask.sha256 for photo, mask in self.labels().items())
 
+    def num_new_photos(self, since: int) -> int:
+        """Number of usable photos that came after batch `since`."""
+        return sum(number > since for number, _ in self.photos())
+
     def quarantined(self) -> list[Entry]:
         """Everything in quarantine, each content once."""
         return [entry for _, entry in self.contents().values() if entry.reason]

@@ -14,7 +14,8 @@ class ImageryConfig:
 
     `incoming` and `store` are folders or s3://bucket/prefix. `source` is the name of what was taken in, in the section
     `photos` of params.yaml. Photos with a side below `min_side_px` go to quarantine. `train_after_labels` photos with a
-    new label start a training.
+    new label start a training, and so do `train_after_photos` new photos, labelled or not: a teacher can teach on them
+    where the graph has `tile.unlabelled_tiles` and an experiment with an `unlabelled_share`; null: they do not.
     """
 
     incoming: str
@@ -23,6 +24,7 @@ class ImageryConfig:
     min_side_px: Count = 224
     max_megapixels: Annotated[float, Field(gt=0)] = 400.0
     train_after_labels: Count = 50
+    train_after_photos: Count | None = None
 
     def __post_init__(self) -> None:
         incoming, store = (f"{uri.rstrip('/')}/" for uri in (self.incoming, self.store))
