@@ -19,7 +19,7 @@ from statistics import NormalDist
 import numpy as np
 
 from damcrack.params import read_params, stage_config
-from damcrack.registry.policy import Evidence, Floats, Ints, Latency, Policy, Truth, compare, judge, mark
+from damcrack.registry.policy import Evidence, Floats, Ints, Latency, Policy, Truth, compare, decide, score
 
 ACCURACY = 0.90
 HARD_PHOTO, HARD_TILE = 0.15, 0.40
@@ -61,14 +61,14 @@ def outcome(rng: np.random.Generator, num_photos: int, gain: float, suits: float
     compared = compare(truth, champion, challenger, policy)
     evidence = Evidence(
         num_photos=num_photos,
-        challenger=mark(truth, challenger, policy),
+        challenger=score(truth, challenger, policy),
         latency=Latency(5.0, 1.0),
-        champion=mark(truth, champion, policy),
+        champion=score(truth, champion, policy),
         gain=compared,
     )
     better = compared.tiles > 0
     return Outcome(
-        decision=judge(evidence, policy).decision,
+        decision=decide(evidence, policy).outcome,
         higher_accuracy=better,
         mcnemar_alone=better and compared.p <= 1 - policy.confidence,
         correlation=intraclass_correlation(_difference(truth, champion, challenger), truth.photo_N),
@@ -129,8 +129,8 @@ def table(num_draws: int, policy: Policy) -> str:
             sum(one.mcnemar_alone for one in drawn),
         )
         correlation = float(np.mean([one.correlation for one in drawn]))
-        told = " | ".join(f"{share / num_draws:.1%}" for share in shares)
-        lines.append(f"| {num_photos} | {points:+.0f} | {correlation:.2f} | {told} |")
+        shown = " | ".join(f"{share / num_draws:.1%}" for share in shares)
+        lines.append(f"| {num_photos} | {points:+.0f} | {correlation:.2f} | {shown} |")
         print(lines[-1], flush=True)
     return "\n".join(lines)
 

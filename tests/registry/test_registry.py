@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from damcrack.registry.settle import Move, Reign, roll_back
 
 from damcrack.files import InputError, sha256_file
 from damcrack.registry.register import register
-from damcrack.registry.settle import Move, Reign, roll_back
 from damcrack.run import SilentRun
 from detectors import CONFIG, cut_tiles, draw_photos, write_evaluation, write_export
 

@@ -1,6 +1,5 @@
-"""Whether a challenger may take the champion's place: evidence from the same tiles, and a rule fixed beforehand.
+"""Whether a challenger becomes champion: a pure function of the scores on the same tiles and of a policy.
 
-Everything here is a pure function: the same answers and the same policy give the same decision.
 Shape suffixes: N tiles, G photos.
 """
 
@@ -17,12 +16,12 @@ from damcrack.scores.statistics import Interval, difference_interval, mcnemar
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Decision = Literal["promoted", "kept", "refused"]
+Outcome = Literal["promoted", "kept", "refused"]
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What a model must show before it becomes champion; None switches a bound off.
+    """Bounds that a model must meet before it becomes champion; None switches a bound off.
 
     Floors, which every champion must pass: `min_photos` in the evaluation set, `min_accuracy`, `min_wide_recall`
     on tiles whose crack is at least `wide_crack_px` wide, `max_ece` over `ece_bins` bins, `max_latency_ms` a tile,
@@ -65,9 +64,9 @@ class Policy:
 
 
 class Truth(NamedTuple):
-    """What is known of the tiles: label (1 is crack), number of the photo, width of the widest crack in pixels.
+    """Ground truth of the tiles: label (1 is crack), number of the photo, width of the widest crack in pixels.
 
-    The width is 0 without a crack and NaN where no mask says it.
+    The width is 0 without a crack and NaN where there is no mask.
     """
 
     labels_N: Ints
@@ -75,12 +74,12 @@ class Truth(NamedTuple):
     width_px_N: Floats
 
     def where(self, chosen_N: Bools) -> "Truth":
-        """The same of some tiles."""
+        """The same for some of the tiles."""
         return Truth(self.labels_N[chosen_N], self.photo_N[chosen_N], self.width_px_N[chosen_N])
 
 
-class Marks(NamedTuple):
-    """One model on all tiles; NaN where there is nothing to count."""
+class Scores(NamedTuple):
+    """Scores of one model on all tiles; NaN where there is nothing to count."""
 
     accuracy: float
     recall: float
@@ -93,7 +92,7 @@ class Gain(NamedTuple):
     """The challenger against the champion.
 
     `tiles` is the difference of accuracy over tiles with McNemar's counts and p; `photos` the mean over photos of
-    the difference within each, which no big photo can sway, with its bounds.
+    the difference within each, so that no photo with many tiles dominates, with its bounds.
     """
 
     tiles: float
@@ -112,42 +111,42 @@ class Latency(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a decision rests on; `champion` and `gain` are None if there is no champion."""
+    """What a decision is based on; `champion` and `gain` are None if there is no champion."""
 
     num_photos: int
-    challenger: Marks
+    challenger: Scores
     latency: Latency
-    champion: Marks | None = None
+    champion: Scores | None = None
     gain: Gain | None = None
 
 
 class Check(NamedTuple):
-    """One demand of the policy: what was found, what is asked, whether it is met."""
+    """One bound of the policy: the value found, the value required, whether it is met."""
 
     name: str
     found: float
-    asked: str
+    required: str
     passed: bool
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """promoted, kept (the champion stays), or refused (not fit to be champion, whoever is), with the reasons."""
+class Decision:
+    """promoted, kept (the champion stays) or refused (below a floor), with the reason."""
 
-    decision: Decision
+    outcome: Outcome
     reason: str
     checks: tuple[Check, ...] = ()
 
 
-def mark(truth: Truth, probs_N: Floats, policy: Policy) -> Marks:
-    """Score crack probabilities (N,), verdicts above one half."""
+def score(truth: Truth, probs_N: Floats, policy: Policy) -> Scores:
+    """Score crack probabilities (N,); above one half a tile counts as a crack tile."""
     if not len(probs_N):
-        return Marks(math.nan, math.nan, math.nan, 0, math.nan)
+        return Scores(math.nan, math.nan, math.nan, 0, math.nan)
     found_N = (probs_N > 0.5).astype(np.int64)
     counts = metrics.confusion(truth.labels_N, found_N)
     wide_N = is_wide(truth, policy.wide_crack_px)
     bins = metrics.reliability(truth.labels_N, probs_N, policy.ece_bins)
-    return Marks(
+    return Scores(
         accuracy=metrics.accuracy(counts),
         recall=metrics.recall(counts),
         wide_recall=float(found_N[wide_N].mean()) if wide_N.any() else math.nan,
@@ -199,21 +198,21 @@ def photos_interval(values_N: Floats, photo_N: Ints, policy: Policy) -> Interval
     return Interval(middle, middle + wider * (drawn.low - middle), middle + wider * (drawn.high - middle))
 
 
-def judge(evidence: Evidence, policy: Policy) -> Verdict:
-    """Decide by the policy: floors first, then whether the challenger was shown to be better."""
+def decide(evidence: Evidence, policy: Policy) -> Decision:
+    """Apply the policy: floors first, then whether the challenger was shown to be better."""
     floors = _floors(evidence, policy)
     failed = [check for check in floors if not check.passed]
     if failed:
-        return Verdict("refused", _in_words(failed), tuple(floors))
+        return Decision("refused", _as_text(failed), tuple(floors))
     if evidence.champion is None or evidence.gain is None:
-        return Verdict("promoted", "there was no champion, and it passes every floor", tuple(floors))
-    demands = _demands(evidence.challenger, evidence.champion, evidence.gain, policy)
-    checks = (*floors, *demands)
-    failed = [check for check in demands if not check.passed]
+        return Decision("promoted", "there was no champion, and it passes every floor", tuple(floors))
+    improvements = _improvements(evidence.challenger, evidence.champion, evidence.gain, policy)
+    checks = (*floors, *improvements)
+    failed = [check for check in improvements if not check.passed]
     photos = evidence.gain.photos
     if failed:
-        return Verdict("kept", f"not shown to be better: {_in_words(failed)}", checks)
-    return Verdict(
+        return Decision("kept", f"not shown to be better: {_as_text(failed)}", checks)
+    return Decision(
         "promoted",
         f"better by {photos.difference:+.4f} over {evidence.num_photos} photos "
         f"({photos.low:+.4f} to {photos.high:+.4f}), McNemar's p {evidence.gain.p:.2g}",
@@ -222,23 +221,23 @@ def judge(evidence: Evidence, policy: Policy) -> Verdict:
 
 
 def _floors(evidence: Evidence, policy: Policy) -> list[Check]:
-    marks, latency = evidence.challenger, evidence.latency
+    scores, latency = evidence.challenger, evidence.latency
     checks = [
         _at_least("photos", evidence.num_photos, policy.min_photos),
-        _at_least("accuracy", marks.accuracy, policy.min_accuracy),
-        _at_most("calibration error", marks.ece, policy.max_ece),
+        _at_least("accuracy", scores.accuracy, policy.min_accuracy),
+        _at_most("calibration error", scores.ece, policy.max_ece),
     ]
     if policy.min_wide_recall is not None:
-        name = f"recall on {marks.num_wide} tiles with cracks from {policy.wide_crack_px:g} px"
-        checks.append(_at_least(name, marks.wide_recall, policy.min_wide_recall))
+        name = f"recall on {scores.num_wide} tiles with cracks from {policy.wide_crack_px:g} px"
+        checks.append(_at_least(name, scores.wide_recall, policy.min_wide_recall))
     if policy.max_latency_ms is not None:
         checks.append(_at_most("milliseconds a tile", latency.ms, policy.max_latency_ms))
     if policy.max_latency_ratio is not None and latency.ratio is not None:
-        checks.append(_at_most("time of the champion's", latency.ratio, policy.max_latency_ratio))
+        checks.append(_at_most("time relative to the champion", latency.ratio, policy.max_latency_ratio))
     return checks
 
 
-def _demands(challenger: Marks, champion: Marks, gain: Gain, policy: Policy) -> list[Check]:
+def _improvements(challenger: Scores, champion: Scores, gain: Gain, policy: Policy) -> list[Check]:
     lowest = gain.photos.low
     checks = [
         _at_least("gain over photos", gain.photos.difference, policy.min_gain),
@@ -260,8 +259,8 @@ def _at_most(name: str, found: float, bound: float) -> Check:
     return Check(name, found, f"{bound:g} or less", found <= bound)
 
 
-def _in_words(checks: list[Check]) -> str:
-    return "; ".join(f"{check.name} {_number(check.found)}, asked {check.asked}" for check in checks)
+def _as_text(checks: list[Check]) -> str:
+    return "; ".join(f"{check.name} {_number(check.found)}, required {check.required}" for check in checks)
 
 
 def _number(value: float) -> str:
