@@ -19,7 +19,7 @@ from statistics import NormalDist
 import numpy as np
 
 from damcrack.params import read_params, stage_config
-from damcrack.registry.policy import Evidence, Floats, Ints, Latency, Policy, Truth, compare, decide, score
+from damcrack.registry.policy import Floats, Ints, Policy, Truth, compare, decide, score
 
 ACCURACY = 0.90
 HARD_PHOTO, HARD_TILE = 0.15, 0.40
@@ -59,16 +59,9 @@ def outcome(rng: np.random.Generator, num_photos: int, gain: float, suits: float
     truth = _truth(rng, num_photos)
     champion, challenger = _answers(rng, truth, (ACCURACY, ACCURACY + gain), suits)
     compared = compare(truth, champion, challenger, policy)
-    evidence = Evidence(
-        num_photos=num_photos,
-        challenger=score(truth, challenger, policy),
-        latency=Latency(5.0, 1.0),
-        champion=score(truth, champion, policy),
-        gain=compared,
-    )
     better = compared.tiles > 0
     return Outcome(
-        decision=decide(evidence, policy).outcome,
+        decision=decide(score(truth, challenger, policy, ms_per_tile=5.0), compared, policy).outcome,
         higher_accuracy=better,
         mcnemar_alone=better and compared.p <= 1 - policy.confidence,
         correlation=intraclass_correlation(_difference(truth, champion, challenger), truth.photo_N),

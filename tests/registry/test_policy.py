@@ -10,8 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from damcrack.registry.policy import (
-    Evidence,
-    Latency,
     Policy,
     Scores,
     Truth,
@@ -59,14 +57,8 @@ def every(truth, step, first=0):
 
 def decided(truth, champion_wrong, challenger_wrong, policy=POLICY):
     champion, challenger = answers(truth, champion_wrong), answers(truth, challenger_wrong)
-    evidence = Evidence(
-        num_photos=len(np.unique(truth.photo_N)),
-        challenger=score(truth, challenger, policy),
-        latency=Latency(5.0, 1.0),
-        champion=score(truth, champion, policy),
-        gain=compare(truth, champion, challenger, policy),
-    )
-    return decide(evidence, policy)
+    gain = compare(truth, champion, challenger, policy)
+    return decide(score(truth, challenger, policy, ms_per_tile=5.0), gain, policy)
 
 
 def test_clearly_better_is_promoted():
@@ -130,33 +122,37 @@ def test_better_accuracy_but_lower_recall_on_wide_cracks(floor, outcome):
         assert "wide cracks" in decision.reason or "cracks from 8 px" in decision.reason
 
 
-FINE = Scores(accuracy=0.9, recall=0.9, wide_recall=0.95, num_wide=100, ece=0.05)
+FINE = Scores(
+    num_photos=100, accuracy=0.9, recall=0.9, wide_recall=0.95, num_wide=100, ece=0.05, ms_per_tile=5.0
+)
 
 
 def test_without_champion_the_floors_decide():
     """The first model that passes every floor becomes champion."""
-    assert decide(Evidence(100, FINE, Latency(5.0, None)), POLICY).outcome == "promoted"
+    assert decide(FINE, None, POLICY).outcome == "promoted"
 
 
 @pytest.mark.parametrize(
     ("changed", "name"),
     [
         ({"num_photos": 19}, "photos"),
-        ({"challenger": FINE._replace(accuracy=0.59)}, "accuracy"),
-        ({"challenger": FINE._replace(accuracy=math.nan)}, "accuracy"),
-        ({"challenger": FINE._replace(ece=0.11)}, "calibration error"),
-        ({"challenger": FINE._replace(wide_recall=0.69)}, "recall on 100 tiles with cracks from 8 px"),
-        ({"challenger": FINE._replace(wide_recall=math.nan, num_wide=0)}, "recall on 0 tiles"),
-        ({"latency": Latency(21.0, 1.0)}, "milliseconds a tile"),
-        ({"latency": Latency(5.0, 1.6)}, "time relative to the champion"),
+        ({"accuracy": 0.59}, "accuracy"),
+        ({"accuracy": math.nan}, "accuracy"),
+        ({"ece": 0.11}, "calibration error"),
+        ({"wide_recall": 0.69}, "recall on 100 tiles with cracks from 8 px"),
+        ({"wide_recall": math.nan, "num_wide": 0}, "recall on 0 tiles"),
+        ({"ms_per_tile": 21.0}, "milliseconds a tile"),
+        ({"time_ratio": 1.6}, "time relative to the champion"),
     ],
 )
 def test_every_floor_refuses(changed, name):
     """Below one floor a model is refused, whoever is champion and however much better it is."""
     gain = compare(wall(), answers(wall(), every(wall(), 3)), answers(wall(), every(wall(), 99)), POLICY)
-    best = Evidence(100, FINE, Latency(5.0, 1.0), FINE, gain)
-    assert decide(best, POLICY).outcome == "promoted"
-    decision = decide(replace(best, **changed), POLICY)
+    assert decide(FINE, gain, POLICY).outcome == "promoted"
+    if "time_ratio" in changed:
+        decision = decide(FINE, gain._replace(**changed), POLICY)
+    else:
+        decision = decide(FINE._replace(**changed), gain, POLICY)
     assert decision.outcome == "refused"
     (failed,) = (check for check in decision.checks if not check.passed)
     assert failed.name.startswith(name) and failed.name in decision.reason
@@ -176,8 +172,7 @@ def test_tiles_of_one_photo_do_not_count_twice():
 def test_no_photo_left_decides_nothing():
     """Without tiles everything is unknown, so the model is refused instead of a crash."""
     nothing = wall().where(np.zeros(1000, bool))
-    evidence = Evidence(0, score(nothing, np.zeros(0), POLICY), Latency(1.0, None))
-    assert decide(evidence, POLICY).outcome == "refused"
+    assert decide(score(nothing, np.zeros(0), POLICY, ms_per_tile=1.0), None, POLICY).outcome == "refused"
 
 
 @given(st.integers(2, 30), st.integers(0, 1000))

@@ -10,7 +10,7 @@ from damcrack.files import InputError, read_csv, write_csv, write_json
 from damcrack.registry.comparison import LoadedModel
 from damcrack.registry.evaluation_set import open_set, write_set
 from damcrack.registry.gate import champion_before, history, roll_back, rollback_from
-from damcrack.registry.register import check_export, register, why_register_again
+from damcrack.registry.register import read_entry, register, why_register_again
 from damcrack.run import SilentRun
 from detectors import CONFIG, TILE_PX, cut_tiles, draw_photos, write_evaluation, write_export
 
@@ -252,7 +252,7 @@ def test_changed_file_is_refused(put, shelf, tmp_path, file):
     evaluation = write_evaluation(tmp_path / "evaluation", export)
     (export / file).write_bytes(b"changed")
     with pytest.raises(InputError, match=rf"{file} has sha256 .* expects"):
-        check_export(evaluation / "metrics.json", export)
+        read_entry(evaluation / "metrics.json", export, tmp_path, "crack")
 
 
 def test_evaluation_of_other_weights_is_refused(tmp_path):
@@ -260,7 +260,7 @@ def test_evaluation_of_other_weights_is_refused(tmp_path):
     export = write_export(tmp_path / "export", FAIR)
     evaluation = write_evaluation(tmp_path / "evaluation", write_export(tmp_path / "other", GOOD))
     with pytest.raises(InputError, match=r"evaluated dynamic with weights"):
-        check_export(evaluation / "metrics.json", export)
+        read_entry(evaluation / "metrics.json", export, tmp_path, "crack")
 
 
 def test_experiment_that_was_not_evaluated(tmp_path):
@@ -269,13 +269,13 @@ def test_experiment_that_was_not_evaluated(tmp_path):
     evaluation = write_evaluation(tmp_path / "evaluation", export)
     write_json(export / "model.json", json.loads((export / "model.json").read_text()) | {"name": "vgg"})
     with pytest.raises(InputError, match=r"no experiment 'vgg'.*only dynamic"):
-        check_export(evaluation / "metrics.json", export)
+        read_entry(evaluation / "metrics.json", export, tmp_path, "crack")
 
 
 def test_missing_metrics(tmp_path):
     """Without an evaluation the message says what to run."""
     with pytest.raises(InputError, match=r"metrics\.json is missing; run"):
-        check_export(tmp_path / "metrics.json", tmp_path)
+        read_entry(tmp_path / "metrics.json", tmp_path, tmp_path, "crack")
 
 
 @pytest.mark.parametrize(
@@ -399,6 +399,18 @@ def test_interrupted_first_promotion(put, shelf, write):
         with pytest.raises(InputError, match=r"rollback"):
             put(GOOD)
     assert decision(put(FAIR))[0] == "promoted" and champion(shelf) == "1"
+
+
+def test_missing_alias_is_not_a_missing_champion(put, shelf):
+    """Without the alias nothing is promoted, not even the version that lost it; a rollback names a champion again."""
+    put(FAIR)
+    put(GOOD)
+    del shelf.aliases["champion"]
+    for threshold in (WEAK, GOOD):
+        with pytest.raises(InputError, match="rollback"):
+            put(threshold)
+    assert len(shelf.versions) == 2 and champion(shelf) is None
+    assert roll_back("crack", "alias was lost", None, shelf)["version"] == champion(shelf) == "2"
 
 
 @pytest.mark.parametrize("write", [1, 2])

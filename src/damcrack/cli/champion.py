@@ -89,8 +89,9 @@ def promote(
         gate, name = Gate(model_name, config, chosen, registry, run), f"{model_name} version {version}"
         comparison = gate.comparison(name, registry.fetch(model_name, version))
         decision, record = gate.decide(comparison, version)
-        carry_out(registry, record)
-        record_artifact(record, run)
+        if record:
+            carry_out(registry, record)
+            record_artifact(record, run)
     summary = {"model": name, "evaluated on": f"evaluation set {chosen.digest[:12]}", **_scores(record)}
     summary["decision"] = f"{decision.outcome}: {decision.reason}"
     show("promote", dict(summary), time.monotonic() - started)

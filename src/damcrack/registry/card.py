@@ -147,10 +147,10 @@ def _row(name: str, right_N: Bools, mask_N: Bools, truth: Truth, policy: Policy)
 
 def _errors(truth: Truth, probs_N: Floats) -> tuple[list[int], list[int]]:
     """Missed cracks and false alarms, the most confident first."""
-    order = np.argsort(probs_N, kind="stable")
-    missed = order[(truth.labels_N[order] == 1) & (probs_N[order] <= 0.5)]
-    alarms = order[::-1][(truth.labels_N[order[::-1]] == 0) & (probs_N[order[::-1]] > 0.5)]
-    return missed.tolist(), alarms.tolist()
+    order, found_N = np.argsort(probs_N, kind="stable").tolist(), probs_N > 0.5
+    missed = [number for number in order if truth.labels_N[number] == 1 and not found_N[number]]
+    alarms = [number for number in reversed(order) if truth.labels_N[number] == 0 and found_N[number]]
+    return missed, alarms
 
 
 def _calibration(truth: Truth, probs_N: Floats, num_bins: int) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from damcrack.files import InputError, read_csv
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.registry.evaluation_set import EvaluationSet, Tiles
-from damcrack.registry.policy import Bools, Evidence, Floats, Latency, Policy, Scores, compare, score
+from damcrack.registry.policy import Bools, Floats, Gain, Policy, Scores, compare, score
 from damcrack.run import Run
 
 TRAINED_ON = "photos.csv"  # next to the model, rows of evaluation_set.PHOTO_COLUMNS
@@ -86,8 +86,8 @@ class Comparison:
         held_out: Bools = ~np.isin(self.evaluation_set.column("photo_sha256"), list(used))
         return held_out
 
-    def evidence(self, champion: LoadedModel | None) -> tuple[Evidence, dict[str, Any]]:
-        """Score the challenger, and the champion if there is one; return the evidence and its record.
+    def with_champion(self, champion: LoadedModel | None) -> tuple[Scores, Gain | None, dict[str, Any]]:
+        """Score the challenger, and compare it with the champion if there is one; the last item is the record.
 
         Tiles of photos that were used to train or select one of the two are left out for both.
         """
@@ -95,32 +95,31 @@ class Comparison:
         held_out_N = self.held_out(models)
         truth = self.evaluation_set.truth.where(held_out_N)
         probs = [self.probs(model)[held_out_N] for model in models]
-        scores = [score(truth, probs_N, self._policy) for probs_N in probs]
         first_tiles = next(iter(self.evaluation_set.batches()))[1][:TIMED_TILES]
-        latencies = measure_latency([model.detector for model in models], first_tiles)
-        evidence = Evidence(
-            num_photos=len(np.unique(truth.photo_N)),
-            challenger=scores[0],
-            latency=latencies[0],
-            champion=scores[1] if champion else None,
-            gain=compare(truth, probs[1], probs[0], self._policy) if champion else None,
-        )
-        gain, records = evidence.gain, list(map(_record, models, scores, latencies))
-        return evidence, {
-            "evaluation_set": {
-                "sha256": self.evaluation_set.digest,
-                "num_tiles": int(held_out_N.sum()),
-                "num_photos": evidence.num_photos,
-                "num_tiles_left_out": int((~held_out_N).sum()),
+        ms_per_tile, time_ratio = measure_latency([model.detector for model in models], first_tiles)
+        timed = zip(probs, ms_per_tile, strict=True)
+        scores = [score(truth, probs_N, self._policy, ms) for probs_N, ms in timed]
+        gain = compare(truth, probs[1], probs[0], self._policy, time_ratio) if champion else None
+        records = [_record(*scored) for scored in zip(models, scores, strict=True)]
+        return (
+            scores[0],
+            gain,
+            {
+                "evaluation_set": {
+                    "sha256": self.evaluation_set.digest,
+                    "num_tiles": int(held_out_N.sum()),
+                    "num_photos": scores[0].num_photos,
+                    "num_tiles_left_out": int((~held_out_N).sum()),
+                },
+                "challenger": records[0],
+                "champion": records[1] if champion else None,
+                "gain": without_nan(gain._asdict() | {"photos": gain.photos._asdict()}) if gain else None,
+                "policy": asdict(self._policy),
             },
-            "challenger": records[0],
-            "champion": records[1] if champion else None,
-            "gain": without_nan(gain._asdict() | {"photos": gain.photos._asdict()}) if gain else None,
-            "policy": asdict(self._policy),
-        }
+        )
 
 
-def _record(model: LoadedModel, scores: Scores, latency: Latency) -> dict[str, Any]:
+def _record(model: LoadedModel, scores: Scores) -> dict[str, Any]:
     contract = model.detector.contract
     return {
         "name": contract["name"],
@@ -128,7 +127,6 @@ def _record(model: LoadedModel, scores: Scores, latency: Latency) -> dict[str, A
         "onnx_sha256": model.detector.sha256,
         "photos_known": bool(model.trained_on),
         **without_nan(scores._asdict()),
-        "ms_per_tile": round(latency.ms, 4),
     }
 
 
@@ -140,16 +138,14 @@ def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def measure_latency(detectors: Sequence[OnnxDetector], tiles: Tiles) -> list[Latency]:
-    """Time detectors on the same tiles in turns, on one thread; the first one's ratio is to the second.
+def measure_latency(detectors: Sequence[OnnxDetector], tiles: Tiles) -> tuple[list[float], float]:
+    """Milliseconds a tile of each detector, timed in turns on one thread; and the ratio of the first to the last.
 
     The ratio is the median over turns, so that a busy machine does not decide.
     """
     times = np.array([[_ms_per_tile(detector, tiles) for detector in detectors] for _ in range(TIMED_ROUNDS)])
     times = times[WARM_UP_ROUNDS:]
-    ratio = float(np.median(times[:, 0] / times[:, 1])) if len(detectors) > 1 else None
-    medians = np.median(times, axis=0).tolist()
-    return [Latency(medians[0], ratio), *(Latency(ms, None) for ms in medians[1:])]
+    return np.median(times, axis=0).round(4).tolist(), float(np.median(times[:, 0] / times[:, -1]))
 
 
 def _ms_per_tile(detector: OnnxDetector, tiles: Tiles) -> float:

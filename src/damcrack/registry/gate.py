@@ -108,15 +108,17 @@ def rollback_from(steps: Sequence[Step], version: str) -> Step | None:
 
 
 def present_champion(registry: Registry, model_name: str, version: str | None = None) -> str | None:
-    """The champion, None if no version, or none but `version`, was ever promoted.
+    """The champion, None if there never was one; `version` may have been interrupted while it became the first.
 
     Raises:
         InputError: the champion's version or its alias was deleted.
     """
     champion = registry.aliased(model_name, CHAMPION)
     if champion is None:
-        last = champion_before(history(registry.records(model_name), None), None)
-        if last not in (None, version):
+        records = registry.records(model_name)
+        last = champion_before(history(records, None), None)
+        never = all(record["champion_before"] is None for record in records)
+        if last is not None and not (never and last == version):
             raise InputError(
                 f"{model_name} has no alias {CHAMPION} any more: it was taken away, or its version was deleted; "
                 f"`damcrack rollback --reason ...` makes version {last}, the last one with a record, champion again"
@@ -155,8 +157,8 @@ class Gate:
                 f"`damcrack rollback --to {version} --reason ...` makes it champion again"
             )
             return Decision("refused", reason), {}
-        evidence, details = comparison.evidence(self._load(champion))
-        decision = decide(evidence, self.policy)
+        challenger, gain, details = comparison.with_champion(self._load(champion))
+        decision = decide(challenger, gain, self.policy)
         checks = [without_nan(check._asdict()) for check in decision.checks]
         record = _record(self.model_name, version, decision.outcome, decision.reason, champion)
         return decision, record | {"checks": checks} | details
@@ -188,11 +190,10 @@ def _record(
 
 
 def carry_out(registry: Registry, record: Record) -> None:
-    """Write the record, then move the alias if it says so; nothing if nothing was compared."""
-    if record:
-        registry.write_record(record["model_name"], record)
-        if record["decision"] in (PROMOTED, ROLLED_BACK):
-            registry.set_alias(record["model_name"], CHAMPION, record["version"])
+    """Write the record first, then move the alias if it says so."""
+    registry.write_record(record["model_name"], record)
+    if record["decision"] in (PROMOTED, ROLLED_BACK):
+        registry.set_alias(record["model_name"], CHAMPION, record["version"])
 
 
 def roll_back(model_name: str, reason: str, to: str | None, registry: Registry) -> dict[str, Any]:

@@ -20,11 +20,27 @@ import numpy as np
 
 from damcrack.data.source import OpenSource
 from damcrack.files import InputError, new_directory, sha256_file, write_csv, write_json
-from damcrack.registry import gate
+from damcrack.registry import gate as gates
 from damcrack.registry.card import write_card
 from damcrack.registry.comparison import TRAINED_ON, Comparison, without_nan
-from damcrack.registry.evaluation_set import PHOTO_COLUMNS, fetch_set, open_set, training_photos, write_set
-from damcrack.registry.gate import CHALLENGER, CHAMPION, Gate, Record, carry_out
+from damcrack.registry.evaluation_set import (
+    PHOTO_COLUMNS,
+    EvaluationSet,
+    fetch_set,
+    open_set,
+    training_photos,
+    write_set,
+)
+from damcrack.registry.gate import (
+    CHALLENGER,
+    PROMOTED,
+    Gate,
+    Record,
+    carry_out,
+    history,
+    present_champion,
+    rollback_from,
+)
 from damcrack.registry.policy import Decision, Policy, score
 from damcrack.run import Run
 
@@ -70,7 +86,7 @@ class Entry:
     tags: Mapping[str, str]
 
 
-class Registry(gate.Registry, Protocol):
+class Registry(gates.Registry, Protocol):
     """Where models are stored, by name, version and alias."""
 
     def find(self, model_name: str, weights_sha256: str, onnx_sha256: str) -> str | None:
@@ -99,36 +115,31 @@ def register(
     Raises:
         InputError: files are missing or contradict each other, or the registry does not answer.
     """
-    _, model = check_export(evaluation / "metrics.json", export)
     with new_directory(out) as folder:
-        write_csv(folder / TRAINED_ON, PHOTO_COLUMNS, training_photos(photos, tiles))
-        chosen = _gate(photos, tiles, folder, config, registry, open_source, run)
-        comparison = chosen.comparison(str(export), export, folder / TRAINED_ON)
-        known = registry.find(config.model_name, model["weights_sha256"], model["onnx_sha256"])
-        decision, record = chosen.decide(comparison, known)
-        write_card(folder / "card", comparison, export, folder / TRAINED_ON, config)
         entry = read_entry(evaluation / "metrics.json", export, folder, config.model_name)
+        write_csv(entry.photos, PHOTO_COLUMNS, training_photos(photos, tiles))
+        chosen = _evaluation_set(photos, tiles, folder / EVALUATION_SET, config, open_source, run)
+        gate = Gate(config.model_name, config, chosen, registry, run)
+        comparison = gate.comparison(str(export), export, entry.photos)
+        known = registry.find(entry.model_name, entry.weights_sha256, entry.onnx_sha256)
+        decision, record = gate.decide(comparison, known)
+        write_card(entry.card, comparison, export, entry.photos, config)
         write_json(folder / "register.json", _registered(entry, comparison, config))
         version = registry.add(entry)
-        registry.set_alias(config.model_name, CHALLENGER, version)
-        record = record and record | {"version": version}
-        carry_out(registry, record)
-    record_artifact(record, run)
+        registry.set_alias(entry.model_name, CHALLENGER, version)
+        if record:
+            record["version"] = version
+            carry_out(registry, record)
+    if record:
+        record_artifact(record, run)
     run.artifact(out / "card" / "card.html")
     return _summary(entry, version, decision, comparison)
 
 
-def _gate(
-    photos: Path,
-    tiles: Path,
-    folder: Path,
-    config: RegisterConfig,
-    registry: Registry,
-    open_source: OpenSource,
-    run: Run,
-) -> Gate:
+def _evaluation_set(
+    photos: Path, tiles: Path, own: Path, config: RegisterConfig, open_source: OpenSource, run: Run
+) -> EvaluationSet:
     if config.evaluation_set is None:
-        own = folder / EVALUATION_SET
         own.mkdir()
         write_set(photos, tiles, own, run)
         chosen = open_set(own, config.evaluation_sha256)
@@ -140,15 +151,11 @@ def _gate(
     else:
         chosen = fetch_set(config.evaluation_set, config.evaluation_sha256, open_source, run.scratch)
     run.dataset("evaluation set", chosen.digest, config.evaluation_set or tiles.name, "test")
-    return Gate(config.model_name, config, chosen, registry, run)
+    return chosen
 
 
-def check_export(metrics_path: Path, export: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read the metrics and an export's model.json, and check that all hashes agree.
-
-    Raises:
-        InputError: a file is missing, the experiment was not evaluated, or a hash differs.
-    """
+def _checked(metrics_path: Path, export: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The metrics and an export's model.json, whose hashes all agree with the files and each other."""
     metrics, model = _read_json(metrics_path), _read_json(export / "model.json")
     name, experiments = model["name"], metrics["experiments"]
     if name not in experiments:
@@ -182,12 +189,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def read_entry(metrics_path: Path, export: Path, folder: Path, model_name: str) -> Entry:
-    """The entry of a checked export; `folder` holds its card and its list of photos.
+    """The entry of an export; `folder` is where its card and its list of photos belong.
 
     Raises:
-        InputError: as `check_export`.
+        InputError: a file is missing, the experiment was not evaluated, or a hash differs.
     """
-    metrics, model = check_export(metrics_path, export)
+    metrics, model = _checked(metrics_path, export)
     row, chosen = metrics["experiments"][model["name"]], metrics["evaluation_set"]
     tags = {
         "experiment": model["name"],
@@ -245,12 +252,12 @@ def why_register_again(out: Path, registry: Registry) -> str | None:
         return f"no version of {name} holds these files"
     if registry.aliased(name, CHALLENGER) != version:
         return f"alias {CHALLENGER} of {name} does not name version {version}"
-    champion, records = gate.present_champion(registry, name, version), registry.records(name)
-    if champion == version or gate.rollback_from(gate.history(records, champion), version):
+    champion, records = present_champion(registry, name, version), registry.records(name)
+    if champion == version or rollback_from(history(records, champion), version):
         return None
     last: Record = next((record for record in reversed(records) if record["version"] == version), {})
-    if last.get("decision") == gate.PROMOTED and last["champion_before"] == champion:
-        return f"the promotion of version {version} to {CHAMPION} was interrupted"
+    if last.get("decision") == PROMOTED and last["champion_before"] == champion:
+        return f"the promotion of version {version} was interrupted"
     same_set = last.get("evaluation_set", {}).get("sha256") == registered["evaluation_set"]["sha256"]
     if same_set and last.get("policy") == registered["policy"] and last["champion_before"] == champion:
         return None
@@ -258,12 +265,11 @@ def why_register_again(out: Path, registry: Registry) -> str | None:
 
 
 def record_artifact(record: Record, run: Run) -> None:
-    """Attach a decision record to the run, as decision.json; nothing if nothing was compared."""
-    if record:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "decision.json"
-            write_json(path, record)
-            run.artifact(path)
+    """Attach a decision record to the run, as decision.json."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "decision.json"
+        write_json(path, record)
+        run.artifact(path)
 
 
 def _summary(entry: Entry, version: str, decision: Decision, comparison: Comparison) -> dict[str, object]:
