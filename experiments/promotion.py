@@ -24,7 +24,7 @@ from damcrack.registry.policy import Floats, Ints, Policy, Truth, compare, decid
 ACCURACY = 0.90
 HARD_PHOTO, HARD_TILE = 0.15, 0.40
 MEDIAN_WIDTH_PX = 8.0  # half of the simulated cracks count as wide
-SURE = 0.92  # probability of the verdict: close to how often it is right
+SURE = 0.92  # probability of the answer: close to how often it is right
 CASES = (
     # photos, gain in points, share of the variance that is how well this model suits this photo
     (200, 0.0, 0.10),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from damcrack.files import InputError, read_csv, write_csv, write_json
-from damcrack.registry.comparison import LoadedModel
+from damcrack.registry.comparison import ScoredModel
 from damcrack.registry.evaluation_set import open_set, write_set
 from damcrack.registry.gate import champion_before, history, roll_back, rollback_from
 from damcrack.registry.register import read_entry, register, why_register_again
@@ -112,7 +112,7 @@ def test_better_model_takes_over(put, shelf):
 
 
 def test_champion_wins_against_a_worse_challenger(put, shelf):
-    """The champion that is loaded from the registry is scored anew, beats the challenger, and stays.
+    """The champion that is loaded from the registry is scored again, beats the challenger, and stays.
 
     Its numbers in the record are its own: were the challenger compared with itself, there would be no difference.
     """
@@ -162,7 +162,7 @@ def test_output_does_not_depend_on_the_registry(put, shelf, tmp_path):
 
 
 def test_photos_that_trained_the_champion_are_left_out(put, shelf):
-    """A champion that was trained on photos of the set is not judged on them, nor is the challenger."""
+    """A champion that was trained on photos of the set is not scored on them, nor is the challenger."""
     put(FAIR)
     chosen = open_set(shelf.root.parent / "out/evaluation-set")
     known = sorted(set(chosen.column("photo_sha256")))[:5]
@@ -176,7 +176,7 @@ def test_photos_that_trained_the_champion_are_left_out(put, shelf):
     assert judged["num_photos"] == len(set(chosen.truth.photo_N.tolist())) - 5
 
 
-def test_model_judged_on_what_chose_it_is_refused(put, shelf, wall, tmp_path):
+def test_model_evaluated_on_its_training_photos_is_refused(put, shelf, wall, tmp_path):
     """An evaluation set of photos that trained the model decides nothing; the card says that its numbers flatter."""
     (tmp_path / "tiles").mkdir()
     shutil.copytree(wall / "tiles", tmp_path / "tiles", dirs_exist_ok=True)
@@ -472,9 +472,9 @@ def test_card_tells_what_the_set_says(put, shelf, tmp_path):
     )
 
 
-def test_loaded_model_knows_what_trained_it(put, shelf, tmp_path):
+def test_version_knows_what_trained_it(put, shelf, tmp_path):
     """A version carries the photos that trained it, so that a later gate can leave them out."""
     put(FAIR)
     chosen = open_set(tmp_path / "out/evaluation-set")
-    loaded = LoadedModel.load("version 1", shelf.root / "1", chosen)
+    loaded = ScoredModel.load("version 1", shelf.root / "1", chosen, SilentRun())
     assert loaded.trained_on == {row["sha256"] for row in read_csv(tmp_path / "out/photos.csv")}

@@ -120,7 +120,7 @@ def alias(name):
 
 
 def call(*command):
-    """Run a command of the command line here; importing MLflow anew takes longer than all of it."""
+    """Run a command of the command line here; importing MLflow again takes longer than all of it."""
     from click.testing import CliRunner
 
     from damcrack.cli.main import cli
@@ -286,6 +286,8 @@ def test_inspection_uses_the_champion_and_after_a_rollback_the_one_before(dam):
     rows = [(row["version"], row["decision"], row["after"]) for row in json.loads(shown)]
     assert rows == [("1", "promoted", "1"), ("2", "promoted", "2"), ("1", "rolled back", "1")]
     assert json.loads(shown)[2]["reason"] == "missed a crack at block 12"
+    code, shown = call("history", "--model-name", "dam")
+    assert code == 0 and "rolled back" in shown and "block 12" in shown
     code, shown = call("lineage", "dam/1", "--json")
     found = json.loads(shown)
     assert found["decisions"][-1]["decision"] == "rolled back" and len(found["evaluation_set_sha256"]) == 64

@@ -63,6 +63,7 @@ def promote(
     """  # noqa: D301  # click wants the character itself
     from damcrack.files import InputError
     from damcrack.params import flatten, parse_changes, read_params, stage_config
+    from damcrack.registry.comparison import ScoredModel
     from damcrack.registry.evaluation_set import fetch_set
     from damcrack.registry.gate import Gate, carry_out
     from damcrack.registry.places import resolve
@@ -87,8 +88,8 @@ def promote(
         chosen = fetch_set(place, config.evaluation_sha256, open_source, run.scratch)
         run.dataset("evaluation set", chosen.digest, place, "test")
         gate, name = Gate(model_name, config, chosen, registry, run), f"{model_name} version {version}"
-        comparison = gate.comparison(name, registry.fetch(model_name, version))
-        decision, record = gate.decide(comparison, version)
+        challenger = ScoredModel.load(name, registry.fetch(model_name, version), chosen, run)
+        decision, record = gate.decide(challenger, version)
         if record:
             carry_out(registry, record)
             record_artifact(record, run)

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from damcrack.files import read_csv, sha256_file, write_bytes
-from damcrack.registry.comparison import Comparison
+from damcrack.registry.comparison import ScoredModel, held_out
 from damcrack.registry.evaluation_set import EvaluationSet
 from damcrack.registry.policy import Bools, Floats, Policy, Truth, is_wide, score
 from damcrack.scores.metrics import reliability
@@ -35,13 +35,14 @@ STYLE = Path(__file__).parents[1] / "style.css"
 ABSENT = "–"  # noqa: RUF001 - an en dash, as tables have it
 
 
-def write_card(folder: Path, comparison: Comparison, export: Path, trained_on: Path, policy: Policy) -> None:
-    """Write the card of the challenger, exported to `export`, scored on the comparison's evaluation set."""
+def write_card(
+    folder: Path, scored: ScoredModel, chosen: EvaluationSet, export: Path, trained_on: Path, policy: Policy
+) -> None:
+    """Write the card of the model exported to `export`, scored on the evaluation set `chosen`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder.mkdir()
-    chosen, challenger = comparison.evaluation_set, comparison.challenger
-    truth, probs_N = chosen.truth, comparison.probs(challenger)
+    truth, probs_N = chosen.truth, scored.probs_N
     missed, alarms = _errors(truth, probs_N)
     shown = [*missed[:NUM_FAILURES], *alarms[:NUM_FAILURES]]
     write_bytes(folder / "calibration.png", _calibration(truth, probs_N, policy.ece_bins))
@@ -57,10 +58,10 @@ def write_card(folder: Path, comparison: Comparison, export: Path, trained_on: P
         model=model,
         parents={"init_sha256": None, "teacher_sha256": None, **model.get("parents", {})},
         tile_px=chosen.tile_px,
-        temperature=challenger.detector.contract.get("calibration", {}).get("temperature", 1.0),
+        temperature=scored.detector.contract.get("calibration", {}).get("temperature", 1.0),
         digest=chosen.digest,
         num_tiles=len(probs_N),
-        num_used=int((~comparison.held_out([challenger])).sum()),
+        num_used=int((~held_out(chosen, [scored])).sum()),
         data=list(_data(read_csv(trained_on), chosen)),
         tables=_tables(chosen, probs_N, policy),
         ece=score(truth, probs_N, policy).ece,
@@ -77,7 +78,7 @@ def write_card(folder: Path, comparison: Comparison, export: Path, trained_on: P
             for number in shown
         ],
         files=[(sha256_file(export / name), name) for name in FILES if (export / name).is_file()],
-        onnx_sha256=challenger.detector.sha256,
+        onnx_sha256=scored.detector.sha256,
     )
     write_bytes(folder / "card.md", text.encode())
     write_bytes(folder / "card.html", _page(f"Model card: {model['name']}", text, folder).encode())

@@ -19,23 +19,26 @@ TIMED_TILES, TIMED_ROUNDS, WARM_UP_ROUNDS = 8, 15, 2
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """An exported model; `trained_on` holds the sha256 of every photo used for training or model selection."""
+class ScoredModel:
+    """An exported model with its crack probability of every tile of an evaluation set.
 
-    name: str
+    `trained_on` holds the sha256 of every photo used for training or model selection.
+    """
+
     detector: OnnxDetector
     trained_on: frozenset[str]
+    probs_N: Floats
 
     @classmethod
     def load(
-        cls, name: str, folder: Path, evaluation_set: EvaluationSet, photos: Path | None = None
-    ) -> "LoadedModel":
-        """Load an export whose files match its model.json, and that takes the set's tiles.
+        cls, name: str, folder: Path, evaluation_set: EvaluationSet, run: Run, photos: Path | None = None
+    ) -> "ScoredModel":
+        """Load an export whose files match its model.json, and score the set's tiles.
 
         `photos` lists the photos it was trained on, by default the list in its folder.
 
         Raises:
-            InputError: it cannot be loaded, was changed, or takes other tiles.
+            InputError: it cannot be loaded, was changed, or takes other tiles; a tile of the set was changed.
         """
         try:
             detector = OnnxDetector.load(folder)
@@ -44,7 +47,10 @@ class LoadedModel:
         _check_contract(name, detector, evaluation_set)
         photos = photos or folder / TRAINED_ON
         rows = read_csv(photos) if photos.is_file() else []
-        return cls(name, detector, frozenset(row["sha256"] for row in rows))
+        probs_N = np.full(len(evaluation_set.images), np.nan)
+        for numbers, tiles in run.track(evaluation_set.batches(), f"scoring {name}"):
+            probs_N[numbers] = detector.score_tiles(tiles)
+        return cls(detector, frozenset(row["sha256"] for row in rows), probs_N)
 
 
 def _check_contract(name: str, detector: OnnxDetector, evaluation_set: EvaluationSet) -> None:
@@ -58,68 +64,45 @@ def _check_contract(name: str, detector: OnnxDetector, evaluation_set: Evaluatio
         )
 
 
-class Comparison:
-    """One challenger on one evaluation set, alone or with the champion; each model is scored once."""
-
-    def __init__(
-        self, challenger: LoadedModel, evaluation_set: EvaluationSet, policy: Policy, run: Run
-    ) -> None:
-        self.challenger = challenger
-        self.evaluation_set = evaluation_set
-        self._policy = policy
-        self._run = run
-        self._probs: dict[str, Floats] = {}
-
-    def probs(self, model: LoadedModel) -> Floats:
-        """Crack probability of every tile of the set (N,)."""
-        key = model.detector.sha256
-        if key not in self._probs:
-            probs = np.full(len(self.evaluation_set.images), np.nan)
-            for numbers, tiles in self._run.track(self.evaluation_set.batches(), f"scoring {model.name}"):
-                probs[numbers] = model.detector.score_tiles(tiles)
-            self._probs[key] = probs
-        return self._probs[key]
-
-    def held_out(self, models: Sequence[LoadedModel]) -> Bools:
-        """Tiles (N,) of photos that were not used to train or select any of the models."""
-        used = frozenset[str]().union(*(model.trained_on for model in models))
-        held_out: Bools = ~np.isin(self.evaluation_set.column("photo_sha256"), list(used))
-        return held_out
-
-    def with_champion(self, champion: LoadedModel | None) -> tuple[Scores, Gain | None, dict[str, Any]]:
-        """Score the challenger, and compare it with the champion if there is one; the last item is the record.
-
-        Tiles of photos that were used to train or select one of the two are left out for both.
-        """
-        models = [self.challenger, *([champion] if champion else [])]
-        held_out_N = self.held_out(models)
-        truth = self.evaluation_set.truth.where(held_out_N)
-        probs = [self.probs(model)[held_out_N] for model in models]
-        first_tiles = next(iter(self.evaluation_set.batches()))[1][:TIMED_TILES]
-        ms_per_tile, time_ratio = measure_latency([model.detector for model in models], first_tiles)
-        timed = zip(probs, ms_per_tile, strict=True)
-        scores = [score(truth, probs_N, self._policy, ms) for probs_N, ms in timed]
-        gain = compare(truth, probs[1], probs[0], self._policy, time_ratio) if champion else None
-        records = [_record(*scored) for scored in zip(models, scores, strict=True)]
-        return (
-            scores[0],
-            gain,
-            {
-                "evaluation_set": {
-                    "sha256": self.evaluation_set.digest,
-                    "num_tiles": int(held_out_N.sum()),
-                    "num_photos": scores[0].num_photos,
-                    "num_tiles_left_out": int((~held_out_N).sum()),
-                },
-                "challenger": records[0],
-                "champion": records[1] if champion else None,
-                "gain": without_nan(gain._asdict() | {"photos": gain.photos._asdict()}) if gain else None,
-                "policy": asdict(self._policy),
-            },
-        )
+def held_out(evaluation_set: EvaluationSet, models: Sequence[ScoredModel]) -> Bools:
+    """Tiles (N,) of photos that were not used to train or select any of the models."""
+    used = frozenset[str]().union(*(model.trained_on for model in models))
+    held_out_N: Bools = ~np.isin(evaluation_set.column("photo_sha256"), list(used))
+    return held_out_N
 
 
-def _record(model: LoadedModel, scores: Scores) -> dict[str, Any]:
+def compare_models(
+    challenger: ScoredModel, champion: ScoredModel | None, evaluation_set: EvaluationSet, policy: Policy
+) -> tuple[Scores, Gain | None, dict[str, Any]]:
+    """Score the challenger, and compare it with the champion if there is one; the last item is the record.
+
+    Tiles of photos that were used to train or select one of the two are left out for both.
+    """
+    models = [challenger, *([champion] if champion else [])]
+    held_out_N = held_out(evaluation_set, models)
+    truth = evaluation_set.truth.where(held_out_N)
+    probs = [model.probs_N[held_out_N] for model in models]
+    first_tiles = next(iter(evaluation_set.batches()))[1][:TIMED_TILES]
+    ms_per_tile, time_ratio = measure_latency([model.detector for model in models], first_tiles)
+    timed = zip(probs, ms_per_tile, strict=True)
+    scores = [score(truth, probs_N, policy, ms) for probs_N, ms in timed]
+    gain = compare(truth, probs[1], probs[0], policy, time_ratio) if champion else None
+    record = {
+        "evaluation_set": {
+            "sha256": evaluation_set.digest,
+            "num_tiles": int(held_out_N.sum()),
+            "num_photos": scores[0].num_photos,
+            "num_tiles_left_out": int((~held_out_N).sum()),
+        },
+        "challenger": _record(challenger, scores[0]),
+        "champion": _record(champion, scores[1]) if champion else None,
+        "gain": without_nan(gain._asdict() | {"photos": gain.photos._asdict()}) if gain else None,
+        "policy": asdict(policy),
+    }
+    return scores[0], gain, record
+
+
+def _record(model: ScoredModel, scores: Scores) -> dict[str, Any]:
     contract = model.detector.contract
     return {
         "name": contract["name"],

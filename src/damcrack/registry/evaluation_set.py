@@ -148,13 +148,8 @@ def training_photos(photos: Path, tiles: Path) -> list[dict[str, Any]]:
     origins = _origins(photos, images)
     counted = Counter((row["photo"], row["split"]) for row in images.rows if row["split"] != "test")
     return [
-        {
-            "photo": photo,
-            "source": origins[photo]["source"],
-            "sha256": origins[photo]["sha256"],
-            "split": split,
-            "num_tiles": number,
-        }
+        {name: origins[photo][name] for name in ("photo", "source", "sha256")}
+        | {"split": split, "num_tiles": number}
         for (photo, split), number in sorted(counted.items())
     ]
 

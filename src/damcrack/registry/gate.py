@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from damcrack.files import InputError
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.registry.comparison import Comparison, LoadedModel, without_nan
+from damcrack.registry.comparison import ScoredModel, compare_models, without_nan
 from damcrack.registry.evaluation_set import EvaluationSet
 from damcrack.registry.policy import Decision, Policy, decide
 from damcrack.run import Run
@@ -24,7 +24,7 @@ PROMOTED, ROLLED_BACK, UNRECORDED = "promoted", "rolled back", "unrecorded"
 Record = Mapping[str, Any]
 
 
-class Registry(Protocol):
+class VersionStore(Protocol):
     """Where versions, aliases and decision records are stored."""
 
     def aliased(self, model_name: str, alias: str) -> str | None:
@@ -107,7 +107,7 @@ def rollback_from(steps: Sequence[Step], version: str) -> Step | None:
     return last if last and last.decision == ROLLED_BACK and last.before == version else None
 
 
-def present_champion(registry: Registry, model_name: str, version: str | None = None) -> str | None:
+def present_champion(registry: VersionStore, model_name: str, version: str | None = None) -> str | None:
     """The champion, None if there never was one; `version` may have been interrupted while it became the first.
 
     Raises:
@@ -133,15 +133,10 @@ class Gate:
     model_name: str
     policy: Policy
     evaluation_set: EvaluationSet
-    registry: Registry
+    registry: VersionStore
     run: Run
 
-    def comparison(self, name: str, folder: Path, photos: Path | None = None) -> Comparison:
-        """A comparison of the challenger in `folder`; see `LoadedModel.load` for what is refused."""
-        challenger = LoadedModel.load(name, folder, self.evaluation_set, photos)
-        return Comparison(challenger, self.evaluation_set, self.policy, self.run)
-
-    def decide(self, comparison: Comparison, version: str | None) -> tuple[Decision, dict[str, Any]]:
+    def decide(self, challenger: ScoredModel, version: str | None) -> tuple[Decision, dict[str, Any]]:
         """Decide whether the challenger, `version` or not registered yet, becomes champion; nothing is written.
 
         Returns the decision and its record, which is empty if nothing was compared.
@@ -157,19 +152,21 @@ class Gate:
                 f"`damcrack rollback --to {version} --reason ...` makes it champion again"
             )
             return Decision("refused", reason), {}
-        challenger, gain, details = comparison.with_champion(self._load(champion))
-        decision = decide(challenger, gain, self.policy)
+        scores, gain, details = compare_models(
+            challenger, self._load(champion), self.evaluation_set, self.policy
+        )
+        decision = decide(scores, gain, self.policy)
         checks = [without_nan(check._asdict()) for check in decision.checks]
         record = _record(self.model_name, version, decision.outcome, decision.reason, champion)
         return decision, record | {"checks": checks} | details
 
-    def _load(self, champion: str | None) -> LoadedModel | None:
+    def _load(self, champion: str | None) -> ScoredModel | None:
         if champion is None:
             return None
         folder = self.registry.fetch(self.model_name, champion)
         name = f"champion {self.model_name} version {champion}"
         try:
-            return LoadedModel.load(name, folder, self.evaluation_set)
+            return ScoredModel.load(name, folder, self.evaluation_set, self.run)
         except InputError as error:
             raise InputError(
                 f"{error}; the champion was not changed. `damcrack rollback` returns to the champion before"
@@ -189,14 +186,14 @@ def _record(
     }
 
 
-def carry_out(registry: Registry, record: Record) -> None:
+def carry_out(registry: VersionStore, record: Record) -> None:
     """Write the record first, then move the alias if it says so."""
     registry.write_record(record["model_name"], record)
     if record["decision"] in (PROMOTED, ROLLED_BACK):
         registry.set_alias(record["model_name"], CHAMPION, record["version"])
 
 
-def roll_back(model_name: str, reason: str, to: str | None, registry: Registry) -> dict[str, Any]:
+def roll_back(model_name: str, reason: str, to: str | None, registry: VersionStore) -> dict[str, Any]:
     """Make the champion before the present one champion again, or version `to`, once its files are checked.
 
     The gate does not promote the replaced version again, whatever its scores are.

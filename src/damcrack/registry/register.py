@@ -20,9 +20,8 @@ import numpy as np
 
 from damcrack.data.source import OpenSource
 from damcrack.files import InputError, new_directory, sha256_file, write_csv, write_json
-from damcrack.registry import gate as gates
 from damcrack.registry.card import write_card
-from damcrack.registry.comparison import TRAINED_ON, Comparison, without_nan
+from damcrack.registry.comparison import TRAINED_ON, ScoredModel, without_nan
 from damcrack.registry.evaluation_set import (
     PHOTO_COLUMNS,
     EvaluationSet,
@@ -36,6 +35,7 @@ from damcrack.registry.gate import (
     PROMOTED,
     Gate,
     Record,
+    VersionStore,
     carry_out,
     history,
     present_champion,
@@ -86,7 +86,7 @@ class Entry:
     tags: Mapping[str, str]
 
 
-class Registry(gates.Registry, Protocol):
+class Registry(VersionStore, Protocol):
     """Where models are stored, by name, version and alias."""
 
     def find(self, model_name: str, weights_sha256: str, onnx_sha256: str) -> str | None:
@@ -120,11 +120,11 @@ def register(
         write_csv(entry.photos, PHOTO_COLUMNS, training_photos(photos, tiles))
         chosen = _evaluation_set(photos, tiles, folder / EVALUATION_SET, config, open_source, run)
         gate = Gate(config.model_name, config, chosen, registry, run)
-        comparison = gate.comparison(str(export), export, entry.photos)
+        challenger = ScoredModel.load(str(export), export, chosen, run, entry.photos)
         known = registry.find(entry.model_name, entry.weights_sha256, entry.onnx_sha256)
-        decision, record = gate.decide(comparison, known)
-        write_card(entry.card, comparison, export, entry.photos, config)
-        write_json(folder / "register.json", _registered(entry, comparison, config))
+        decision, record = gate.decide(challenger, known)
+        write_card(entry.card, challenger, chosen, export, entry.photos, config)
+        write_json(folder / "register.json", _registered(entry, challenger, chosen, config))
         version = registry.add(entry)
         registry.set_alias(entry.model_name, CHALLENGER, version)
         if record:
@@ -133,7 +133,7 @@ def register(
     if record:
         record_artifact(record, run)
     run.artifact(out / "card" / "card.html")
-    return _summary(entry, version, decision, comparison)
+    return _summary(entry, version, decision, chosen)
 
 
 def _evaluation_set(
@@ -220,8 +220,9 @@ def read_entry(metrics_path: Path, export: Path, folder: Path, model_name: str) 
     )
 
 
-def _registered(entry: Entry, comparison: Comparison, config: RegisterConfig) -> dict[str, Any]:
-    chosen, probs = comparison.evaluation_set, comparison.probs(comparison.challenger)
+def _registered(
+    entry: Entry, challenger: ScoredModel, chosen: EvaluationSet, config: RegisterConfig
+) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "model_name": entry.model_name,
@@ -230,7 +231,7 @@ def _registered(entry: Entry, comparison: Comparison, config: RegisterConfig) ->
         "onnx_sha256": entry.onnx_sha256,
         "evaluation_set": {"sha256": chosen.digest, "num_tiles": len(chosen.images)},
         "policy": asdict(config),
-        "scores": without_nan(score(chosen.truth, probs, config)._asdict()),
+        "scores": without_nan(score(chosen.truth, challenger.probs_N, config)._asdict()),
     }
 
 
@@ -272,8 +273,7 @@ def record_artifact(record: Record, run: Run) -> None:
         run.artifact(path)
 
 
-def _summary(entry: Entry, version: str, decision: Decision, comparison: Comparison) -> dict[str, object]:
-    chosen = comparison.evaluation_set
+def _summary(entry: Entry, version: str, decision: Decision, chosen: EvaluationSet) -> dict[str, object]:
     num_photos = len(np.unique(chosen.truth.photo_N))
     return {
         "model": f"{entry.model_name} version {version} ({entry.experiment})",
