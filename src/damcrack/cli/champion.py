@@ -184,7 +184,7 @@ def history(model_name: str, as_json: bool) -> None:
     if not steps:
         raise InputError(f"no decision about {model_name} is recorded; check its name in the registry")
     table = Table(title=f"decisions about {model_name}", title_justify="left")
-    for column in ("when, UTC", "version", "decision", "champion after it"):
+    for column in ("when, UTC", "version", "decision", "champion"):
         table.add_column(column, no_wrap=True)
     table.add_column("by and why", overflow="fold")
     for step in steps:
