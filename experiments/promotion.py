@@ -19,12 +19,12 @@ from statistics import NormalDist
 import numpy as np
 
 from damcrack.params import read_params, stage_config
-from damcrack.registry.policy import Evidence, Floats, Ints, Latency, Policy, Truth, compare, judge, mark
+from damcrack.registry.policy import Floats, Ints, Policy, Truth, compare, decide, score
 
 ACCURACY = 0.90
 HARD_PHOTO, HARD_TILE = 0.15, 0.40
 MEDIAN_WIDTH_PX = 8.0  # half of the simulated cracks count as wide
-SURE = 0.92  # probability of the verdict: close to how often it is right
+SURE = 0.92  # probability of the answer: close to how often it is right
 CASES = (
     # photos, gain in points, share of the variance that is how well this model suits this photo
     (200, 0.0, 0.10),
@@ -59,16 +59,9 @@ def outcome(rng: np.random.Generator, num_photos: int, gain: float, suits: float
     truth = _truth(rng, num_photos)
     champion, challenger = _answers(rng, truth, (ACCURACY, ACCURACY + gain), suits)
     compared = compare(truth, champion, challenger, policy)
-    evidence = Evidence(
-        num_photos=num_photos,
-        challenger=mark(truth, challenger, policy),
-        latency=Latency(5.0, 1.0),
-        champion=mark(truth, champion, policy),
-        gain=compared,
-    )
     better = compared.tiles > 0
     return Outcome(
-        decision=judge(evidence, policy).decision,
+        decision=decide(score(truth, challenger, policy, ms_per_tile=5.0), compared, policy).outcome,
         higher_accuracy=better,
         mcnemar_alone=better and compared.p <= 1 - policy.confidence,
         correlation=intraclass_correlation(_difference(truth, champion, challenger), truth.photo_N),
@@ -129,8 +122,8 @@ def table(num_draws: int, policy: Policy) -> str:
             sum(one.mcnemar_alone for one in drawn),
         )
         correlation = float(np.mean([one.correlation for one in drawn]))
-        told = " | ".join(f"{share / num_draws:.1%}" for share in shares)
-        lines.append(f"| {num_photos} | {points:+.0f} | {correlation:.2f} | {told} |")
+        shown = " | ".join(f"{share / num_draws:.1%}" for share in shares)
+        lines.append(f"| {num_photos} | {points:+.0f} | {correlation:.2f} | {shown} |")
         print(lines[-1], flush=True)
     return "\n".join(lines)
 

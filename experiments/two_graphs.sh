@@ -6,7 +6,7 @@
 # FOLDER becomes a clone of this commit with the demo's values; if it is there, it is gone on with, and what is done is not
 # done again. MODEL is the name in the registry, a new one each time. The first graph exports the ResNet50, without floors, and
 # becomes champion as there is none; the second has another alpha and temperature and exports the distilled ResNet18, which
-# must be shown to be better. Ends with an error at the first command that fails. docs/promotion.md tells what came of it.
+# must be shown to be better. Ends with an error at the first command that fails.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,10p' "$0"; exit 2; }
 [ -d "$1" ] || git clone --quiet . "$1"

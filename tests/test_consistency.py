@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "scratch": set(),
     "storage": {"data"},
     "tracking": {"progress", "evaluate"},
-    "registry": {"data", "evaluate", "inspection", "scores", "tracking"},
+    "registry": {"data", "inspection", "scores", "tracking"},
     "stage_runner": {
         "data",
         "params",

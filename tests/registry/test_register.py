@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from damcrack.files import InputError, read_csv, write_csv, write_json
-from damcrack.registry.contest import Contestant
-from damcrack.registry.frozen import open_set
-from damcrack.registry.register import check_export, register
-from damcrack.registry.settle import Gate, Move, Reign, previous, roll_back
+from damcrack.registry.comparison import ScoredModel
+from damcrack.registry.evaluation_set import open_set, write_set
+from damcrack.registry.gate import champion_before, history, roll_back, rollback_from
+from damcrack.registry.register import read_entry, register, why_register_again
 from damcrack.run import SilentRun
 from detectors import CONFIG, TILE_PX, cut_tiles, draw_photos, write_evaluation, write_export
 
@@ -18,43 +18,45 @@ WEAK, FAIR, GOOD = 70, 90, 130  # detectors of lines darker than this; lines are
 
 
 class Shelf:
-    """A registry in memory: what the protocol asks, and a hook for what others do meanwhile."""
+    """A registry in memory; the write number `interrupt_at` is interrupted before anything is written."""
 
     def __init__(self, root):
-        self.root, self.versions, self.line, self.notes, self.aliases = root, [], [], {}, {}
-        self.meanwhile = lambda: None
+        self.root, self.versions, self.log, self.aliases = root, [], [], {}
+        self.num_writes, self.interrupt_at = 0, None
+
+    def _write(self):
+        self.num_writes += 1
+        if self.num_writes == self.interrupt_at:
+            raise KeyboardInterrupt
+
+    def find(self, model_name, weights_sha256, onnx_sha256):
+        return str(self.versions.index(onnx_sha256) + 1) if onnx_sha256 in self.versions else None
 
     def add(self, entry):
+        self._write()
         if entry.onnx_sha256 not in self.versions:
             self.versions.append(entry.onnx_sha256)
             folder = self.root / str(len(self.versions))
             shutil.copytree(entry.export, folder)
             shutil.copy(entry.photos, folder / "photos.csv")
-            shutil.copytree(entry.card, folder / "card")
-        return str(self.versions.index(entry.onnx_sha256) + 1)
+        return self.find(entry.model_name, entry.weights_sha256, entry.onnx_sha256)
 
-    def reign(self, model_name, must_exist=True):
-        return Reign(self.line[-1].version if self.line else None, len(self.line))
+    def aliased(self, model_name, alias):
+        return self.aliases.get(alias)
 
-    def moves(self, model_name):
-        return self.line
+    def set_alias(self, model_name, alias, version):
+        self._write()
+        self.aliases[alias] = version
 
-    def succeed(self, model_name, reign, version, how, record):
-        self.meanwhile()
-        if len(self.line) != reign.move:
-            return False
-        self.line.append(Move(len(self.line) + 1, version, reign.version, how, record["reason"], record))
-        self.note(model_name, version, record)
-        return True
+    def records(self, model_name):
+        return self.log
+
+    def write_record(self, model_name, record):
+        self._write()
+        self.log.append(record)
 
     def fetch(self, model_name, version):
         return self.root / version
-
-    def note(self, model_name, version, record):
-        self.notes.setdefault(version, []).append(record)
-
-    def point(self, model_name, alias, version):
-        self.aliases[alias] = version
 
 
 @pytest.fixture(scope="module")
@@ -85,34 +87,39 @@ def put(wall, shelf, tmp_path):
 
 
 def champion(shelf):
-    return shelf.reign("crack").version
+    return shelf.aliases.get("champion")
+
+
+def decision(summary):
+    """The outcome, and the reason."""
+    return summary["decision"].split(": ", 1)
 
 
 def test_first_model_becomes_champion(put, shelf):
     """Champion missing: the first model that passes the floors is promoted."""
-    assert put(FAIR)["decision"].startswith("promoted: there was no champion")
+    assert decision(put(FAIR))[0] == "promoted"
     assert champion(shelf) == shelf.aliases["challenger"] == "1"
 
 
 def test_better_model_takes_over(put, shelf):
     """A detector that sees more of the lines is promoted, with the numbers of both in its record."""
     put(FAIR)
-    assert put(GOOD)["decision"].startswith("promoted: better by")
+    assert decision(put(GOOD))[0] == "promoted"
     assert champion(shelf) == "2"
-    record = shelf.notes["2"][-1]
+    record = shelf.log[-1]
     assert record["challenger"]["accuracy"] > record["champion"]["accuracy"] + 0.1
     assert record["gain"]["photos"]["low"] > 0 and record["gain"]["p"] < 1e-6
 
 
 def test_champion_wins_against_a_worse_challenger(put, shelf):
-    """The champion that is loaded from the registry is scored anew, beats the challenger, and stays.
+    """The champion that is loaded from the registry is scored again, beats the challenger, and stays.
 
     Its numbers in the record are its own: were the challenger compared with itself, there would be no difference.
     """
     put(GOOD)
-    assert put(FAIR)["decision"].startswith("kept: not shown to be better")
+    assert decision(put(FAIR))[0] == "kept"
     assert champion(shelf) == "1" and shelf.aliases["challenger"] == "2"
-    record = shelf.notes["2"][-1]
+    record = shelf.log[-1]
     model = json.loads((shelf.root / "1/model.json").read_text())
     assert record["champion"]["weights_sha256"] == model["weights_sha256"]
     assert record["champion"]["accuracy"] > record["challenger"]["accuracy"] + 0.1
@@ -122,23 +129,23 @@ def test_champion_wins_against_a_worse_challenger(put, shelf):
 def test_hardly_different_model_is_kept(put, shelf):
     """Two grey levels more find a few lines more: equal within noise."""
     put(FAIR)
-    assert put(FAIR + 1)["decision"].startswith("kept")
+    assert decision(put(FAIR + 1))[0] == "kept"
     assert champion(shelf) == "1"
 
 
 def test_blind_model_is_refused(put, shelf):
     """Below a floor a model is registered with its reason, and is no champion even where there is none."""
     summary = put(WEAK, replace(CONFIG, min_wide_recall=0.9))
-    assert summary["decision"].startswith("refused: recall on")
-    assert champion(shelf) is None and shelf.notes["1"][-1]["decision"] == "refused"
+    assert decision(summary)[0] == "refused"
+    assert champion(shelf) is None and shelf.log[-1]["decision"] == "refused"
 
 
 def test_registering_again_changes_nothing(put, shelf, tmp_path):
     """The same files are one version with the same output bytes, and the champion is not compared with itself."""
     put(FAIR)
     files = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert put(FAIR)["decision"] == "kept: it is the champion already"
-    assert len(shelf.versions) == len(shelf.line) == len(shelf.notes["1"]) == 1
+    assert decision(put(FAIR))[0] == "kept"
+    assert len(shelf.versions) == len(shelf.log) == 1
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == files
 
 
@@ -146,7 +153,8 @@ def test_output_does_not_depend_on_the_registry(put, shelf, tmp_path):
     """The same inputs give the same output in an empty registry and in one with a champion."""
     put(GOOD)
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    shelf.line.clear()
+    shelf.log.clear()
+    shelf.aliases.clear()
     put(FAIR)
     put(GOOD)
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == first
@@ -154,24 +162,22 @@ def test_output_does_not_depend_on_the_registry(put, shelf, tmp_path):
 
 
 def test_photos_that_trained_the_champion_are_left_out(put, shelf):
-    """A champion that was trained on photos of the set is not judged on them, nor is the challenger."""
+    """A champion that was trained on photos of the set is not scored on them, nor is the challenger."""
     put(FAIR)
-    frozen = open_set(shelf.root.parent / "out/evaluation-set")
-    known = sorted(set(frozen.column("photo_sha256")))[:5]
+    chosen = open_set(shelf.root.parent / "out/evaluation-set")
+    known = sorted(set(chosen.column("photo_sha256")))[:5]
     rows = read_csv(shelf.root / "1/photos.csv")
     more = [rows[0] | {"sha256": sha256} for sha256 in known]
     write_csv(shelf.root / "1/photos.csv", tuple(rows[0]), [*rows, *more])
     put(GOOD)
-    judged = shelf.notes["2"][-1]["evaluation_set"]
-    left_out = int(np.isin(frozen.column("photo_sha256"), known).sum())
+    judged = shelf.log[-1]["evaluation_set"]
+    left_out = int(np.isin(chosen.column("photo_sha256"), known).sum())
     assert judged["num_tiles_left_out"] == left_out > 0
-    assert judged["num_photos"] == len(set(frozen.truth.photo_N.tolist())) - 5
+    assert judged["num_photos"] == len(set(chosen.truth.photo_N.tolist())) - 5
 
 
-def test_model_judged_on_what_chose_it_is_refused(put, shelf, wall, tmp_path):
+def test_model_evaluated_on_its_training_photos_is_refused(put, shelf, wall, tmp_path):
     """An evaluation set of photos that trained the model decides nothing; the card says that its numbers flatter."""
-    from damcrack.registry.frozen import write_set
-
     (tmp_path / "tiles").mkdir()
     shutil.copytree(wall / "tiles", tmp_path / "tiles", dirs_exist_ok=True)
     path = tmp_path / "tiles/tiles.csv"
@@ -185,25 +191,8 @@ def test_model_judged_on_what_chose_it_is_refused(put, shelf, wall, tmp_path):
         put(FAIR, replace(CONFIG, evaluation_set=seen))
     digest = open_set(tmp_path / "seen").digest
     summary = put(FAIR, replace(CONFIG, evaluation_set=seen, evaluation_sha256=digest))
-    assert summary["decision"].startswith("refused: photos 0, asked 10 or more")
-    assert "of photos that trained or chose this model" in (tmp_path / "out/card/card.md").read_text()
-
-
-def test_promotion_that_comes_second_is_decided_anew(put, shelf):
-    """Somebody else's better model is promoted between our comparison and our move: we compare with that one."""
-    put(WEAK)
-    put(GOOD)  # version 2, champion
-    shelf.line.pop()
-
-    def other():
-        shelf.meanwhile = lambda: None
-        shelf.succeed("crack", Reign("1", 1), "2", "promoted", {"reason": "theirs"})
-
-    shelf.meanwhile = other
-    summary = put(FAIR)
-    assert summary["decision"].startswith("kept")
-    assert champion(shelf) == "2"
-    assert shelf.notes["3"][-1]["champion_before"] == "2"
+    assert decision(summary)[0] == "refused" and shelf.log[-1]["checks"][0]["found"] == 0
+    assert "used to train or select this model" in (tmp_path / "out/card/card.md").read_text()
 
 
 def test_changed_champion_is_refused_and_nothing_moves(put, shelf):
@@ -227,7 +216,7 @@ def test_changed_evaluation_set_is_refused(put, shelf):
 
 def test_model_of_other_tiles_is_refused(put, shelf, tmp_path):
     """A model with another input contract is not compared: both sizes are named."""
-    with pytest.raises(InputError, match=rf"is judged on tiles of 64 px .* holds tiles of {TILE_PX} px"):
+    with pytest.raises(InputError, match=rf"takes tiles of 64 px .* holds tiles of {TILE_PX} px"):
         put(FAIR, tile_px=64)
     assert shelf.versions == [] and not (tmp_path / "out").exists()
 
@@ -236,9 +225,7 @@ def test_champion_of_other_tiles_is_refused(put, shelf, tmp_path):
     """So is a champion with another input contract, which stays champion."""
     put(FAIR)
     write_export(shelf.root / "1", FAIR, tile_px=64)
-    with pytest.raises(
-        InputError, match=r"champion crack version 1 is judged on tiles of 64 px .*nothing was moved"
-    ):
+    with pytest.raises(InputError, match=r"champion crack version 1 takes tiles of 64 px .*rollback"):
         put(GOOD)
     assert champion(shelf) == "1"
 
@@ -265,15 +252,15 @@ def test_changed_file_is_refused(put, shelf, tmp_path, file):
     evaluation = write_evaluation(tmp_path / "evaluation", export)
     (export / file).write_bytes(b"changed")
     with pytest.raises(InputError, match=rf"{file} has sha256 .* expects"):
-        check_export(evaluation / "metrics.json", export)
+        read_entry(evaluation / "metrics.json", export, tmp_path, "crack")
 
 
 def test_evaluation_of_other_weights_is_refused(tmp_path):
     """Scores of other weights do not go with a model."""
     export = write_export(tmp_path / "export", FAIR)
     evaluation = write_evaluation(tmp_path / "evaluation", write_export(tmp_path / "other", GOOD))
-    with pytest.raises(InputError, match=r"judged dynamic with weights"):
-        check_export(evaluation / "metrics.json", export)
+    with pytest.raises(InputError, match=r"evaluated dynamic with weights"):
+        read_entry(evaluation / "metrics.json", export, tmp_path, "crack")
 
 
 def test_experiment_that_was_not_evaluated(tmp_path):
@@ -282,13 +269,13 @@ def test_experiment_that_was_not_evaluated(tmp_path):
     evaluation = write_evaluation(tmp_path / "evaluation", export)
     write_json(export / "model.json", json.loads((export / "model.json").read_text()) | {"name": "vgg"})
     with pytest.raises(InputError, match=r"no experiment 'vgg'.*only dynamic"):
-        check_export(evaluation / "metrics.json", export)
+        read_entry(evaluation / "metrics.json", export, tmp_path, "crack")
 
 
 def test_missing_metrics(tmp_path):
     """Without an evaluation the message says what to run."""
     with pytest.raises(InputError, match=r"metrics\.json is missing; run"):
-        check_export(tmp_path / "metrics.json", tmp_path)
+        read_entry(tmp_path / "metrics.json", tmp_path, tmp_path, "crack")
 
 
 @pytest.mark.parametrize(
@@ -307,52 +294,145 @@ def test_config_refuses(changed):
         replace(CONFIG, **changed)
 
 
-def moves(*steps):
-    return [Move(number, version, None, how, "", {}) for number, (version, how) in enumerate(steps, 1)]
+def recorded(*decisions):
+    """Records of (version, decision, champion before)."""
+    names = ("version", "decision", "champion_before")
+    return [dict(zip(names, one, strict=True), reason="") for one in decisions]
+
+
+P, R, K = "promoted", "rolled back", "kept"
 
 
 @pytest.mark.parametrize(
-    ("steps", "expected"),
+    ("decisions", "champion", "expected"),
     [
-        ([], None),
-        ([("1", "promoted")], None),
-        ([("1", "promoted"), ("2", "promoted")], "1"),
-        ([("1", "promoted"), ("2", "promoted"), ("1", "brought back")], None),
-        ([("1", "promoted"), ("2", "promoted"), ("3", "promoted"), ("2", "brought back")], "1"),
-        ([("1", "promoted"), ("2", "promoted"), ("1", "brought back"), ("3", "promoted")], "1"),
-        ([("1", "promoted"), ("2", "moved by hand")], "1"),
-        ([("1", "promoted"), ("5", "brought back")], "1"),
+        ([], None, None),
+        ([("1", P, None)], "1", None),
+        ([("1", P, None), ("2", P, "1")], "2", "1"),
+        ([("1", P, None), ("2", P, "1"), ("3", K, "2")], "2", "1"),
+        ([("1", P, None), ("2", P, "1"), ("1", R, "2")], "1", None),
+        ([("1", P, None), ("2", P, "1"), ("3", P, "2"), ("2", R, "3")], "2", "1"),
+        ([("1", P, None), ("2", P, "1"), ("1", R, "2"), ("3", P, "1")], "3", "1"),
+        ([("1", P, None), ("5", R, "1")], "5", "1"),
+        # interrupted before the alias moved
+        ([("1", P, None), ("2", P, "1"), ("3", P, "2")], "2", "1"),
+        ([("1", P, None), ("2", P, "1"), ("1", R, "2")], "2", "1"),
+        # alias set by hand, or deleted
+        ([("1", P, None)], "2", "1"),
+        ([("1", P, None), ("2", P, "1"), ("3", K, "4")], "4", "2"),
+        ([("1", P, None)], None, "1"),
+        ([("1", P, None), ("2", P, "1")], None, "2"),
     ],
 )
-def test_the_champion_before(steps, expected):
-    """Going back never returns to what was gone back from."""
-    assert previous(moves(*steps)) == expected
+def test_the_champion_before(decisions, champion, expected):
+    """Going back never returns to what was rolled back, and what never became champion does not count."""
+    assert champion_before(history(recorded(*decisions), champion), champion) == expected
+
+
+@pytest.mark.parametrize(
+    ("decisions", "champion", "expected"),
+    [
+        ([("1", P, None)], "1", [("1", P, "1")]),
+        ([("1", P, None), ("2", P, "1")], "1", [("1", P, "1"), ("2", P, "1")]),
+        ([("1", P, None), ("2", K, "1")], "1", [("1", P, "1"), ("2", K, "1")]),
+        ([("1", P, None)], "7", [("1", P, "1"), ("7", "unrecorded", "7")]),
+        ([], "7", [("7", "unrecorded", "7")]),
+        ([("3", K, "7")], "7", [("7", "unrecorded", "7"), ("3", K, "7")]),
+        ([("1", P, None), ("3", K, "2")], "2", [("1", P, "1"), ("2", "unrecorded", "2"), ("3", K, "2")]),
+    ],
+)
+def test_history_knows_the_champion_after_each_decision(decisions, champion, expected):
+    """The champion after a decision is what the next one found; a change that no record explains has its own step."""
+    steps = history(recorded(*decisions), champion)
+    assert [(step.version, step.decision, step.after) for step in steps] == expected
+    assert [step.before for step in steps] == [None, *(step.after for step in steps[:-1])]
 
 
 def test_rollback_and_its_reason(put, shelf):
-    """The champion before is champion again, the reason is kept, and there is nothing further back."""
+    """The champion before is champion again, the reason is recorded, and there is nothing further back."""
     put(FAIR)
     put(GOOD)
     record = roll_back("crack", "missed a crack at block 12", None, shelf)
     assert champion(shelf) == "1" and record["champion_before"] == "2"
-    assert shelf.notes["1"][-1]["reason"] == "missed a crack at block 12"
-    with pytest.raises(InputError, match="no earlier champion"):
-        roll_back("crack", "again", None, shelf)
-    with pytest.raises(InputError, match="--reason is empty"):
-        roll_back("crack", " ", None, shelf)
-    assert len(shelf.line) == 3
+    assert shelf.log[-1]["reason"] == "missed a crack at block 12"
+    for reason in ("again", " "):
+        with pytest.raises(InputError):
+            roll_back("crack", reason, None, shelf)
+    assert len(shelf.log) == 3 and champion(shelf) == "1"
 
 
-def test_withdrawn_version_is_not_promoted_again(put, shelf):
-    """What was gone back from stays away, however good its numbers are, until somebody brings it back by name."""
+def test_version_that_was_rolled_back_is_not_promoted_again(put, shelf):
+    """It stays away, however good its scores are, until somebody makes it champion by name."""
     put(FAIR)
     put(GOOD)
     roll_back("crack", "missed a crack", None, shelf)
-    assert shelf.notes["2"][-1]["decision"] == "withdrawn"
-    assert "was withdrawn in move 3 (missed a crack)" in put(GOOD)["decision"]
+    outcome, reason = decision(put(GOOD))
+    assert outcome == "refused" and "missed a crack" in reason
     assert champion(shelf) == "1"
     roll_back("crack", "the photo was of another dam", "2", shelf)
-    assert champion(shelf) == "2" and put(GOOD)["decision"] == "kept: it is the champion already"
+    assert champion(shelf) == "2" and decision(put(GOOD))[0] == "kept"
+
+
+@pytest.mark.parametrize("write", [1, 2, 3, 4])
+def test_interrupted_promotion(put, shelf, tmp_path, write):
+    """Whatever write it is killed before, the old champion stays, and the same command promotes the same version."""
+    put(FAIR)
+    shelf.interrupt_at = shelf.num_writes + write  # version, alias challenger, record, alias champion
+    with pytest.raises(KeyboardInterrupt):
+        put(GOOD)
+    assert champion(shelf) == "1"
+    assert decision(put(GOOD))[0] == "promoted" and len(shelf.versions) == 2
+    assert shelf.aliases == {"champion": "2", "challenger": "2"}
+    assert champion_before(history(shelf.log, "2"), "2") == "1"
+    assert shelf.num_writes == shelf.interrupt_at + 4
+    assert why_register_again(tmp_path / "out", shelf) is None
+
+
+@pytest.mark.parametrize("write", [1, 2, 3, 4])
+def test_interrupted_first_promotion(put, shelf, write):
+    """So it is where there was no champion, whom no other model replaces without a comparison."""
+    shelf.interrupt_at = write
+    with pytest.raises(KeyboardInterrupt):
+        put(FAIR)
+    assert champion(shelf) is None
+    if write == 4:
+        with pytest.raises(InputError, match=r"rollback"):
+            put(GOOD)
+    assert decision(put(FAIR))[0] == "promoted" and champion(shelf) == "1"
+
+
+def test_missing_alias_is_not_a_missing_champion(put, shelf):
+    """Without the alias nothing is promoted, not even the version that lost it; a rollback names a champion again."""
+    put(FAIR)
+    put(GOOD)
+    del shelf.aliases["champion"]
+    for threshold in (WEAK, GOOD):
+        with pytest.raises(InputError, match="rollback"):
+            put(threshold)
+    assert len(shelf.versions) == 2 and champion(shelf) is None
+    assert roll_back("crack", "alias was lost", None, shelf)["version"] == champion(shelf) == "2"
+
+
+@pytest.mark.parametrize("write", [1, 2])
+def test_interrupted_rollback(put, shelf, write):
+    """The champion stays until the alias moves, and the repetition goes back to the same version."""
+    put(FAIR)
+    put(GOOD)
+    shelf.interrupt_at = shelf.num_writes + write  # record, alias champion
+    with pytest.raises(KeyboardInterrupt):
+        roll_back("crack", "missed a crack", None, shelf)
+    assert champion(shelf) == "2" and decision(put(GOOD))[0] == "kept"
+    assert roll_back("crack", "missed a crack", None, shelf)["version"] == champion(shelf) == "1"
+    assert rollback_from(history(shelf.log, "1"), "2") is not None
+
+
+def test_interrupted_promotion_is_run_again(put, shelf, tmp_path):
+    """`damcrack registered` does not take the record of a promotion for a promotion."""
+    put(FAIR)
+    put(GOOD)
+    assert why_register_again(tmp_path / "out", shelf) is None
+    shelf.aliases["champion"] = "1"  # as it is if the last write is missing
+    assert "interrupted" in why_register_again(tmp_path / "out", shelf)
 
 
 def test_rollback_to_a_changed_model_is_refused(put, shelf):
@@ -368,15 +448,15 @@ def test_rollback_to_a_changed_model_is_refused(put, shelf):
 
 def test_slow_model_is_refused(put, shelf, wall):
     """A latency budget that no model can keep refuses it, with the milliseconds that were measured."""
-    assert put(FAIR, replace(CONFIG, max_latency_ms=1e-6))["decision"].startswith("refused: milliseconds")
+    assert decision(put(FAIR, replace(CONFIG, max_latency_ms=1e-6)))[0] == "refused"
 
 
 def test_card_tells_what_the_set_says(put, shelf, tmp_path):
     """The card's counts by width and source are those of the evaluation set, and its hashes those of the files."""
     put(FAIR)
     text = (tmp_path / "out/card/card.md").read_text()
-    frozen = open_set(tmp_path / "out/evaluation-set")
-    crack, width = frozen.truth.labels_N == 1, frozen.truth.width_px_N
+    chosen = open_set(tmp_path / "out/evaluation-set")
+    crack, width = chosen.truth.labels_N == 1, chosen.truth.width_px_N
     for low, high in ((2, 4), (8, 16)):
         number = int((crack & (width >= low) & (width < high)).sum())
         assert number and f"| {low} to {high} px |" in text
@@ -384,7 +464,7 @@ def test_card_tells_what_the_set_says(put, shelf, tmp_path):
             next(line for line in text.splitlines() if f"{low} to {high} px" in line).split("|")[4]
             == f" {number} "
         )
-    assert f"| wall | evaluation | {len(set(frozen.column('photo')))} | {len(crack)} |" in text
+    assert f"| wall | evaluation | {len(set(chosen.column('photo')))} | {len(crack)} |" in text
     assert json.loads((tmp_path / f"export-{FAIR}/model.json").read_text())["onnx_sha256"] in text
     html = (tmp_path / "out/card/card.html").read_text()
     assert (
@@ -392,11 +472,9 @@ def test_card_tells_what_the_set_says(put, shelf, tmp_path):
     )
 
 
-def test_contestant_knows_what_trained_it(put, shelf, tmp_path):
+def test_version_knows_what_trained_it(put, shelf, tmp_path):
     """A version carries the photos that trained it, so that a later gate can leave them out."""
     put(FAIR)
-    frozen = open_set(tmp_path / "out/evaluation-set")
-    loaded = Contestant.load("version 1", shelf.root / "1", frozen)
+    chosen = open_set(tmp_path / "out/evaluation-set")
+    loaded = ScoredModel.load("version 1", shelf.root / "1", chosen, SilentRun())
     assert loaded.trained_on == {row["sha256"] for row in read_csv(tmp_path / "out/photos.csv")}
-    gate = Gate("crack", CONFIG, frozen, shelf, SilentRun())
-    assert gate.champion(Reign(None, 0)) is None

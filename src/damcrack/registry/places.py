@@ -28,12 +28,12 @@ def resolve(registry: "MlflowRegistry", target: str, model_name: str) -> tuple[s
     Raises:
         InputError: the registry knows no such model or alias.
     """
-    from damcrack.registry.registry import named
-    from damcrack.registry.settle import CHALLENGER
+    from damcrack.registry.gate import CHALLENGER
+    from damcrack.registry.registry import version_at
 
-    target = target.removeprefix("models:/")
+    target = target.removeprefix(REGISTRY)
     if target.isdigit():
         return model_name, target
     if "/" not in target and "@" not in target:
         target = f"{target}@{CHALLENGER}"
-    return named(registry, f"models:/{target}")
+    return version_at(registry, f"{REGISTRY}{target}")

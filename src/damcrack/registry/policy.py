@@ -1,10 +1,10 @@
-"""Whether a challenger may take the champion's place: evidence from the same tiles, and a rule fixed beforehand.
+"""Whether a challenger becomes champion: a pure function of the scores on the same tiles and of a policy.
 
-Everything here is a pure function: the same answers and the same policy give the same decision.
 Shape suffixes: N tiles, G photos.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -17,12 +17,12 @@ from damcrack.scores.statistics import Interval, difference_interval, mcnemar
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Decision = Literal["promoted", "kept", "refused"]
+Outcome = Literal["promoted", "kept", "refused"]
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What a model must show before it becomes champion; None switches a bound off.
+    """Bounds that a model must meet before it becomes champion; None switches a bound off.
 
     Floors, which every champion must pass: `min_photos` in the evaluation set, `min_accuracy`, `min_wide_recall`
     on tiles whose crack is at least `wide_crack_px` wide, `max_ece` over `ece_bins` bins, `max_latency_ms` a tile,
@@ -65,9 +65,9 @@ class Policy:
 
 
 class Truth(NamedTuple):
-    """What is known of the tiles: label (1 is crack), number of the photo, width of the widest crack in pixels.
+    """Ground truth of the tiles: label (1 is crack), number of the photo, width of the widest crack in pixels.
 
-    The width is 0 without a crack and NaN where no mask says it.
+    The width is 0 without a crack and NaN where there is no mask.
     """
 
     labels_N: Ints
@@ -75,25 +75,28 @@ class Truth(NamedTuple):
     width_px_N: Floats
 
     def where(self, chosen_N: Bools) -> "Truth":
-        """The same of some tiles."""
+        """The same for some of the tiles."""
         return Truth(self.labels_N[chosen_N], self.photo_N[chosen_N], self.width_px_N[chosen_N])
 
 
-class Marks(NamedTuple):
-    """One model on all tiles; NaN where there is nothing to count."""
+class Scores(NamedTuple):
+    """Scores of one model; NaN where there is nothing to count."""
 
+    num_photos: int
     accuracy: float
     recall: float
     wide_recall: float
     num_wide: int
     ece: float
+    ms_per_tile: float
 
 
 class Gain(NamedTuple):
-    """The challenger against the champion.
+    """The challenger against the champion, on the same tiles and in the same minutes.
 
     `tiles` is the difference of accuracy over tiles with McNemar's counts and p; `photos` the mean over photos of
-    the difference within each, which no big photo can sway, with its bounds.
+    the difference within each, so that no photo with many tiles dominates, with its bounds; `wide_recall` the
+    difference of recall on wide cracks; `time_ratio` the challenger's time a tile divided by the champion's.
     """
 
     tiles: float
@@ -101,58 +104,44 @@ class Gain(NamedTuple):
     only_challenger: int
     p: float
     photos: Interval
-
-
-class Latency(NamedTuple):
-    """Milliseconds a tile, and their ratio to the champion's in the same minutes; None without a champion."""
-
-    ms: float
-    ratio: float | None
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that a decision rests on; `champion` and `gain` are None if there is no champion."""
-
-    num_photos: int
-    challenger: Marks
-    latency: Latency
-    champion: Marks | None = None
-    gain: Gain | None = None
+    wide_recall: float
+    time_ratio: float
 
 
 class Check(NamedTuple):
-    """One demand of the policy: what was found, what is asked, whether it is met."""
+    """One bound of the policy: the value found, the value required, whether it is met."""
 
     name: str
     found: float
-    asked: str
+    required: str
     passed: bool
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """promoted, kept (the champion stays), or refused (not fit to be champion, whoever is), with the reasons."""
+class Decision:
+    """promoted, kept (the champion stays) or refused (below a floor), with the reason."""
 
-    decision: Decision
+    outcome: Outcome
     reason: str
     checks: tuple[Check, ...] = ()
 
 
-def mark(truth: Truth, probs_N: Floats, policy: Policy) -> Marks:
-    """Score crack probabilities (N,), verdicts above one half."""
+def score(truth: Truth, probs_N: Floats, policy: Policy, ms_per_tile: float = math.nan) -> Scores:
+    """Score crack probabilities (N,); above one half a tile counts as a crack tile."""
     if not len(probs_N):
-        return Marks(math.nan, math.nan, math.nan, 0, math.nan)
+        return Scores(0, math.nan, math.nan, math.nan, 0, math.nan, ms_per_tile)
     found_N = (probs_N > 0.5).astype(np.int64)
     counts = metrics.confusion(truth.labels_N, found_N)
-    wide_N = is_wide(truth, policy.wide_crack_px)
     bins = metrics.reliability(truth.labels_N, probs_N, policy.ece_bins)
-    return Marks(
+    wide_N = is_wide(truth, policy.wide_crack_px)
+    return Scores(
+        num_photos=len(np.unique(truth.photo_N)),
         accuracy=metrics.accuracy(counts),
         recall=metrics.recall(counts),
-        wide_recall=float(found_N[wide_N].mean()) if wide_N.any() else math.nan,
+        wide_recall=_mean(found_N[wide_N]),
         num_wide=int(wide_N.sum()),
         ece=metrics.expected_calibration_error(bins),
+        ms_per_tile=ms_per_tile,
     )
 
 
@@ -162,18 +151,25 @@ def is_wide(truth: Truth, wide_crack_px: float) -> Bools:
     return wide_N
 
 
-def compare(truth: Truth, champion_N: Floats, challenger_N: Floats, policy: Policy) -> Gain:
+def compare(
+    truth: Truth, champion_N: Floats, challenger_N: Floats, policy: Policy, time_ratio: float = 1.0
+) -> Gain:
     """Compare crack probabilities (N,) of two models on the same tiles."""
     right_a_N, right_b_N = (
         (probs_N > 0.5) == (truth.labels_N == 1) for probs_N in (champion_N, challenger_N)
     )
-    test = mcnemar(right_a_N, right_b_N)
     difference_N = right_b_N.astype(np.float64) - right_a_N
     return Gain(
-        float(difference_N.mean()) if len(difference_N) else math.nan,
-        *test,
+        _mean(difference_N),
+        *mcnemar(right_a_N, right_b_N),
         photos_interval(difference_N, truth.photo_N, policy),
+        _mean(difference_N[is_wide(truth, policy.wide_crack_px)]),
+        time_ratio,
     )
+
+
+def _mean(values_N: Floats | Ints) -> float:
+    return float(values_N.mean()) if len(values_N) else math.nan
 
 
 def photos_interval(values_N: Floats, photo_N: Ints, policy: Policy) -> Interval:
@@ -182,74 +178,58 @@ def photos_interval(values_N: Floats, photo_N: Ints, policy: Policy) -> Interval
     The bounds are moved away from the mean by sqrt(G / (G - 1)), the bootstrap's known shortfall with G photos.
     """
     _, index_N, size_G = np.unique(photo_N, return_inverse=True, return_counts=True)
-    mean_G = np.bincount(index_N, weights=values_N) / size_G
-    nothing_1G = np.zeros((1, len(size_G)))
-    drawn = difference_interval(
-        nothing_1G,
-        mean_G[None],
+    mean_1G = (np.bincount(index_N, weights=values_N) / size_G)[None]
+    mean, low, high = difference_interval(
+        np.zeros_like(mean_1G),
+        mean_1G,
         np.arange(len(size_G)),
         num_draws=policy.num_draws,
         seed=policy.seed,
         level=policy.confidence,
     )
-    if math.isnan(drawn.low):
-        return drawn
-    wider = math.sqrt(len(size_G) / (len(size_G) - 1))
-    middle = drawn.difference
-    return Interval(middle, middle + wider * (drawn.low - middle), middle + wider * (drawn.high - middle))
+    wider = math.sqrt(len(size_G) / (len(size_G) - 1)) if len(size_G) > 1 else math.nan
+    return Interval(mean, mean + wider * (low - mean), mean + wider * (high - mean))
 
 
-def judge(evidence: Evidence, policy: Policy) -> Verdict:
-    """Decide by the policy: floors first, then whether the challenger was shown to be better."""
-    floors = _floors(evidence, policy)
-    failed = [check for check in floors if not check.passed]
-    if failed:
-        return Verdict("refused", _in_words(failed), tuple(floors))
-    if evidence.champion is None or evidence.gain is None:
-        return Verdict("promoted", "there was no champion, and it passes every floor", tuple(floors))
-    demands = _demands(evidence.challenger, evidence.champion, evidence.gain, policy)
-    checks = (*floors, *demands)
-    failed = [check for check in demands if not check.passed]
-    photos = evidence.gain.photos
-    if failed:
-        return Verdict("kept", f"not shown to be better: {_in_words(failed)}", checks)
-    return Verdict(
-        "promoted",
-        f"better by {photos.difference:+.4f} over {evidence.num_photos} photos "
-        f"({photos.low:+.4f} to {photos.high:+.4f}), McNemar's p {evidence.gain.p:.2g}",
-        checks,
+def decide(challenger: Scores, gain: Gain | None, policy: Policy) -> Decision:
+    """Apply the policy: floors first, then whether the challenger was shown to be better; no gain is no champion."""
+    floors = list(_floors(challenger, gain, policy))
+    improvements = list(_improvements(gain, policy)) if gain else []
+    checks = (*floors, *improvements)
+    if failed := [check for check in floors if not check.passed]:
+        return Decision("refused", _as_text(failed), checks)
+    if gain is None:
+        return Decision("promoted", "there was no champion, and it passes every floor", checks)
+    if failed := [check for check in improvements if not check.passed]:
+        return Decision("kept", f"not shown to be better: {_as_text(failed)}", checks)
+    reason = (
+        f"better by {gain.photos.difference:+.4f} over {challenger.num_photos} photos "
+        f"({gain.photos.low:+.4f} to {gain.photos.high:+.4f}), McNemar's p {gain.p:.2g}"
     )
+    return Decision("promoted", reason, checks)
 
 
-def _floors(evidence: Evidence, policy: Policy) -> list[Check]:
-    marks, latency = evidence.challenger, evidence.latency
-    checks = [
-        _at_least("photos", evidence.num_photos, policy.min_photos),
-        _at_least("accuracy", marks.accuracy, policy.min_accuracy),
-        _at_most("calibration error", marks.ece, policy.max_ece),
-    ]
+def _floors(challenger: Scores, gain: Gain | None, policy: Policy) -> Iterator[Check]:
+    yield _at_least("photos", challenger.num_photos, policy.min_photos)
+    yield _at_least("accuracy", challenger.accuracy, policy.min_accuracy)
+    yield _at_most("calibration error", challenger.ece, policy.max_ece)
     if policy.min_wide_recall is not None:
-        name = f"recall on {marks.num_wide} tiles with cracks from {policy.wide_crack_px:g} px"
-        checks.append(_at_least(name, marks.wide_recall, policy.min_wide_recall))
+        name = f"recall on {challenger.num_wide} tiles with cracks from {policy.wide_crack_px:g} px"
+        yield _at_least(name, challenger.wide_recall, policy.min_wide_recall)
     if policy.max_latency_ms is not None:
-        checks.append(_at_most("milliseconds a tile", latency.ms, policy.max_latency_ms))
-    if policy.max_latency_ratio is not None and latency.ratio is not None:
-        checks.append(_at_most("time of the champion's", latency.ratio, policy.max_latency_ratio))
-    return checks
+        yield _at_most("milliseconds a tile", challenger.ms_per_tile, policy.max_latency_ms)
+    if policy.max_latency_ratio is not None and gain is not None:
+        yield _at_most("time relative to the champion", gain.time_ratio, policy.max_latency_ratio)
 
 
-def _demands(challenger: Marks, champion: Marks, gain: Gain, policy: Policy) -> list[Check]:
+def _improvements(gain: Gain, policy: Policy) -> Iterator[Check]:
     lowest = gain.photos.low
-    checks = [
-        _at_least("gain over photos", gain.photos.difference, policy.min_gain),
-        Check(f"lower bound of it at {policy.confidence:.0%}", lowest, "above 0", lowest > 0),
-        _at_least("gain over tiles", gain.tiles, policy.min_gain),
-        _at_most("McNemar's p", gain.p, round(1 - policy.confidence, 6)),
-    ]
-    loss = champion.wide_recall - challenger.wide_recall
-    if policy.min_wide_recall is not None and not math.isnan(loss):
-        checks.append(_at_most("recall lost on wide cracks", loss, policy.max_wide_recall_loss))
-    return checks
+    yield _at_least("gain over photos", gain.photos.difference, policy.min_gain)
+    yield Check(f"lower bound of it at {policy.confidence:.0%}", lowest, "above 0", lowest > 0)
+    yield _at_least("gain over tiles", gain.tiles, policy.min_gain)
+    yield _at_most("McNemar's p", gain.p, round(1 - policy.confidence, 6))
+    if policy.min_wide_recall is not None and not math.isnan(gain.wide_recall):
+        yield _at_most("recall lost on wide cracks", -gain.wide_recall, policy.max_wide_recall_loss)
 
 
 def _at_least(name: str, found: float, bound: float) -> Check:
@@ -260,8 +240,8 @@ def _at_most(name: str, found: float, bound: float) -> Check:
     return Check(name, found, f"{bound:g} or less", found <= bound)
 
 
-def _in_words(checks: list[Check]) -> str:
-    return "; ".join(f"{check.name} {_number(check.found)}, asked {check.asked}" for check in checks)
+def _as_text(checks: list[Check]) -> str:
+    return "; ".join(f"{check.name} {_number(check.found)}, required {check.required}" for check in checks)
 
 
 def _number(value: float) -> str:

@@ -1,8 +1,8 @@
 """Stage `register`: the exported model goes into the registry, and becomes champion if it is shown to be better.
 
     OUT/register.json     what was registered: model name, hashes, evaluation set, scores on it
-    OUT/evaluation-set/   the frozen evaluation set, unless another is agreed on (see stages.promotion.frozen)
-    OUT/photos.csv        photos that trained or chose the model, by sha256
+    OUT/evaluation-set/   the evaluation set, unless the config names another
+    OUT/photos.csv        photos used to train or select the model, by sha256
     OUT/card/             model card: card.md, card.html, calibration.png, failures.jpg
 
 The version number and the decision depend on the registry's past, so they go to the registry, the run and the
@@ -16,13 +16,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from damcrack.data.source import OpenSource
 from damcrack.files import InputError, new_directory, sha256_file, write_csv, write_json
-from damcrack.registry import frozen, settle
 from damcrack.registry.card import write_card
-from damcrack.registry.contest import TRAINED_ON, Contest
-from damcrack.registry.policy import Policy, Verdict, mark
-from damcrack.registry.settle import CHALLENGER, Gate
+from damcrack.registry.comparison import TRAINED_ON, ScoredModel, without_nan
+from damcrack.registry.evaluation_set import (
+    PHOTO_COLUMNS,
+    EvaluationSet,
+    fetch_set,
+    open_set,
+    training_photos,
+    write_set,
+)
+from damcrack.registry.gate import (
+    CHALLENGER,
+    PROMOTED,
+    Gate,
+    Record,
+    VersionStore,
+    carry_out,
+    history,
+    present_champion,
+    rollback_from,
+)
+from damcrack.registry.policy import Decision, Policy, score
 from damcrack.run import Run
 
 FORMAT = 3
@@ -32,9 +51,9 @@ EVALUATION_SET = "evaluation-set"
 
 @dataclass(frozen=True)
 class RegisterConfig(Policy):
-    """Section `register` of params.yaml: where the model goes, on what it is judged, and the policy.
+    """Section `register` of params.yaml: name in the registry, evaluation set, and the policy.
 
-    `evaluation_set` is a folder or s3:// prefix with a frozen evaluation set, null the test tiles of the graph;
+    `evaluation_set` is a folder or s3:// prefix that `damcrack freeze` wrote, null the test tiles of the graph;
     `evaluation_sha256` the digest that it must have.
     """
 
@@ -63,12 +82,15 @@ class Entry:
     experiment: str
     weights_sha256: str
     onnx_sha256: str
-    parents: Sequence[str]  # weights that this model's training started from or was taught by
+    parents: Sequence[str]  # weights that its training started from, or of its teacher
     tags: Mapping[str, str]
 
 
-class Registry(settle.Registry, Protocol):
-    """Where models are kept, by name, version and alias."""
+class Registry(VersionStore, Protocol):
+    """Where models are stored, by name, version and alias."""
+
+    def find(self, model_name: str, weights_sha256: str, onnx_sha256: str) -> str | None:
+        """The version with these hashes, None if there is none."""
 
     def add(self, entry: Entry) -> str:
         """Register the model, or refresh the tags of the version with the same hashes; return its version."""
@@ -87,112 +109,60 @@ def register(
 ) -> dict[str, object]:
     """Register `export` with its `evaluation` and card, then let the gate decide whether it becomes champion.
 
-    Idempotent: the same files are one version for ever. Alias `challenger` always moves to this version. Whatever
-    is wrong with the files, the set or the champion shows before anything is registered.
+    Idempotent: the same files are always the same version. Alias `challenger` moves to this version. Whatever is
+    wrong with the files, the set or the champion shows before anything is registered.
 
     Raises:
         InputError: files are missing or contradict each other, or the registry does not answer.
     """
-    check_export(evaluation / "metrics.json", export)
     with new_directory(out) as folder:
-        write_csv(folder / TRAINED_ON, frozen.PHOTO_COLUMNS, frozen.training_photos(photos, tiles))
-        gate = _gate(photos, tiles, folder, config, registry, open_source, run)
-        contest = gate.contest(str(export), export, folder / TRAINED_ON)
-        contest.against(gate.champion(registry.reign(config.model_name)))
-        write_card(folder / "card", contest, export, folder / TRAINED_ON, config)
         entry = read_entry(evaluation / "metrics.json", export, folder, config.model_name)
-        write_json(folder / "register.json", _record(entry, contest, config))
+        write_csv(entry.photos, PHOTO_COLUMNS, training_photos(photos, tiles))
+        chosen = _evaluation_set(photos, tiles, folder / EVALUATION_SET, config, open_source, run)
+        gate = Gate(config.model_name, config, chosen, registry, run)
+        challenger = ScoredModel.load(str(export), export, chosen, run, entry.photos)
+        known = registry.find(entry.model_name, entry.weights_sha256, entry.onnx_sha256)
+        decision, record = gate.decide(challenger, known)
+        write_card(entry.card, challenger, chosen, export, entry.photos, config)
+        write_json(folder / "register.json", _registered(entry, challenger, chosen, config))
         version = registry.add(entry)
-        registry.point(config.model_name, CHALLENGER, version)
-        verdict, record = gate.settle(version, contest)
-    keep_record(record, run)
+        registry.set_alias(entry.model_name, CHALLENGER, version)
+        if record:
+            record["version"] = version
+            carry_out(registry, record)
+    if record:
+        record_artifact(record, run)
     run.artifact(out / "card" / "card.html")
-    return _summary(entry, version, verdict, contest)
+    return _summary(entry, version, decision, chosen)
 
 
-def _gate(
-    photos: Path,
-    tiles: Path,
-    folder: Path,
-    config: RegisterConfig,
-    registry: Registry,
-    open_source: OpenSource,
-    run: Run,
-) -> Gate:
+def _evaluation_set(
+    photos: Path, tiles: Path, own: Path, config: RegisterConfig, open_source: OpenSource, run: Run
+) -> EvaluationSet:
     if config.evaluation_set is None:
-        own = folder / EVALUATION_SET
         own.mkdir()
-        frozen.write_set(photos, tiles, own, run)
-        chosen = frozen.open_set(own, config.evaluation_sha256)
-    else:
-        place, digest = config.evaluation_set, config.evaluation_sha256
-        if digest is None:
-            raise InputError(
-                f"register.evaluation_set is {place}, but evaluation_sha256 is null; give its digest, as `damcrack "
-                "freeze` printed it: what comes from outside the graph must not change unseen"
-            )
-        chosen = frozen.fetch_set(place, digest, open_source, run.scratch)
-    run.dataset("evaluation set", chosen.digest, config.evaluation_set or tiles.name, "test")
-    return Gate(config.model_name, config, chosen, registry, run)
-
-
-def check_export(metrics_path: Path, export: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read an export's model.json and its row of the metrics, and check that every hash says the same.
-
-    Raises:
-        InputError: a file is missing, the experiment was not evaluated, or a hash differs.
-    """
-    metrics, model = _read_json(metrics_path), _read_json(export / "model.json")
-    experiment = model["name"]
-    if experiment not in metrics["experiments"]:
+        write_set(photos, tiles, own, run)
+        chosen = open_set(own, config.evaluation_sha256)
+    elif config.evaluation_sha256 is None:
         raise InputError(
-            f"{metrics_path} has no experiment {experiment!r} (of {export}), only "
-            f"{', '.join(sorted(metrics['experiments']))}; evaluate it, or export one of these"
+            f"register.evaluation_set is {config.evaluation_set}, but evaluation_sha256 is null; set it to the digest "
+            "that `damcrack freeze` printed: a set from outside the graph must not change unnoticed"
         )
-    _check_hashes(export, model, metrics["experiments"][experiment]["weights_sha256"], metrics_path)
-    return metrics, model
+    else:
+        chosen = fetch_set(config.evaluation_set, config.evaluation_sha256, open_source, run.scratch)
+    run.dataset("evaluation set", chosen.digest, config.evaluation_set or tiles.name, "test")
+    return chosen
 
 
-def read_entry(metrics_path: Path, export: Path, made: Path, model_name: str) -> Entry:
-    """The entry of a checked export; `made` holds the card and the list of photos.
-
-    Raises:
-        InputError: as `check_export`.
-    """
-    metrics, model = check_export(metrics_path, export)
-    row, chosen = metrics["experiments"][model["name"]], metrics["evaluation_set"]
-    numbers = {name: row[name] for name in METRICS if row.get(name) is not None}
-    tags = {
-        "experiment": model["name"],
-        "weights_sha256": model["weights_sha256"],
-        "onnx_sha256": model["onnx_sha256"],
-        "data_digest": model["data_digest"],
-        "evaluation_digest": chosen["digest"],
-        "evaluation_split": chosen["split"],
-        "evaluation_tiles": str(chosen["num_tiles"]),
-        **{name: repr(value) for name, value in numbers.items()},
-    }
-    return Entry(
-        model_name=model_name,
-        export=export,
-        metrics=metrics_path,
-        photos=made / TRAINED_ON,
-        card=made / "card",
-        experiment=model["name"],
-        weights_sha256=model["weights_sha256"],
-        onnx_sha256=model["onnx_sha256"],
-        parents=[parent for parent in model.get("parents", {}).values() if parent],
-        tags=tags,
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path} is missing; run the stage that makes it, or `dvc repro`")
-    return dict(json.loads(path.read_text()))
-
-
-def _check_hashes(export: Path, model: Mapping[str, Any], evaluated_sha256: str, metrics_path: Path) -> None:
+def _checked(metrics_path: Path, export: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The metrics and an export's model.json, whose hashes all agree with the files and each other."""
+    metrics, model = _read_json(metrics_path), _read_json(export / "model.json")
+    name, experiments = model["name"], metrics["experiments"]
+    if name not in experiments:
+        raise InputError(
+            f"{metrics_path} has no experiment {name!r} (of {export}), only {', '.join(sorted(experiments))}; "
+            "evaluate it, or export one of these"
+        )
     for file, key in (("model.onnx", "onnx_sha256"), ("weights.safetensors", "weights_sha256")):
         path = export / file
         if not path.is_file():
@@ -203,41 +173,111 @@ def _check_hashes(export: Path, model: Mapping[str, Any], evaluated_sha256: str,
                 f"{path} has sha256 {actual[:12]}, {export / 'model.json'} expects {model[key][:12]}; "
                 "the file was changed: run `damcrack export` again"
             )
-    if evaluated_sha256 != model["weights_sha256"]:
+    evaluated = experiments[name]["weights_sha256"]
+    if evaluated != model["weights_sha256"]:
         raise InputError(
-            f"{metrics_path} judged {model['name']} with weights {evaluated_sha256[:12]}, but {export} holds "
+            f"{metrics_path} evaluated {name} with weights {evaluated[:12]}, but {export} holds "
             f"{model['weights_sha256'][:12]}; run `damcrack evaluate` and `damcrack export` on the same model"
         )
+    return metrics, model
 
 
-def _record(entry: Entry, contest: Contest, config: RegisterConfig) -> dict[str, Any]:
-    marks = mark(contest.frozen.truth, contest.scores(contest.challenger), config)._asdict()
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run the stage that makes it, or `dvc repro`")
+    return dict(json.loads(path.read_text()))
+
+
+def read_entry(metrics_path: Path, export: Path, folder: Path, model_name: str) -> Entry:
+    """The entry of an export; `folder` is where its card and its list of photos belong.
+
+    Raises:
+        InputError: a file is missing, the experiment was not evaluated, or a hash differs.
+    """
+    metrics, model = _checked(metrics_path, export)
+    row, chosen = metrics["experiments"][model["name"]], metrics["evaluation_set"]
+    tags = {
+        "experiment": model["name"],
+        "weights_sha256": model["weights_sha256"],
+        "onnx_sha256": model["onnx_sha256"],
+        "data_digest": model["data_digest"],
+        "evaluation_digest": chosen["digest"],
+        "evaluation_split": chosen["split"],
+        "evaluation_tiles": str(chosen["num_tiles"]),
+        **{name: repr(row[name]) for name in METRICS if row.get(name) is not None},
+    }
+    return Entry(
+        model_name=model_name,
+        export=export,
+        metrics=metrics_path,
+        photos=folder / TRAINED_ON,
+        card=folder / "card",
+        experiment=model["name"],
+        weights_sha256=model["weights_sha256"],
+        onnx_sha256=model["onnx_sha256"],
+        parents=[parent for parent in model.get("parents", {}).values() if parent],
+        tags=tags,
+    )
+
+
+def _registered(
+    entry: Entry, challenger: ScoredModel, chosen: EvaluationSet, config: RegisterConfig
+) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "model_name": entry.model_name,
         "experiment": entry.experiment,
         "weights_sha256": entry.weights_sha256,
         "onnx_sha256": entry.onnx_sha256,
-        "evaluation_set": {"sha256": contest.frozen.digest, "num_tiles": len(contest.frozen.images)},
+        "evaluation_set": {"sha256": chosen.digest, "num_tiles": len(chosen.images)},
         "policy": asdict(config),
-        "scores": {name: None if value != value else value for name, value in marks.items()},
+        "scores": without_nan(score(chosen.truth, challenger.probs_N, config)._asdict()),
     }
 
 
-def keep_record(record: Mapping[str, Any], run: Run) -> None:
-    """Keep a decision record with the run, as decision.json; nothing if nothing was decided."""
-    if record:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "decision.json"
-            write_json(path, record)
-            run.artifact(path)
+def why_register_again(out: Path, registry: Registry) -> str | None:
+    """Why `register`, which wrote `out`, would change the registry if it ran again; None if it would not.
+
+    Raises:
+        InputError: `register` did not write it, the registry does not answer, or its champion was deleted.
+    """
+    path = out / "register.json"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run the stage `register`, or `dvc repro`")
+    registered = json.loads(path.read_text())
+    if registered.get("format") != FORMAT:
+        raise InputError(f"{path} was written by another version of damcrack; run the stage `register`")
+    name = registered["model_name"]
+    version = registry.find(name, registered["weights_sha256"], registered["onnx_sha256"])
+    if version is None:
+        return f"no version of {name} holds these files"
+    if registry.aliased(name, CHALLENGER) != version:
+        return f"alias {CHALLENGER} of {name} does not name version {version}"
+    champion, records = present_champion(registry, name, version), registry.records(name)
+    if champion == version or rollback_from(history(records, champion), version):
+        return None
+    last: Record = next((record for record in reversed(records) if record["version"] == version), {})
+    if last.get("decision") == PROMOTED and last["champion_before"] == champion:
+        return f"the promotion of version {version} was interrupted"
+    same_set = last.get("evaluation_set", {}).get("sha256") == registered["evaluation_set"]["sha256"]
+    if same_set and last.get("policy") == registered["policy"] and last["champion_before"] == champion:
+        return None
+    return f"version {version} was not yet compared with champion {champion} on this set by this policy"
 
 
-def _summary(entry: Entry, version: str, verdict: Verdict, contest: Contest) -> dict[str, object]:
-    num_photos = len(set(contest.frozen.truth.photo_N.tolist()))
+def record_artifact(record: Record, run: Run) -> None:
+    """Attach a decision record to the run, as decision.json."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "decision.json"
+        write_json(path, record)
+        run.artifact(path)
+
+
+def _summary(entry: Entry, version: str, decision: Decision, chosen: EvaluationSet) -> dict[str, object]:
+    num_photos = len(np.unique(chosen.truth.photo_N))
     return {
         "model": f"{entry.model_name} version {version} ({entry.experiment})",
-        "judged on": f"{len(contest.frozen.images)} tiles of {num_photos} photos, set {contest.frozen.digest[:12]}",
-        "decision": f"{verdict.decision}: {verdict.reason}",
+        "evaluated on": f"{len(chosen.images)} tiles of {num_photos} photos, set {chosen.digest[:12]}",
+        "decision": f"{decision.outcome}: {decision.reason}",
         "load it": f'mlflow.pyfunc.load_model("models:/{entry.model_name}/{version}")',
     }

@@ -10,53 +10,65 @@ from damcrack.files import sha256_file
 from damcrack.registry.onnx_model import save_model
 from damcrack.registry.register import Entry
 from damcrack.tracking.recorded import code_tags
-from damcrack.tracking.sender import Store, experiment_name
+from damcrack.tracking.store import Store, experiment_name
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
     from mlflow.entities.model_registry import ModelVersion
-
-    from damcrack.registry.registry import MlflowRegistry
 
 EXTRA_FILES = ("weights.safetensors", "model.json", "parity.json")
 PARENT_TAGS = ("damcrack.init_sha256", "damcrack.teacher_sha256")
 FILES_TAG = "files"
 LOCK_FILE = Path("dvc.lock")
-LONGEST_DESCRIPTION = 4900  # MLflow's column takes 5,000 characters
+MAX_DESCRIPTION = 4900  # MLflow's column takes 5,000 characters
 
 
-def add(registry: "MlflowRegistry", entry: Entry) -> str:
+def add(store: Store, entry: Entry) -> str:
     """Register the model, or refresh tags, description and card of the version with the same hashes.
 
     Returns its version. MLflow's errors pass.
     """
-    runs = _makers(registry.store, entry)
-    tags = {**entry.tags, **_lineage_tags(runs), **code_facts(), FILES_TAG: json.dumps(_hashes(entry))}
-    known = registry.holding(entry.model_name, entry.weights_sha256, entry.onnx_sha256)
+    client, name = store.client, entry.model_name
+    runs = _runs_behind(store, entry)
+    tags = {**entry.tags, **_run_tags(runs), **code_facts(), FILES_TAG: json.dumps(_hashes(entry))}
+    known = find_version(client, name, entry.weights_sha256, entry.onnx_sha256)
     if known is None:
-        registry.ledger(entry.model_name)  # makes the registered model too
-        return _create(registry.store, entry, tags, runs)
-    registry.set_tags(entry.model_name, known.version, tags)
-    registry.client.update_model_version(entry.model_name, known.version, _description(entry, runs))
-    registry.client.log_model_artifacts(_model_id(known), str(entry.card), "card")
+        return _create(store, entry, tags, runs)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, known.version, key, value)
+    client.update_model_version(name, known.version, _description(entry, runs))
+    client.log_model_artifacts(str(known.source).removeprefix("models:/"), str(entry.card), "card")
     return str(known.version)
+
+
+def find_version(
+    client: "MlflowClient", model_name: str, weights_sha256: str, onnx_sha256: str
+) -> "ModelVersion | None":
+    """The oldest version that holds a model with these hashes, None if there is none."""
+    same = (
+        f"name = '{model_name}' and tags.weights_sha256 = '{weights_sha256}' and "
+        f"tags.onnx_sha256 = '{onnx_sha256}'"
+    )
+    return min(client.search_model_versions(same), key=lambda found: int(found.version), default=None)
 
 
 def _create(store: Store, entry: Entry, tags: Mapping[str, str], runs: Sequence["MlflowRun"]) -> str:
     client = store.client
+    if not client.search_registered_models(f"name = '{entry.model_name}'"):
+        client.create_registered_model(entry.model_name, description="Crack or no crack on dam tiles.")
     run_id = runs[0].info.run_id if runs and _output(runs[0]) == entry.weights_sha256 else None
     experiment_id = store.experiment_id(experiment_name())
     model = client.create_logged_model(experiment_id, entry.model_name, run_id, tags=_short(tags))
     with tempfile.TemporaryDirectory() as folder:
-        beside = [entry.export / name for name in EXTRA_FILES if (entry.export / name).is_file()]
-        beside += [entry.metrics, entry.photos, *([LOCK_FILE] if LOCK_FILE.is_file() else [])]
-        save_model(entry.export / "model.onnx", beside, Path(folder) / "model", model.model_id, run_id)
+        extra = [*_files(entry)[1:], *([LOCK_FILE] if LOCK_FILE.is_file() else [])]
+        save_model(entry.export / "model.onnx", extra, Path(folder) / "model", model.model_id, run_id)
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
         client.log_model_artifacts(model.model_id, str(entry.card), "card")
     client.finalize_logged_model(model.model_id, "READY")
     lock = {"dvc_lock_sha256": sha256_file(LOCK_FILE)} if LOCK_FILE.is_file() else {}
-    # The version comes last and in one piece: what is broken off before it is never seen as a version.
-    made = client.create_model_version(
+    # The version comes last and in one request: an interrupted registration leaves no incomplete version.
+    version = client.create_model_version(
         entry.model_name,
         source=f"models:/{model.model_id}",
         run_id=run_id,
@@ -64,18 +76,16 @@ def _create(store: Store, entry: Entry, tags: Mapping[str, str], runs: Sequence[
         description=_description(entry, runs),
         model_id=model.model_id,
     )
-    return str(made.version)
+    return str(version.version)
 
 
-def _makers(store: Store, entry: Entry) -> list["MlflowRun"]:
+def _runs_behind(store: Store, entry: Entry) -> list["MlflowRun"]:
     """Runs whose outputs led to these weights, nearest first: fine-tuning, distillation, pretraining."""
     waiting, seen, runs = [entry.weights_sha256, *entry.parents], set[str](), []
     while waiting:
         sha256 = waiting.pop(0)
-        if sha256 in seen:
-            continue
+        run = None if sha256 in seen else _maker(store, sha256)
         seen.add(sha256)
-        run = _maker(store, sha256)
         if run is not None:
             runs.append(run)
             waiting += [run.data.tags[key] for key in PARENT_TAGS if run.data.tags.get(key)]
@@ -90,14 +100,14 @@ def _maker(store: Store, sha256: str) -> "MlflowRun | None":
     return min(found, key=lambda run: "damcrack.restored_from" in run.data.tags, default=None)
 
 
+def _files(entry: Entry) -> list[Path]:
+    """The files that a version holds, the ONNX file first."""
+    exported = [entry.export / name for name in ("model.onnx", *EXTRA_FILES)]
+    return [path for path in (*exported, entry.metrics, entry.photos) if path.is_file()]
+
+
 def _hashes(entry: Entry) -> dict[str, str]:
-    """The sha256 of each file that a version holds, by name."""
-    files = [entry.export / name for name in ("model.onnx", *EXTRA_FILES)]
-    return {path.name: sha256_file(path) for path in (*files, entry.metrics, entry.photos) if path.is_file()}
-
-
-def _model_id(version: "ModelVersion") -> str:
-    return str(version.source).removeprefix("models:/")
+    return {path.name: sha256_file(path) for path in _files(entry)}
 
 
 def _output(run: "MlflowRun") -> str:
@@ -105,12 +115,12 @@ def _output(run: "MlflowRun") -> str:
 
 
 def _short(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags that a logged model takes too: the registry's may be longer."""
+    """Tags that are short enough for a logged model."""
     return {key: value for key, value in tags.items() if len(value) <= 1000}
 
 
-def _lineage_tags(runs: Sequence["MlflowRun"]) -> dict[str, str]:
-    """One tag per stage of the line, for example run.distill = run ids."""
+def _run_tags(runs: Sequence["MlflowRun"]) -> dict[str, str]:
+    """One tag per stage, for example run.distill = run ids."""
     by_stage: dict[str, list[str]] = {}
     for run in runs:
         by_stage.setdefault(run.data.tags.get("damcrack.stage", "unknown"), []).append(run.info.run_id)
@@ -118,18 +128,18 @@ def _lineage_tags(runs: Sequence["MlflowRun"]) -> dict[str, str]:
 
 
 def _description(entry: Entry, runs: Sequence["MlflowRun"]) -> str:
-    """The card, as long as MLflow takes it, and the runs behind the model."""
-    line = [f"- {run.info.run_name}, run {run.info.run_id}" for run in runs]
-    made_by = "\n".join(["", "## Made by", "", *(line or ["- runs that this store does not know"])])[:1500]
+    """The card, cut to what MLflow takes, and the runs behind the model."""
+    names = [f"- {run.info.run_name}, run {run.info.run_id}" for run in runs]
+    made_by = "\n".join(["", "## Made by", "", *(names or ["- runs that this store does not know"])])[:1500]
     card = (entry.card / "card.md").read_text(encoding="utf-8")
-    if len(card) + len(made_by) > LONGEST_DESCRIPTION:
-        card = card[: LONGEST_DESCRIPTION - len(made_by) - 60].rpartition("\n")[0]
+    if len(card) + len(made_by) > MAX_DESCRIPTION:
+        card = card[: MAX_DESCRIPTION - len(made_by) - 60].rpartition("\n")[0]
         card += "\n\nThe rest is in card/card.md of this version."
     return card + made_by
 
 
 def code_facts() -> dict[str, str]:
-    """Which code decides or registers."""
+    """The code that decides or registers."""
     tags = code_tags()
     names = {
         "code_version": "damcrack.code_version",

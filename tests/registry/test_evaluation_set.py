@@ -6,15 +6,16 @@ import pytest
 
 from damcrack.data.imageset import ImageSet
 from damcrack.files import InputError, read_csv
-from damcrack.registry.frozen import fetch_set, freeze, open_set, training_photos
+from damcrack.registry.evaluation_set import fetch_set, freeze, open_set, training_photos
 from damcrack.run import SilentRun
+from damcrack.storage.source import open_source
 from detectors import THIN_PX, TILING, WIDE_PX, cut_tiles, draw_photos
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Photos, their tiles and the frozen set."""
-    root = tmp_path_factory.mktemp("frozen")
+    """Photos, their tiles and the evaluation set."""
+    root = tmp_path_factory.mktemp("evaluation-set")
     photos = draw_photos(root / "photos")
     tiles = cut_tiles(photos, root / "tiles")
     freeze(photos, tiles, root / "set", SilentRun())
@@ -23,12 +24,12 @@ def made(tmp_path_factory):
 
 def test_holds_the_test_tiles_and_nothing_else(made):
     """The same encoded tiles as in the test split, whole photos, none of them in training."""
-    frozen, tiles = open_set(made / "set"), ImageSet.open(made / "tiles")
+    chosen, tiles = open_set(made / "set"), ImageSet.open(made / "tiles")
     expected = [tiles.rows[row] for row in tiles.where("test")]
-    assert [row["sha256"] for row in frozen.images.rows] == [row["sha256"] for row in expected]
+    assert [row["sha256"] for row in chosen.images.rows] == [row["sha256"] for row in expected]
     trained = {row["sha256"] for row in training_photos(made / "photos", made / "tiles")}
-    assert trained and not trained & set(frozen.column("photo_sha256"))
-    assert {len(numbers) for numbers, _ in frozen.batches()} <= {64, len(expected) % 64}
+    assert trained and not trained & set(chosen.column("photo_sha256"))
+    assert {len(numbers) for numbers, _ in chosen.batches()} <= {64, len(expected) % 64}
 
 
 def test_same_photos_give_the_same_digest(made, tmp_path):
@@ -70,7 +71,7 @@ def test_another_digest_is_refused(made, tmp_path):
 
 
 def test_tiles_are_no_evaluation_set(made):
-    """An ordinary tile set lacks what the gate needs, and is told from a frozen one."""
+    """An ordinary tile set lacks what the gate needs, and is refused."""
     with pytest.raises(InputError, match=r"no evaluation set: .*damcrack freeze"):
         open_set(made / "tiles")
 
@@ -93,7 +94,7 @@ def test_photos_of_other_tiles_are_refused(made, tmp_path):
     assert not (tmp_path / "set").exists()
 
 
-class Told:
+class FolderSource:
     """A source whose index names a file outside of the set."""
 
     def __init__(self, folder):
@@ -111,6 +112,31 @@ def test_shard_names_are_not_trusted(made, tmp_path):
     shutil.copytree(made / "set", evil)
     (evil / "tiles.csv").write_text((evil / "tiles.csv").read_text().replace("00000.tar", "../../x.tar"))
     with pytest.raises(InputError, match=r"names the shard '\.\./\.\./x\.tar'"):
-        fetch_set("s3://x/y", sha256_file(evil / "tiles.csv"), lambda uri: Told(evil), tmp_path)
+        fetch_set("s3://x/y", sha256_file(evil / "tiles.csv"), lambda uri: FolderSource(evil), tmp_path)
     assert json.loads((made / "set/set.json").read_text())["index"] == "tiles.csv"
     assert read_csv(made / "set/tiles.csv")
+
+
+def objects(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {f"set/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in files}
+
+
+def test_set_is_fetched_from_s3_by_its_digest(made, s3, tmp_path):
+    """A set in a bucket is fetched whole once, checked, and needs no bucket the next time."""
+    digest = open_set(made / "set").digest
+    place = f"s3://{s3(objects(made / 'set'))}/set"
+    fetched = fetch_set(place, digest, open_source, tmp_path)
+    assert fetched.digest == digest
+    assert sum(len(numbers) for numbers, _ in fetched.batches()) == len(fetched.images)
+    assert fetch_set("s3://nowhere/set", digest, open_source, tmp_path).digest == digest
+
+
+def test_s3_set_of_another_digest_leaves_nothing(made, s3, tmp_path):
+    """Another content than agreed on is refused before its tiles are read, and not kept."""
+    place = f"s3://{s3(objects(made / 'set'))}/set"
+    with pytest.raises(InputError, match=r"expected 000000000000: it was changed"):
+        fetch_set(place, "0" * 64, open_source, tmp_path)
+    assert not list((tmp_path / "evaluation-sets").iterdir())
+    with pytest.raises(InputError, match="its digest is missing"):
+        fetch_set(place, None, open_source, tmp_path)
