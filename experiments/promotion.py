@@ -19,7 +19,8 @@ from statistics import NormalDist
 import numpy as np
 
 from damcrack.params import read_params, stage_config
-from damcrack.registry.policy import Floats, Ints, Policy, Truth, compare, decide, score
+from damcrack.registry.config import Policy
+from damcrack.registry.policy import Floats, Ints, Truth, compare, decide, score
 
 ACCURACY = 0.90
 HARD_PHOTO, HARD_TILE = 0.15, 0.40

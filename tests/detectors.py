@@ -11,7 +11,7 @@ from damcrack.data.photo import encode_mask
 from damcrack.data.photos import COLUMNS
 from damcrack.data.tile import tile
 from damcrack.files import sha256_bytes, sha256_file, write_csv, write_json
-from damcrack.registry.register import RegisterConfig
+from damcrack.registry.config import RegisterConfig
 from damcrack.run import SilentRun
 from walls import contract_of, detector_bytes
 

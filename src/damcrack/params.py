@@ -36,7 +36,7 @@ def read_params(path: Path) -> dict[str, Any]:
 def config_class(stage: str) -> type[Any]:
     """The schema of a stage: class NAMEConfig in its room's config."""
     name = f"{stage.capitalize()}Config"
-    schema: type[Any] = getattr(import_module(f"damcrack.{STAGES[stage].room}.{STAGES[stage].schema}"), name)
+    schema: type[Any] = getattr(import_module(f"damcrack.{STAGES[stage].room}.config"), name)
     return schema
 
 

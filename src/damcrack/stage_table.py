@@ -18,7 +18,6 @@ class Stage:
     inputs: tuple[str, ...]
     has_items: bool = False
     services: tuple[str, ...] = ()
-    schema: str = "config"
 
     @property
     def module(self) -> str:
@@ -103,7 +102,6 @@ STAGES = {
             "Put the exported model into the MLflow registry; make it champion if it is shown to be better.",
             ("photos", "tiles", "evaluation", "export"),
             services=("registry", "open_source"),
-            schema="register",
         ),
     )
 }

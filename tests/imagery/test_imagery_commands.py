@@ -100,7 +100,9 @@ def test_a_training_is_due_for_enough_new_labels(config, tmp_path):
             Image.fromarray(mask).save(file)
 
     settings = ["train_after_labels=2"]
+    unlabelled = ["train_after_labels=99", "train_after_photos=2"]
     assert not imagery.take_in(config, settings)["train"]
+    assert imagery.take_in(config, unlabelled)["train"]
     label(3)
     assert imagery.take_in(config, settings)["train"]
     address = imagery.keep_snapshot(config, tmp_path / "nowhere")
@@ -109,8 +111,6 @@ def test_a_training_is_due_for_enough_new_labels(config, tmp_path):
     assert imagery.take_in(config, settings)["train"]
     imagery.note_trained(config, address)
     assert imagery.take_in(config, settings)["train"]
-    unlabelled = ["train_after_labels=99", "train_after_photos=2"]
-    assert imagery.take_in(config, unlabelled)["train"]
     imagery.note_trained(config, imagery.take_in(config)["catalogue"])
     assert not imagery.take_in(config, settings)["train"]
     assert not imagery.take_in(config, unlabelled)["train"]

@@ -22,8 +22,9 @@ import numpy as np
 
 from damcrack.files import read_csv, sha256_file, write_bytes
 from damcrack.registry.comparison import ScoredModel, held_out
+from damcrack.registry.config import Policy
 from damcrack.registry.evaluation_set import EvaluationSet
-from damcrack.registry.policy import Bools, Floats, Policy, Truth, is_wide, score
+from damcrack.registry.policy import Bools, Floats, Truth, is_wide, score
 from damcrack.scores.metrics import reliability
 from damcrack.scores.statistics import difference_interval
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from damcrack.files import InputError, read_csv
 from damcrack.inspection.detector import OnnxDetector
+from damcrack.registry.config import Policy
 from damcrack.registry.evaluation_set import EvaluationSet, Tiles
-from damcrack.registry.policy import Bools, Floats, Gain, Policy, Scores, compare, score
+from damcrack.registry.policy import Bools, Floats, Gain, Scores, compare, score
 from damcrack.run import Run
 
 TRAINED_ON = "photos.csv"  # next to the model, rows of evaluation_set.PHOTO_COLUMNS

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 from damcrack.files import InputError
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.registry.comparison import ScoredModel, compare_models, without_nan
+from damcrack.registry.config import Policy
 from damcrack.registry.evaluation_set import EvaluationSet
-from damcrack.registry.policy import Decision, Policy, decide
+from damcrack.registry.policy import Decision, decide
 from damcrack.run import Run
 
 FORMAT = 2

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.registry.config import Policy
 from damcrack.scores import metrics
 from damcrack.scores.statistics import Interval, difference_interval, mcnemar
 
@@ -18,50 +19,6 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Outcome = Literal["promoted", "kept", "refused"]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Bounds that a model must meet before it becomes champion; None switches a bound off.
-
-    Floors, which every champion must pass: `min_photos` in the evaluation set, `min_accuracy`, `min_wide_recall`
-    on tiles whose crack is at least `wide_crack_px` wide, `max_ece` over `ece_bins` bins, `max_latency_ms` a tile,
-    and `max_latency_ratio` to the champion, measured side by side.
-
-    To take a champion's place: at least `min_gain` of accuracy over tiles and over photos, an interval of
-    `confidence` over photos above zero (`num_draws` bootstrap draws from `seed`), McNemar's p at most
-    1 - `confidence`, and a recall on wide cracks that falls by at most `max_wide_recall_loss`.
-    """
-
-    min_photos: int
-    min_accuracy: float
-    min_gain: float
-    confidence: float
-    num_draws: int
-    seed: int
-    wide_crack_px: float
-    min_wide_recall: float | None
-    max_wide_recall_loss: float
-    max_ece: float
-    ece_bins: int
-    max_latency_ratio: float | None
-    max_latency_ms: float | None
-
-    def __post_init__(self) -> None:
-        shares = ("min_accuracy", "min_gain", "min_wide_recall", "max_wide_recall_loss", "max_ece")
-        allowed = {name: (0 <= (getattr(self, name) or 0) <= 1, "0 to 1") for name in shares} | {
-            "min_photos": (self.min_photos >= 2, "2 or more"),
-            "confidence": (0.5 <= self.confidence < 1, "0.5 or more, below 1"),
-            "num_draws": (self.num_draws >= 100, "100 or more"),
-            "seed": (self.seed >= 0, "0 or more"),
-            "wide_crack_px": (self.wide_crack_px > 0, "above 0"),
-            "ece_bins": (2 <= self.ece_bins <= 100, "2 to 100"),
-            "max_latency_ratio": ((self.max_latency_ratio or 1) > 0, "above 0, or null"),
-            "max_latency_ms": ((self.max_latency_ms or 1) > 0, "above 0, or null"),
-        }
-        for name, (fits, text) in allowed.items():
-            if not fits:
-                raise ValueError(f"{name}: {getattr(self, name)!r}; allowed is {text}")
 
 
 class Truth(NamedTuple):

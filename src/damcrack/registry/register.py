@@ -22,6 +22,7 @@ from damcrack.data.source import OpenSource
 from damcrack.files import InputError, new_directory, sha256_file, write_csv, write_json
 from damcrack.registry.card import write_card
 from damcrack.registry.comparison import TRAINED_ON, ScoredModel, without_nan
+from damcrack.registry.config import RegisterConfig
 from damcrack.registry.evaluation_set import (
     PHOTO_COLUMNS,
     EvaluationSet,
@@ -41,33 +42,12 @@ from damcrack.registry.gate import (
     present_champion,
     rollback_from,
 )
-from damcrack.registry.policy import Decision, Policy, score
+from damcrack.registry.policy import Decision, score
 from damcrack.run import Run
 
 FORMAT = 3
 METRICS = ("accuracy", "precision", "recall", "f1", "auroc", "ece")
 EVALUATION_SET = "evaluation-set"
-
-
-@dataclass(frozen=True)
-class RegisterConfig(Policy):
-    """Section `register` of params.yaml: name in the registry, evaluation set, and the policy.
-
-    `evaluation_set` is a folder or s3:// prefix that `damcrack freeze` wrote, null the test tiles of the graph;
-    `evaluation_sha256` the digest that it must have.
-    """
-
-    model_name: str
-    evaluation_set: str | None
-    evaluation_sha256: str | None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.model_name or set(self.model_name) & set("/:."):
-            raise ValueError(f"model_name: {self.model_name!r}; allowed is a name without / : .")
-        digest = self.evaluation_sha256
-        if digest is not None and (len(digest) != 64 or set(digest) - set("0123456789abcdef")):
-            raise ValueError(f"evaluation_sha256: {digest!r}; allowed is 64 hexadecimal digits, or null")
 
 
 @dataclass(frozen=True)
