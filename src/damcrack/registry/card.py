@@ -175,7 +175,7 @@ def _by_source(frozen: FrozenSet) -> Iterator[tuple[str, Bools]]:
 def _calibration(truth: Truth, probs_N: Floats, num_bins: int) -> bytes:
     from matplotlib.figure import Figure
 
-    from damcrack.evaluate.drawing import COLOURS, MUTED, finish, house_look
+    from damcrack.evaluate.figures import COLOURS, MUTED, finish, house_look
 
     bins = reliability(truth.labels_N, probs_N, num_bins)
     filled = bins.num_K > 0
@@ -187,7 +187,7 @@ def _calibration(truth: Truth, probs_N: Floats, num_bins: int) -> bytes:
         sizes = 15 + 200 * bins.num_K / bins.num_K.sum()
         axes.scatter(bins.mean_prob_K, bins.crack_share_K, s=sizes, color=COLOURS[0], alpha=0.75)
         axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xlabel="crack probability", ylabel="share of cracks")
-        return finish("calibration", figure, "", "calibration").png
+        return finish("calibration", figure, "").png
 
 
 def _surest_errors(truth: Truth, probs_N: Floats) -> list[int]:
