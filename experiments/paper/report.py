@@ -35,17 +35,16 @@ from rich.markdown import Markdown
 import damcrack
 from damcrack.data.imageset import ImageSet
 from damcrack.evaluate.baselines import score_baselines
-from damcrack.evaluate.figures import (
+from damcrack.evaluate.drawing import (
     Drawing,
     finish,
     house_look,
-    learning_curves,
     legend_below,
     panels_of,
     style_of,
-    temperature_curves,
     write_figures,
 )
+from damcrack.evaluate.figures import learning_curves, temperature_curves
 from damcrack.evaluate.scored import EvaluationSet
 from damcrack.evaluate.trained import read_model
 from damcrack.files import InputError, new_directory, write_bytes

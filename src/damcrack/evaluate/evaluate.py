@@ -17,7 +17,8 @@ from typing import Any
 from damcrack.data.imageset import ImageSet
 from damcrack.evaluate import scored as tables
 from damcrack.evaluate.baselines import score_baselines
-from damcrack.evaluate.figures import draw_figures, write_figures
+from damcrack.evaluate.drawing import write_figures
+from damcrack.evaluate.figures import draw_figures
 from damcrack.evaluate.page import render
 from damcrack.evaluate.scored import Baseline, EvaluationSet, Results, Scored, experiment_scores, score_model
 from damcrack.evaluate.tiles import choose_tiles, draw_tiles

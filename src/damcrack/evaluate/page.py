@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from damcrack.evaluate.figures import Drawing
+from damcrack.evaluate.drawing import Drawing
 from damcrack.evaluate.published import PAPER_FINAL_TEMPERATURE, PAPER_GAPS
 from damcrack.evaluate.scored import Results, photo_rows, table_1, table_2
 from damcrack.evaluate.tiles import ShownTiles

@@ -6,7 +6,7 @@ A tile is named by its number within the evaluation set.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
 from damcrack.evaluate.baselines import decode_grey
+from damcrack.evaluate.drawing import COLOURS, Drawing, finish, house_look
 from damcrack.evaluate.feature_maps import StageMaps, feature_maps
-from damcrack.evaluate.figures import COLOURS, Drawing, finish, house_look
 from damcrack.evaluate.scored import EvaluationSet, Results
 from damcrack.run import Run
 from damcrack.scores.thresholds import adaptive_dark, otsu_dark
@@ -31,6 +31,7 @@ MASKS = {"otsu_threshold": ("Otsu", otsu_dark), "adaptive_threshold": ("local me
 
 Ints = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
+Grid = npt.NDArray[Any]  # of Axes
 
 
 class Kind(NamedTuple):
@@ -148,9 +149,9 @@ def _sheet(height_in: float) -> Figure:
     return Figure(figsize=(SHEET_IN, height_in), layout="constrained")
 
 
-def _grid(figure: FigureBase, rows: int, columns: int) -> npt.NDArray[np.object_]:
+def _grid(figure: FigureBase, rows: int, columns: int) -> Grid:
     """Empty places (rows, columns) for pictures."""
-    grid: npt.NDArray[np.object_] = figure.subplots(rows, columns, squeeze=False)
+    grid: Grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     return grid
@@ -174,7 +175,7 @@ def _samples(results: Results, shown: ShownTiles) -> Figure:
     kinds = {kind: numbers.tolist() for kind, numbers in shown.samples.items()}
     heights = [0.35 + _height_in(bool(numbers), NUM_SAMPLES) for numbers in kinds.values()]
     figure = _sheet(sum(heights))
-    parts = figure.subfigures(len(kinds), 1, height_ratios=heights)
+    parts = figure.subfigures(len(kinds), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, (kind, numbers) in zip(parts, kinds.items(), strict=True):
         counts = f"{len(numbers)} of {shown.num_of[kind]}" if numbers else "none"
         title = f"{kind.words} (truth: {CLASSES[kind.truth]}, verdict: {CLASSES[kind.verdict]}): {counts}"

@@ -175,7 +175,7 @@ def _by_source(frozen: FrozenSet) -> Iterator[tuple[str, Bools]]:
 def _calibration(truth: Truth, probs_N: Floats, num_bins: int) -> bytes:
     from matplotlib.figure import Figure
 
-    from damcrack.evaluate.figures import COLOURS, MUTED, finish, house_look
+    from damcrack.evaluate.drawing import COLOURS, MUTED, finish, house_look
 
     bins = reliability(truth.labels_N, probs_N, num_bins)
     filled = bins.num_K > 0
