@@ -16,7 +16,7 @@ from damcrack.evaluate.baselines import score_baselines
 from damcrack.evaluate.evaluate import EvaluateConfig, evaluate
 from damcrack.evaluate.feature_maps import feature_maps, first_stages
 from damcrack.evaluate.scored import EvaluationSet, Results, Scored
-from damcrack.evaluate.tiles import choose_tiles, draw_tiles
+from damcrack.evaluate.tiles import KINDS, choose_tiles, draw_tiles
 from damcrack.evaluate.trained import read_models
 from damcrack.files import InputError, read_csv, write_csv
 from damcrack.run import SilentRun
@@ -277,13 +277,14 @@ def test_samples_are_the_most_confident_of_each_kind_in_turns(world):
     shown = choose_tiles(results, worst_tiles=4)
     probs, labels = results.chosen.probs, results.data.labels
     photos = results.data.column("photo")
-    assert sum(shown.num_of.values()) == len(labels)
+    assert sum(map(len, shown.ranked.values())) == len(labels)
     for kind, numbers in shown.samples.items():
-        all_of_kind = np.flatnonzero((labels == kind.truth) & ((probs > 0.5) == kind.verdict))
+        truth, verdict = KINDS[kind]
+        all_of_kind = np.flatnonzero((labels == truth) & ((probs > 0.5) == verdict))
         assert set(numbers.tolist()) <= set(all_of_kind.tolist())
         assert numbers[0] == all_of_kind[np.abs(probs[all_of_kind] - 0.5).argmax()]
         assert len(set(photos[numbers])) == min(len(set(photos[all_of_kind])), len(numbers))
-    assert len(shown.alarms) + len(shown.misses) <= 4
+    assert sum(map(len, shown.errors.values())) <= 4
 
 
 def test_examples_are_two_cracks_one_wall_and_one_error(world):
@@ -301,7 +302,7 @@ def test_a_network_without_error_shows_three_examples(world):
     """Where a kind does not occur its row is empty and nothing stands in for it."""
     labels = results_of(world).data.labels
     shown = choose_tiles(results_of(world, np.where(labels == 1, 0.9, 0.1)), worst_tiles=4)
-    assert [len(shown.alarms), len(shown.misses), len(shown.examples)] == [0, 0, 3]
+    assert [*map(len, shown.errors.values()), len(shown.examples)] == [0, 0, 3]
     assert [len(numbers) for numbers in shown.samples.values()][2:] == [0, 0]
     names = [drawing.name for drawing in draw_tiles(results_of(world), shown, SilentRun())]
     assert names == ["sample_detections", "feature_maps", "threshold_segmentation"]

@@ -29,7 +29,6 @@ def render(
     photos = photo_rows([results.chosen], results.data)
     wrong = [row for row in photos if row["num_errors"]]
     wrong.sort(key=lambda row: (-row["num_errors"], row["accuracy"], row["photo"]))
-    errors = {"false alarms": shown.alarms, "missed cracks": shown.misses}
     values = {
         "metrics": results.metrics,
         "chosen": results.metrics["chosen"],
@@ -43,7 +42,9 @@ def render(
         "num_photos": len(photos),
         "num_wrong_photos": len(wrong),
         "num_errors": sum(row["num_errors"] for row in photos),
-        "errors": {kind: [_tile(results, shown, n) for n in numbers] for kind, numbers in errors.items()},
+        "errors": {
+            kind: [_tile(results, shown, n) for n in numbers] for kind, numbers in shown.errors.items()
+        },
         "models": [*results.pretraining, *(scored.model for scored in results.experiments)],
     }
     return _environment().get_template("page.html.j2").render(values)

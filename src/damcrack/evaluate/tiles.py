@@ -6,7 +6,7 @@ A tile is named by its number within the evaluation set.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from damcrack.scores.thresholds import adaptive_dark, otsu_dark
 
 NUM_SAMPLES = 6  # tiles of each kind in the figure of sample detections
 NUM_EXAMPLES = 4  # tiles to look into
-SHEET_IN = 9.0  # width of a sheet of pictures
+SHEET_IN, TITLE_IN, WORDS_IN = 9.0, 0.3, 0.35  # width of a sheet, height of a title and of two lines of words
 CLASSES = ("no crack", "crack")
 FRAMES = "Green frame: right; red frame: wrong."
 # the baselines whose dark pixels make a picture; one level for all tiles does not
@@ -31,53 +31,40 @@ MASKS = {"otsu_threshold": ("Otsu", otsu_dark), "adaptive_threshold": ("local me
 
 Ints = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
-Grid = npt.NDArray[Any]  # of Axes
 
 
-class Kind(NamedTuple):
-    """One of the four ways in which truth and verdict meet; 1 is crack."""
-
-    words: str
-    truth: int
-    verdict: int
-
-
-FOUND, PASSED = Kind("cracks found", 1, 1), Kind("tiles without a crack, recognised", 0, 0)
-ALARMS, MISSES = Kind("false alarms", 0, 1), Kind("missed cracks", 1, 0)
+# the four cases: truth and verdict, 1 is crack
+KINDS = {"cracks found": (1, 1), "true negatives": (0, 0), "false alarms": (0, 1), "missed cracks": (1, 0)}
 
 
 @dataclass(frozen=True)
 class ShownTiles:
-    """Tiles of the chosen experiment: samples of each kind, most confident errors, and examples to look into.
+    """Tiles of the chosen experiment by kind: all, the most confident first, and those that are shown.
 
-    `num_of` counts all tiles of a kind; `jpegs` holds the shown ones.
+    `examples` are looked into; `jpegs` holds the shown ones.
     """
 
-    num_of: Mapping[Kind, int]
-    samples: Mapping[Kind, Ints]
-    alarms: Ints
-    misses: Ints
+    ranked: Mapping[str, Ints]
+    samples: Mapping[str, Ints]
+    errors: Mapping[str, Ints]
     examples: Ints
     jpegs: Mapping[int, bytes]
 
 
 def choose_tiles(results: Results, worst_tiles: int) -> ShownTiles:
     """Choose, for the same results always the same, and read the chosen in one pass; `worst_tiles` errors in all."""
-    ranked = {kind: _most_confident(results, kind) for kind in (FOUND, PASSED, ALARMS, MISSES)}
+    labels, predicted = results.data.labels, results.chosen.predicted
+    ranked = {
+        kind: _by_confidence(results, np.flatnonzero((labels == truth) & (predicted == verdict)))
+        for kind, (truth, verdict) in KINDS.items()
+    }
     mixed = {kind: _in_turns(numbers, results.data) for kind, numbers in ranked.items()}
     samples = {kind: numbers[:NUM_SAMPLES] for kind, numbers in mixed.items()}
-    alarms = ranked[ALARMS][: max(worst_tiles // 2, worst_tiles - len(ranked[MISSES]))]
-    misses = ranked[MISSES][: worst_tiles - len(alarms)]
+    alarms = ranked["false alarms"][: max(worst_tiles // 2, worst_tiles - len(ranked["missed cracks"]))]
+    misses = ranked["missed cracks"][: worst_tiles - len(alarms)]
     examples = _examples(results, mixed)
     jpegs = _read(results.data, np.concatenate([*samples.values(), alarms, misses, examples]))
-    num_of = {kind: len(numbers) for kind, numbers in ranked.items()}
-    return ShownTiles(num_of, samples, alarms, misses, examples, jpegs)
-
-
-def _most_confident(results: Results, kind: Kind) -> Ints:
-    """All tiles of a kind, the most confident verdict first."""
-    matches = (results.data.labels == kind.truth) & (results.chosen.predicted == kind.verdict)
-    return _by_confidence(results, np.flatnonzero(matches))
+    return ShownTiles(ranked, samples, {"false alarms": alarms, "missed cracks": misses}, examples, jpegs)
 
 
 def _by_confidence(results: Results, numbers: Ints) -> Ints:
@@ -95,13 +82,13 @@ def _in_turns(numbers: Ints, data: EvaluationSet) -> Ints:
     return numbers
 
 
-def _examples(results: Results, mixed: Mapping[Kind, Ints]) -> Ints:
-    """Two found cracks, the tile without a crack that fools most of the thresholds, the most confident error."""
+def _examples(results: Results, mixed: Mapping[str, Ints]) -> Ints:
+    """Two found cracks, the true negative that fools most of the thresholds, the most confident error."""
     num_fooled = np.sum([baseline.predicted for baseline in results.baselines], axis=0)
-    passed = mixed[PASSED]
+    passed = mixed["true negatives"]
     passed = passed[np.argsort(-num_fooled[passed], kind="stable")]
-    errors = _by_confidence(results, np.concatenate([mixed[ALARMS][:1], mixed[MISSES][:1]]))
-    return np.concatenate([mixed[FOUND][:2], passed[:1], errors[:1]])
+    errors = np.concatenate([mixed["false alarms"][:1], mixed["missed cracks"][:1]])
+    return np.concatenate([mixed["cracks found"][:2], passed[:1], _by_confidence(results, errors)[:1]])
 
 
 def _read(data: EvaluationSet, numbers: Ints) -> dict[int, bytes]:
@@ -140,18 +127,15 @@ def _decode_rgb(encoded: bytes) -> Pixels:
     return np.asarray(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
-def _height_in(rows: int, columns: int) -> float:
-    """Height of `rows` rows of square pictures with two lines of words below each."""
-    return (SHEET_IN / columns + 0.35) * rows
-
-
-def _sheet(height_in: float) -> Figure:
+def _sheet(rows: float, columns: int, header_in: float) -> Figure:
+    """An empty sheet for rows of square pictures with two lines of words below each."""
+    height_in = header_in + (SHEET_IN / columns + WORDS_IN) * rows
     return Figure(figsize=(SHEET_IN, height_in), layout="constrained")
 
 
-def _grid(figure: FigureBase, rows: int, columns: int) -> Grid:
-    """Empty places (rows, columns) for pictures."""
-    grid: Grid = figure.subplots(rows, columns, squeeze=False)
+def _grid(figure: FigureBase, rows: int, columns: int) -> npt.NDArray[Any]:
+    """Places for pictures, each an empty Axes."""
+    grid: npt.NDArray[Any] = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     return grid
@@ -172,17 +156,19 @@ def _show(
 
 
 def _samples(results: Results, shown: ShownTiles) -> Figure:
-    kinds = {kind: numbers.tolist() for kind, numbers in shown.samples.items()}
-    heights = [0.35 + _height_in(bool(numbers), NUM_SAMPLES) for numbers in kinds.values()]
-    figure = _sheet(sum(heights))
-    parts = figure.subfigures(len(kinds), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for part, (kind, numbers) in zip(parts, kinds.items(), strict=True):
-        counts = f"{len(numbers)} of {shown.num_of[kind]}" if numbers else "none"
-        title = f"{kind.words} (truth: {CLASSES[kind.truth]}, verdict: {CLASSES[kind.verdict]}): {counts}"
+    num_rows = sum(bool(len(numbers)) for numbers in shown.samples.values())
+    figure = _sheet(num_rows, NUM_SAMPLES, TITLE_IN * len(KINDS))
+    row_in = SHEET_IN / NUM_SAMPLES + WORDS_IN
+    heights = [TITLE_IN + row_in * bool(len(numbers)) for numbers in shown.samples.values()]
+    parts = figure.subfigures(len(KINDS), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, (kind, (truth, verdict)) in zip(parts, KINDS.items(), strict=True):
+        counts = f"{len(shown.samples[kind])} of {len(shown.ranked[kind])}"
+        title = f"{kind} (truth: {CLASSES[truth]}, verdict: {CLASSES[verdict]}): {counts}"
         part.suptitle(title, x=0.005, ha="left", fontsize=10.5)
-        for axes, number in zip(_grid(part, 1, NUM_SAMPLES)[0], numbers, strict=False):
+        places = _grid(part, 1, NUM_SAMPLES)[0] if len(shown.samples[kind]) else ()
+        for axes, number in zip(places, shown.samples[kind].tolist(), strict=False):
             words = f"{results.chosen.probs[number]:.1%} crack\n{_source(results, number)}"
-            _show(axes, _decode_rgb(shown.jpegs[number]), words, kind.truth == kind.verdict)
+            _show(axes, _decode_rgb(shown.jpegs[number]), words, truth == verdict)
     return figure
 
 
@@ -198,7 +184,7 @@ def _show_example(axes: Axes, results: Results, number: int, tile: Pixels) -> No
 
 
 def _maps(results: Results, shown: ShownTiles, tiles: Pixels, stages: Sequence[StageMaps]) -> Figure:
-    figure = _sheet(0.5 + _height_in(len(tiles), 1 + len(stages)))
+    figure = _sheet(len(tiles), 1 + len(stages), 2 * TITLE_IN)
     grid = _grid(figure, len(tiles), 1 + len(stages))
     for row, tile, number in zip(range(len(tiles)), tiles, shown.examples.tolist(), strict=True):
         _show_example(grid[row, 0], results, number, tile)
@@ -225,7 +211,7 @@ def _two_by_two(maps_KHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _segmentations(results: Results, shown: ShownTiles, tiles: Pixels) -> Figure:
     baselines = [baseline for baseline in results.baselines if baseline.name in MASKS]
-    figure = _sheet(_height_in(1 + len(baselines), NUM_EXAMPLES))
+    figure = _sheet(1 + len(baselines), NUM_EXAMPLES, 0)
     grid = _grid(figure, 1 + len(baselines), NUM_EXAMPLES)
     for column, tile, number in zip(grid.T, tiles, shown.examples.tolist(), strict=False):
         _show_example(column[0], results, number, tile)
