@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -83,3 +85,14 @@ def test_undefined_ratios_are_nan():
     """No verdict "crack": precision has no denominator; no crack: recall has none."""
     assert math.isnan(metrics.precision(Confusion(tn=3, fp=0, fn=1, tp=0)))
     assert math.isnan(metrics.recall(Confusion(tn=3, fp=1, fn=0, tp=0)))
+
+
+def test_a_machine_that_inspects_needs_neither_scikit_learn_nor_scipy():
+    """Scores and the rooms that only inspect photos import without them."""
+    code = (
+        "import sys\n"
+        "import damcrack.inspection.inspect, damcrack.inspection.case_study, damcrack.scores.statistics\n"
+        "print('LOADED', sorted({'sklearn', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "LOADED []" in done.stdout

@@ -15,15 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from damcrack.data.imageset import ImageSet
-from damcrack.evaluate import scored as tables
 from damcrack.evaluate.baselines import score_baselines
 from damcrack.evaluate.drawing import write_figures
 from damcrack.evaluate.figures import draw_figures
 from damcrack.evaluate.page import render
-from damcrack.evaluate.scored import Baseline, EvaluationSet, Results, Scored, experiment_scores, score_model
+from damcrack.evaluate.scored import (
+    Baseline,
+    EvaluationSet,
+    Results,
+    Scored,
+    experiment_scores,
+    score_model,
+    write_tables,
+)
 from damcrack.evaluate.tiles import choose_tiles, draw_tiles
 from damcrack.evaluate.trained import TrainedModel, read_models, start_of
-from damcrack.files import InputError, new_directory, write_bytes, write_csv, write_json
+from damcrack.files import InputError, new_directory, write_bytes
 from damcrack.run import Run
 
 FORMAT = 1
@@ -63,7 +70,7 @@ def evaluate(tiles: Path, models: Path, out: Path, config: EvaluateConfig, run: 
     shown = choose_tiles(results, config.worst_tiles)
     charts, pictures = draw_figures(results, config.calibration_bins), draw_tiles(results, shown, run)
     with new_directory(out) as folder:
-        _write_tables(folder, results)
+        write_tables(folder, results)
         write_figures(folder / "figures", [*charts, *pictures])
         page = render(results, shown, charts, pictures, config.worst_photos)
         write_bytes(folder / "results.html", page.encode())
@@ -122,16 +129,6 @@ def _by_validation(scored: Scored) -> tuple[float, float, str]:
     """Order of preference: it must not look at the test split."""
     facts = scored.model.facts
     return -facts["val_accuracy"], facts["val_loss"], scored.model.name
-
-
-def _write_tables(folder: Path, results: Results) -> None:
-    experiments, data = results.experiments, results.data
-    write_json(folder / "metrics.json", results.metrics)
-    rows = list(tables.prediction_rows(experiments, data))
-    write_csv(folder / "predictions.csv", tables.PREDICTION_COLUMNS, rows)
-    write_csv(folder / "photos.csv", tables.PHOTO_COLUMNS, tables.photo_rows(experiments, data))
-    write_csv(folder / "table1.csv", tables.TABLE_1_COLUMNS, tables.table_1(results.pretraining))
-    write_csv(folder / "table2.csv", tables.TABLE_2_COLUMNS, tables.table_2(results))
 
 
 def _report(out: Path, metrics: Mapping[str, Any], run: Run) -> None:

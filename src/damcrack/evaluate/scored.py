@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from damcrack.data.imageset import ImageSet
 from damcrack.evaluate.published import PAPER_TABLE_1, PAPER_TABLE_2
 from damcrack.evaluate.trained import TrainedModel
+from damcrack.files import write_csv, write_json
 from damcrack.run import Run
 from damcrack.scores import metrics
 from damcrack.train.decoded import decode_set
@@ -201,9 +203,18 @@ def photo_rows(experiments: Sequence[Scored], data: EvaluationSet) -> list[dict[
     return rows
 
 
-def prediction_rows(experiments: Sequence[Scored], data: EvaluationSet) -> Iterator[dict[str, Any]]:
-    """Crack probability of each tile by each experiment."""
+def _prediction_rows(experiments: Sequence[Scored], data: EvaluationSet) -> Iterator[dict[str, Any]]:
     keys, labels = data.column("key").tolist(), data.labels.tolist()
     for scored in experiments:
         for key, label, prob in zip(keys, labels, scored.probs.tolist(), strict=True):
             yield {"experiment": scored.model.name, "key": key, "label": label, "crack_prob": prob}
+
+
+def write_tables(folder: Path, results: Results) -> None:
+    """Write metrics.json and the tables, see `evaluate`."""
+    experiments, data = results.experiments, results.data
+    write_json(folder / "metrics.json", results.metrics)
+    write_csv(folder / "predictions.csv", PREDICTION_COLUMNS, list(_prediction_rows(experiments, data)))
+    write_csv(folder / "photos.csv", PHOTO_COLUMNS, photo_rows(experiments, data))
+    write_csv(folder / "table1.csv", TABLE_1_COLUMNS, table_1(results.pretraining))
+    write_csv(folder / "table2.csv", TABLE_2_COLUMNS, table_2(results))
