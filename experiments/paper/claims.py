@@ -20,6 +20,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 CALIBRATION_BINS = 10
+VERDICT_COLUMNS = ["sources", "labels", "claim", "worse", "better", "seeds", "difference", "low", "high", "p"]
+VERDICT_COLUMNS += ["verdict"]
 TEACHER, OURS = "resnet50-pretrained", "resnet18-dynamic"
 SMALL = 0.005  # differences within half a point are of no use to an inspector
 # What the paper says: the second method of crack networks beats the first.
@@ -167,19 +169,17 @@ def verdicts(study: Study) -> pd.DataFrame:
 
     Mean difference with its interval, p of McNemar's test (middle seed), adjusted by Holm over the sources' table.
     """
-    columns = ["sources", "labels", "claim", "worse", "better", "seeds", "difference", "low", "high", "p"]
-    tables = [pd.DataFrame(columns=[*columns, "verdict"])]
-    for sources in (study.trained_on, study.unseen):
-        rows = [
-            row
-            for labels in study.labels
-            for claim in CLAIMS
-            if sources and (row := _verdict(study, claim, labels, sources)) is not None
-        ]
-        if rows:
-            table = pd.DataFrame(rows)
-            tables.append(table.assign(p=holm(table.p.to_numpy(np.float64)))[tables[0].columns])
-    return pd.concat(tables[1:], ignore_index=True) if len(tables) > 1 else tables[0]
+    places = [sources for sources in (study.trained_on, study.unseen) if sources]
+    return pd.DataFrame(
+        [one for sources in places for one in _verdicts_on(study, sources)], columns=VERDICT_COLUMNS
+    )
+
+
+def _verdicts_on(study: Study, sources: tuple[str, ...]) -> list[dict[str, object]]:
+    tried = [_verdict(study, claim, labels, sources) for labels in study.labels for claim in CLAIMS]
+    found = [one for one in tried if one is not None]
+    adjusted = holm(np.array([one["p"] for one in found], np.float64)).tolist()
+    return [one | {"p": p} for one, p in zip(found, adjusted, strict=True)]
 
 
 def _verdict(study: Study, claim: str, labels: int, sources: tuple[str, ...]) -> dict[str, object] | None:
