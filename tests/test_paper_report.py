@@ -227,11 +227,11 @@ def test_command_ends_in_error_if_a_cell_is_missing(study_folder: Path, tmp_path
         "--out",
         str(tmp_path / "out"),
         "--markdown",
-        str(tmp_path / "told.md"),
+        str(tmp_path / "tables.md"),
     ]
     with pytest.raises(SystemExit, match="models/x"):
         main(places)
-    assert (tmp_path / "told.md").read_text() == (tmp_path / "out/results.md").read_text()
+    assert (tmp_path / "tables.md").read_text() == (tmp_path / "out/results.md").read_text()
 
 
 def test_document_is_whole_without_pretraining_or_unseen_sources() -> None:

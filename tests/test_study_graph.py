@@ -92,11 +92,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def test_one_failure_loses_no_other_cell_and_is_listed(folder: Folder) -> None:
     """The others are in the tables; the failed one is listed with its reason, and the command ends in error."""
     done = folder.call(folder.root, *REPORT, "--markdown", "results.md")
-    told = (folder.root / "results.md").read_text()
+    written = (folder.root / "results.md").read_text()
     assert done.returncode == 1
     assert "1 cells are missing" in done.stderr and "NonFiniteLossError" in done.stderr
-    assert "| resnet18-dynamic | 1 | 99.85 |" in told and "| resnet18-pretrained | 1 | 96.07 |" in told
-    assert "`models/finetune/resnet18-scratch/20/0`: NonFiniteLossError: the loss was" in told
+    assert "| resnet18-dynamic | 1 | 99.85 |" in written and "| resnet18-pretrained | 1 | 96.07 |" in written
+    assert "`models/finetune/resnet18-scratch/20/0`: NonFiniteLossError: the loss was" in written
 
 
 def test_a_second_run_fills_only_the_hole_and_a_third_does_nothing(folder: Folder) -> None:
@@ -105,9 +105,9 @@ def test_a_second_run_fills_only_the_hole_and_a_third_does_nothing(folder: Folde
     done = folder.call(folder.cells, "dvc", "repro", "--keep-going")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Running stage") == 1
-    told = folder.call(folder.root, *REPORT)
-    assert told.returncode == 0, told.stderr[-3000:]
-    assert "pretraining helps the ResNet18" in told.stdout
+    written = folder.call(folder.root, *REPORT)
+    assert written.returncode == 0, written.stderr[-3000:]
+    assert "pretraining helps the ResNet18" in written.stdout
     assert (folder.root / "results/paper/results.html").is_file()
     again = folder.call(folder.cells, "dvc", "repro", "--keep-going")
     assert again.returncode == 0 and "Running stage" not in again.stdout

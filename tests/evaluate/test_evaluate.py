@@ -178,7 +178,7 @@ def test_validation_chooses_and_history_is_reported(evaluated):
 
 
 def test_papers_numbers_stand_where_network_and_start_agree(evaluated):
-    """Tables 1 and 2 put the paper's accuracy beside its counterpart."""
+    """Tables 1 and 2 put the paper's accuracy next to its counterpart."""
     out, _, _, _ = evaluated
     cracks = {row["experiment"]: row for row in read_csv(out / "table2.csv")}
     assert cracks["resnet18-dynamic"]["start"] == "distilled, dynamic T"

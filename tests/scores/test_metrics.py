@@ -40,7 +40,7 @@ def test_decision_scores_count_the_four_cases(case):
 
 
 @given(labelled_probs())
-def test_auroc_is_the_share_of_rightly_ordered_pairs(case):
+def test_auroc_is_the_share_of_correctly_ordered_pairs(case):
     """AUROC counts pairs of a crack and none, ties half; without both classes it is NaN."""
     labels, probs = case
     cracks, others = probs[labels == 1], probs[labels == 0]

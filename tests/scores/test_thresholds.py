@@ -89,7 +89,7 @@ def test_darker_share_counts_strictly_darker_pixels():
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 1)), min_size=1, max_size=40))
 def test_best_rule_is_the_best_of_all_cuts(cases):
-    """No other cut in either direction judges more tiles rightly, and the rule keeps what it promises."""
+    """No other cut in either direction judges more tiles correctly, and the rule has the accuracy that it reports."""
     scores = np.array([score / 8 for score, _ in cases])
     labels = np.array([label for _, label in cases])
     rule, accuracy = best_rule(scores, labels)
@@ -108,7 +108,7 @@ def test_best_rule_finds_cracks_that_score_low():
 
 
 def test_global_threshold_finds_the_level_that_separates():
-    """Level and cut are chosen together: tiles that differ only in pixels darker than 60 are told apart."""
+    """Level and cut are chosen together: tiles that differ only in pixels darker than 60 are separated."""
     cracked = tiles_with_dark_share([0.05, 0.08, 0.03], dark=50)
     stained = tiles_with_dark_share([0.3, 0.1, 0.5], dark=90)
     histograms = histograms_of(np.concatenate([cracked, stained]))

@@ -15,7 +15,7 @@ PAPER_GAPS = {
 }
 PAPER_FINAL_TEMPERATURE = 3.95
 # (network, what it started as): accuracy on the crack tiles. The paper does not say whether its distilled network had
-# a teacher in the crack stage too, nor whether its CBAM, AlexNet and VGG16 were pretrained: they stand beside both.
+# a teacher in the crack stage too, nor whether its CBAM, AlexNet and VGG16 were pretrained: they stand next to both.
 PAPER_TABLE_2 = {
     ("resnet18", "scratch"): 0.9493,
     ("resnet18", "pretrained"): 0.9607,
