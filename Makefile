@@ -54,7 +54,7 @@ paper: CELLS ?= $(if $(SEED),--glob 'pretrain@*-$(SEED)' 'distill@*-$(SEED)' 'fi
 paper: .venv/installed ## run the paper's missing experiments, write docs/results.md; a part: SEED=0, or CELLS="pretrain distill"
 	@cd experiments/paper && damcrack snapshot photos && damcrack snapshot miniimagenet
 	@cd experiments/paper && dvc repro --keep-going $(CELLS); status=$$?; damcrack track send; \
-	    cd ../.. && damcrack paper $(if $(SEED),,--markdown docs/results.md) && exit $$status
+	    cd ../.. && python -m experiments.paper.report $(if $(SEED),,--markdown docs/results.md) && exit $$status
 
 .PHONY: detector
 detector: .venv/installed ## train the detector that ships with the package again (about an hour on two cores), and pack it

@@ -23,6 +23,7 @@ ABSENT = (
     "onnx",
     "pandas",
     "sklearn",
+    "scipy",
     "matplotlib",
     "skimage",
 )

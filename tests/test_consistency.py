@@ -43,7 +43,6 @@ MAY_IMPORT = {
         "storage",
         "tracking",
     },
-    "study": {"data", "evaluate", "progress", "scores", "train"},
     "imagery": {"data", "inspection", "params", "progress", "registry", "stage_runner", "storage"},
     "kubeflow": {"params", "stage_runner", "storage", "tracking"},
 }
@@ -55,7 +54,7 @@ HOMES = {
     "pydantic": {"params", "config"},
     "click": {"cli"},
     "kfp": {"kubeflow", "cli"},
-    "torch": {"train", "export", "evaluate", "study"},
+    "torch": {"train", "export", "evaluate"},
 }
 
 

@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+REPORT = ("python", "-m", "experiments.paper.report")
 pytestmark = pytest.mark.slow
 
 CELLS = {
@@ -74,6 +75,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     for name in ("src", "requirements"):
         shutil.copytree(ROOT / name, made.root / name, ignore=shutil.ignore_patterns("__pycache__"))
     (made.cells / "snapshots").mkdir(parents=True)
+    for name in ("__init__.py", "paper/report.py", "paper/claims.py", "paper/tables.py"):
+        shutil.copy(ROOT / "experiments" / name, made.root / "experiments" / name)
     for name in ("photos", "miniimagenet"):
         shutil.copy(ROOT / f"snapshots/{name}.csv", made.cells / "snapshots")
     shutil.copy(ROOT / ".dvcignore", made.root)
@@ -86,25 +89,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return made
 
 
-def test_one_failure_loses_no_other_cell_and_is_told(folder: Folder) -> None:
+def test_one_failure_loses_no_other_cell_and_is_listed(folder: Folder) -> None:
     """The others are in the tables; the failed one is listed with its reason, and the command ends in error."""
-    done = folder.call(folder.root, "damcrack", "paper", "--markdown", "results.md")
-    told = (folder.root / "results.md").read_text()
+    done = folder.call(folder.root, *REPORT, "--markdown", "results.md")
+    written = (folder.root / "results.md").read_text()
     assert done.returncode == 1
     assert "1 cells are missing" in done.stderr and "NonFiniteLossError" in done.stderr
-    assert "| resnet18-dynamic | 1 | 99.85 |" in told and "| resnet18-pretrained | 1 | 96.07 |" in told
-    assert "`models/finetune/resnet18-scratch/20/0`: NonFiniteLossError: the loss was" in told
+    assert "| resnet18-dynamic | 1 | 99.85 |" in written and "| resnet18-pretrained | 1 | 96.07 |" in written
+    assert "`models/finetune/resnet18-scratch/20/0`: NonFiniteLossError: the loss was" in written
 
 
 def test_a_second_run_fills_only_the_hole_and_a_third_does_nothing(folder: Folder) -> None:
-    """With the rate mended one cell is trained, the report is whole, and then nothing is left to do."""
+    """With the rate fixed one cell is trained, the report is whole, and then nothing is left to do."""
     folder.write_params(scratch_rate=0.02)
     done = folder.call(folder.cells, "dvc", "repro", "--keep-going")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Running stage") == 1
-    told = folder.call(folder.root, "damcrack", "paper")
-    assert told.returncode == 0, told.stderr[-3000:]
-    assert "pretraining helps the ResNet18" in told.stdout
+    written = folder.call(folder.root, *REPORT)
+    assert written.returncode == 0, written.stderr[-3000:]
+    assert "pretraining helps the ResNet18" in written.stdout
     assert (folder.root / "results/paper/results.html").is_file()
     again = folder.call(folder.cells, "dvc", "repro", "--keep-going")
     assert again.returncode == 0 and "Running stage" not in again.stdout

@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 import shutil
@@ -15,10 +16,8 @@ from damcrack.evaluate.baselines import score_baselines
 from damcrack.evaluate.config import EvaluateConfig
 from damcrack.evaluate.evaluate import evaluate
 from damcrack.evaluate.feature_maps import feature_maps, first_stages
-from damcrack.evaluate.pictures import draw_pictures
-from damcrack.evaluate.results import Results
-from damcrack.evaluate.scoring import EvaluationSet, Scored
-from damcrack.evaluate.shown import choose_tiles
+from damcrack.evaluate.scored import EvaluationSet, Results, Scored
+from damcrack.evaluate.tiles import KINDS, choose_tiles, draw_tiles
 from damcrack.evaluate.trained import read_models
 from damcrack.files import InputError, read_csv, write_csv
 from damcrack.run import SilentRun
@@ -132,7 +131,7 @@ def evaluated(world):
 
 
 def test_metrics_are_those_of_the_predictions_file(evaluated):
-    """Whoever scores predictions.csv with scikit-learn gets the numbers of metrics.json."""
+    """predictions.csv, scored with scikit-learn, gives the numbers of metrics.json."""
     out, metrics, _, _ = evaluated
     rows = read_csv(out / "predictions.csv")
     for name, scores in metrics["experiments"].items():
@@ -162,12 +161,12 @@ def test_model_of_other_tiles_is_left_out_with_a_reason(evaluated):
     """A model that was trained on other tiles has no scores; the page, the metrics and the run say why."""
     out, metrics, run, _ = evaluated
     assert set(metrics["experiments"]) == {"resnet18-scratch", "resnet18-dynamic"}
-    assert "trained on tiles other tiles" in metrics["left_out"]["stranger"]
+    assert set(metrics["left_out"]) == {"stranger"}
     assert any("stranger" in line for line in run.said)
     assert "stranger" in (out / "results.html").read_text()
 
 
-def test_validation_chooses_and_history_is_told(evaluated):
+def test_validation_chooses_and_history_is_reported(evaluated):
     """The chosen experiment is the best on validation; accuracies and gap are of the best epoch."""
     _, metrics, run, summary = evaluated
     assert metrics["chosen"] == "resnet18-dynamic"
@@ -180,7 +179,7 @@ def test_validation_chooses_and_history_is_told(evaluated):
 
 
 def test_papers_numbers_stand_where_network_and_start_agree(evaluated):
-    """Tables 1 and 2 put the paper's accuracy beside its counterpart."""
+    """Tables 1 and 2 put the paper's accuracy next to its counterpart."""
     out, _, _, _ = evaluated
     cracks = {row["experiment"]: row for row in read_csv(out / "table2.csv")}
     assert cracks["resnet18-dynamic"]["start"] == "distilled, dynamic T"
@@ -208,8 +207,7 @@ def test_page_needs_no_network_and_trusts_no_name(evaluated):
     """The page loads nothing from outside, and a photo's name cannot become markup."""
     out, _, run, _ = evaluated
     page = (out / "results.html").read_text()
-    addresses = set(re.findall(r"https?://[^\s\"'<)]+", page))
-    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert not re.findall(r"https?://", page)
     assert not re.search(r"<(script|link|iframe)\b|@import|\bsrc=\"(?!data:)", page)
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; $x$.jpg" in page
     ids = re.findall(r'\bid="([^"]+)"', page)
@@ -251,7 +249,7 @@ def test_baseline_rules_come_from_training_tiles_alone(world):
         assert np.array_equal(found.predicted, other.predicted)
 
 
-def test_page_tells_how_often_brightness_alone_gives_a_false_alarm(evaluated):
+def test_page_says_how_often_brightness_alone_gives_a_false_alarm(evaluated):
     """Each baseline and the chosen network have their share of tiles without a crack that they call a crack."""
     out, metrics, _, _ = evaluated
     table = (out / "results.html").read_text().split("False alarms of thresholds")[1].split("</table>")[0]
@@ -274,23 +272,24 @@ def results_of(world, probs=None):
     return Results(data, [scored], baselines, [], {"chosen": model.name})
 
 
-def test_samples_are_the_surest_of_each_kind_in_turns(world):
-    """Samples are of their kind, begin with its surest tile, and show a second photo before one photo twice."""
+def test_samples_are_the_most_confident_of_each_kind_in_turns(world):
+    """Samples are of their kind, begin with its most confident tile, and show a second photo before one photo twice."""
     results = results_of(world)
     shown = choose_tiles(results, worst_tiles=4)
     probs, labels = results.chosen.probs, results.data.labels
     photos = results.data.column("photo")
-    assert sum(shown.num_of.values()) == len(labels)
+    assert sum(map(len, shown.ranked.values())) == len(labels)
     for kind, numbers in shown.samples.items():
-        all_of_kind = np.flatnonzero((labels == kind.truth) & ((probs > 0.5) == kind.verdict))
+        truth, verdict = KINDS[kind]
+        all_of_kind = np.flatnonzero((labels == truth) & ((probs > 0.5) == verdict))
         assert set(numbers.tolist()) <= set(all_of_kind.tolist())
         assert numbers[0] == all_of_kind[np.abs(probs[all_of_kind] - 0.5).argmax()]
         assert len(set(photos[numbers])) == min(len(set(photos[all_of_kind])), len(numbers))
-    assert len(shown.alarms) + len(shown.misses) <= 4
+    assert sum(map(len, shown.errors.values())) <= 4
 
 
 def test_examples_are_two_cracks_one_wall_and_one_error(world):
-    """The tiles to look into: two found cracks, a passed tile that fools most thresholds, the surest error."""
+    """The tiles to look into: two found cracks, a passed tile that fools most thresholds, the most confident error."""
     results = results_of(world)
     examples = choose_tiles(results, worst_tiles=4).examples
     labels, predicted = results.data.labels, results.chosen.predicted
@@ -304,9 +303,10 @@ def test_a_network_without_error_shows_three_examples(world):
     """Where a kind does not occur its row is empty and nothing stands in for it."""
     labels = results_of(world).data.labels
     shown = choose_tiles(results_of(world, np.where(labels == 1, 0.9, 0.1)), worst_tiles=4)
-    assert [len(shown.alarms), len(shown.misses), len(shown.examples)] == [0, 0, 3]
-    alts = {drawing.name: drawing.alt for drawing in draw_pictures(results_of(world), shown, SilentRun())}
-    assert "false alarms (truth: no crack, verdict: crack): none" in alts["sample_detections"]
+    assert [*map(len, shown.errors.values()), len(shown.examples)] == [0, 0, 3]
+    assert [len(numbers) for numbers in shown.samples.values()][2:] == [0, 0]
+    names = [drawing.name for drawing in draw_tiles(results_of(world), shown, SilentRun())]
+    assert names == ["sample_detections", "feature_maps", "threshold_segmentation"]
 
 
 def test_feature_maps_are_the_networks_own_activations(world):
@@ -356,20 +356,22 @@ def test_network_without_such_stages_has_no_feature_maps(world, monkeypatch):
     """The figure is left out, the run says why, and the others are drawn."""
     monkeypatch.setattr("damcrack.evaluate.feature_maps.first_stages", lambda network: {})
     results, run = results_of(world), RecordingRun(world / "scratch")
-    drawings = draw_pictures(results, choose_tiles(results, worst_tiles=4), run)
+    drawings = draw_tiles(results, choose_tiles(results, worst_tiles=4), run)
     assert [drawing.name for drawing in drawings] == ["sample_detections", "threshold_segmentation"]
-    assert any("no figure of feature maps" in line for line in run.said)
+    assert len(run.said) == 1
 
 
 def test_pictures_of_tiles_are_on_the_page_and_among_the_files(evaluated):
-    """Samples, feature maps and threshold masks are PNG files, and elements of the page that are told in words."""
+    """Samples, feature maps and threshold masks are PNG files, and on the page with an alternative text."""
     out, _, run, _ = evaluated
     page = (out / "results.html").read_text()
     for name in ("sample_detections", "feature_maps", "threshold_segmentation"):
         assert f"{name}.png" in run.files
-        assert cv2.imread(str(out / "figures" / f"{name}.png")) is not None
+        png = (out / "figures" / f"{name}.png").read_bytes()
+        assert cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR) is not None
         figure = page.split(f'<figure id="{name}">')[1].split("</figure>")[0]
-        assert re.search(r'<svg role="img" aria-label="[^"]{60,}"', figure)
+        assert base64.b64encode(png).decode() in figure
+        assert re.search(r'alt="[^"]{60,}"', figure)
 
 
 def test_validation_split_serves_where_there_is_no_test_split(world, tmp_path):
@@ -389,13 +391,13 @@ def test_validation_split_serves_where_there_is_no_test_split(world, tmp_path):
         "num_crack": sum(tiles.labels[6:]),
     }
     assert run.data == [("tiles", "validation")]
-    assert "There is no test split" in (tmp_path / "out/results.html").read_text()
+    assert "validation tiles" in (tmp_path / "out/results.html").read_text()
 
 
 def test_no_usable_model_is_refused(world, tmp_path):
-    """Where all models are of other tiles the user is told to train some, and nothing is written."""
+    """Where all models are of other tiles there is an error, and nothing is written."""
     shutil.copytree(world / "models/finetune/stranger", tmp_path / "models/finetune/stranger")
-    with pytest.raises(InputError, match="run finetune first"):
+    with pytest.raises(InputError, match="none trained on"):
         evaluate(world / "tiles", tmp_path / "models", tmp_path / "out", CONFIG, SilentRun(tmp_path))
     assert not (tmp_path / "out").exists()
 

@@ -290,7 +290,7 @@ def test_missing_metrics(tmp_path):
 )
 def test_config_refuses(changed):
     """Names that MLflow's model addresses cannot hold, and values out of range, are refused."""
-    with pytest.raises(ValueError, match="model_name|evaluation_sha256"):
+    with pytest.raises(ValueError, match=r"model_name|min_accuracy|evaluation_sha256"):
         replace(CONFIG, **changed)
 
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import optimize, special
-from scipy import stats as reference
-from sklearn.metrics import brier_score_loss, cohen_kappa_score, log_loss
+from scipy import optimize
 
 from damcrack.scores import statistics
 
@@ -33,25 +31,20 @@ def labelled_logits(draw):
 
 
 @pytest.mark.parametrize(
-    ("only_a", "only_b"),
+    ("only_a", "only_b", "p"),
     [
-        (1, 0),  # one tile decides nothing: p = 1
-        (5, 5),  # balance: twice the tail is above 1
-        (0, 8),
-        (9, 2),
-        (200, 260),
-        (49_500, 50_500),  # 100 000 discordant pairs, where factorials overflow
-        (0, 100_000),  # below the smallest double
+        (1, 0, 1.0),  # one tile decides nothing
+        (5, 5, 1.0),  # balance: twice the tail is above 1
+        (0, 8, 2 / 2**8),
+        (9, 2, 2 * (1 + 11 + 55) / 2**11),
+        (0, 100_000, 0.0),  # below the smallest double
     ],
 )
-def test_mcnemar_is_the_exact_binomial_test(only_a, only_b):
-    """The p-value is that of a fair coin on the discordant tiles; tiles where both are right don't matter."""
+def test_mcnemar_is_the_exact_test_of_a_fair_coin(only_a, only_b, p):
+    """The p-value is twice the tail on the discordant tiles; tiles where both are right don't matter."""
     right_a = np.repeat([True, False, True, False], [only_a, only_b, 10, 3])
     right_b = np.repeat([False, True, True, False], [only_a, only_b, 10, 3])
-    expected = reference.binomtest(only_a, only_a + only_b).pvalue
-    found = statistics.mcnemar(right_a, right_b)
-    assert found[:2] == (only_a, only_b)
-    assert found.p == pytest.approx(expected, rel=1e-8)
+    assert statistics.mcnemar(right_a, right_b) == pytest.approx((only_a, only_b, p))
 
 
 @pytest.mark.parametrize("right", [[], [True], [False, True, True]])
@@ -161,14 +154,13 @@ def test_difference_of_one_group_or_one_seed(groups, expected):
     assert found == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.999])
-@pytest.mark.parametrize("num_seeds", [*range(2, 31), 500])
-def test_mean_interval_is_students(num_seeds, level):
-    """Mean, n - 1 deviation and t interval are SciPy's for any number of seeds."""
+@pytest.mark.parametrize(("num_seeds", "t"), [(2, 12.706), (5, 2.776), (31, 2.042)])
+def test_mean_interval_is_students(num_seeds, t):
+    """The mean plus or minus the tabulated t times its standard error."""
     values = np.random.default_rng(num_seeds).normal(0.9, 0.02, num_seeds)
-    low, high = reference.t.interval(level, num_seeds - 1, values.mean(), reference.sem(values))
-    expected = (np.mean(values), np.std(values, ddof=1), low, high)
-    assert statistics.mean_interval(values, level) == pytest.approx(expected, rel=1e-9)
+    mean, std = np.mean(values), np.std(values, ddof=1)
+    half = t * std / math.sqrt(num_seeds)
+    assert statistics.mean_interval(values) == pytest.approx((mean, std, mean - half, mean + half), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -185,21 +177,17 @@ def test_mean_interval_of_few_seeds(values, expected):
 
 
 @given(labelled_logits())
-def test_losses_agree_with_scikit_learn(case):
-    """NLL is the log loss of the softmax; the Brier score is that of two classes."""
+def test_loss_is_that_of_the_softmax(case):
+    """NLL is the mean of minus the logarithm of the label's probability."""
     logits, labels = case
-    probs = special.softmax(logits / 2.5, axis=1)
-    expected = log_loss(labels, probs, labels=range(logits.shape[1]))
-    assert statistics.nll(logits, labels, 2.5) == pytest.approx(expected, rel=1e-9, abs=1e-12)
-    is_first, share = (labels == 0).astype(np.int64), probs[:, 0]
-    expected = brier_score_loss(is_first, share, labels=[0, 1], pos_label=1)
-    assert statistics.brier(share, is_first) == pytest.approx(expected)
+    weights = np.exp(logits / 2.5)
+    probs = weights[np.arange(len(labels)), labels] / weights.sum(axis=1)
+    assert statistics.nll(logits, labels, 2.5) == pytest.approx(-np.log(probs).mean(), rel=1e-9, abs=1e-12)
 
 
-def test_losses_of_no_tiles_are_nan_and_large_logits_do_not_overflow():
-    """Means of nothing are undefined; a sure and wrong verdict costs its margin."""
+def test_loss_of_no_tiles_is_nan_and_large_logits_do_not_overflow():
+    """The mean of nothing is undefined; a confident and wrong verdict costs its margin."""
     assert math.isnan(statistics.nll(np.zeros((0, 2)), np.zeros(0, np.int64)))
-    assert math.isnan(statistics.brier(np.zeros(0), np.zeros(0, np.int64)))
     assert statistics.nll(np.array([[1e4, -1e4]], np.float32), np.array([1])) == 2e4
 
 
@@ -218,17 +206,12 @@ def test_temperature_is_the_minimum_of_the_loss(case):
     )
 
 
-def test_temperature_is_where_scipy_finds_it():
-    """With logits five thirds too bold, both searches end at the same temperature."""
+def test_temperature_undoes_bold_logits():
+    """With logits five thirds too bold, the temperature is five thirds."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(2000, 3))
     labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    bold = logits * 5 / 3
-    searched = optimize.minimize_scalar(
-        lambda u: statistics.nll(bold, labels, math.exp(u)), bounds=(-2, 2), options={"xatol": 1e-9}
-    )
-    assert statistics.fit_temperature(bold, labels) == pytest.approx(math.exp(searched.x), rel=1e-6)
-    assert statistics.fit_temperature(bold, labels) == pytest.approx(5 / 3, rel=0.05)
+    assert statistics.fit_temperature(logits * 5 / 3, labels) == pytest.approx(5 / 3, rel=0.05)
 
 
 @given(labelled_logits(), st.floats(0.5, 2))
@@ -262,24 +245,3 @@ def test_temperature_of_no_tiles_is_an_error():
     """Nothing can be fitted to nothing."""
     with pytest.raises(ValueError, match="0 tiles"):
         statistics.fit_temperature(np.zeros((0, 2)), np.zeros(0, np.int64))
-
-
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30))
-def test_agreement_and_kappa_agree_with_scikit_learn(pairs):
-    """Kappa is scikit-learn's, either way round; where chance alone agrees fully it is NaN."""
-    a, b = np.array(pairs).T
-    assert statistics.agreement(a, b) == pytest.approx(np.mean([x == y for x, y in pairs]))
-    found = statistics.kappa(a, b)
-    assert found == pytest.approx(statistics.kappa(b, a), nan_ok=True)
-    if len(set(a) | set(b)) == 1:
-        assert math.isnan(found)
-    else:
-        assert found == pytest.approx(cohen_kappa_score(a, b), abs=1e-12)
-
-
-@pytest.mark.filterwarnings("error")
-def test_agreement_on_no_tiles_is_nan():
-    """Neither the share nor kappa has a denominator."""
-    none = np.zeros(0, np.int64)
-    assert math.isnan(statistics.agreement(none, none))
-    assert math.isnan(statistics.kappa(none, none))

@@ -31,6 +31,7 @@ EXTRA_OF = {
     "matplotlib": "results",
     "jinja2": "inspect",
     "markdown_it": "results",
+    "scipy": "results",
     "sklearn": "results",
     "onnx": "export",
     "onnxscript": "export",
@@ -147,33 +148,6 @@ def summary() -> None:
     from damcrack.stage_runner import show_graph_summary
 
     show_graph_summary(Path("results"))
-
-
-@cli.command()
-@click.option(
-    "--cells",
-    type=click.Path(path_type=Path),
-    default=Path("experiments/paper"),
-    show_default=True,
-    help="Folder with the graph of the experiments and what it made.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("results/paper"),
-    show_default=True,
-    help="Folder to write.",
-)
-@click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables to this file too.")
-def paper(cells: Path, out: Path, markdown: Path | None) -> None:
-    """Print the paper's tables with ours beside, from whatever cells of its experiments there are.
-
-    `make paper` trains the missing ones first. Ends with an error if a cell failed; its reason is in the last
-    section.
-    """
-    from damcrack.study.command import tell
-
-    tell(cells, out, markdown)
 
 
 @cli.group()

@@ -1,36 +1,36 @@
-"""Stage `evaluate`: every fine-tuned network on tiles that trained none of them, and a page to look at.
+"""Stage `evaluate`: every fine-tuned network on held-out tiles, and a page of results.
 
 OUT/metrics.json       scores of experiments and baselines, histories of the pretraining
 OUT/predictions.csv    crack probability of each tile by each experiment
 OUT/photos.csv         errors of each experiment on each photo
-OUT/table1.csv         mini-ImageNet, the paper's numbers beside ours; OUT/table2.csv the same for cracks
+OUT/table1.csv         mini-ImageNet, the paper's numbers next to ours; OUT/table2.csv the same for cracks
 OUT/figures/*.png      learning curves, temperature, confusion, ROC, reliability, gaps, sources; sample detections,
                        feature maps, threshold masks
 OUT/results.html       all of it on one page that needs no network
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from damcrack.data.imageset import ImageSet
-from damcrack.evaluate import tables
-from damcrack.evaluate.baselines import Baseline, score_baselines
+from damcrack.evaluate.baselines import score_baselines
 from damcrack.evaluate.config import EvaluateConfig
-from damcrack.evaluate.figures import draw_all, write_figures
+from damcrack.evaluate.drawing import write_figures
+from damcrack.evaluate.figures import draw_figures
 from damcrack.evaluate.page import render
-from damcrack.evaluate.pictures import draw_pictures
-from damcrack.evaluate.results import Results
-from damcrack.evaluate.scoring import (
+from damcrack.evaluate.scored import (
+    Baseline,
     EvaluationSet,
+    Results,
     Scored,
     experiment_scores,
-    photo_rows,
     score_model,
+    write_tables,
 )
-from damcrack.evaluate.shown import choose_tiles
+from damcrack.evaluate.tiles import choose_tiles, draw_tiles
 from damcrack.evaluate.trained import TrainedModel, read_models, start_of
-from damcrack.files import InputError, new_directory, write_bytes, write_csv, write_json
+from damcrack.files import InputError, new_directory, write_bytes
 from damcrack.run import Run
 
 FORMAT = 1
@@ -52,9 +52,9 @@ def evaluate(tiles: Path, models: Path, out: Path, config: EvaluateConfig, run: 
     metrics = _metrics(experiments, baselines, pretraining, data, config) | {"left_out": left_out}
     results = Results(data, experiments, baselines, pretraining, metrics)
     shown = choose_tiles(results, config.worst_tiles)
-    charts, pictures = draw_all(results, config.calibration_bins), draw_pictures(results, shown, run)
+    charts, pictures = draw_figures(results, config.calibration_bins), draw_tiles(results, shown, run)
     with new_directory(out) as folder:
-        _write_tables(folder, results)
+        write_tables(folder, results)
         write_figures(folder / "figures", [*charts, *pictures])
         page = render(results, shown, charts, pictures, config.worst_photos)
         write_bytes(folder / "results.html", page.encode())
@@ -72,7 +72,7 @@ def _evaluation_set(root: Path, run: Run) -> EvaluationSet:
 
 
 def _usable(root: Path, data: EvaluationSet, run: Run) -> tuple[list[TrainedModel], dict[str, str]]:
-    """The models that these tiles trained; names of the others, with the reason."""
+    """The models that were trained on these tiles; names of the others, with the reason."""
     found = read_models(root, "finetune")
     usable = [model for model in found if model.info.data_digest == data.tiles.digest]
     left_out = {
@@ -113,23 +113,6 @@ def _by_validation(scored: Scored) -> tuple[float, float, str]:
     """Order of preference: it must not look at the test split."""
     facts = scored.model.facts
     return -facts["val_accuracy"], facts["val_loss"], scored.model.name
-
-
-def _write_tables(folder: Path, results: Results) -> None:
-    experiments, data = results.experiments, results.data
-    write_json(folder / "metrics.json", results.metrics)
-    write_csv(folder / "predictions.csv", tables.PREDICTION_COLUMNS, list(_predictions(experiments, data)))
-    write_csv(folder / "photos.csv", tables.PHOTO_COLUMNS, photo_rows(experiments, data))
-    write_csv(folder / "table1.csv", tables.TABLE_1_COLUMNS, tables.table_1(results.pretraining))
-    rows = tables.table_2(experiments, results.metrics["experiments"])
-    write_csv(folder / "table2.csv", tables.TABLE_2_COLUMNS, rows)
-
-
-def _predictions(experiments: Sequence[Scored], data: EvaluationSet) -> Iterator[dict[str, Any]]:
-    keys, labels = data.column("key").tolist(), data.labels.tolist()
-    for scored in experiments:
-        for key, label, prob in zip(keys, labels, scored.probs.tolist(), strict=True):
-            yield {"experiment": scored.model.name, "key": key, "label": label, "crack_prob": prob}
 
 
 def _report(out: Path, metrics: Mapping[str, Any], run: Run) -> None:

@@ -1,34 +1,21 @@
-"""One self-contained page of results: inline style, inline SVG, tiles as data URIs, nothing from a network.
+"""One self-contained page of results: style, figures and tiles inside, nothing from a network.
 
-Names of photos and sources come from outside; the template escapes everything but our own SVG.
+Names of photos and sources come from outside; the template escapes everything.
 """
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from damcrack.evaluate.drawing import Drawing
-from damcrack.evaluate.results import Results
-from damcrack.evaluate.scoring import photo_rows
-from damcrack.evaluate.shown import ShownTiles
-from damcrack.evaluate.tables import table_1, table_2
+from damcrack.evaluate.published import PAPER_FINAL_TEMPERATURE, PAPER_GAPS
+from damcrack.evaluate.scored import Results, photo_rows, table_1, table_2
+from damcrack.evaluate.tiles import ShownTiles
 
 ABSENT = "–"  # noqa: RUF001 - an en dash, as tables have it
-
-
-@dataclass(frozen=True)
-class WrongTile:
-    """A wrongly judged tile: where it is, what was said of it, and its JPEG as a data URI."""
-
-    place: str
-    crack_prob: float
-    crack_fraction: str
-    data_uri: str
 
 
 def render(
@@ -42,26 +29,25 @@ def render(
     photos = photo_rows([results.chosen], results.data)
     wrong = [row for row in photos if row["num_errors"]]
     wrong.sort(key=lambda row: (-row["num_errors"], row["accuracy"], row["photo"]))
-    errors = {"false alarms": shown.alarms, "missed cracks": shown.misses}
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            metrics=results.metrics,
-            chosen=results.metrics["chosen"],
-            table_1=table_1(results.pretraining),
-            table_2=table_2(results.experiments, results.metrics["experiments"]),
-            charts=[(drawing, Markup(drawing.svg)) for drawing in charts],
-            pictures=[(drawing, Markup(drawing.svg)) for drawing in pictures],
-            photos=wrong[:worst_photos],
-            num_photos=len(photos),
-            num_wrong_photos=len(wrong),
-            num_errors=sum(row["num_errors"] for row in photos),
-            errors={kind: [_wrong_tile(results, shown, n) for n in tiles] for kind, tiles in errors.items()},
-            models=[*results.pretraining, *(scored.model for scored in results.experiments)],
-            starts={scored.model.label: scored.start for scored in results.experiments},
-        )
-    )
+    values = {
+        "metrics": results.metrics,
+        "chosen": results.metrics["chosen"],
+        "table_1": table_1(results.pretraining),
+        "table_2": table_2(results),
+        "paper_gaps": ", ".join(f"{100 * gap:.2f}" for gap in PAPER_GAPS.values()),
+        "paper_temperature": PAPER_FINAL_TEMPERATURE,
+        "charts": charts,
+        "pictures": pictures,
+        "photos": wrong[:worst_photos],
+        "num_photos": len(photos),
+        "num_wrong_photos": len(wrong),
+        "num_errors": sum(row["num_errors"] for row in photos),
+        "errors": {
+            kind: [_tile(results, shown, n) for n in numbers] for kind, numbers in shown.errors.items()
+        },
+        "models": [*results.pretraining, *(scored.model for scored in results.experiments)],
+    }
+    return _environment().get_template("page.html.j2").render(values)
 
 
 def _environment() -> Environment:
@@ -85,13 +71,14 @@ def _decimal(value: float | None, digits: int = 3) -> str:
     return ABSENT if value is None else f"{value:.{digits}f}"
 
 
-def _wrong_tile(results: Results, shown: ShownTiles, number: int) -> WrongTile:
+def _tile(results: Results, shown: ShownTiles, number: int) -> dict[str, Any]:
+    """Where a misclassified tile is, what was said of it, and its JPEG as a data URI."""
     row: dict[str, Any] = results.data.tiles.rows[results.data.rows[number]]
     corner = f", at x {row['x0_px']} y {row['y0_px']}" if row.get("x0_px") else ""
-    fraction = row.get("crack_fraction") or ""
-    return WrongTile(
-        place=f"{row['photo']}{corner}",
-        crack_prob=float(results.chosen.probs[number]),
-        crack_fraction=f"{float(fraction):.2%}" if fraction else "",
-        data_uri="data:image/jpeg;base64," + base64.b64encode(shown.jpegs[number]).decode(),
-    )
+    fraction = row.get("crack_fraction")
+    return {
+        "place": f"{row['photo']}{corner}",
+        "crack_prob": float(results.chosen.probs[number]),
+        "crack_fraction": f"{float(fraction):.2%}" if fraction else "",
+        "data_uri": "data:image/jpeg;base64," + base64.b64encode(shown.jpegs[number]).decode(),
+    }

@@ -1,6 +1,6 @@
 """Trained models as they lie on disk, and what their histories say.
 
-MODELS/pretrain/ITEM/, MODELS/distill/ITEM/, MODELS/finetune/EXPERIMENT/    model folders, see engine.weights
+MODELS/pretrain/ITEM/, MODELS/distill/ITEM/, MODELS/finetune/EXPERIMENT/    model folders, see train.weights
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,14 +36,7 @@ class TrainedModel:
     @property
     def label(self) -> str:
         """The name as figures show it; items of pretrain and distill may be called alike."""
-        if self.title:
-            return self.title
-        return self.name if self.stage == "finetune" else f"{self.stage}/{self.name}"
-
-    @property
-    def best(self) -> Row:
-        """The history row of the epoch whose weights were kept."""
-        return self.history[self.info.best_epoch - 1]
+        return self.title or (self.name if self.stage == "finetune" else f"{self.stage}/{self.name}")
 
     def series(self, column: str) -> list[float | None]:
         """One history column over the epochs."""
@@ -63,7 +56,7 @@ class TrainedModel:
 
         Training accuracy is the mean over the epoch's augmented batches while the weights still moved.
         """
-        best, last = self.best, self.history[-1]
+        best, last = self.history[self.info.best_epoch - 1], self.history[-1]
         train, val = best["train_accuracy"], best["val_accuracy"]
         assert train is not None and val is not None
         return {

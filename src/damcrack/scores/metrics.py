@@ -1,7 +1,8 @@
 """How well probabilities and decisions fit the truth, for two classes.
 
 Ratios without a denominator are NaN: precision if nothing was called a crack, AUROC if a class is absent.
-Shape suffixes: N tiles, K bins, P points of a curve.
+scikit-learn and SciPy are imported where they are used: a machine that only inspects photos has neither.
+Shape suffixes: N tiles, K bins.
 """
 
 import math
@@ -53,40 +54,21 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
-def wilson_interval(num_right: int, num_all: int, z: float = 1.959964) -> tuple[float, float]:
-    """Interval of a share, 95 % at the default z (Wilson 1927); it takes the tiles as independent."""
+def wilson_interval(num_right: int, num_all: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a share (Wilson 1927); it takes the tiles as independent."""
+    from scipy.stats import binomtest
+
     if not num_all:
         return 0.0, 1.0
-    share, spread = num_right / num_all, z * z / num_all
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    interval = binomtest(num_right, num_all).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def auroc(labels_N: Labels, scores_N: Floats) -> float:
-    """Chance that a crack scores above a tile without one, ties counting half (Mann-Whitney U)."""
-    num_positive = int(labels_N.sum())
-    num_pairs = num_positive * (len(labels_N) - num_positive)
-    if not num_pairs:
-        return math.nan
-    _, inverse_N, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2
-    rank_sum = float(mean_rank[inverse_N][labels_N == 1].sum())
-    return (rank_sum - num_positive * (num_positive + 1) / 2) / num_pairs
+    """Chance that a crack scores above a tile without one, ties counting half."""
+    from sklearn.metrics import roc_auc_score
 
-
-def roc_curve(labels_N: Labels, scores_N: Floats) -> tuple[Floats, Floats]:
-    """False-positive and true-positive rates (P,), from (0, 0) to (1, 1), one point for each distinct score.
-
-    A rate is NaN where its class is absent.
-    """
-    order = np.argsort(-scores_N, kind="stable")
-    last_of_tie = np.append(np.diff(scores_N[order]) != 0, True)[: len(order)]
-    hits = np.cumsum(labels_N[order])[last_of_tie]
-    alarms = np.cumsum(1 - labels_N[order])[last_of_tie]
-    with np.errstate(invalid="ignore"):
-        fpr_P, tpr_P = (np.append(0, counts) / np.append(0, counts)[-1] for counts in (alarms, hits))
-    return fpr_P, tpr_P
+    return float(roc_auc_score(labels_N, scores_N)) if len(np.unique(labels_N)) == 2 else math.nan
 
 
 class Reliability(NamedTuple):

@@ -2,18 +2,16 @@
 
 What is undefined is NaN: a share of no tiles, a spread of one seed, an interval of one photo.
 Shape suffixes: N tiles, S seeds, G groups (photos), C classes, M methods, D draws, B draws of one block.
+SciPy is imported where it is used, see `metrics`.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 T_MIN, T_MAX = 0.05, 20.0
-# Halves a bracket beyond the resolution of a double.
-NUM_HALVINGS = 60
 # Draws times groups held at once: 8 MB for each array of doubles.
 BLOCK_CELLS = 1_000_000
 
@@ -37,16 +35,12 @@ def mcnemar(right_a_N: Bools, right_b_N: Bools) -> McNemar:
     are none. It takes the tiles as independent, so tiles that share photos make it too small:
     `difference_interval` does not have this fault.
     """
+    from scipy.stats import binomtest
+
     only_a = int(np.count_nonzero(right_a_N > right_b_N))
     only_b = int(np.count_nonzero(right_b_N > right_a_N))
-    return McNemar(only_a, only_b, min(1.0, 2 * _fair_tail(min(only_a, only_b), only_a + only_b)))
-
-
-def _fair_tail(k: int, n: int) -> float:
-    """Chance of at most k heads in n throws, k <= n / 2: the last term, times a sum of ratios to it."""
-    last = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
-    down = np.arange(k, 0, -1)
-    return math.exp(last) * (1 + float(np.cumprod(down / (n - down + 1)).sum()))
+    num = only_a + only_b
+    return McNemar(only_a, only_b, float(binomtest(only_a, num).pvalue) if num else 1.0)
 
 
 def holm(p_values_M: Floats) -> Floats:
@@ -131,103 +125,59 @@ class MeanInterval(NamedTuple):
 
 def mean_interval(values_S: Floats, level: float = 0.95) -> MeanInterval:
     """Bound the mean of seeds by Student's t (1908); one seed has no spread, so all but its mean is NaN."""
-    if len(values_S) < 2:
+    from scipy.stats import t
+
+    num = len(values_S)
+    if num < 2:
         return MeanInterval(_mean(values_S), math.nan, math.nan, math.nan)
     mean, std = _mean(values_S), float(values_S.std(ddof=1))
-    half = _t_bound(level, len(values_S) - 1) * std / math.sqrt(len(values_S))
+    half = float(t.ppf((1 + level) / 2, num - 1)) * std / math.sqrt(num)
     return MeanInterval(mean, std, mean - half, mean + half)
-
-
-def _t_bound(level: float, dof: int) -> float:
-    """The t that Student's variable stays within, on both sides, with chance `level`."""
-    assert 0 < level < 1
-    angle = _bisect(lambda angle: _t_mass(angle, dof) >= level, 0.0, math.pi / 2)
-    return math.sqrt(dof) * math.tan(angle)
-
-
-def _t_mass(angle: float, dof: int) -> float:
-    """Chance of |t| <= sqrt(dof) * tan(angle), a finite sum (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4)."""
-    sin, cos, odd = math.sin(angle), math.cos(angle), dof % 2
-    i = np.arange(1, dof // 2)
-    series = 1 + float(np.cumprod((2 * i - 1 + odd) / (2 * i + odd) * cos**2).sum())
-    if not odd:
-        return sin * series
-    return 2 / math.pi * (angle + (sin * cos * series if dof > 1 else 0))
 
 
 def nll(logits_NC: Floats, labels_N: Ints, temperature: float = 1.0) -> float:
     """Mean negative log-likelihood of softmax(logits / temperature), in nats, at least 0."""
-    scaled_NC = _below_top(logits_NC) / temperature
-    return _mean(np.log(np.exp(scaled_NC).sum(axis=1)) - _of_label(scaled_NC, labels_N))
+    from scipy.special import log_softmax
 
-
-def brier(probs_N: Floats, labels_N: Ints) -> float:
-    """Mean squared distance of crack probability and label, in [0, 1]; half of the sum in Brier 1950."""
-    return _mean((probs_N - labels_N) ** 2)
+    return _mean(-_of_label(log_softmax(logits_NC.astype(np.float64) / temperature, axis=1), labels_N))
 
 
 def fit_temperature(logits_NC: Floats, labels_N: Ints) -> float:
     """Find the T in [0.05, 20] with the least `nll`, temperature scaling (Guo et al. 2017).
 
-    Bisects log T by the sign of the slope, which changes once as the loss is convex in 1 / T. If all
-    tiles are right, it ends at the lower bound; if no tile prefers a class, T changes nothing and is 1.
+    The root of the slope over log T, which changes its sign once, as the loss is convex in 1 / T; a search for
+    the least loss itself ends at half of the digits. If all tiles are right, it ends at the lower bound; if no
+    tile prefers a class, T changes nothing and is 1.
 
     Raises:
         ValueError: no tiles.
     """
+    from scipy.optimize import brentq
+    from scipy.special import softmax
+
     if not len(labels_N):
         raise ValueError("fit_temperature: got 0 tiles, expected at least 1; give it a validation subset")
-    below_NC = _below_top(logits_NC)
+    logits_NC = logits_NC.astype(np.float64)
+    below_NC = logits_NC - logits_NC.max(axis=1, keepdims=True)
     if not below_NC.any():
         return 1.0
-    if _colder_is_better(below_NC, labels_N, T_MIN):
+
+    def excess(log_t: float) -> float:
+        """Expected logits less those of the labels: above 0 the loss falls with T."""
+        expected_N = (softmax(below_NC / math.exp(log_t), axis=1) * below_NC).sum(axis=1)
+        return float((expected_N - _of_label(below_NC, labels_N)).sum())
+
+    low, high = math.log(T_MIN), math.log(T_MAX)
+    if excess(low) <= 0:
         return T_MIN
-    if not _colder_is_better(below_NC, labels_N, T_MAX):
+    if excess(high) >= 0:
         return T_MAX
-    log_t = _bisect(lambda u: _colder_is_better(below_NC, labels_N, math.exp(u)), *np.log([T_MIN, T_MAX]))
-    return math.exp(log_t)
-
-
-def _colder_is_better(below_NC: Floats, labels_N: Ints, temperature: float) -> bool:
-    """Whether the loss does not fall with T: the mean logit expected is not above the label's."""
-    weight_NC = np.exp(below_NC / temperature)
-    expected_N = (weight_NC * below_NC).sum(axis=1) / weight_NC.sum(axis=1)
-    return float((expected_N - _of_label(below_NC, labels_N)).sum()) <= 0
-
-
-def _below_top(logits_NC: Floats) -> Floats:
-    """Logits less the highest of their tile, which softmax does not notice and exp does not overflow."""
-    logits_NC = logits_NC.astype(np.float64)
-    below_NC: Floats = logits_NC - logits_NC.max(axis=1, keepdims=True)
-    return below_NC
+    return math.exp(brentq(excess, low, high, xtol=1e-14))
 
 
 def _of_label(values_NC: Floats, labels_N: Ints) -> Floats:
     return values_NC[np.arange(len(labels_N)), labels_N]
 
 
-def agreement(predicted_a_N: Ints, predicted_b_N: Ints) -> float:
-    """Share of tiles with equal verdicts, in [0, 1]."""
-    return _mean(predicted_a_N == predicted_b_N)
-
-
-def kappa(predicted_a_N: Ints, predicted_b_N: Ints) -> float:
-    """Agreement beyond chance, in [-1, 1], 1 if equal (Cohen 1960); NaN if both know one and the same verdict."""
-    num = len(predicted_a_N)
-    _, both = np.unique(np.concatenate([predicted_a_N, predicted_b_N]), return_inverse=True)
-    count_a, count_b = (np.bincount(part, minlength=2 * num) for part in (both[:num], both[num:]))
-    # counted in pairs, so that "no room beyond chance" is an exact 0
-    same, chance = num * int((predicted_a_N == predicted_b_N).sum()), int(count_a @ count_b)
-    return (same - chance) / (num**2 - chance) if num**2 != chance else math.nan
-
-
 def _mean(values: npt.NDArray[Any]) -> float:
     return float(values.mean()) if values.size else math.nan
-
-
-def _bisect(is_beyond: Callable[[float], bool], low: float, high: float) -> float:
-    """Find where `is_beyond` turns from False to True."""
-    for _ in range(NUM_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if is_beyond(middle) else (middle, high)
-    return high

@@ -45,29 +45,10 @@ def darker_share(histograms_NL: Counts) -> Floats:
     return share_NL
 
 
-def otsu_levels(histograms_NL: Counts) -> Labels:
-    """The level (N,) that divides each tile's grey values best (Otsu 1979); darker is below or at it."""
-    levels_L = np.arange(LEVELS)
-    total_N1 = histograms_NL.sum(axis=1, keepdims=True)
-    dark_NL = np.cumsum(histograms_NL, axis=1) / total_N1
-    dark_sum_NL = np.cumsum(histograms_NL * levels_L, axis=1) / total_N1
-    spread_NL = dark_NL * (1 - dark_NL)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between_NL = (dark_sum_NL[:, -1:] * dark_NL - dark_sum_NL) ** 2 / spread_NL
-    levels_N: Labels = np.argmax(np.where(spread_NL > 1e-12, between_NL, 0), axis=1)
-    return levels_N
-
-
-def otsu_dark_share(histograms_NL: Counts) -> Floats:
-    """Share of pixels (N,) on the dark side of each tile's own Otsu level; 0 for one grey above 0."""
-    levels_N = otsu_levels(histograms_NL)
-    return darker_share(histograms_NL)[np.arange(len(levels_N)), np.minimum(levels_N + 1, LEVELS - 1)]
-
-
 def otsu_dark(grey_HW: Grey) -> Mask:
-    """Pixels (H, W) on the dark side of the tile's own Otsu level."""
-    histogram_L = np.bincount(grey_HW.ravel(), minlength=LEVELS)
-    mask_HW: Mask = grey_HW <= otsu_levels(histogram_L[None])[0]
+    """Pixels (H, W) on the dark side of the tile's own level (Otsu 1979); none for one grey above 0."""
+    level, _ = cv2.threshold(grey_HW, 0, 1, cv2.THRESH_OTSU)
+    mask_HW: Mask = grey_HW <= level
     return mask_HW
 
 
@@ -78,11 +59,6 @@ def adaptive_dark(grey_HW: Grey) -> Mask:
     """
     mean, inverse = cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV
     return cv2.adaptiveThreshold(grey_HW, 1, mean, inverse, WINDOW_PX, MARGIN).astype(np.bool_)
-
-
-def adaptive_dark_share(grey_HW: Grey) -> float:
-    """Share of one tile's pixels that are darker than their surroundings, see `adaptive_dark`."""
-    return float(adaptive_dark(grey_HW).mean())
 
 
 def best_rule(scores_N: Floats, labels_N: Labels) -> tuple[Rule, float]:

@@ -1,7 +1,8 @@
-"""The paper's experiments over seeds: cells read and scored, claims decided, failures told."""
+"""The report on the paper's experiments: cells read and scored, claims decided, failures listed."""
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,13 +15,12 @@ from damcrack.evaluate.trained import TrainedModel
 from damcrack.files import InputError, write_csv
 from damcrack.run import SilentRun
 from damcrack.scores.statistics import mean_interval
-from damcrack.study import cells as study_cells
-from damcrack.study.cells import Answers, Cell, read_cells, read_failures, score
-from damcrack.study.compare import ScoredTiles, Study, Verdict, accuracy_on, over_seeds, verdicts
-from damcrack.study.report import report
-from damcrack.study.tell import bounded, document
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, save_model
+from experiments.paper import report as paper
+from experiments.paper.claims import Answers, Cell, ScoredTiles, Study, decide, verdicts
+from experiments.paper.report import main, read_cells, read_failures, report, score
+from experiments.paper.tables import bounded, document
 
 PX = 32
 HISTORY = {"epoch": 1, "learning_rate": 0.1, "train_loss": 0.6, "train_accuracy": 0.95, "hard_loss": 0.4} | {
@@ -99,25 +99,24 @@ def test_cells_are_named_by_their_folders(study_folder: Path) -> None:
 
 
 def test_a_failed_cell_does_not_lose_the_others(study_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report has tables of what is there and the reason of what is not; a second call scores nothing anew."""
+    """The report has tables of what is there and the reason of what is not; a second call scores nothing again."""
     run = SilentRun(study_folder / "scratch")
-    made = report(study_folder, study_folder / "out", "Header.", run)
-    assert dict(made.failures) == {"models/x": "NonFiniteLossError: the loss was nan in epoch 2"}
-    assert "the loss was nan in epoch 2" in made.markdown
-    assert "| resnet18-scratch | 2 | 94.93 |" in made.markdown and "nan" not in made.markdown.replace(
-        "was nan", ""
-    )
+    markdown, failures = report(study_folder, study_folder / "out", "Header.", run)
+    assert failures == {"models/x": "NonFiniteLossError: the loss was nan in epoch 2"}
+    assert "the loss was nan in epoch 2" in markdown
+    assert "| resnet18-scratch | 2 | 94.93 |" in markdown
+    assert "nan" not in markdown.replace("was nan", "")
     names = {path.name for path in (study_folder / "out").iterdir()}
-    assert names == {"results.md", "results.html", "figures", "verdicts.csv"}
-    monkeypatch.setattr(study_cells, "load_model", None)
-    assert report(study_folder, study_folder / "out", "Header.", run).markdown == made.markdown
+    assert names == {"results.md", "results.html", "figures", "cells.csv", "verdicts.csv"}
+    monkeypatch.setattr(paper, "load_model", None)
+    assert report(study_folder, study_folder / "out", "Header.", run)[0] == markdown
 
 
 def test_page_has_tables_and_needs_no_network(study_folder: Path) -> None:
     """Markdown became HTML tables with figures inside, and nothing is loaded from elsewhere."""
     report(study_folder, study_folder / "page", "<b>Header</b>", SilentRun(study_folder / "scratch"))
     page = (study_folder / "page/results.html").read_text()
-    assert page.count("<table>") >= 5 and page.count("<svg") >= 2
+    assert page.count("<table>") >= 5 and page.count('<img src="data:image/png;base64,') >= 2
     assert "&lt;b&gt;Header" in page
     assert 'src="http' not in page and "<link" not in page and "<script" not in page
 
@@ -130,18 +129,18 @@ def test_answers_are_calibrated_on_the_cells_own_validation_tiles(
         ImageSet.open(study_folder / "data/tiles"),
         read_cells(study_folder / "models", "finetune")[0],
     )
-    monkeypatch.setattr(study_cells, "fit_temperature", lambda logits_NC, labels_N: float(len(labels_N)))
-    (own,) = score([cell], tiles, SilentRun(tmp_path))
+    monkeypatch.setattr(paper, "fit_temperature", lambda logits_NC, labels_N: float(len(labels_N)))
+    ((_, own),) = score([cell], tiles, SilentRun(tmp_path))
     assert own.temperature == 8
     assert own.logits_NC.shape == (20, 2)
-    (of_all,) = score([Cell(cell.method, None, 0, cell.model)], tiles, SilentRun(tmp_path / "other"))
+    ((_, of_all),) = score([Cell(cell.method, None, 0, cell.model)], tiles, SilentRun(tmp_path / "other"))
     assert of_all.temperature == 12
     np.testing.assert_allclose(own.logits_NC, of_all.logits_NC, rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_to_report_is_refused(tmp_path: Path) -> None:
     """Without cells the message says how to make them."""
-    with pytest.raises(InputError, match="holds no cells yet; run `make paper`"):
+    with pytest.raises(InputError, match="make paper"):
         report(tmp_path, tmp_path / "out", "", SilentRun(tmp_path))
 
 
@@ -150,18 +149,15 @@ def synthetic(accuracies: dict[str, float], num: int = 2000, seeds: int = 3) -> 
     random = np.random.default_rng(5)
     labels = random.integers(0, 2, num)
     tiles = ScoredTiles(labels, np.full(num, "wall"), np.arange(num) // 20)
-    made = {}
+    answered = []
     for method, accuracy in accuracies.items():
-        model = TrainedModel(
-            "finetune", Path(method), info(method, "d"), ({"train_accuracy": 0.9, **EMPTY},), method
-        )
-        by_seed = {}
+        history = ({"train_accuracy": 0.9, **EMPTY},)
+        model = TrainedModel("finetune", Path(method), info(method, "d"), history, method)
         for seed in range(seeds):
             right = random.random(num) < accuracy
             margin = np.where(right, 1.0, -1.0) * (2 * labels - 1)
-            by_seed[seed] = (Cell(method, 100, seed, model), Answers(np.stack([-margin, margin], 1), 1.0))
-        made[method, 100] = by_seed
-    return Study(tiles, made, ("wall",), {"otsu_threshold": np.zeros(num, np.int64)})
+            answered.append((Cell(method, 100, seed, model), Answers(np.stack([-margin, margin], 1), 1.0)))
+    return Study(tiles, answered, ("wall",), {"otsu_threshold": np.zeros(num, np.int64)})
 
 
 EMPTY = {"val_accuracy": 0.8, "hard_loss": 0.1, "val_loss": 0.1, "temperature": None}
@@ -179,9 +175,9 @@ EMPTY = {"val_accuracy": 0.8, "hard_loss": 0.1, "val_loss": 0.1, "temperature": 
 def test_the_interval_decides_a_claim(worse: float, better: float, words: str) -> None:
     """Ten points apart is confirmed or the opposite, half a point is not decidable, the same answers are the same."""
     study = synthetic({"resnet18-scratch": worse, "resnet18-pretrained": better})
-    (verdict,) = verdicts(study, ["wall"])
-    assert verdict.words == words
-    assert verdict.num_seeds == 3
+    verdict = verdicts(study).iloc[0]
+    assert verdict.verdict == words
+    assert verdict.seeds == 3
     assert verdict.low <= verdict.difference <= verdict.high
     assert verdict.difference == pytest.approx(better - worse, abs=0.02)
 
@@ -189,28 +185,23 @@ def test_the_interval_decides_a_claim(worse: float, better: float, words: str) -
 def test_one_seed_of_a_method_is_compared_on_that_seed_only() -> None:
     """Seeds are paired; without a common seed there is no verdict."""
     study = synthetic({"resnet18-scratch": 0.8, "resnet18-pretrained": 0.9})
-    cells = {key: dict(seeds) for key, seeds in study.cells.items()}
-    cells["resnet18-scratch", 100] = {2: cells["resnet18-scratch", 100][2]}
-    one = Study(study.tiles, cells, study.trained_on, study.baselines)
-    assert verdicts(one, ["wall"])[0].num_seeds == 1
-    del cells["resnet18-pretrained", 100][2]
-    assert verdicts(one, ["wall"]) == []
+    one = [pair for pair in study.answered if pair[0].method == "resnet18-pretrained" or pair[0].seed == 2]
+    assert verdicts(replace(study, answered=one)).seeds.tolist() == [1]
+    none = [pair for pair in one if pair[0].method == "resnet18-scratch" or pair[0].seed != 2]
+    assert len(verdicts(replace(study, answered=none))) == 0
 
 
 def test_seeds_are_averaged() -> None:
-    """Mean and deviation are those of the seeds' accuracies."""
+    """Mean and deviation are those of the seeds' accuracies; a seed without the number does not count."""
     study = synthetic({"resnet18-scratch": 0.8})
-    found = over_seeds(study, ("resnet18-scratch", 100), accuracy_on(study, ["wall"]))
-    each = [
-        (answers.predicted == study.tiles.labels).mean()
-        for _, answers in study.cells["resnet18-scratch", 100].values()
-    ]
+    each = [(answers.predicted == study.tiles.labels).mean() for _, answers in study.answered]
+    found = study.over_seeds("resnet18-scratch", 100, "accuracy wall")
     assert found is not None
     assert (found.mean, found.std) == pytest.approx((np.mean(each), np.std(each, ddof=1)))
-    assert over_seeds(study, ("absent", 100), accuracy_on(study, ["wall"])) is None
-    some = over_seeds(study, ("resnet18-scratch", 100), lambda cell, _: math.nan if cell.seed else 0.5)
-    assert some is not None and some.mean == 0.5  # of the only seed that has such a number
-    assert over_seeds(study, ("resnet18-scratch", 100), lambda *_: math.nan) is None
+    assert study.over_seeds("absent", 100, "accuracy wall") is None
+    study.numbers["some"] = [0.5, math.nan, math.nan]
+    assert study.over_seeds("resnet18-scratch", 100, "some") == mean_interval(np.array([0.5]))
+    assert study.over_seeds("resnet18-scratch", 100, "agreement") is None  # there is no teacher
 
 
 def test_shares_end_at_a_hundred_percent() -> None:
@@ -222,17 +213,33 @@ def test_shares_end_at_a_hundred_percent() -> None:
 def test_verdict_without_an_interval_is_not_decidable() -> None:
     """One photo gives no interval."""
     study = synthetic({"resnet18-scratch": 0.8, "resnet18-pretrained": 0.9}, num=20)
-    verdict: Verdict = verdicts(study, ["wall"])[0]
-    assert math.isnan(verdict.low) and verdict.words == "not decidable"
+    verdict = verdicts(study).iloc[0]
+    assert math.isnan(verdict.low) and verdict.verdict == decide(math.nan, math.nan) == "not decidable"
 
 
-def test_document_tells_without_pretraining_or_unseen_sources() -> None:
+def test_command_ends_in_error_if_a_cell_is_missing(study_folder: Path, tmp_path: Path) -> None:
+    """The report is written all the same; the error names the cell."""
+    scratch = study_folder / ".damcrack"
+    scratch.symlink_to(study_folder / "scratch")
+    places = [
+        "--cells",
+        str(study_folder),
+        "--out",
+        str(tmp_path / "out"),
+        "--markdown",
+        str(tmp_path / "tables.md"),
+    ]
+    with pytest.raises(SystemExit, match="models/x"):
+        main(places)
+    assert (tmp_path / "tables.md").read_text() == (tmp_path / "out/results.md").read_text()
+
+
+def test_document_is_whole_without_pretraining_or_unseen_sources() -> None:
     """What is not there leaves its table empty, not the page broken."""
     study = synthetic({"resnet18-scratch": 0.8})
     text = document(study, [], {}, "Header.")
     share = (study.tiles.labels == 0).mean()
     assert f"| otsu_threshold (no network) | {100 * share:.2f} |" in text
-    assert "None: every cell that was begun is there." in text
 
 
 def test_failures_are_those_outputs_that_are_still_missing(study_folder: Path) -> None:

@@ -1,1 +1,0 @@
-"""The paper's experiments over seeds and numbers of labels, compared with its claims."""
