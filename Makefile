@@ -27,6 +27,11 @@ test: .venv/installed ## run lint, types and all tests
 	@ruff format --check . && ruff check . && mypy
 	@pytest
 
+.PHONY: test-fast
+test-fast: .venv/installed ## run lint and the fast tests: the edit loop
+	@ruff format --check . && ruff check .
+	@pytest -m "not slow"
+
 .PHONY: ui
 ui: .venv/installed ## open MLflow's pages on the recorded runs at http://127.0.0.1:5000
 	@damcrack track send
