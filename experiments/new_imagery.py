@@ -19,12 +19,12 @@ import yaml
 from kfp import local
 
 from damcrack.data.mask import encode_mask
+from damcrack.kubeflow.new_imagery import new_imagery
+from damcrack.kubeflow.pipeline import Setting
 from damcrack.sample.concrete import encode_photo, render_photo
 from damcrack.storage.source import open_store
 from damcrack.tracking.sender import Store, experiment_name
-from pipelines.new_imagery import new_imagery
-from pipelines.smallest import smallest
-from pipelines.training import Setting
+from tests.smallest import smallest
 
 SIZE_HW = (448, 672)
 CHAMPION = "models:/dam-crack-detector@champion"

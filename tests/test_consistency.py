@@ -45,7 +45,7 @@ MAY_IMPORT = {
     },
     "study": {"data", "evaluate", "progress", "scores", "train"},
     "imagery": {"data", "inspection", "params", "progress", "registry", "stage_runner", "storage"},
-    "kubeflow": {"params", "stage_runner", "storage", "tracking"},
+    "kubeflow": {"imagery", "params", "stage_runner", "storage", "tracking"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 HOMES = {
@@ -55,6 +55,7 @@ HOMES = {
     "pydantic": {"params"},
     "click": {"cli"},
     "kfp": {"kubeflow", "cli"},
+    "dvc": {"kubeflow"},
     "torch": {"train", "export", "evaluate", "study"},
 }
 
