@@ -95,8 +95,8 @@ images: ## build the images damcrack-cpu and damcrack-train: make images TAG=1.0
 	    --tag damcrack-$$target:$(TAG) . || exit 1; done
 
 .PHONY: e2e
-e2e: .venv/installed ## run the pipeline as containers against a real S3 (AWS_* set): make e2e REMOTE=s3://bucket/prefix
-	@python -m pipelines.e2e --remote "$(REMOTE)" --tag $(TAG)
+e2e: .venv/installed ## run the pipeline as containers against a real S3 (DAMCRACK_TEST_S3, AWS_*): make e2e TAG=dev
+	@TAG=$(TAG) pytest tests/kubeflow/test_containers.py -rs
 
 .PHONY: format
 format: .venv/installed ## format and mend what ruff can

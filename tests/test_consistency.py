@@ -44,7 +44,7 @@ MAY_IMPORT = {
         "tracking",
     },
     "imagery": {"data", "inspection", "params", "progress", "registry", "stage_runner", "storage"},
-    "kubeflow": {"params", "stage_runner", "storage", "tracking"},
+    "kubeflow": {"imagery", "params", "stage_runner", "storage", "tracking"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 HOMES = {
@@ -54,6 +54,7 @@ HOMES = {
     "pydantic": {"params", "config"},
     "click": {"cli"},
     "kfp": {"kubeflow", "cli"},
+    "dvc": {"kubeflow"},
     "torch": {"train", "export", "evaluate"},
 }
 

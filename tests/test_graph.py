@@ -17,7 +17,7 @@ import yaml
 from damcrack.params import stage_config
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
-from pipelines.smallest import smallest
+from smallest import smallest
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

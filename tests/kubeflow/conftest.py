@@ -1,9 +1,10 @@
+import shutil
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from damcrack.kubeflow.derive import derive
+from damcrack.kubeflow.graph import derive
 from damcrack.kubeflow.task import Done, Task, run_task
 
 TOY_GRAPH = """
@@ -47,10 +48,10 @@ class Toy:
         (self.checkout / "code.txt").write_text("code\n")
         self.parts: dict[str, str] = {}
 
-    def run(self, stage: str, **told: object) -> Done:
+    def run(self, stage: str, **changed: object) -> Done:
         node = next(one for one in derive(self.checkout, self.params) if one.name == stage)
         parts = [self.parts[parent] for parent in node.parents]
-        done = run_task(Task(**{**self.task(stage, parts).__dict__, **told}))
+        done = run_task(Task(**{**self.task(stage, parts).__dict__, **changed}))
         self.parts[stage] = done.lock_part
         return done
 
@@ -68,14 +69,41 @@ class Toy:
         return lines
 
 
+def use(toy: Toy, patch: pytest.MonkeyPatch) -> Toy:
+    """Make the toy graph this process's checkout."""
+    patch.setenv("DAMCRACK_CHECKOUT", str(toy.checkout))
+    patch.setenv("TOY_LOG", str(toy.log))
+    patch.setenv("TOY_EFFECT", str(toy.effect))
+    for name in ("DAMCRACK_IMAGE", "DAMCRACK_REVISION", "DAMCRACK_SCRATCH"):
+        patch.delenv(name, raising=False)
+    return toy
+
+
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
-    """The toy graph as this process's checkout."""
-    made = Toy(tmp_path)
-    monkeypatch.setenv("DAMCRACK_CHECKOUT", str(made.checkout))
-    monkeypatch.setenv("TOY_LOG", str(made.log))
-    monkeypatch.setenv("TOY_EFFECT", str(made.effect))
-    monkeypatch.delenv("DAMCRACK_IMAGE", raising=False)
-    monkeypatch.delenv("DAMCRACK_SCRATCH", raising=False)
+    """A toy graph of which nothing has run."""
     monkeypatch.chdir(tmp_path)
-    return made
+    return use(Toy(tmp_path), monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Folder and lock parts of a toy graph that has run once."""
+    root = tmp_path_factory.mktemp("toy")
+    with pytest.MonkeyPatch.context() as patch:
+        toy = use(Toy(root), patch)
+        assert not any(toy.run_all().values())
+        assert toy.ran() == ["first crack", "double a", "double b", "last", "act"]
+    return root, toy.parts
+
+
+@pytest.fixture
+def finished(first_run: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """A toy graph that has run once on another machine: its remote and its lock parts are there."""
+    root, parts = first_run
+    toy = Toy(tmp_path)
+    shutil.copytree(root / "remote", toy.remote, dirs_exist_ok=True)
+    toy.effect.touch()
+    toy.parts |= parts
+    monkeypatch.chdir(tmp_path)
+    return use(toy, monkeypatch)

@@ -14,7 +14,8 @@ from walls import write_darkness_detector
 pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
 from kfp import compiler, dsl, local
 
-from pipelines.new_imagery import new_imagery
+from damcrack.kubeflow.new_imagery import new_imagery
+from damcrack.kubeflow.pipeline import NAME, Setting, training
 
 # They say that a process is not the image, and that limits and retries do not hold there.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
@@ -153,16 +154,15 @@ def test_pods_get_their_secrets_by_name(tmp_path):
 
 def test_the_training_is_the_pipeline_of_the_graph(tmp_path):
     """As a part, with every task that it has alone, on the kept snapshot, and noted only when it is through."""
-    training = pytest.importorskip("pipelines.training", reason="there is no training pipeline")
     images = {"cpu": "damcrack-cpu:test", "train": "damcrack-train:test"}
-    setting = training.Setting(ROOT, (ROOT / "params.yaml").read_text(), "s3://dvc", images, "revision")
+    setting = Setting(ROOT, (ROOT / "params.yaml").read_text(), "s3://dvc", images, "revision")
     compiler.Compiler().compile(new_imagery(setting, "incoming: a\nstore: b\n"), str(tmp_path / "p.yaml"))
     spec = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
     dags = {name: one["dag"]["tasks"] for name, one in spec["components"].items() if "dag" in one}
-    part = dags[f"comp-{training.NAME}"]
-    alone = training.training(setting).pipeline_spec.root.dag.tasks
+    part = dags[f"comp-{NAME}"]
+    alone = training(setting).pipeline_spec.root.dag.tasks
     assert set(part) == set(alone)
-    (around,) = [tasks for tasks in dags.values() if training.NAME in tasks]
-    assert training.NAME in around["note-trained"]["dependentTasks"]
-    given = around[training.NAME]["inputs"]["parameters"]["snapshots"]
+    (around,) = [tasks for tasks in dags.values() if NAME in tasks]
+    assert NAME in around["note-trained"]["dependentTasks"]
+    given = around[NAME]["inputs"]["parameters"]["snapshots"]
     assert given["taskOutputParameter"]["producerTask"] == "snapshot-new"

@@ -12,7 +12,7 @@ import click
 import damcrack
 from damcrack.cli.champion import COMMANDS
 from damcrack.cli.imagery import imagery
-from damcrack.cli.pipeline import pipeline, task
+from damcrack.cli.pipeline import pipeline
 from damcrack.files import InputError
 from damcrack.stage_table import INPUT_HELP, STAGES, Stage
 
@@ -269,7 +269,6 @@ for _command in COMMANDS:
     cli.add_command(_command)
 cli.add_command(imagery)
 cli.add_command(pipeline)
-cli.add_command(task)
 for _stage in STAGES.values():
     if _stage.name not in cli.commands:  # inspect has its own: it is a tool beside the graph too
         cli.add_command(_stage_command(_stage))

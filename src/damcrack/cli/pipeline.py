@@ -1,10 +1,10 @@
-"""`damcrack pipeline`: the graph on a cluster; and `damcrack task`, one stage of it as a container runs it."""
+"""`damcrack pipeline`: the graph of dvc.yaml on Kubeflow Pipelines."""
 
-import re
+import os
 import subprocess
-import sys
-from collections.abc import Callable
-from importlib import import_module
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,39 @@ import click
 
 from damcrack.files import InputError
 
-CRON_FIELD = re.compile(r"[0-9A-Za-z*/,?LW#-]+")
-NAMED_DIGEST = "@sha256:"
+COMPILED = Path(".damcrack/pipeline.yaml")
+PATH = click.Path(path_type=Path)
+SETTING = (
+    click.option("--params", "params_path", type=PATH, default=Path("params.yaml"), show_default=True),
+    click.option("--remote", required=True, help="DVC remote that all tasks share: s3://bucket/prefix."),
+    click.option("--cpu-image", required=True, help="Image without torch, by digest: NAME@sha256:..."),
+    click.option("--train-image", required=True, help="Image with torch, by digest."),
+    click.option("--revision", help="Commit of the code in the images; default: that of this checkout."),
+    click.option(
+        "--snapshot",
+        "snapshots",
+        multiple=True,
+        metavar="STAGE=FILE",
+        help="Snapshot of a stage's source: a file, or its s3:// address. Default: those of the image.",
+    ),
+    click.option(
+        "--imagery",
+        type=PATH,
+        help="imagery.yaml: the pipeline that ingests new photos and trains when enough are labelled.",
+    ),
+)
+SERVICE = (
+    click.option("--host", envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"], show_envvar=True),
+    click.option("--experiment", default="damcrack", show_default=True),
+    click.option("--namespace", help="For a multi-user Kubeflow."),
+)
+ACCOUNT = click.option(
+    "--service-account", default="damcrack-pipeline", show_default=True, help="Account that the pods run as."
+)
+NAME = click.option("--name", default="training", show_default=True, help="Name of the run or schedule.")
 
 
-def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
+def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
             command = option(command)
@@ -25,39 +53,12 @@ def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
-PATH = click.Path(path_type=Path)
-PARAMS = click.option("--params", "params_path", type=PATH, default=Path("params.yaml"), show_default=True)
-REMOTE = click.option("--remote", required=True, help="DVC remote that all tasks share: s3://bucket/prefix.")
-SNAPSHOT = click.option(
-    "--snapshot",
-    "snapshots",
-    multiple=True,
-    metavar="STAGE=FILE",
-    help="Snapshot of a stage's source: a file, or its s3:// address. Default: those of the image.",
-)
-SETTING = _options(
-    PARAMS,
-    REMOTE,
-    click.option("--cpu-image", required=True, help="Image without torch, by digest: NAME@sha256:..."),
-    click.option("--train-image", required=True, help="Image with torch, by digest."),
-    click.option("--revision", help="Revision of the code in the images; default: that of this checkout."),
-    SNAPSHOT,
-    click.option(
-        "--imagery",
-        type=PATH,
-        help="imagery.yaml: the pipeline that takes in new photos and trains when enough are labelled.",
-    ),
-)
-CLUSTER = _options(
-    click.option("--host", help="Kubeflow Pipelines' address; default: KF_PIPELINES_ENDPOINT."),
-    click.option("--experiment", default="damcrack", show_default=True),
-    click.option("--namespace", help="For a multi-user Kubeflow."),
-)
-
-
 @click.group()
 def pipeline() -> None:
     """Run the graph of dvc.yaml on Kubeflow Pipelines.
+
+    The token of a service that asks for one is read from DAMCRACK_KFP_TOKEN. All else (stop a run, delete a schedule)
+    is in Kubeflow's pages and in its own command `kfp`.
 
     \b
     damcrack pipeline compile --remote s3://dam/dvc --cpu-image ... --train-image ... --out training.yaml
@@ -69,187 +70,161 @@ def pipeline() -> None:
 
 
 @pipeline.command("compile")
-@SETTING
+@_with(*SETTING)
 @click.option("--out", type=PATH, default=Path("training.yaml"), show_default=True, help="File to write.")
-def compile_(out: Path, **given: Any) -> None:
+def compile_(out: Path, **setting: Any) -> None:
     """Write the pipeline of these values as YAML; the same input gives the same bytes."""
-    _compile(out, **given)
+    _compile(out, **setting)
     click.echo(f"{out}: {out.stat().st_size} bytes")
 
 
 @pipeline.command()
-@SETTING
-@CLUSTER
-@click.option("--name", default="training", show_default=True, help="Name of the run.")
-def submit(name: str, host: str | None, experiment: str, namespace: str | None, **given: Any) -> None:
+@_with(*SETTING, *SERVICE, ACCOUNT, NAME)
+def submit(
+    name: str, host: str, experiment: str, namespace: str, service_account: str, **setting: Any
+) -> None:
     """Check the values, compile and start one run."""
-    package = _compiled(given)
-    cluster = _pipelines("cluster").Cluster(host, experiment, namespace)
-    click.echo(f"run {cluster.submit(package, name, {})} of {name!r} was started")
-
-
-@pipeline.command()
-@SETTING
-@CLUSTER
-@click.option("--name", default="training", show_default=True, help="Name of the schedule.")
-@click.option("--cron", required=True, help='Six fields, seconds first: "0 0 3 * * 1" is Mondays at 3.')
-@click.option(
-    "--wait", type=float, default=3600, show_default=True, help="Seconds to wait for a run of the old one."
-)
-def schedule(
-    name: str, cron: str, wait: float, host: str | None, experiment: str, namespace: str | None, **given: Any
-) -> None:
-    """Run it again and again, in place of the schedule of the same name; a run that goes on is not killed."""
-    check_cron(cron)
-    package = _compiled(given)
-    cluster = _pipelines("cluster").Cluster(host, experiment, namespace)
-    # A training takes hours, and photos that arrive meanwhile are not to wait for it: their ledger allows two runs.
-    at_once = 2 if given["imagery"] else 1
-    made = cluster.schedule(package, name, cron, at_once, wait)
-    click.echo(f"schedule {made}: {name!r} at {cron!r}")
-
-
-@pipeline.command()
-@CLUSTER
-@click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True)
-def status(host: str | None, experiment: str, namespace: str | None, limit: int) -> None:
-    """Show the schedules and the latest runs, with the tasks that failed."""
-    cluster = _pipelines("cluster").Cluster(host, experiment, namespace)
-    for name, cron, mode in cluster.schedules():
-        click.echo(f"schedule  {name}  {cron}  {mode}")
-    for run in cluster.status(limit):
-        failed = f"  failed: {', '.join(run.failed)}" if run.failed else ""
-        click.echo(f"run       {run.name}  {run.state}  {run.created}  {run.run_id}{failed}")
-
-
-@click.command()
-@click.argument("stage")
-@PARAMS
-@REMOTE
-@SNAPSHOT
-@click.option("--part", "parts", type=PATH, multiple=True, help="Lock part of a parent, as --out wrote it.")
-@click.option("--out", type=PATH, required=True, help="File for this stage's lock part.")
-def task(
-    stage: str, params_path: Path, remote: str, snapshots: tuple[str, ...], parts: tuple[Path, ...], out: Path
-) -> None:
-    """Run one STAGE as a task of a pipeline does: restored from the remote if any machine has run it.
-
-    Works in a workspace of its own; what it makes goes to the remote. `damcrack task photos --remote DIR --out
-    photos.part`, then `damcrack task tile --remote DIR --part photos.part --out tile.part`.
-    """
-    from damcrack.kubeflow.task import Task, run_task
-
-    texts = [part.read_text().strip() for part in parts]
-    done = run_task(Task(stage, texts, _text(params_path), remote, _snapshots(snapshots)))
-    out.write_text(done.lock_part + "\n")
-
-
-def check_cron(cron: str) -> None:
-    """Refuse what is not six fields: Kubeflow would take five in silence and fire at other times.
-
-    Raises:
-        InputError: the number of fields is wrong, or one holds what no cron line has.
-    """
-    fields = cron.split()
-    if len(fields) != 6:
-        hint = f'; did you mean "0 {cron}"?' if len(fields) == 5 else ""
-        raise InputError(
-            f"--cron {cron!r}: got {len(fields)} fields, expected 6: second minute hour day month weekday{hint}"
+    _compile_for_cluster(**setting)
+    with _client(host) as client:
+        run = client.create_run_from_pipeline_package(
+            str(COMPILED),
+            run_name=name,
+            experiment_name=experiment,
+            namespace=namespace,
+            service_account=service_account,
         )
-    for field, name in zip(fields, ("second", "minute", "hour", "day", "month", "weekday"), strict=True):
-        if not CRON_FIELD.fullmatch(field):
-            raise InputError(f"--cron {cron!r}: {field!r} is no {name}; expected for example * or */5 or 1-5")
+    click.echo(f"started run {run.run_id} {name!r}")
 
 
-def _compiled(given: dict[str, Any]) -> Path:
-    """A checked, compiled package in the working folder's scratch."""
-    for image in (given["cpu_image"], given["train_image"]):
-        if NAMED_DIGEST not in image:
+@pipeline.command()
+@_with(*SETTING, *SERVICE, ACCOUNT, NAME)
+@click.option("--cron", required=True, help='Six fields, seconds first, UTC: "0 0 3 * * 1" is Mondays at 3.')
+def schedule(
+    name: str, cron: str, host: str, experiment: str, namespace: str, service_account: str, **setting: Any
+) -> None:
+    """Run it again and again, one run at a time.
+
+    An earlier schedule of the same name is switched off, not deleted: that would kill its run in flight.
+    """
+    if len(cron.split()) != 6:  # Kubeflow takes five without a word, and fires at other times
+        raise InputError(f"--cron {cron!r}: expected 6 fields: second minute hour day month weekday")
+    _compile_for_cluster(**setting)
+    with _client(host) as client:
+        experiment_id = client.create_experiment(experiment, namespace=namespace).experiment_id
+        earlier = [one for one in _schedules(client, experiment_id) if one.display_name == name]
+        created = client.create_recurring_run(
+            experiment_id,
+            name,
+            cron_expression=cron,
+            max_concurrency=1,
+            no_catchup=True,
+            pipeline_package_path=str(COMPILED),
+            service_account=service_account,
+        )
+        for one in earlier:
+            client.disable_recurring_run(one.recurring_run_id)
+    click.echo(
+        f"schedule {created.recurring_run_id}: {name!r} at {cron!r}; {len(earlier)} earlier switched off"
+    )
+
+
+@pipeline.command()
+@_with(*SERVICE)
+@click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True)
+def status(host: str, experiment: str, namespace: str, limit: int) -> None:
+    """Show the schedules and the latest runs."""
+    with _client(host) as client:
+        experiment_id = client.create_experiment(experiment, namespace=namespace).experiment_id
+        for one in _schedules(client, experiment_id):
+            click.echo(f"schedule  {one.display_name}  {one.trigger.cron_schedule.cron}  {one.mode}")
+        runs = client.list_runs(page_size=limit, sort_by="created_at desc", experiment_id=experiment_id)
+        for run in runs.runs or []:
+            click.echo(f"run       {run.display_name}  {run.state}  {run.created_at}  {run.run_id}")
+
+
+@contextmanager
+def _client(host: str | None) -> Iterator[Any]:
+    """Kubeflow's own client; its errors become one sentence, which holds no header of ours."""
+    from kfp.client import Client
+    from kfp_server_api.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    if not host:
+        raise InputError("no Kubeflow Pipelines service: give --host or set KFP_ENDPOINT")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            client = Client(host=host, existing_token=os.environ.get("DAMCRACK_KFP_TOKEN"))
+        yield client
+    except ApiException as error:
+        answer = f"{error.status} {error.reason} {error.body}"[:400]
+        raise InputError(
+            f"Kubeflow Pipelines at {host} answered {answer}; check DAMCRACK_KFP_TOKEN"
+        ) from None
+    except (HTTPError, OSError) as error:
+        raise InputError(f"Kubeflow Pipelines at {host} cannot be reached ({type(error).__name__})") from None
+
+
+def _schedules(client: Any, experiment_id: str) -> list[Any]:
+    page = client.list_recurring_runs(page_size=100, sort_by="created_at desc", experiment_id=experiment_id)
+    return page.recurring_runs or []
+
+
+def _compile_for_cluster(cpu_image: str, train_image: str, **setting: Any) -> None:
+    for image in (cpu_image, train_image):
+        if "@sha256:" not in image:
             raise InputError(
-                f"image {image!r}: expected NAME{NAMED_DIGEST}...; a tag can come to mean another image, and "
-                "Kubeflow's cache would serve the old one's results"
+                f"image {image!r}: expected NAME@sha256:...; a tag can come to mean another image"
             )
-    out = Path(".damcrack/pipelines/compiled.yaml")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _compile(out, **given)
-    return out
+    COMPILED.parent.mkdir(exist_ok=True)
+    _compile(COMPILED, cpu_image=cpu_image, train_image=train_image, **setting)
 
 
-def _compile(out: Path, imagery: Path | None, **given: Any) -> None:
-    setting = _setting(**given)
-    if imagery is None:
-        _pipelines("training").compile_training(setting, out)
-        return
-    from damcrack.imagery.calls import check_source, read_config
-    from damcrack.params import read_params
-
-    check_source(read_config(imagery), read_params(given["params_path"]))
-    _pipelines("new_imagery").compile_new_imagery(setting, imagery.read_text(), out)
-
-
-def _setting(
+def _compile(
+    out: Path,
     params_path: Path,
     remote: str,
     cpu_image: str,
     train_image: str,
     revision: str | None,
     snapshots: tuple[str, ...],
-) -> Any:
+    imagery: Path | None,
+) -> None:
     from damcrack.params import check_params, read_params
     from damcrack.stage_table import STAGES
 
-    check_params(read_params(params_path), list(STAGES))
+    params = read_params(params_path)
+    check_params(params, list(STAGES))
     if not remote.startswith("s3://") and not Path(remote).is_absolute():
         raise InputError(f"--remote {remote!r}: expected s3://bucket/prefix")
-    return _pipelines("training").Setting(
-        checkout=Path.cwd(),
-        params=_text(params_path),
-        remote=remote,
-        images={"cpu": cpu_image, "train": train_image},
-        revision=revision or _revision(),
-        snapshots=_snapshots(snapshots),
-    )
+    texts = dict(map(_snapshot, snapshots))
+    revision = revision or _revision()
+
+    from damcrack.kubeflow.new_imagery import new_imagery
+    from damcrack.kubeflow.pipeline import Setting, compile_pipeline, training
+
+    images = {"cpu": cpu_image, "train": train_image}
+    setting = Setting(Path.cwd(), params_path.read_text(), remote, images, revision, texts)
+    if imagery is None:
+        compile_pipeline(training(setting), out)
+        return
+    from damcrack.imagery.calls import check_source, read_config
+
+    check_source(read_config(imagery), params)
+    compile_pipeline(new_imagery(setting, imagery.read_text()), out)
 
 
-def _text(params_path: Path) -> str:
-    if not params_path.is_file():
-        raise InputError(f"{params_path} is missing; run from the repository, or name it with --params")
-    return params_path.read_text()
-
-
-def _snapshots(given: tuple[str, ...]) -> dict[str, str]:
-    snapshots = {}
-    for setting in given:
-        stage, equals, file = setting.partition("=")
-        if not (stage and equals and file):
-            raise InputError(
-                f"--snapshot {setting}: expected STAGE=FILE, for example photos=snapshots/photos.csv"
-            )
-        snapshots[stage] = file if file.startswith("s3://") else _snapshot_text(Path(file))
-    return snapshots
-
-
-def _snapshot_text(path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"--snapshot: {path} is missing; `damcrack snapshot` writes it")
-    return path.read_text()
+def _snapshot(setting: str) -> tuple[str, str]:
+    stage, equals, file = setting.partition("=")
+    if not (stage and equals and file):
+        raise InputError(
+            f"--snapshot {setting}: expected STAGE=FILE, for example photos=snapshots/photos.csv"
+        )
+    return stage, file if file.startswith("s3://") else Path(file).read_text()
 
 
 def _revision() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True
-    )
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     if done.returncode != 0:
-        raise InputError("this is no git checkout; say with --revision which code the images hold")
+        raise InputError("this is no git checkout; name the commit of the code in the images with --revision")
     return done.stdout.strip()
-
-
-def _pipelines(module: str) -> Any:
-    """A module of the checkout's folder pipelines/, which is beside the package, not in it."""
-    if not Path("pipelines", f"{module}.py").is_file():
-        raise InputError(
-            f"no pipelines/{module}.py here; run `damcrack pipeline` in a checkout of the repository"
-        )
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    return import_module(f"pipelines.{module}")

@@ -1,40 +1,45 @@
-"""One stage of the graph as a task: restored from the common remote if any machine has run it, else run here.
+"""One stage of the graph as a task: restored from the shared DVC remote if a machine has run it, else run here.
 
 Environment:
     DAMCRACK_CHECKOUT   folder with dvc.yaml and the code (set in our images); default: the working folder
     DAMCRACK_SCRATCH    folder that outlives a killed task, for checkpoints; default: inside the workspace
     DAMCRACK_IMAGE      set in our images: cpu has no torch
+    DAMCRACK_REVISION   set in our images: the commit of the code
     AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...   how an s3:// remote is reached
 """
 
-import contextlib
+import base64
+import binascii
+import json
 import os
-import shlex
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from damcrack.files import InputError
-from damcrack.kubeflow.derive import Node, check_same_graph
-from damcrack.kubeflow.lock_parts import merge
-from damcrack.kubeflow.task_views import metrics_of, page_of, scores_of
-from damcrack.kubeflow.workspace import Workspace
+from damcrack.files import InputError, write_bytes
+from damcrack.kubeflow.graph import Node, check_same_graph, derive
+from damcrack.kubeflow.views import metrics_of, page_of
 from damcrack.storage.source import check_reachable, open_source
+
+LARGEST_PART = 16 * 2**20  # a lock part is a few kilobytes; what unpacks to more is not one
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a task is told: all small texts, since all data lies in the remote.
+    """The inputs of a task: small texts, since all data lies in the remote.
 
-    `snapshots` maps a stage to the text of its snapshot file, or to the s3:// address of one. `graph` is the
-    compiled pipeline's, as `derive.as_text` wrote it; empty: any. `image` and `revision` say what runs; they
-    are shown, and part of Kubeflow's cache key.
+    `lock_parts` are the parents' entries of dvc.lock (`pack`). `snapshots` maps a stage to the text of its snapshot
+    file, or to the s3:// address of one. `graph` is the compiled pipeline's (`graph.as_text`), `revision` the commit
+    that it was compiled for; empty: any.
     """
 
     stage: str
@@ -43,83 +48,67 @@ class Task:
     remote: str
     snapshots: Mapping[str, str] = field(default_factory=dict)
     graph: str = ""
-    image: str = ""
     revision: str = ""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a task hands on: its lock part, and what Kubeflow's pages draw."""
+    """The outputs of a task: its lock part, and what Kubeflow's pages draw."""
 
     lock_part: str
     restored: bool
     metrics: Mapping[str, float]
-    scores: Mapping[str, Any]
     page: str
 
 
 def run_task(task: Task) -> Done:
-    """Restore or run one stage in a new workspace and push what it made.
+    """Restore or run one stage in a new workspace, and push what it made.
 
     Raises:
-        InputError: the task is told something wrong, an input is not in the remote, or the stage failed.
+        InputError: an input is wrong or not in the remote, or the stage failed.
     """
     started = time.monotonic()
-    checkout = Path(os.environ.get("DAMCRACK_CHECKOUT") or Path.cwd())
+    checkout = Path(os.environ.get("DAMCRACK_CHECKOUT") or Path.cwd()).absolute()
+    node = _checked_node(task, checkout)
     check_reachable(task.remote)
-    with _workspace(task, checkout) as workspace:
-        node = _node(task, checkout, workspace.nodes())
-        workspace.fill(_texts(task.snapshots))
-        workspace.put_parts(_parts_of(task, node))
-        restored = workspace.restore(node)
-        if not restored:
-            workspace.pull_inputs(node.parents)
-            workspace.reproduce(node)
-            workspace.push(node.name)
-        outs = workspace.outs(node.name)
-        if restored:
-            _record_restored(workspace.command(node.name), outs)
-        _send_records()
+    with tempfile.TemporaryDirectory(prefix="damcrack-") as folder:
+        workspace = Workspace(Path(folder), checkout)
+        workspace.fill(task, node)
+        restored = workspace.restore_or_run(node)
         took = f"{time.monotonic() - started:.1f} s"
-        print(
-            f"damcrack: {node.name} {'restored from the remote' if restored else 'ran'}, {took}", flush=True
-        )
-        record = _record(task, restored, took, outs)
+        how = "restored from the remote" if restored else "ran here"
+        print(f"damcrack: {node.name} {how}, {took}", flush=True)
+        workspace.record(node, restored)
+        outs = [workspace.root / out for out in node.outs]
         metrics = {"restored": float(restored), **metrics_of(outs)}
-        return Done(workspace.part(node.name), restored, metrics, scores_of(outs), page_of(outs, record))
+        rows = {"stage": node.name, "how": how, "took": took, "revision": task.revision, **metrics}
+        lock = yaml.safe_load((workspace.root / "dvc.lock").read_text())["stages"]
+        return Done(pack({node.name: lock[node.name]}), restored, metrics, page_of(outs, rows))
 
 
-def run_in_pipeline(**told: Any) -> Done:
-    """`run_task` for a component: a mistake of the user's ends the container with one sentence, no traceback."""
+def run_in_pipeline(**inputs: Any) -> Done:
+    """`run_task` for a component: a user's mistake ends the container with one sentence, no traceback."""
     try:
-        return run_task(Task(**told))
+        return run_task(Task(**inputs))
     except InputError as error:
         sys.exit(f"damcrack: error: {error}")
 
 
-@contextlib.contextmanager
-def _workspace(task: Task, checkout: Path) -> Iterator[Workspace]:
-    """A new workspace, our own process inside it."""
-    _check_values(task.params)
-    with (
-        tempfile.TemporaryDirectory(prefix="damcrack-") as folder,
-        _inside(Path(folder)),
-        Workspace(Path(folder), checkout.absolute(), task.params, task.remote) as workspace,
-    ):
-        yield workspace
-
-
-def _node(task: Task, checkout: Path, derived: Sequence[Node]) -> Node:
+def _checked_node(task: Task, checkout: Path) -> Node:
     """The stage in the graph of this checkout; refuse what cannot end well before anything is fetched."""
-    nodes = {node.name: node for node in derived}
-    revision = os.environ.get("DAMCRACK_REVISION", "unknown revision")
+    ours = os.environ.get("DAMCRACK_REVISION", "unknown")
+    if task.revision and ours != "unknown" and not ours.startswith(task.revision):
+        raise InputError(
+            f"this image holds revision {ours}, the pipeline was compiled for {task.revision}; give the images of "
+            "that revision to damcrack pipeline compile, or compile in a checkout of the images' revision"
+        )
+    nodes = {node.name: node for node in derive(checkout, task.params)}
+    if task.graph:
+        check_same_graph(task.graph, list(nodes.values()))
     if task.stage not in nodes:
         raise InputError(
-            f"{checkout} ({revision}) has no stage {task.stage!r}; its stages are {', '.join(nodes)}. Build the image "
-            "from the revision that the pipeline was compiled from, or compile the pipeline anew"
+            f"{checkout} (revision {ours}) has no stage {task.stage!r}; it has {', '.join(nodes)}"
         )
-    if task.graph:
-        check_same_graph(task.graph, list(nodes.values()), "the values in params and this image's dvc.yaml")
     node = nodes[task.stage]
     if os.environ.get("DAMCRACK_IMAGE") == "cpu" and node.needs.image != "cpu":
         raise InputError(
@@ -128,103 +117,153 @@ def _node(task: Task, checkout: Path, derived: Sequence[Node]) -> Node:
     return node
 
 
-def _check_values(params: str) -> None:
-    try:
-        values = yaml.safe_load(params)
-    except yaml.YAMLError as error:
-        raise InputError(f"params is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"params: got {type(values).__name__}, expected the text of a params.yaml")
+class Workspace:
+    """A folder in which DVC knows one stage and its parents. Two DVC processes never share one."""
+
+    def __init__(self, root: Path, checkout: Path) -> None:
+        self.root, self._checkout = root, checkout
+        # Our commands, with the code of the checkout.
+        self._environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "PYTHONPATH": f"{checkout / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(root / ".dvc/site"),
+        }
+
+    def fill(self, task: Task, node: Node) -> None:
+        """Write DVC's settings, the values, the parents' lock entries, and the sources of the stage."""
+        from dvc.repo import Repo
+
+        for name in ("dvc.yaml", ".dvcignore"):
+            if (self._checkout / name).is_file():
+                shutil.copy(self._checkout / name, self.root)
+        (self.root / "params.yaml").write_text(task.params)
+        with Repo.init(str(self.root), no_scm=True) as repo, repo.config.edit() as settings:
+            settings["core"] |= {"remote": "store", "check_update": False}
+            settings["remote"] = {"store": {"url": task.remote}}
+            settings["cache"] = {"type": ["hardlink", "copy"]}  # one copy on disk, not two
+        write_lock(self.root / "dvc.lock", _parents_entries(task, node))
+        for source in node.sources:
+            _copy(self._checkout / source, self.root / source)
+        if node.name in task.snapshots:
+            file = self.root / "snapshots" / f"{node.name}.csv"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(_snapshot_text(task.snapshots[node.name]))
+        scratch = os.environ.get("DAMCRACK_SCRATCH")
+        if scratch:
+            (self.root / ".damcrack").symlink_to(Path(scratch).absolute())
+
+    def restore_or_run(self, node: Node) -> bool:
+        """Bring about the stage's outputs, here and in the remote; whether another run had made them.
+
+        Raises:
+            InputError: inputs are missing, the command failed, or the remote did not take the outputs.
+        """
+        if node.parents:
+            self._dvc(f"the outputs of {', '.join(node.parents)} cannot be pulled", "pull", *node.parents)
+        repro = ("repro", "--single-item", node.name)
+        failed = f"stage {node.name} failed"
+        ran = "\nRunning stage '" in "\n" + self._dvc(failed, *repro, "--pull")
+        if not ran and not self._has_effect(node):
+            self._dvc(failed, *repro, "--force")
+            ran = True
+        if ran:
+            # Stopped half-way, the run-cache may name outputs that the remote lacks; DVC then runs the stage again.
+            self._dvc(f"the outputs of {node.name} cannot be pushed", "push", "--run-cache", node.name)
+        return not ran
+
+    def record(self, node: Node, restored: bool) -> None:
+        """Show a restored stage in MLflow too, and send what MLflow did not take while the stage ran."""
+        if not node.command.startswith("damcrack "):
+            return
+        arguments = [node.command, node.outs[0]] if restored else []
+        command = [sys.executable, "-m", "damcrack.kubeflow.record", *arguments]
+        if subprocess.run(command, cwd=self.root, env=self._environment).returncode:
+            print(f"damcrack: {node.name} could not be recorded in MLflow; its outputs are safe", flush=True)
+
+    def _has_effect(self, node: Node) -> bool:
+        """Whether a stage that acts outside the graph need not act again."""
+        check = node.needs.restore_if
+        if check is None:
+            return True
+        return subprocess.run(check, shell=True, cwd=self.root, env=self._environment).returncode == 0
+
+    def _dvc(self, failure: str, *arguments: str) -> str:
+        """Run `dvc`, its output shown as it comes; return the output.
+
+        Raises:
+            InputError: it failed; the message holds what DVC called an error.
+        """
+        command = [sys.executable, "-m", "dvc", *arguments]
+        pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        lines = []
+        with subprocess.Popen(
+            command, cwd=self.root, env=self._environment, errors="replace", **pipe
+        ) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+        output = "".join(lines)
+        if child.returncode:
+            error = " ".join(output.rpartition("ERROR: ")[2].split())[:600]
+            raise InputError(f"{failure}: {error}")
+        return output
 
 
-def _parts_of(task: Task, node: Node) -> dict[str, Any]:
-    stages = merge(task.lock_parts)
-    missing = sorted(set(node.parents) - set(stages))
+def _parents_entries(task: Task, node: Node) -> dict[str, Any]:
+    entries = unpack(task.lock_parts)
+    missing = sorted(set(node.parents) - set(entries))
     if missing:
         raise InputError(
-            f"{node.name} reads the outputs of {', '.join(missing)}, and no lock part was handed in for them; "
-            "run them first"
+            f"{node.name} reads the outputs of {', '.join(missing)}; their lock parts are missing"
         )
-    return {name: stages[name] for name in node.parents}
+    return {name: entries[name] for name in node.parents}
 
 
-def _texts(snapshots: Mapping[str, str]) -> dict[str, str]:
-    texts = {}
-    for stage, text in snapshots.items():
-        if "/" in stage or stage.startswith("."):
-            raise InputError(f"snapshots: got {stage!r}, expected the name of a stage")
-        if text.startswith("s3://"):
-            prefix, _, name = text.rpartition("/")
-            try:
-                text = open_source(prefix).read(name).decode()
-            except FileNotFoundError as error:
-                raise InputError(f"snapshots: {prefix}/{name} is not there; take it again") from error
-        texts[stage] = text
-    return texts
-
-
-@contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    """Work in the folder, with our own commands and the folder's own code first."""
-    scratch = os.environ.get("DAMCRACK_SCRATCH")
-    if scratch:
-        (folder / ".damcrack").symlink_to(Path(scratch).absolute())
-    before = dict(os.environ)
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.environ["PYTHONPATH"] = f"{folder / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    os.environ["DVC_NO_ANALYTICS"] = "1"
-    os.environ["DVC_SITE_CACHE_DIR"] = str(folder / ".dvc/site")
+def _snapshot_text(text: str) -> str:
+    if not text.startswith("s3://"):
+        return text
+    prefix, _, name = text.rpartition("/")
     try:
-        with contextlib.chdir(folder):
-            yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+        return open_source(prefix).read(name).decode()
+    except FileNotFoundError as error:
+        raise InputError(f"snapshots: {text} is not there; take the snapshot again") from error
 
 
-def _record_restored(command: str, outs: Sequence[Path]) -> None:
-    """Show a stage that did not run as a run in MLflow too, tagged with the run that it came from."""
-    from damcrack.params import flatten_values, read_params
-    from damcrack.stage_runner import content_digest, parents
-    from damcrack.tracking.recorded import start_run
-
-    words = shlex.split(command)
-    if words[:1] != ["damcrack"]:
-        return
-    item = words[words.index("--item") + 1] if "--item" in words else None
-    values = flatten_values(_values(read_params(Path("params.yaml")).get(words[1], {}), item))
-    digest = content_digest(outs[0])
-    with start_run(words[1], item, values, {}) as run:
-        run.restored(digest)
-        run.finish_outputs(digest, **parents(outs[0]))
+def _copy(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise InputError(f"{source} is missing: a stage of dvc.yaml reads it; use a whole checkout or image")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)
 
 
-def _send_records() -> None:
-    """Send what MLflow did not take while the stage ran; a scratch folder that outlives us keeps it for later."""
-    from damcrack.tracking.sender import send_later
-
-    if not os.environ.get("DAMCRACK_SCRATCH"):
-        sent = send_later()
-        if sent.num_waiting:
-            print(f"damcrack: {sent}; they end with this task, its outputs do not", flush=True)
+def pack(entries: Mapping[str, Any]) -> str:
+    """Entries of dvc.lock as one short text that can stand inside JSON as it is, as Kubeflow's launcher puts it."""
+    return base64.b64encode(zlib.compress(json.dumps(entries).encode(), 9)).decode()
 
 
-def _values(section: Mapping[str, Any], item: str | None) -> dict[str, Any]:
-    """A stage's values without its schema, which would import torch."""
-    from damcrack.params import COMMON, section_items
+def unpack(parts: Sequence[str]) -> dict[str, Any]:
+    """Entries of all parts by stage.
 
-    if COMMON not in section:
-        return dict(section)
-    return {**section[COMMON], **dict(section_items(section)).get(str(item), {})}
+    Raises:
+        InputError: a text is no lock part.
+    """
+    entries: dict[str, Any] = {}
+    for part in parts:
+        try:
+            unpacker = zlib.decompressobj()
+            content = unpacker.decompress(base64.b64decode(part, validate=True), LARGEST_PART)
+            entries |= json.loads(content if unpacker.eof else "")
+        except (binascii.Error, zlib.error, ValueError, TypeError) as error:
+            raise InputError(f"got {part[:20]!r}..., expected a lock part as a task returns it") from error
+    return entries
 
 
-def _record(task: Task, restored: bool, took: str, outs: Sequence[Path]) -> dict[str, Any]:
-    return {
-        "stage": task.stage,
-        "how": "restored: a machine had run it with the same inputs" if restored else "ran here",
-        "took": took,
-        "image": task.image or "none",
-        "code revision": task.revision or "unknown",
-        "outputs": ", ".join(map(str, outs)),
-        **metrics_of(outs),
-    }
+def write_lock(lock: Path, entries: Mapping[str, Any]) -> None:
+    """Write a dvc.lock as DVC itself does, stages sorted by name."""
+    content = {"schema": "2.0", "stages": dict(sorted(entries.items()))}
+    write_bytes(lock, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10**6).encode())

@@ -1,4 +1,4 @@
-"""The demo's values, so small that the whole graph takes a minute or two on one core: for what proves and tests it."""
+"""The demo's values, so small that the whole graph takes a minute or two on one core: for tests."""
 
 from pathlib import Path
 from typing import Any

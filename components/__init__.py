@@ -1,1 +1,0 @@
-"""Kubeflow components: wrappers of a few statements around the package; the code is in the image."""

@@ -1,0 +1,175 @@
+"""The graph of dvc.yaml as a pipeline sees it: stages in order, their parents, and what each needs of a machine."""
+
+import json
+import logging
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from damcrack.files import InputError
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a stage needs, from its `meta:` in dvc.yaml.
+
+    `image` is cpu (no torch) or train; `gpu` a count, `gpu_type` the resource's name on a node. `timeout` is a
+    number with s, m, h or d. `restore_if` is for a stage that acts outside the graph: a command that succeeds if
+    the effect of the stage is still there; otherwise the stage runs again, whatever is cached.
+    """
+
+    cpu: float = 1
+    memory: str = "2Gi"
+    gpu: int = 0
+    gpu_type: str = "nvidia.com/gpu"
+    image: str = "train"
+    shm: str | None = None
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: Sequence[Mapping[str, str]] = ()
+    retries: int = 2
+    timeout: str = "1d"
+    restore_if: str | None = None
+
+    @property
+    def timeout_s(self) -> int:
+        """Seconds after which the task is ended."""
+        return int(self.timeout[:-1]) * _SECONDS[self.timeout[-1]]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage (with `@item` where it has some).
+
+    `parents` are the stages whose outputs it reads, `sources` the paths that it reads and no stage writes.
+    """
+
+    name: str
+    parents: tuple[str, ...]
+    needs: Needs
+    command: str
+    sources: tuple[str, ...]
+    outs: tuple[str, ...]
+
+
+def derive(checkout: Path, params_text: str) -> list[Node]:
+    """Resolve dvc.yaml in `checkout` with these values; parents come before their children.
+
+    Raises:
+        InputError: dvc.yaml cannot be resolved with the values, or a stage's `meta` is wrong.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    if not (checkout / "dvc.yaml").is_file():
+        raise InputError(f"{checkout} has no dvc.yaml; run in a checkout, or set DAMCRACK_CHECKOUT")
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(checkout / "dvc.yaml", folder)
+        Path(folder, "params.yaml").write_text(params_text)
+        try:
+            with Repo.init(folder, no_scm=True) as repo:
+                return _nodes(repo.index.graph)
+        except (DvcException, yaml.YAMLError) as error:
+            raise InputError(f"dvc.yaml cannot be resolved with these values: {_sentence(error)}") from error
+
+
+def _nodes(graph: Any) -> list[Node]:
+    outs = {out.fs_path for stage in graph for out in stage.outs}
+    stages = {stage.name: stage for stage in graph}
+    parents = {name: sorted(one.name for one in graph.successors(stages[name])) for name in sorted(stages)}
+    return [
+        Node(
+            name,
+            tuple(parents[name]),
+            needs_of(name, stages[name].meta or {}),
+            str(stages[name].cmd),
+            tuple(sorted({dep.def_path for dep in stages[name].deps if _is_source(dep, outs)})),
+            tuple(out.def_path for out in stages[name].outs),
+        )
+        for name in TopologicalSorter(parents).static_order()
+    ]
+
+
+def _is_source(dep: Any, outs: set[str]) -> bool:
+    path = Path(dep.fs_path)
+    made = any(path.is_relative_to(out) or Path(out).is_relative_to(path) for out in outs)
+    return dep.def_path != "params.yaml" and not made
+
+
+def _sentence(error: BaseException | None) -> str:
+    """An exception of DVC in one line, its causes included."""
+    texts: list[str] = []
+    while error is not None:
+        text = " ".join(str(error).split())
+        if text and text not in " ".join(texts):
+            texts.append(text)
+        error = error.__cause__
+    return ": ".join(texts)[:600]
+
+
+def _matches(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: re.fullmatch(pattern, str(value)) is not None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+_QUANTITY = (_matches(r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|K|M|G|T)?"), "a quantity such as 8Gi")
+_COUNT = (_is_count, "a whole number from 0 on")
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "cpu": (lambda value: type(value) in (int, float) and value > 0, "a number above 0"),
+    "memory": _QUANTITY,
+    "shm": _QUANTITY,
+    "gpu": _COUNT,
+    "retries": _COUNT,
+    "image": (_matches("cpu|train"), "cpu or train"),
+    "timeout": (_matches(r"\d+[smhd]"), "a number with s, m, h or d, such as 6h"),
+    "restore_if": (lambda value: isinstance(value, str), "a command"),
+}
+
+
+def needs_of(stage: str, meta: Mapping[str, Any]) -> Needs:
+    """Check a stage's `meta`; a key unknown here is skipped with a warning.
+
+    Raises:
+        InputError: a value is not allowed.
+    """
+    known = {one.name for one in fields(Needs)}
+    for name in sorted(set(meta) - known):
+        warnings.warn(f"dvc.yaml: meta of {stage}: unknown key {name!r} is skipped", stacklevel=2)
+    for name in _ALLOWED.keys() & meta.keys():
+        is_allowed, expected = _ALLOWED[name]
+        if not is_allowed(meta[name]):
+            raise InputError(f"dvc.yaml: meta of {stage}: {name}: got {meta[name]!r}, expected {expected}")
+    return Needs(**{name: value for name, value in meta.items() if name in known})
+
+
+def as_text(nodes: Sequence[Node]) -> str:
+    """Names and edges as JSON, which a compiled pipeline hands to each of its tasks."""
+    return json.dumps({node.name: node.parents for node in nodes}, sort_keys=True)
+
+
+def check_same_graph(compiled: str, nodes: Sequence[Node]) -> None:
+    """Refuse a task whose image and values make other stages or edges than the compiled pipeline has.
+
+    Raises:
+        InputError: they differ; the message names the stages.
+    """
+    before, now = json.loads(compiled), json.loads(as_text(nodes))
+    differ = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if differ:
+        raise InputError(
+            "the values and this image's dvc.yaml make another graph than the pipeline was compiled for; missing, new "
+            f"or with other inputs: {', '.join(differ)}. Compile the pipeline again: damcrack pipeline compile"
+        )

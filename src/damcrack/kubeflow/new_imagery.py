@@ -1,0 +1,84 @@
+"""The recurring run: ingest what arrived, inspect it with the champion, train when enough of it was labelled.
+
+    take-in ──┬─ batches without report ──► inspect-new
+              └─ enough new labels ──► snapshot-new ──► training graph and gate ──► note-trained
+
+A run that finds nothing new is the first task alone.
+"""
+
+from typing import Any
+
+from kfp import dsl
+
+from damcrack.kubeflow.graph import Needs
+from damcrack.kubeflow.pipeline import Setting, equip, one_line, training
+
+NAME = "damcrack-new-imagery"
+INSPECT, TRAIN = 1, 2
+
+
+@dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
+def take_in(imagery_yaml: str, run_id: str) -> int:
+    """Ingest what arrived; 0: nothing to do, 1: there are photos to inspect, 2: and a training to start."""
+    from damcrack.imagery import calls as imagery
+
+    done = imagery.take_in(imagery.as_file(imagery_yaml), claim_training=True, run_id=run_id)
+    return 2 if done["train"] else int(done["inspect"])
+
+
+@dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
+def snapshot_new(imagery_yaml: str, snapshots: dict) -> dict:  # type: ignore[type-arg]
+    """Store a snapshot of all ingested photos to train on; returns `snapshots` with its address for `photos`."""
+    from damcrack.imagery import calls as imagery
+
+    return {**snapshots, "photos": imagery.keep_snapshot(imagery.as_file(imagery_yaml))}
+
+
+@dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
+def inspect_new(
+    imagery_yaml: str, model: str, params: str, run_id: str, reports: dsl.Output[dsl.Markdown]
+) -> None:
+    """Inspect every batch without a report with the champion; the reports lie in the store."""
+    from pathlib import Path
+
+    from damcrack.imagery import calls as imagery
+
+    config, values = imagery.as_file(imagery_yaml), imagery.as_file(params, "params.yaml")
+    done = imagery.inspect(config, model, values, run_id=run_id)
+    Path(reports.path).write_text("".join(f"- {name}: {value}\n" for name, value in done.items()))
+
+
+@dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
+def note_trained(imagery_yaml: str, snapshots: dict) -> None:  # type: ignore[type-arg]
+    """Count labels from here to the next training."""
+    from damcrack.imagery import calls as imagery
+
+    imagery.note_trained(imagery.as_file(imagery_yaml), snapshots["photos"])
+
+
+def new_imagery(setting: Setting, imagery_yaml: str, train: Any = None) -> Any:
+    """The pipeline; `train` makes the task of params, remote and snapshots, by default the training pipeline."""
+    train = train or training(setting)
+    needs = Needs(image="cpu", memory="4Gi", timeout="1d")
+
+    @dsl.pipeline(name=NAME, description="New photos in once, inspected, trained on when labelled.")
+    def pipeline(
+        imagery: str = one_line(imagery_yaml),
+        model: str = "models:/dam-crack-detector@champion",
+        params: str = one_line(setting.params),
+        remote: str = setting.remote,
+        snapshots: dict = dict(setting.snapshots),  # type: ignore[type-arg]  # noqa: B006
+    ) -> None:
+        run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER  # stays when a task is tried again
+        taken = equip(take_in(imagery_yaml=imagery, run_id=run_id), needs, setting.images)
+        with dsl.If(taken.output >= INSPECT, name="batches without report"):
+            inspected = inspect_new(imagery_yaml=imagery, model=model, params=params, run_id=run_id)
+            equip(inspected, needs, setting.images)
+        with dsl.If(taken.output >= TRAIN, name="enough new labels"):
+            taken_snapshot = snapshot_new(imagery_yaml=imagery, snapshots=snapshots)
+            equip(taken_snapshot, needs, setting.images)
+            trained = train(params=params, remote=remote, snapshots=taken_snapshot.output)
+            noted = note_trained(imagery_yaml=imagery, snapshots=taken_snapshot.output)
+            equip(noted, needs, setting.images).after(trained)
+
+    return pipeline

@@ -1,0 +1,154 @@
+"""`damcrack pipeline` against a small HTTP service, through kfp's own client."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
+
+from damcrack.cli.main import cli
+from damcrack.files import InputError
+from kubeflow_service import Kubeflow, serving
+
+ROOT = Path(__file__).parents[2]
+CRON = "0 0 3 * * 1"
+IMAGES = [
+    "--cpu-image",
+    "damcrack-cpu@sha256:" + "a" * 64,
+    "--train-image",
+    "damcrack-train@sha256:" + "b" * 64,
+]
+GIVEN = ["--remote", "s3://dam/dvc", "--revision", "abc", "--params", "params.yaml", *IMAGES]
+
+
+@pytest.fixture
+def kubeflow(monkeypatch, tmp_path):
+    """A service whose address is in the environment; a folder with a graph and values, but no checkout, around us."""
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))  # kfp's client keeps its context there
+    monkeypatch.setenv("DAMCRACK_KFP_TOKEN", "t0ken")
+    service = Kubeflow()
+    with serving(service) as address:
+        monkeypatch.setenv("KFP_ENDPOINT", address)
+        yield service
+
+
+def command(*arguments):
+    return CliRunner().invoke(cli, ["pipeline", *arguments])
+
+
+def test_submit_sends_the_whole_pipeline(kubeflow):
+    """One run, in our experiment, as our account, with the spec and its Kubernetes part; the token is not shown."""
+    done = command("submit", *GIVEN, "--name", "trial")
+    assert done.exit_code == 0, done.exception
+    (run,), (experiment,) = kubeflow.lists["runs"], kubeflow.lists["experiments"]
+    assert (run["display_name"], experiment["display_name"]) == ("trial", "damcrack")
+    assert run["experiment_id"] == experiment["experiment_id"]
+    assert run["service_account"] == "damcrack-pipeline"
+    assert set(run["pipeline_spec"]) == {"pipeline_spec", "platform_spec"}
+    assert run["run_id"] in done.output
+    assert kubeflow.tokens == {"Bearer t0ken"} and "t0ken" not in done.output
+
+
+def test_a_schedule_takes_the_place_of_the_one_of_its_name(kubeflow):
+    """Six fields, no catch-up, one run at a time, our account; the earlier one is switched off, others stay on."""
+    for name in ("weekly", "daily", "weekly"):
+        done = command("schedule", *GIVEN, "--cron", CRON, "--name", name)
+        assert done.exit_code == 0, done.exception
+    first, daily, second = kubeflow.lists["recurringruns"]
+    assert [one["mode"] for one in (first, daily, second)] == ["DISABLE", "ENABLE", "ENABLE"]
+    assert second["trigger"]["cron_schedule"]["cron"] == CRON
+    assert (second["no_catchup"], int(second["max_concurrency"])) == (True, 1)
+    assert second["service_account"] == "damcrack-pipeline"
+
+
+def test_status_shows_schedules_and_runs(kubeflow):
+    """Names, cron lines, states and ids."""
+    command("schedule", *GIVEN, "--cron", CRON, "--name", "weekly")
+    command("submit", *GIVEN, "--name", "trial")
+    shown = command("status").output
+    assert f"weekly  {CRON}  ENABLE" in shown and "trial  PENDING" in shown
+    assert kubeflow.lists["runs"][0]["run_id"] in shown
+
+
+def test_new_imagery_is_checked_compiled_and_scheduled(kubeflow):
+    """With --imagery the pipeline is the recurring one; values that do not read what is ingested are refused."""
+    Path("imagery.yaml").write_text("incoming: s3://dam/incoming\nstore: s3://dam/imagery\n")
+    schedule = ["schedule", *GIVEN, "--imagery", "imagery.yaml", "--cron", "0 */15 * * * *"]
+    refused = command(*schedule)
+    assert isinstance(refused.exception, InputError) and "s3://dam/imagery/accepted" in str(refused.exception)
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["photos"]["sources"] = {"incoming": "s3://dam/imagery/accepted"}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    done = command(*schedule)
+    assert done.exit_code == 0, done.exception
+    assert "damcrack-new-imagery" in json.dumps(kubeflow.lists["recurringruns"][0]["pipeline_spec"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (["--cron", "0 3 * * 1"], "--cron '0 3 * * 1': expected 6 fields"),
+        (["--cpu-image", "damcrack-cpu:latest"], "image 'damcrack-cpu:latest'"),
+        (["--remote", "here"], "--remote 'here'"),
+        (["--params", "wrong.yaml"], "epochs: got 'many'"),
+        (["--params", "none.yaml"], "none.yaml is missing"),
+        (["--snapshot", "photos"], "expected STAGE=FILE"),
+        (["--snapshot", "fotos=s3://dam/photos.csv"], "snapshot of 'fotos'"),
+        (["--snapshot", "photos=large.csv"], "snapshot of photos: 70000 bytes"),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_is_sent(kubeflow, changed, says):
+    """One sentence, and the service was not asked for anything."""
+    Path("wrong.yaml").write_text(
+        re.sub(r"epochs: \d+", "epochs: many", Path("params.yaml").read_text(), count=1)
+    )
+    Path("large.csv").write_text("x" * 70_000)
+    got = command("schedule", *GIVEN, "--cron", CRON, *changed)
+    assert isinstance(got.exception, InputError), got.output
+    assert says in str(got.exception)
+    assert not kubeflow.tokens
+
+
+@pytest.mark.parametrize(("host", "says"), [("", "no Kubeflow"), ("http://127.0.0.1:9", "cannot be reached")])
+def test_an_absent_service_is_one_sentence(kubeflow, monkeypatch, host, says):
+    """None named, or nothing listens there."""
+    monkeypatch.setenv("KFP_ENDPOINT", host)
+    got = command("status")
+    assert isinstance(got.exception, InputError) and says in str(got.exception)
+
+
+def test_a_refusal_is_one_sentence_without_the_token(kubeflow):
+    """The service's own words are in it."""
+    kubeflow.refuse = 403
+    got = command("status")
+    assert isinstance(got.exception, InputError) and "403" in str(got.exception)
+    assert "no rights here" in str(got.exception) and "t0ken" not in str(got.exception)
+
+
+def test_the_folder_pipelines_compiles_the_same(kubeflow, tmp_path):
+    """`python pipelines/training.py` in a checkout and `damcrack pipeline compile` anywhere write the same bytes."""
+    assert command("compile", *GIVEN, "--out", "training.yaml").exit_code == 0
+    script = [sys.executable, "pipelines/training.py", *GIVEN, "--out", str(tmp_path / "script.yaml")]
+    subprocess.run(script, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=True)
+    assert Path("script.yaml").read_bytes() == Path("training.yaml").read_bytes()
+
+
+def test_pipeline_help_does_not_load_kfp():
+    """Help answers at once."""
+    code = (
+        "import sys\nfrom damcrack.cli.main import main\nsys.argv = ['damcrack', 'pipeline', '--help']\n"
+        "try:\n    main()\nfinally:\n"
+        "    print('LOADED', sorted({'kfp', 'dvc', 'boto3', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "LOADED []" in done.stdout
