@@ -21,7 +21,7 @@ from kfp import local
 from damcrack.data.mask import encode_mask
 from damcrack.sample.concrete import encode_photo, render_photo
 from damcrack.storage.source import open_store
-from damcrack.tracking.sender import Store, experiment_name
+from damcrack.tracking.store import Store, experiment_name
 from pipelines.new_imagery import new_imagery
 from pipelines.smallest import smallest
 from pipelines.training import Setting

@@ -26,6 +26,7 @@ from damcrack.files import InputError, sha256_file
 from damcrack.kubeflow.derive import Node, derive
 from damcrack.kubeflow.lock_parts import merge, read_lock
 from damcrack.storage.source import check_reachable, make_bucket
+from damcrack.tracking.store import RESTORED_FROM
 from pipelines.local import HANDED_ON, LocalRun, run_as_containers
 from pipelines.smallest import one_chain, smallest
 from pipelines.training import Setting, compile_training
@@ -303,11 +304,11 @@ def _count_runs() -> None:
     client = MlflowClient()
     experiment = client.get_experiment_by_name("damcrack")
     runs: list[Any] = client.search_runs([experiment.experiment_id], max_results=1000) if experiment else []
-    restored = [run for run in runs if "restored_from" in run.data.tags]
+    restored = [run for run in runs if RESTORED_FROM in run.data.tags]
     known = {run.info.run_id for run in runs}
-    traced = sum(run.data.tags["restored_from"] in known for run in restored)
+    traced = sum(run.data.tags[RESTORED_FROM] in known for run in restored)
     _say(
-        f"MLflow: {len(runs)} runs, {len(restored)} of them tagged restored_from, {traced} name the run that made it"
+        f"MLflow: {len(runs)} runs, {len(restored)} of them tagged {RESTORED_FROM}, {traced} name the run that made it"
     )
 
 

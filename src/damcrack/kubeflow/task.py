@@ -201,7 +201,7 @@ def _record_restored(command: str, outs: Sequence[Path]) -> None:
 
 def _send_records() -> None:
     """Send what MLflow did not take while the stage ran; a scratch folder that outlives us keeps it for later."""
-    from damcrack.tracking.sender import send_later
+    from damcrack.tracking.recorded import send_later
 
     if not os.environ.get("DAMCRACK_SCRATCH"):
         sent = send_later()

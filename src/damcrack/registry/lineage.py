@@ -14,7 +14,7 @@ from damcrack.registry.contest import TRAINED_ON
 from damcrack.registry.places import resolve
 from damcrack.registry.registration import FILES_TAG
 from damcrack.registry.registry import DECISION_TAG, FETCHED, MlflowRegistry, answering
-from damcrack.tracking.sender import MAX_DIGEST
+from damcrack.tracking.store import MAX_DIGEST
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun

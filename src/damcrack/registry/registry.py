@@ -23,13 +23,12 @@ from damcrack.registry.ledger import TAG, Ledger, find, find_or_make, fits, regi
 from damcrack.registry.register import Entry
 from damcrack.registry.registration import FILES_TAG, add, code_facts
 from damcrack.registry.settle import BY_HAND, CHAMPION, Move, Reign
-from damcrack.tracking.recorded import caller_tags
-from damcrack.tracking.sender import (
+from damcrack.tracking.recorded import caller_tags, send_later
+from damcrack.tracking.store import (
     QUIET,
     Store,
     experiment_name,
     one_line,
-    send_later,
     sending_errors,
     set_defaults,
     shown_uri,
