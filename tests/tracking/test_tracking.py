@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -40,6 +41,18 @@ def store(tmp_path, monkeypatch, database):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", tmp_path.name)
     monkeypatch.setenv("DAMCRACK_TRACK", "later")
     return Store(database)
+
+
+@pytest.fixture(params=["refuses", "hangs"])
+def nowhere(request, monkeypatch):
+    """Address of a server that refuses connections, or takes them and never answers."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if request.param == "hangs":
+            server.listen()
+        yield f"http://me:secret@127.0.0.1:{server.getsockname()[1]}"
 
 
 def runs_of(store):
@@ -287,14 +300,14 @@ def test_many_parameters_and_metrics(store):
     assert (len(run.data.params), len(run.data.metrics)) == (230, 2300)
 
 
-def test_store_that_is_away(store, monkeypatch):
+def test_store_that_is_away(store, monkeypatch, nowhere):
     """Runs wait, no password is shown, the store is asked once; then they arrive."""
-    record("one"), record("two")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    record("one")
+    record("two")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nowhere)
     sent = send_later()
     assert (sent.num_sent, sent.num_waiting, sent.problems) == (0, 2, [AWAY])
-    assert "127.0.0.1:9" in str(sent) and "secret" not in str(sent)
+    assert "127.0.0.1" in str(sent) and "secret" not in str(sent)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     assert send_later().num_sent == 2
 
@@ -395,10 +408,9 @@ def test_machine_is_sampled_by_mlflow(live, monkeypatch):
         wait_for(lambda: "system/cpu_utilization_percentage" in names(), "a sample")
 
 
-def test_live_pauses_after_a_failure(live, monkeypatch, capsys):
+def test_live_pauses_after_a_failure(live, monkeypatch, capsys, nowhere):
     """A store that is away is asked less and less often, one line says so, and the work is not held up."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nowhere)
     asked = []
     real = PendingRun.send
     monkeypatch.setattr(PendingRun, "send", lambda run, over=False: asked.append(run) or real(run, over))
@@ -414,7 +426,7 @@ def test_live_pauses_after_a_failure(live, monkeypatch, capsys):
     assert len(pending_runs()) == 1
 
 
-def test_store_that_hangs_at_the_end(live, monkeypatch, capsys):
+def test_store_that_hangs_at_the_end(live, monkeypatch):
     """A stage that is over waits for a hanging store so long and no longer; nobody else sends the run meanwhile."""
     released = threading.Event()
     monkeypatch.setattr(recorded, "LAST_WORD_S", 0.5)
