@@ -13,6 +13,7 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -136,17 +137,15 @@ class PendingRun:
         """The run whose tag `key` has this value, which no other run has, with its parameters."""
         from mlflow.entities import Param
 
-        client, tags, params = self._store.client, start["tags"], start["params"]
+        client, tags = self._store.client, start["tags"]
+        params = [Param(name, str(value)) for name, value in start["params"].items()]
         experiment_id = self._store.experiment_id(start["experiment"])
         with one_at_a_time(STORE_LOCK):
             known = client.search_runs([experiment_id], f"tags.`{key}` = '{tags[key]}'", max_results=1)
-            run = (
-                known[0] if known else client.create_run(experiment_id, start["time_ms"], tags, start["name"])
-            )
+            new = (experiment_id, start["time_ms"], tags, start["name"])
+            run = known[0] if known else client.create_run(*new)
             if len(run.data.params) < len(params):
-                client.log_batch(
-                    run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()]
-                )
+                client.log_batch(run.info.run_id, params=params)
         return str(run.info.run_id)
 
     def _deliver(self, events: Sequence[Event]) -> None:
@@ -166,10 +165,9 @@ class PendingRun:
                 case {"event": "dataset"}:
                     self._log_dataset(event)
         client.log_batch(self.run_id, metrics, tags=tags)
+        # Files come last: a server may have trouble with its artifact store alone.
         for event in events:
-            if (
-                event["event"] == "artifact"
-            ):  # last, as the server may have trouble with its artifact store alone
+            if event["event"] == "artifact":
                 client.log_artifact(self.run_id, str(folder / event["file"]))
 
     def _maker_of(self, digest: str) -> str:
@@ -261,7 +259,9 @@ def send_live(path: Path, over: threading.Event, say: Callable[[str], None]) -> 
         try:
             run.send()
             pause_s, said = EVERY_S, False
-            monitored = monitored or _monitor_system(run.run_id, store.uri)
+            if not monitored and not last:
+                monitored = True
+                _sample_machine(run.run_id, store.uri)
         except sending_errors() as error:
             if not said:
                 say(
@@ -271,11 +271,11 @@ def send_live(path: Path, over: threading.Event, say: Callable[[str], None]) -> 
             pause_s, said = min(2 * pause_s, LONGEST_PAUSE_S), True
 
 
-def _monitor_system(run_id: str, uri: str) -> bool:
-    """Let MLflow sample the machine, if asked to; what it samples is not on disk, and it stops with the run."""
+def _sample_machine(run_id: str, uri: str) -> None:
+    """Let MLflow sample the machine, if asked to; its samples are not on disk first, and stop with the run."""
     from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
+    if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() and find_spec("psutil"):  # which MLflow does not install
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
         SystemMetricsMonitor(run_id, tracking_uri=uri).start()
-    return True
