@@ -6,8 +6,8 @@ SET ?= demo
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DAMCRACK_GRAPH_RUN ?= $(shell date -u +%Y%m%dT%H%M%SZ)
-# The graph's stages keep their runs in a journal and one call sends them all: importing MLflow once instead of
-# sixteen times saves a minute. DAMCRACK_TRACK=live shows long trainings while they run.
+# The graph's stages write their runs to disk and one call sends them all: importing MLflow once instead of sixteen
+# times saves a minute. DAMCRACK_TRACK=live shows long trainings while they run.
 repro: export DAMCRACK_TRACK ?= later
 # The store is named absolutely: an old ./mlruns folder would change MLflow's default.
 MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db

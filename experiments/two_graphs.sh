@@ -36,7 +36,6 @@ inspected "survey-first-$model"
 graph second "v['export']['experiment'] = 'resnet18-dynamic'
 v['distill']['common']['alpha'] = 0.2
 v['distill']['items']['fixed']['temperature']['value'] = 2.0"
-damcrack runs
 damcrack promote "$model"
 inspected "survey-promoted-$model"
 damcrack rollback --model-name "$model" --reason "tried on three photos, going back to be sure"

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "progress": set(),
     "scratch": set(),
     "storage": {"data"},
-    "tracking": {"progress", "evaluate"},
+    "tracking": {"progress"},
     "registry": {"data", "inspection", "scores", "tracking"},
     "stage_runner": {
         "data",

@@ -19,7 +19,7 @@ DEMO = Path(__file__).parents[2] / "params" / "demo.yaml"
 
 @pytest.fixture(autouse=True)
 def in_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run in an empty folder with the demo's values; keep runs in the journal; restore the signal handler."""
+    """Run in an empty folder with the demo's values; runs are not sent; restore the signal handler."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DAMCRACK_TRACK", "later")
     Path("params.yaml").write_text(DEMO.read_text())

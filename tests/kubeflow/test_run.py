@@ -17,6 +17,7 @@ pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
 from damcrack.kubeflow.graph import derive
 from damcrack.kubeflow.pipeline import Setting
 from damcrack.tracking.recorded import send_later
+from damcrack.tracking.store import RESTORED_FROM
 from local_pipeline import LocalRun, run_as_processes
 from smallest import one_chain, smallest
 
@@ -73,17 +74,17 @@ def test_kubeflow_draws_numbers_and_page(runs):
 
 
 def test_restored_stages_show_in_mlflow_with_the_run_that_made_them(runs):
-    """Each restored stage is a run tagged `restored_from`, which names the run of its first execution."""
+    """Each restored stage is a run tagged damcrack.restored_from, which names the run of its first execution."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{runs[-1] / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("damcrack")
     found = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
-    restored = [run for run in found.values() if "restored_from" in run.data.tags]
+    restored = [run for run in found.values() if RESTORED_FROM in run.data.tags]
     assert len(restored) == sum(runs[1].restored.values())
     for run in restored:
-        maker = found[run.data.tags["restored_from"]]
-        assert maker.info.run_name == run.info.run_name and "restored_from" not in maker.data.tags
+        maker = found[run.data.tags[RESTORED_FROM]]
+        assert maker.info.run_name == run.info.run_name and RESTORED_FROM not in maker.data.tags
 
 
 def test_dvc_repro_on_a_laptop_gives_the_same_lock(runs, tmp_path):

@@ -1,19 +1,19 @@
-"""The team's server: who is let in, what users read when it refuses, and copies of its databases."""
+"""The team's server: who is let in, what users read when it refuses, what its death costs, copies of its databases."""
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from damcrack.files import InputError
 from damcrack.registry.registry import fetch_model
-from damcrack.tracking.journal import waiting_journals
+from damcrack.tracking import send
 from damcrack.tracking.recorded import start_run
-from damcrack.tracking.runs import show_runs
-from damcrack.tracking.sender import Store, send_later
-from damcrack.tracking.store import one_line, sending_errors
-from mlflow_server import SERVE
+from damcrack.tracking.send import pending_runs, send_later
+from damcrack.tracking.store import Store, one_line, sending_errors
+from mlflow_server import SERVE, wait_for
 
 pytest.importorskip("mlflow")
 from mlflow.server.auth.client import AuthServiceClient
@@ -23,12 +23,12 @@ BACKUP, RESTORE = SERVE.with_name("backup.sh"), SERVE.with_name("restore.sh")
 
 @pytest.fixture
 def at_server(mlflow_server, tmp_path, monkeypatch):
-    """A working folder of its own, journals kept for later, the server's administrator."""
+    """A working folder of its own, runs sent later, the server's administrator."""
     monkeypatch.chdir(tmp_path)
     settings = mlflow_server.account | {"MLFLOW_EXPERIMENT_NAME": tmp_path.name, "DAMCRACK_TRACK": "later"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # as QUICK_FAILURE; other tests leave 0
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # as PATIENCE; other tests leave 0
     return mlflow_server
 
 
@@ -53,13 +53,11 @@ def test_refusal_is_one_sentence(at_server, monkeypatch, settings, sentence):
         monkeypatch.setenv(name, value)
     with start_run("tile", None, {}, {}) as run:
         run.metrics({"tiles": 5})
-    content = waiting_journals()[0].path.read_bytes()
+    content = pending_runs()[0].read_bytes()
     said = str(send_later())
     assert sentence in said
     assert "not-this-one" not in said
-    assert waiting_journals()[0].path.read_bytes() == content
-    with pytest.raises(InputError, match=sentence):
-        show_runs()
+    assert pending_runs()[0].read_bytes() == content
     with pytest.raises(InputError, match=sentence):
         fetch_model("models:/dam-crack-detector@champion")
 
@@ -77,7 +75,7 @@ def test_artifact_that_cannot_be_kept(at_server, tmp_path):
     with start_run("evaluate", None, {}, {}) as run:
         run.metrics({"a/accuracy": 0.5})
         run.artifact(page)
-    assert "its artifact store is full or away" in str(send_later())
+    assert "its artifact store" in str(send_later())
     store.unlink()
     if aside.exists():
         aside.rename(store)
@@ -110,10 +108,52 @@ def test_account_of_an_engineer(at_server, tmp_path, monkeypatch):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name.upper()}", value)
     with start_run("tile", None, {}, {}) as run:
         run.metrics({"tiles": 5})
-    assert (send_later().num_sent, waiting_journals()) == (1, [])
+    assert (send_later().num_sent, pending_runs()) == (1, [])
     with pytest.raises(sending_errors()) as refused:
         Store(at_server.uri).client.delete_experiment(experiment_id)
     assert one_line(refused.value) == "this account may not do that; ask the server's administrator"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [(2, 5), (4,), (6,)], ids=str)
+def test_server_killed_while_a_training_records(at_server, tmp_path, monkeypatch, capfd, kills):
+    """Killed after some epochs, back two epochs later or after the end: each number is there once, nobody waited."""
+    monkeypatch.setenv("DAMCRACK_TRACK", "live")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(send, "EVERY_S", 0.2)
+    store = Store(at_server.uri)
+    experiment_id = store.experiment_id(tmp_path.name)  # alive, and MLflow is imported
+
+    def losses():
+        found = store.client.search_runs([experiment_id])
+        points = [store.client.get_metric_history(run.info.run_id, "loss") for run in found]
+        return [(point.step, point.value) for one in points for point in one]
+
+    (tmp_path / "page.html").write_text("page")
+    longest_s, away_since = 0.0, 0
+    with start_run("pretrain", "resnet18", {"epochs": 6}, {}) as run:
+        for epoch in range(1, 7):
+            started = time.monotonic()
+            run.metrics({"loss": 1 / epoch}, step=epoch)
+            longest_s = max(longest_s, time.monotonic() - started)
+            if away_since and epoch == away_since + 2:
+                at_server.start()
+                away_since = 0
+            if epoch in kills:
+                wait_for(lambda: losses() != [], "the first epoch")
+                at_server.kill()
+                away_since = epoch
+        run.artifact(tmp_path / "page.html")
+    assert longest_s < 1
+    assert "the work goes on" in capfd.readouterr().err
+    if away_since:
+        at_server.start()
+    send_later()
+    assert pending_runs() == []
+    assert losses() == [(epoch, 1 / epoch) for epoch in range(1, 7)]
+    (sent,) = store.client.search_runs([experiment_id])
+    assert sent.info.status == "FINISHED"
+    assert [file.path for file in store.client.list_artifacts(sent.info.run_id)] == ["page.html"]
 
 
 def call(script, folder, **environment):

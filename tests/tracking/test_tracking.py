@@ -1,20 +1,30 @@
+"""What a run says is on disk first, arrives whole, and arrives once."""
+
+import errno
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from damcrack.files import InputError
-from damcrack.tracking.journal import Journal, Receipt, locked, waiting_journals
-from damcrack.tracking.recorded import start_run
-from damcrack.tracking.sender import LiveSender, Sender, Store, send_later, shown_uri, tracking_uri
+from damcrack.tracking import recorded, send
+from damcrack.tracking.recorded import Graph, start_run
+from damcrack.tracking.send import PENDING, PendingRun, pending_runs, read_events, send_later
+from damcrack.tracking.store import AWAY, RESTORED_FROM, Store, shown_uri
 from mlflow_server import wait_for
 
 pytest.importorskip("mlflow")
 
 NOWHERE = "http://me:secret@127.0.0.1:9"
+GRAPH = Graph("20261126T120000Z", {"distill.common.alpha": 0.6, "photos.sources": ["sample"]})
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +35,7 @@ def database(tmp_path_factory):
 
 @pytest.fixture
 def store(tmp_path, monkeypatch, database):
-    """A working folder of its own, the module's store, an experiment of its own, journals kept for later."""
+    """A working folder of its own, the module's store, an experiment of its own, runs sent later."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", tmp_path.name)
@@ -33,14 +43,36 @@ def store(tmp_path, monkeypatch, database):
     return Store(database)
 
 
-def runs_of(store, folder):
-    return store.client.search_runs([store.experiment_id(folder.name)])
+@pytest.fixture(params=["refuses", "hangs"])
+def nowhere(request, monkeypatch):
+    """Address of a server that refuses connections, or takes them and never answers."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if request.param == "hangs":
+            server.listen()
+        yield f"http://me:secret@127.0.0.1:{server.getsockname()[1]}"
+
+
+def runs_of(store):
+    found = store.client.search_runs([store.experiment_id(Path.cwd().name)])
+    return {run.info.run_name: run for run in found}
 
 
 def history(store, run, key):
     """(step, value) of every recorded value, doubled ones too."""
     found = store.client.get_metric_history(run.info.run_id, key)
     return sorted((metric.step, metric.value) for metric in found)
+
+
+def record(stage="tile", graph=None):
+    """A run of two epochs; its file."""
+    with start_run(stage, None, {"a": 1}, {}, graph) as run:
+        run.metrics({"loss": 0.5, "bad": float("nan")}, step=1)
+        run.dataset("tiles", "d" * 64, "data/tiles", "training")
+        run.metrics({"loss": 0.25}, step=2)
+    return pending_runs()[-1]
 
 
 def test_run_arrives_whole(store, tmp_path):
@@ -54,30 +86,26 @@ def test_run_arrives_whole(store, tmp_path):
         run.artifact(page)
         page.write_text("changed later")
         run.finish_outputs("w" * 64, init_sha256="i")
-    assert str(send_later()).endswith("runs sent to " + tracking_uri() + ": 1")
-    (sent,) = runs_of(store, tmp_path)
-    assert (sent.info.run_name, sent.info.status) == ("pretrain@resnet18", "FINISHED")
-    assert sent.data.params == {"fit.epochs": "3", "models": '["a"]', "no": "null"}
-    assert history(store, sent, "train_loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
-    (data,) = sent.inputs.dataset_inputs
+    sent = send_later()
+    assert (sent.num_sent, sent.num_waiting, sent.problems) == (1, 0, [])
+    (run,) = runs_of(store).values()
+    assert (run.info.run_name, run.info.status) == ("pretrain@resnet18", "FINISHED")
+    assert run.data.params == {"fit.epochs": "3", "models": '["a"]', "no": "null"}
+    assert history(store, run, "train_loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    (data,) = run.inputs.dataset_inputs
     assert json.loads(data.dataset.profile)["digest"] == "d" * 64
     assert data.tags[0].value == "training"
-    expected = {
-        "k": "v",
-        "damcrack.stage": "pretrain",
-        "damcrack.output": "w" * 64,
-        "damcrack.init_sha256": "i",
-    }
-    assert expected.items() <= sent.data.tags.items()
-    folder = store.client.download_artifacts(sent.info.run_id, "page.html")
+    expected = {"k": "v", "damcrack.stage": "pretrain", "damcrack.output": "w" * 64}
+    assert (expected | {"damcrack.init_sha256": "i"}).items() <= run.data.tags.items()
+    folder = store.client.download_artifacts(run.info.run_id, "page.html")
     assert Path(folder).read_text() == "first"
-    assert list(Path(".damcrack/journal").iterdir()) == []
+    assert list(PENDING.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(None, "FINISHED"), (ValueError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
 )
-def test_status(store, tmp_path, error, status):
+def test_status(store, error, status):
     """A run ends as its stage did, and the exception goes on to the caller."""
     caught = None
     try:
@@ -88,102 +116,246 @@ def test_status(store, tmp_path, error, status):
         caught = raised
     assert caught is error
     send_later()
-    assert [run.info.status for run in runs_of(store, tmp_path)] == [status]
+    assert runs_of(store)["tile"].info.status == status
 
 
-def test_replay_after_a_crash_doubles_nothing(store, tmp_path):
-    """When the acknowledgement is lost, everything is sent again and the store holds it once."""
-    with start_run("distill", None, {"a": 1}, {}) as run:
-        run.metrics({"loss": 0.5, "bad": float("nan")}, step=1)
-        run.dataset("tiles", "d" * 64, "data/tiles", "training")
-        run.metrics({"loss": 0.25}, step=2)
-    (journal,) = waiting_journals()
-    content = journal.path.read_text()
-    assert Sender(store).send(journal)
-    for num_lost in (0, 3):
-        journal.path.write_text(content)
-        (known,) = runs_of(store, tmp_path)
-        if num_lost:
-            journal.acknowledge(Receipt(store.key, known.info.run_id, num_lost))
-        assert send_later().num_sent == 1
-    (sent,) = runs_of(store, tmp_path)
-    assert history(store, sent, "loss") == [(1, 0.5), (2, 0.25)]
-    assert len(store.client.get_metric_history(sent.info.run_id, "bad")) == 1
-    assert len(sent.inputs.dataset_inputs) == 1
-
-
-def test_record_of_a_dead_process(store, tmp_path):
-    """A journal without an end and with a torn last line arrives up to the tear, as a killed run."""
-    with start_run("finetune", None, {}, {}) as run:
-        run.metrics({"loss": 1.0}, step=1)
-    (journal,) = waiting_journals()
-    lines = journal.path.read_text().splitlines(keepends=True)
-    journal.path.write_text("".join(lines[:-1]) + '{"event": "metr')
+def test_password_in_an_error_is_not_recorded(store):
+    """The reason of a failure is a tag, without who logs in."""
+    with pytest.raises(OSError), start_run("tile", None, {}, {}):
+        raise OSError(f"no answer from {NOWHERE}")
+    (path,) = pending_runs()
+    assert "secret" not in path.read_text()
     send_later()
-    (sent,) = runs_of(store, tmp_path)
-    assert sent.info.status == "KILLED"
-    assert history(store, sent, "loss") == [(1, 1.0)]
+    assert "127.0.0.1:9" in runs_of(store)["tile"].data.tags["damcrack.error"]
 
 
-def test_run_in_progress_is_left_alone(store, tmp_path):
-    """`track send` does not touch the journal of a stage that still runs."""
+def test_what_is_sent_again_is_not_doubled(store):
+    """A run that arrived while the answer was lost is sent again, and the store holds it once."""
+    path = record(graph=GRAPH)
+    content = path.read_text()
+    for _ in range(3):
+        path.write_text(content)
+        assert send_later().num_sent == 1
+    runs = runs_of(store)
+    assert set(runs) == {"tile", "graph 20261126T120000Z"}
+    assert len(store.client.search_runs([store.experiment_id(Path.cwd().name)])) == 2
+    assert history(store, runs["tile"], "loss") == [(1, 0.5), (2, 0.25)]
+    assert len(store.client.get_metric_history(runs["tile"].info.run_id, "bad")) == 1
+    assert len(runs["tile"].inputs.dataset_inputs) == 1
+
+
+@pytest.mark.parametrize("call", ["create_run", "log_batch", "log_inputs", "log_artifact", "set_terminated"])
+@pytest.mark.parametrize("arrives", [False, True], ids=["lost", "answer-lost"])
+def test_failure_at_any_request(store, tmp_path, monkeypatch, call, arrives):
+    """Whatever request fails, arrived or not: the run waits, and is whole and single afterwards."""
+    from mlflow import MlflowClient
+
+    with start_run("tile", None, {"a": 1}, {}, GRAPH) as run:
+        run.metrics({"loss": 0.5}, step=1)
+        run.dataset("tiles", "d" * 64, "data/tiles", "training")
+        (tmp_path / "page.html").write_text("page")
+        run.artifact(tmp_path / "page.html")
+    real = getattr(MlflowClient, call)
+
+    def fail(*given, **named):
+        if arrives:
+            real(*given, **named)
+        raise OSError("the server was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, fail)
+        assert (send_later().num_sent, len(pending_runs())) == (0, 1)
+    assert (send_later().num_sent, pending_runs()) == (1, [])
+    found = store.client.search_runs([store.experiment_id(Path.cwd().name)])
+    assert sorted(run.info.run_name for run in found) == ["graph 20261126T120000Z", "tile"]
+    run = runs_of(store)["tile"]
+    assert (run.info.status, history(store, run, "loss")) == ("FINISHED", [(1, 0.5)])
+    assert (run.data.params, len(run.inputs.dataset_inputs)) == ({"a": "1"}, 1)
+    assert [file.path for file in store.client.list_artifacts(run.info.run_id)] == ["page.html"]
+
+
+def test_two_sends_at_once(store):
+    """Two callers that send the same runs send each of them once."""
+    names = [f"stage{number}" for number in range(6)]
+    for name in names:
+        record(name)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(send_later) for _ in range(2)]
+    assert sum(sent.result().num_sent for sent in both) == 6
+    found = store.client.search_runs([store.experiment_id(Path.cwd().name)])
+    assert sorted(run.info.run_name for run in found) == names
+
+
+def test_run_of_a_process_that_died(store):
+    """A run without an end and with a torn last line arrives up to the tear, killed when it was last heard of."""
+    path = record()
+    *lines, end = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines) + end[:10])
+    last_ms = json.loads(lines[-1])["time_ms"]
+    sent = send_later()
+    assert (sent.num_sent, sent.num_waiting) == (1, 0)
+    assert f"line {len(lines) + 1} " in str(sent)
+    run = runs_of(store)["tile"]
+    assert (run.info.status, run.info.end_time) == ("KILLED", last_ms)
+    assert history(store, run, "loss") == [(1, 0.5), (2, 0.25)]
+
+
+FOREIGN = {
+    "no JSON": b"\xff\xfe",
+    "no event": b"[1, 2]",
+    "unknown event": b'{"event": "other", "time_ms": 1}',
+    "no number": b'{"event": "metrics", "time_ms": 1, "values": {"loss": "high"}, "step": 1}',
+    "file elsewhere": b'{"event": "artifact", "time_ms": 1, "file": "../../../secret"}',
+    "absolute file": b'{"event": "artifact", "time_ms": 1, "file": "/etc/hostname"}',
+    "no such file": b'{"event": "artifact", "time_ms": 1, "file": "0/page.html"}',
+}
+
+
+@pytest.mark.parametrize("line", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_line_is_named_and_passed_over(store, tmp_path, line):
+    """The rest of the run arrives; the file is set aside, not sent again."""
+    (tmp_path / "secret").write_text("secret")
+    path = record()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], line + b"\n", *lines[2:]]))
+    sent = send_later()
+    assert (sent.num_sent, sent.num_waiting) == (1, 0)
+    assert path.stem in str(sent) and "line 3 " in str(sent)
+    run = runs_of(store)["tile"]
+    assert (run.info.status, history(store, run, "loss")) == ("FINISHED", [(1, 0.5), (2, 0.25)])
+    assert store.client.list_artifacts(run.info.run_id) == []
+    assert path.with_suffix(".damaged").is_file()
+    assert str(send_later()).endswith(": 0")
+
+
+def test_foreign_files_hold_up_no_run(store):
+    """An empty file, one of something else and a folder are named and stay; the run arrives."""
+    record()
+    foreign = {PENDING / "0-empty.jsonl": b"", PENDING / "0-other.jsonl": b'{"a": 1}\n'}
+    for path, content in foreign.items():
+        path.write_bytes(content)
+    (PENDING / "0-folder.jsonl").mkdir()
+    sent = send_later()
+    assert (sent.num_sent, sent.num_waiting) == (1, 3)
+    for name in ("0-empty", "0-other", "0-folder"):
+        assert name in str(sent)
+    assert {path: path.read_bytes() for path in foreign} == foreign
+
+
+def test_full_disk_leaves_the_file_as_it_was(store, monkeypatch):
+    """An event of which a part was written before the disk was full is not in the file, the next one is."""
     with start_run("tile", None, {}, {}) as run:
-        assert (send_later().num_sent, len(waiting_journals())) == (0, 1)
+        run.metrics({"loss": 0.5}, step=1)
+        (path,) = pending_runs()
+        before, file = path.read_bytes(), run._file._file
+
+        class Full:
+            room = 20
+
+            def write(self, line):
+                if not self.room:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                written = file.write(line[: self.room])
+                self.room = 0
+                return written
+
+            def __getattr__(self, name):
+                return getattr(file, name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run._file, "_file", Full())
+            with pytest.raises(OSError, match="No space left"):
+                run.metrics({"loss": 0.25}, step=2)
+        assert path.read_bytes() == before
+        run.metrics({"loss": 0.125}, step=3)
+    assert str(send_later()).endswith(": 1")
+    assert history(store, runs_of(store)["tile"], "loss") == [(1, 0.5), (3, 0.125)]
+
+
+def test_run_in_progress_is_left_alone(store):
+    """`track send` does not touch the file of a stage that still runs."""
+    with start_run("tile", None, {}, {}) as run:
+        assert (send_later().num_sent, len(pending_runs())) == (0, 1)
         run.metrics({"tiles": 5})
     assert send_later().num_sent == 1
 
 
-def test_parallel_runs_do_not_mix(store, tmp_path):
+def test_parallel_runs_do_not_mix(store):
     """Two runs open at once keep their own metrics."""
     with start_run("finetune", "a", {}, {}) as one, start_run("finetune", "b", {}, {}) as two:
         for epoch in (1, 2):
             one.metrics({"loss": 1.0}, step=epoch)
             two.metrics({"loss": 2.0}, step=epoch)
     send_later()
-    seen = {run.info.run_name: history(store, run, "loss") for run in runs_of(store, tmp_path)}
+    seen = {name: history(store, run, "loss") for name, run in runs_of(store).items()}
     assert seen == {"finetune@a": [(1, 1.0), (2, 1.0)], "finetune@b": [(1, 2.0), (2, 2.0)]}
 
 
-def test_many_parameters(store, tmp_path):
-    """More parameters than fit in one request all arrive."""
-    with start_run("tile", None, {f"p{number}": number for number in range(230)}, {}):
-        pass
+def test_many_parameters_and_metrics(store):
+    """More than fits in one request all arrives."""
+    with start_run("tile", None, {f"p{number}": number for number in range(230)}, {}) as run:
+        run.metrics({f"m{number}": number for number in range(2300)})
     send_later()
-    assert len(runs_of(store, tmp_path)[0].data.params) == 230
+    run = runs_of(store)["tile"]
+    assert (len(run.data.params), len(run.data.metrics)) == (230, 2300)
 
 
-def test_journal_waits_for_the_store(store, tmp_path, monkeypatch):
-    """While the store is away, journals stay and the reason names no password; then they arrive."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with start_run("tile", None, {}, {}):
-        pass
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+def test_store_that_is_away(store, monkeypatch, nowhere):
+    """Runs wait, no password is shown, the store is asked once; then they arrive."""
+    record("one")
+    record("two")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nowhere)
     sent = send_later()
-    assert (sent.num_sent, sent.num_waiting) == (0, 1)
-    assert "127.0.0.1:9" in str(sent)
-    assert "secret" not in str(sent)
+    assert (sent.num_sent, sent.num_waiting, sent.problems) == (0, 2, [AWAY])
+    assert "127.0.0.1" in str(sent) and "secret" not in str(sent)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    assert send_later().num_sent == 1
+    assert send_later().num_sent == 2
 
 
-def test_live_sender_pauses_after_a_failure(store, monkeypatch, capsys):
-    """A store that is away is asked at the first epoch and at the end only, and one line says so."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with start_run("tile", None, {}, {}):
-        pass
-    (journal,) = waiting_journals()
-    asked = []
+def test_clock_that_is_set_back(store, monkeypatch):
+    """Epochs stay in order, and the run does not end before it began, when the clock jumps back an hour."""
+    times = iter([7_200_000, 7_201_000, 3_600_000, 3_601_000])
+    with monkeypatch.context() as patched:
+        patched.setattr(recorded.time, "time_ns", lambda: next(times, 3_605_000) * 1_000_000)
+        with start_run("pretrain", None, {}, {}) as run:
+            for epoch in (1, 2, 3):
+                run.metrics({"loss": 1 / epoch}, step=epoch)
+    send_later()
+    sent = runs_of(store)["pretrain"]
+    assert sent.info.end_time >= sent.info.start_time == 7_200_000
+    points = store.client.get_metric_history(sent.info.run_id, "loss")
+    by_time = sorted(points, key=lambda point: (point.timestamp, point.step))
+    assert [point.step for point in by_time] == [1, 2, 3]
 
-    class Away(Sender):
-        def send(self, journal):
-            asked.append(journal)
-            return super().send(journal)
 
-    assert not LiveSender(journal, Away(Store(NOWHERE))).follow(["\n"] * 50)
-    assert len(asked) == 2
-    (line,) = capsys.readouterr().out.splitlines()
-    assert "the work goes on" in line
-    assert "secret" not in line
+def test_runs_of_a_graph_are_nested(store):
+    """A graph's run has the values of params.yaml, and the state of the stage that ended last."""
+    record("distill", GRAPH)
+    with pytest.raises(ValueError, match="bad"), start_run("evaluate", None, {}, {}, GRAPH):
+        raise ValueError("bad")
+    assert send_later().num_sent == 2
+    runs = runs_of(store)
+    graph = runs.pop("graph 20261126T120000Z")
+    assert graph.data.params == {"distill.common.alpha": "0.6", "photos.sources": '["sample"]'}
+    assert (graph.info.status, graph.info.end_time) == ("FAILED", runs["evaluate"].info.end_time)
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {graph.info.run_id}
+    assert {run.data.tags["damcrack.graph_run"] for run in runs.values()} == {GRAPH.name}
+
+
+def test_restored_run_is_not_the_one_that_computed(store):
+    """A version belongs to the run that computed its weights, not to a newer one that took them from a cache."""
+    from damcrack.registry.registration import _maker
+
+    for restored in (False, True, True):
+        with start_run("finetune", "restored" if restored else "computed", {}, {}) as run:
+            if restored:
+                run.restored("c" * 64)
+            run.finish_outputs("c" * 64)
+    send_later()
+    runs = runs_of(store)
+    computed = runs["finetune@computed"].info.run_id
+    assert runs["finetune@restored"].data.tags[RESTORED_FROM] == computed
+    assert _maker(store, "c" * 64).info.run_id == computed
 
 
 def test_shown_uri():
@@ -193,63 +365,97 @@ def test_shown_uri():
 
 
 def test_unknown_mode(store, monkeypatch):
-    """A mistyped DAMCRACK_TRACK is refused with what is allowed."""
+    """A mistyped DAMCRACK_TRACK is refused before anything is written."""
     monkeypatch.setenv("DAMCRACK_TRACK", "never")
-    with pytest.raises(InputError, match="got 'never'; allowed are live and later"):
+    with pytest.raises(InputError, match="DAMCRACK_TRACK"):
         start_run("tile", None, {}, {})
+    assert not PENDING.exists()
 
 
-def test_outage_in_the_middle(mlflow_server, tmp_path, monkeypatch, capfd):
-    """The server dies between epochs: training goes on, says so once; later each metric is there once."""
-    server = mlflow_server
-    monkeypatch.chdir(tmp_path)
-    for name, value in server.account.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", tmp_path.name)
-    monkeypatch.delenv("DAMCRACK_TRACK", raising=False)
-    Path("page.html").write_text("page")
-    with start_run("pretrain", "resnet18", {"epochs": 6}, {}) as run:
-        for epoch in (1, 2, 3):
+@pytest.fixture
+def live(store, monkeypatch):
+    """Runs are sent while they are recorded, at short intervals."""
+    monkeypatch.setenv("DAMCRACK_TRACK", "live")
+    monkeypatch.setattr(send, "EVERY_S", 0.1)
+    return store
+
+
+def test_live_run_shows_while_it_is_recorded(live):
+    """Epochs, and the machine's state if MLflow is asked to sample it, are in the store before the stage ends."""
+    with start_run("pretrain", None, {}, {}) as run:
+        for epoch in (1, 2):
             run.metrics({"loss": 1 / epoch}, step=epoch)
-        (journal,) = waiting_journals()
-        key = Store(server.uri).key
-        # start, parameters and three epochs
-        wait_for(lambda: journal.receipt(key).num_sent == 5, "the first epochs")
-        server.kill()
-        for epoch in (4, 5, 6):
-            run.metrics({"loss": 1 / epoch}, step=epoch)
-        run.artifact(Path("page.html"))
-    assert capfd.readouterr().err.count("the work goes on") == 1
-    server.start()
-    assert (send_later().num_sent, waiting_journals()) == (1, [])
-    store = Store(server.uri)
-    (sent,) = runs_of(store, tmp_path)
-    assert sent.info.status == "FINISHED"
-    assert history(store, sent, "loss") == [(epoch, 1 / epoch) for epoch in range(1, 7)]
-    assert [file.path for file in store.client.list_artifacts(sent.info.run_id)] == ["page.html"]
+            wait_for(lambda: "pretrain" in runs_of(live), "the run")
+            seen = [(step, 1 / step) for step in range(1, epoch + 1)]
+            wait_for(lambda seen=seen: history(live, runs_of(live)["pretrain"], "loss") == seen, "the epoch")
+        assert runs_of(live)["pretrain"].info.status == "RUNNING"
+    assert runs_of(live)["pretrain"].info.status == "FINISHED"
+    assert pending_runs() == []
 
 
-def test_killed_stage_ends_as_killed(store, tmp_path, monkeypatch):
-    """The sender outlives a stage that is killed, and records what it had and that it died."""
-    script = "import time\nfrom damcrack.tracking.recorded import start_run\n"
+def test_machine_is_sampled_by_mlflow(live, monkeypatch):
+    """MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING adds MLflow's own samples to a live run."""
+    pytest.importorskip("psutil")
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    with start_run("pretrain", None, {}, {}) as run:
+        run.metrics({"loss": 1.0}, step=1)
+
+        def names():
+            runs = runs_of(live)
+            return set(runs["pretrain"].data.metrics) if runs else set()
+
+        wait_for(lambda: "system/cpu_utilization_percentage" in names(), "a sample")
+
+
+def test_live_pauses_after_a_failure(live, monkeypatch, capsys, nowhere):
+    """A store that is away is asked less and less often, one line says so, and the work is not held up."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nowhere)
+    asked = []
+    real = PendingRun.send
+    monkeypatch.setattr(PendingRun, "send", lambda run, over=False: asked.append(run) or real(run, over))
+    with start_run("tile", None, {}, {}) as run:
+        wait_for(lambda: len(asked) == 3, "three tries")
+        started = time.monotonic()
+        for epoch in range(100):
+            run.metrics({"loss": 1.0}, step=epoch)
+        assert time.monotonic() - started < 1
+    said = capsys.readouterr().err
+    assert said.count("the work goes on") == 1
+    assert "secret" not in said
+    assert len(pending_runs()) == 1
+
+
+def test_store_that_hangs_at_the_end(live, monkeypatch):
+    """A stage that is over waits for a hanging store so long and no longer; nobody else sends the run meanwhile."""
+    released = threading.Event()
+    monkeypatch.setattr(recorded, "LAST_WORD_S", 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(PendingRun, "send", lambda run, over=False: released.wait())
+        with start_run("tile", None, {}, {}) as run:
+            run.metrics({"loss": 1.0}, step=1)
+    (path,) = pending_runs()
+    assert [event["event"] for event in read_events(path)[0]] == ["start", "metrics", "FINISHED"]
+    assert send_later().num_sent == 0
+    released.set()
+
+
+def test_killed_stage_loses_nothing(live):
+    """After kill -9 in the middle of a live training all its epochs are on disk, and arrive as a killed run's."""
+    script = "import sys, time\nfrom damcrack.tracking.recorded import start_run\n"
     script += "with start_run('tile', None, {}, {}) as run:\n"
-    script += (
-        "    run.metrics({'loss': 1.0}, step=1)\n    print('recorded', flush=True)\n    time.sleep(60)\n"
-    )
-    environment = os.environ | {"DAMCRACK_TRACK": "live", "PYTHONPATH": os.pathsep.join(sys.path)}
+    script += "    for epoch in range(1, 1000):\n"
+    script += "        run.metrics({'loss': 1 / epoch}, step=epoch)\n        print(epoch, flush=True)\n"
+    script += "        time.sleep(0.02)\n"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     stage = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment)
-    assert stage.stdout.readline() == b"recorded\n"
-    stage.kill()
+    while int(stage.stdout.readline()) < 20:
+        pass
+    stage.send_signal(signal.SIGKILL)
+    last = int((stage.stdout.read().split() or [20])[-1])
     stage.wait()
-    wait_for(lambda: not waiting_journals(), "the end of the journal")
-    (sent,) = runs_of(store, tmp_path)
-    assert (sent.info.status, history(store, sent, "loss")) == ("KILLED", [(1, 1.0)])
-
-
-def test_lock_dies_with_its_holder(tmp_path):
-    """A lock is refused while held and free afterwards."""
-    path = Journal(tmp_path / "a.jsonl").path
-    with locked(path) as first, locked(path) as second:
-        assert first and not second
-    with locked(path) as third:
-        assert third
+    assert send_later().num_sent == 1
+    run = runs_of(live)["tile"]
+    assert run.info.status == "KILLED"
+    epochs = [step for step, _ in history(live, run, "loss")]
+    assert epochs == list(range(1, len(epochs) + 1)) and len(epochs) >= last

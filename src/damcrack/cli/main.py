@@ -152,27 +152,15 @@ def summary() -> None:
 
 @cli.group()
 def track() -> None:
-    """Runs that could not reach the tracking server yet."""
+    """Runs that have not reached the tracking server yet."""
 
 
 @track.command()
 def send() -> None:
-    """Send the kept metrics of all runs, in order and once."""
+    """Send all runs that wait on disk; nothing is sent twice."""
     from damcrack.tracking.recorded import send_later
 
     click.echo(send_later())
-
-
-@cli.command()
-def runs() -> None:
-    """Show the best recorded runs of each experiment, with the paper's number beside.
-
-    Reads the store of MLFLOW_TRACKING_URI (default: mlflow.db here). Runs on different tiles are kept apart:
-    their accuracies cannot be compared.
-    """
-    from damcrack.tracking.runs import show_runs
-
-    show_runs()
 
 
 @cli.command("tiles-to-folders")

@@ -12,6 +12,7 @@ from damcrack.registry.gate import CHAMPION, history
 from damcrack.registry.places import resolve
 from damcrack.registry.registration import FILES_TAG
 from damcrack.registry.registry import CACHE, MlflowRegistry, answering, records_of
+from damcrack.tracking.store import MAX_DIGEST
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -28,7 +29,6 @@ VERSION_TAGS = (
 )
 RUN_TAGS = ("damcrack.output", "damcrack.graph_run", "mlflow.source.git.commit", "mlflow.user")
 STAGES = ("finetune", "distill", "pretrain", "unknown")
-MAX_DIGEST = 36  # MLflow's limit for the digest of a data set
 
 
 def lineage(registry: MlflowRegistry, target: str, model_name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from damcrack.files import sha256_file
 from damcrack.registry.onnx_model import save_model
 from damcrack.registry.register import Entry
 from damcrack.tracking.recorded import code_tags
-from damcrack.tracking.store import Store, experiment_name
+from damcrack.tracking.store import RESTORED_FROM, Store, experiment_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,7 +97,7 @@ def _maker(store: Store, sha256: str) -> "MlflowRun | None":
     made_it = f"tags.`damcrack.output` = '{sha256}' and attributes.status = 'FINISHED'"
     found = store.client.search_runs([experiment_id], made_it, order_by=["attributes.start_time DESC"])
     # A run restored from a cache shows the same output but did not compute it.
-    return min(found, key=lambda run: "damcrack.restored_from" in run.data.tags, default=None)
+    return min(found, key=lambda run: RESTORED_FROM in run.data.tags, default=None)
 
 
 def _files(entry: Entry) -> list[Path]:

@@ -1,37 +1,37 @@
-"""One MLflow run per stage execution, recorded in a journal first and sent by a process beside it.
+"""One MLflow run per stage execution: on disk first, sent by a thread beside the stage or later.
 
 Environment:
     MLFLOW_TRACKING_URI     the store; default: mlflow.db here, artifacts in ./mlartifacts
     MLFLOW_EXPERIMENT_NAME  default: damcrack
-    DAMCRACK_TRACK          live (default), or later: only keep the journal, `damcrack track send` sends it
+    DAMCRACK_TRACK          live (default), or later: only write to disk, `damcrack track send` sends
 """
 
+import fcntl
 import getpass
 import json
 import os
+import re
 import subprocess
-import sys
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import time
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import damcrack
-from damcrack.files import InputError
+from damcrack.files import InputError, write_bytes
 from damcrack.progress import Watcher
-from damcrack.run import Item
 from damcrack.source import source_name
-from damcrack.tracking.journal import JournalWriter
-from damcrack.tracking.sender import QUICK_FAILURE, QUIET, experiment_name, send_later, tracking_uri
-from damcrack.tracking.system import SystemMetrics
+from damcrack.tracking.send import PENDING, send_later, send_live
+from damcrack.tracking.store import GRAPH_RUN, OUTPUT, STAGE, experiment_name, shown_uri
 
-__all__ = ["Graph", "TrackedRun", "Watcher", "send_later", "start_run"]
+__all__ = ["Graph", "TrackedRun", "caller_tags", "code_tags", "send_later", "start_run"]
 
-# A sender that is still busy so long after its stage ended is stopped; the journal keeps what it had left.
+# How long a stage that is over waits for the last of its record to be sent.
 LAST_WORD_S = 60.0
 
 
@@ -52,40 +52,29 @@ def start_run(
 ) -> "TrackedRun":
     """Open a run named `stage` or `stage@item`, under that of its `graph`; use it in a `with` statement.
 
-    `params` are flattened (dotted keys); `tags` add to, and win over, those that we know ourselves. A stage that
-    was killed and is started again with the same inputs (tag damcrack.stage_key) goes on in its own run.
+    `params` are flattened (dotted keys); `tags` add to, and win over, those that we know ourselves.
 
     Raises:
-        InputError: the journal's folder cannot be written, or DAMCRACK_TRACK is not live or later.
+        InputError: DAMCRACK_TRACK is not live or later.
+        OSError: the folder of pending runs cannot be written.
     """
-    name = stage if item is None else f"{stage}@{item}"
-    watcher = Watcher()
-    live = _wants_live(watcher)
-    writer = JournalWriter(name, tags.get("damcrack.stage_key", ""), experiment_name())
-    known = {"damcrack.stage": stage, "damcrack.item": item or "", "mlflow.source.name": f"damcrack {stage}"}
-    facts: dict[str, Any] = {"name": name, "experiment": experiment_name()}
-    facts |= {"tags": {**known, **code_tags(), **tags}, "graph": _texts(graph)}
-    writer.append("resume" if writer.known else "start", **facts)
-    writer.append("params", values={key: _text(value) for key, value in params.items()})
-    if writer.known:
-        watcher.say("going on in the run of the stage that was cut off")
-    return TrackedRun(writer, watcher, SenderProcess(writer, watcher) if live else None)
-
-
-def _texts(graph: Graph | None) -> dict[str, Any] | None:
-    if graph is None:
-        return None
-    return {"name": graph.name, "params": {key: _text(value) for key, value in graph.params.items()}}
-
-
-def _wants_live(watcher: Watcher) -> bool:
     when = os.environ.get("DAMCRACK_TRACK") or "live"
     if when not in ("live", "later"):
         raise InputError(f"DAMCRACK_TRACK: got {when!r}; allowed are live and later")
-    if when == "live" and find_spec("mlflow") is None:
-        watcher.say("mlflow is not installed: runs are kept in .damcrack/journal")
-        return False
-    return when == "live"
+    known = {STAGE: stage, "damcrack.item": item or "", "mlflow.source.name": f"damcrack {stage}"}
+    file = RunFile(
+        name=stage if item is None else f"{stage}@{item}",
+        experiment=experiment_name(),
+        tags={**known, **code_tags(), **tags},
+        params=_texts(params),
+        graph=graph.name if graph else "",
+        graph_params=_texts(graph.params) if graph else {},
+    )
+    return TrackedRun(file, when == "live")
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _text(value) for name, value in values.items()}
 
 
 def _text(value: object) -> str:
@@ -111,7 +100,7 @@ def code_tags() -> dict[str, str]:
 
 def caller_tags() -> dict[str, str]:
     """Which run of the graph and which DVC stage this is, where the caller says so."""
-    names = {"damcrack.graph_run": "DAMCRACK_GRAPH_RUN", "damcrack.dvc_stage": "DVC_STAGE"}
+    names = {GRAPH_RUN: "DAMCRACK_GRAPH_RUN", "damcrack.dvc_stage": "DVC_STAGE"}
     return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
 
 
@@ -123,125 +112,88 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-class SenderProcess:
-    """The process that sends a journal while we write it; it shares the journal's lock."""
+class RunFile:
+    """The file of one run, locked while it is open; each event is in it whole or not at all."""
 
-    def __init__(self, writer: JournalWriter, watcher: Watcher) -> None:
-        self._watcher = watcher
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "damcrack.tracking.sender", str(writer.journal.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=_sender_environment(),
-            pass_fds=[writer.fileno()],
-            # Ctrl-C on the stage must not reach it: the last thing it sends is that the run was killed.
-            start_new_session=True,
-        )
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
+    def __init__(self, **start: Any) -> None:
+        stamp, words = time.strftime("%Y%m%dT%H%M%S", time.gmtime()), re.sub(r"[^\w@=+-]", "_", start["name"])
+        self.path = (PENDING / f"{stamp}-{words}-{uuid.uuid4().hex[:8]}.jsonl").absolute()
+        unlocked = self.path.with_suffix(".part")
+        self._last_ms = self._num_copies = 0
+        PENDING.mkdir(parents=True, exist_ok=True)
+        self._file = unlocked.open("xb", buffering=0)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self.append("start", **start)
+        unlocked.rename(self.path)
 
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._watcher.say(line.rstrip())
+    def append(self, event: str, **fields: Any) -> None:
+        """Add one event that happened now; a clock that is set back does not turn the order around.
 
-    def wake(self) -> None:
-        """Tell it that there is something new."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it died; `finish` says so
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
-
-    def finish(self) -> None:
-        """Let it send the rest; never wait longer than LAST_WORD_S."""
+        Raises:
+            OSError: the disk is full; the file is as it was.
+        """
+        self._last_ms = max(self._last_ms, time.time_ns() // 1_000_000)
+        line = (json.dumps({"event": event, "time_ms": self._last_ms, **fields}) + "\n").encode()
+        size = self._file.tell()
         try:
-            _close(self._process.stdin)  # tells it that the stage is over
-            code = self._process.wait(LAST_WORD_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._listener.join()
-        if code not in (0, 1):
-            self._watcher.say("sending to MLflow broke off; later, `damcrack track send` sends the record")
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError:
+            self._file.truncate(size)
+            self._file.seek(size)
+            raise
+
+    def copy(self, path: Path) -> str:
+        """Copy a file beside ours, as the original may change or go; return the copy's name."""
+        name = f"{self._num_copies}/{path.name}"
+        target = self.path.with_suffix("") / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, path.read_bytes())
+        self._num_copies += 1
+        return name
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def _close(stream: IO[str] | None) -> None:
-    assert stream is not None
-    with suppress(BrokenPipeError):
-        stream.close()
+class TrackedRun(Watcher):
+    """A `damcrack.run.Run` that MLflow remembers; leaving the `with` block ends it with the right status."""
 
-
-def _sender_environment() -> dict[str, str]:
-    source_root = str(Path(damcrack.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [source_root, os.environ.get("PYTHONPATH")]))
-    given = {**os.environ, "PYTHONPATH": path, "MLFLOW_TRACKING_URI": tracking_uri()}
-    return QUIET | QUICK_FAILURE | given
-
-
-class TrackedRun:
-    """A `stages.run.Run` that MLflow remembers; leaving the `with` block ends it with the right status."""
-
-    def __init__(self, writer: JournalWriter, watcher: Watcher, sender: SenderProcess | None) -> None:
-        self._writer = writer
-        self._watcher = watcher
-        self._sender = sender
-        self.scratch = watcher.scratch
-        self._recorded = {
-            (name, event["step"])
-            for event in writer.known
-            if event["event"] == "metrics"
-            for name in event["values"]
-        }
-        samples = [step for name, step in self._recorded if name.startswith("system/")]
-        self._wake()
-        self._system = SystemMetrics(self.metrics, max(samples, default=0))
-
-    def _wake(self) -> None:
-        if self._sender is not None:
-            self._sender.wake()
+    def __init__(self, file: RunFile, live: bool) -> None:
+        super().__init__()
+        self._file = file
+        self._over = threading.Event()
+        self._sender = threading.Thread(target=send_live, args=(file.path, self._over, self.say), daemon=True)
+        if live and find_spec("mlflow") is None:
+            self.say(f"mlflow is not installed: runs stay in {PENDING}")
+        elif live:
+            self._sender.start()
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Record named numbers; `step` is the epoch, counted from 1.
-
-        An epoch that was recorded before the stage was killed, and is trained again, is not recorded twice.
-        """
-        at = step or 0
-        numbers = {key: float(value) for key, value in values.items() if (key, at) not in self._recorded}
-        if numbers:
-            self._writer.append("metrics", values=numbers, step=at)
-            self._wake()
+        """Record named numbers; `step` is the epoch, counted from 1."""
+        numbers = {name: float(value) for name, value in values.items()}
+        self._file.append("metrics", values=numbers, step=step or 0)
 
     def dataset(self, name: str, digest: str, source: str, role: str) -> None:
-        """Record an input data set by its content digest."""
-        self._writer.append("dataset", name=name, digest=digest, source=source, role=role)
+        self._file.append("dataset", name=name, digest=digest, source=source, role=role)
 
     def artifact(self, path: Path) -> None:
-        """Keep a copy of a file as it is now."""
-        self._writer.append("artifact", kept=self._writer.keep(path))
+        """Record a copy of a file as it is now."""
+        self._file.append("artifact", file=self._file.copy(path))
 
     def tag(self, values: Mapping[str, object]) -> None:
-        """Set tags on the run."""
-        self._writer.append("tags", values={key: _text(value) for key, value in values.items()})
+        self._file.append("tags", values=_texts(values))
 
     def finish_outputs(self, digest: str, **others: object) -> None:
         """Tag the run with the digest of its main output, by which a model finds the runs that made it.
 
         `others` become tags `damcrack.NAME`; `init_sha256` and `teacher_sha256` continue the lineage.
         """
-        self.tag({f"damcrack.{key}": value for key, value in {"output": digest, **others}.items()})
+        self.tag({OUTPUT: digest, **{f"damcrack.{name}": value for name, value in others.items()}})
 
     def restored(self, digest: str) -> None:
-        """Tag the run `restored_from`: the run that made the output with this digest."""
-        self._writer.append("restored", output=digest)
-
-    def track(self, items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
-        """Pass `items` through behind a progress bar titled `what`."""
-        return self._watcher.track(items, what, total)
-
-    def say(self, line: str) -> None:
-        """Show one line to whoever watches."""
-        self._watcher.say(line)
+        """Tag the run with the run that computed the output with this digest."""
+        self._file.append("restored", output=digest)
 
     def __enter__(self) -> Self:
         return self
@@ -249,13 +201,22 @@ class TrackedRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._system.stop()
-        if error is not None:
-            self.tag({"damcrack.error": f"{type(error).__name__}: {error}"[:500]})
-        self._writer.append("end", status=_status(error))
-        self._writer.close()
-        if self._sender is not None:
-            self._sender.finish()
+        try:
+            if error is not None:
+                self.tag({"damcrack.error": shown_uri(f"{type(error).__name__}: {error}")[:500]})
+            self._file.append(_status(error))
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Let the thread send the rest; the work itself is done."""
+        self._over.set()
+        if self._sender.ident:
+            self._sender.join(LAST_WORD_S)
+        if self._sender.is_alive():  # the lock stays and ends with the process: nobody else sends meanwhile
+            self.say("MLflow is slow; later, `damcrack track send` sends the rest of this run's record")
+        else:
+            self._file.close()
 
 
 def _status(error: BaseException | None) -> str:

@@ -1,6 +1,5 @@
-"""One MLflow tracking store: where it is, what our experiment in it looks like, and what its refusals mean."""
+"""One MLflow tracking store: where it is, how a run in it is found again, and what its refusals mean."""
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -10,16 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from damcrack.files import one_at_a_time
-from damcrack.tracking.views import VIEWS_TAG, view_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
 
-STORE = Path(".damcrack/mlflow")  # names the lock
-# Seven retries of two minutes each are MLflow's own defaults; the journal makes short patience safe. One retry is
-# for a kept connection that the server has closed meanwhile, as it does after it failed to take a file.
-QUICK_FAILURE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+# Tags of runs that more than one module writes or looks for.
+STAGE = "damcrack.stage"
+GRAPH_RUN = "damcrack.graph_run"
+OUTPUT = "damcrack.output"
+RESTORED_FROM = "damcrack.restored_from"
+
+MAX_DIGEST = 36  # MLflow's limit for the digest of a data set, in characters
+STORE_LOCK = Path(".damcrack/mlflow")
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -27,7 +28,10 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-MAX_BATCH_PARAMS = 100  # MLflow's limit
+# MLflow's own defaults, seven retries of two minutes each, are for runs that exist nowhere else. One retry is for a
+# connection that the server has closed meanwhile, as it does after it failed to take a file.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+AWAY = "it does not answer"
 
 
 def experiment_name() -> str:
@@ -52,67 +56,42 @@ def set_defaults(values: Mapping[str, str]) -> None:
 
 
 class Store:
-    """One MLflow tracking store and the experiment that our runs belong to."""
+    """One MLflow tracking store."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        # The address may hold a password, and receipts lie about on disk.
-        self.key = hashlib.sha256(uri.encode()).hexdigest()[:16]
 
     @cached_property
     def client(self) -> "MlflowClient":
         """Connect; the first connection to a new SQLite file creates its tables, one process at a time."""
-        set_defaults(QUIET)
+        set_defaults(QUIET | PATIENCE)
         from mlflow import MlflowClient
 
-        with one_at_a_time(STORE):
+        with one_at_a_time(STORE_LOCK):
             return MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI"))
 
     def experiment_id(self, name: str) -> str:
         """Find or create an experiment; without a server its artifacts lie in ./mlartifacts."""
         client = self.client
-        with one_at_a_time(STORE):
+        with one_at_a_time(STORE_LOCK):
             known = client.get_experiment_by_name(name)
             if known is not None:
-                self._keep_views(known)
                 return str(known.experiment_id)
             local = not self.uri.startswith(("http:", "https:", "databricks"))
             place = (Path.cwd() / "mlartifacts").as_uri() if local else None
-            return str(client.create_experiment(name, artifact_location=place, tags=view_tags()))
-
-    def _keep_views(self, experiment: "Experiment") -> None:
-        """Bring an older experiment's views up to ours; views that somebody else saved stay."""
-        tags = view_tags()
-        if experiment.tags.get(VIEWS_TAG) != tags[VIEWS_TAG]:
-            for key, value in tags.items():
-                self.client.set_experiment_tag(experiment.experiment_id, key, value)
-
-    def params(self, run_id: str, values: Mapping[str, str]) -> None:
-        """Log parameters, as many a request as MLflow takes."""
-        from mlflow.entities import Param
-
-        params = [Param(key, value) for key, value in values.items()]
-        for first in range(0, len(params), MAX_BATCH_PARAMS):
-            self.client.log_batch(run_id, params=params[first : first + MAX_BATCH_PARAMS])
-
-    def metrics(self, run_id: str, values: Mapping[str, float], time_ms: int, step: int) -> None:
-        """Log metrics of one moment; known ones (same time, step and value) are ignored by MLflow."""
-        from mlflow.entities import Metric
-
-        self.client.log_batch(
-            run_id, metrics=[Metric(key, value, time_ms, step) for key, value in values.items()]
-        )
+            return str(client.create_experiment(name, artifact_location=place))
 
 
 def sending_errors() -> tuple[type[Exception], ...]:
     """What a store that is away, slow or unwilling raises (imports MLflow)."""
+    set_defaults(QUIET | PATIENCE)
     from mlflow.exceptions import MlflowException
 
     return (MlflowException, OSError)
 
 
 def one_line(error: Exception) -> str:
-    """What a store's refusal means and how to mend it, without passwords, short enough for a terminal."""
+    """What a store's refusal means and how to fix it, without passwords, short enough for a terminal."""
     text = str(error).strip()
     lines = text.splitlines() or [type(error).__name__]
     return _meaning(text) or shown_uri(lines[0])[:160]
@@ -133,6 +112,6 @@ def _meaning(text: str) -> str:
         return f"no MLflow, or one of another version than ours ({installed_version('mlflow')}), is at this address"
     # Where a server fails to take a file it often hangs up before it answers.
     if "mlflow-artifacts" in text and "refused" not in text:
-        return "it could not keep a file: its artifact store is full or away, its own log says which"
+        return "it could not store a file: its artifact store is full or away, its own log says which"
     away = not code and ("Max retries exceeded" in text or "Connection" in text)
-    return "it does not answer" if away else ""
+    return AWAY if away else ""
