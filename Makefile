@@ -79,7 +79,7 @@ RESOLVE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
     --no-annotate --no-header pyproject.toml
 IMAGE_CPU = --extra results --extra export --extra inspect --extra track --extra s3 --extra graph --extra cluster
 .PHONY: lock
-lock: .venv/installed ## resolve the dependencies of pyproject.toml anew into requirements/
+lock: .venv/installed ## resolve the dependencies of pyproject.toml again into requirements/
 	@$(RESOLVE) --extra all --extra dev --output-file requirements/lock.txt
 	@$(RESOLVE) --constraint requirements/lock.txt $(IMAGE_CPU) --output-file requirements/image-cpu.txt
 	@$(RESOLVE) --constraint requirements/lock.txt $(IMAGE_CPU) --extra train --extra encoders --output-file requirements/image-train.txt
@@ -99,7 +99,7 @@ e2e: .venv/installed ## run the pipeline as containers against a real S3 (DAMCRA
 	@TAG=$(TAG) pytest tests/kubeflow/test_containers.py -rs
 
 .PHONY: format
-format: .venv/installed ## format and mend what ruff can
+format: .venv/installed ## format and fix what ruff can
 	@ruff format . && ruff check --fix .
 
 # The environment. uv installs the locked, hashed packages about six times as fast as pip. Compiling their bytecode

@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument(
         "--stages", nargs="+", default=["*"], metavar="NAME", help="stages of dvc.yaml, cells, or patterns"
     )
-    parser.add_argument("--until-s", type=float, help="start no cell after so many seconds")
+    parser.add_argument("--until-s", type=float, help="start no cell after N seconds")
     options = parser.parse_args()
     os.environ.setdefault("DAMCRACK_TRACK", "later")  # `damcrack track send` in STUDY sends the runs
     try:

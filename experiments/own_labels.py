@@ -49,7 +49,7 @@ def config_for(num: int, seed: int) -> FinetuneConfig:
         weight_decay=0.01,
         clip_norm=5.0,
         labelled_tiles=num,
-        least_steps=STEPS,
+        min_steps=STEPS,
         seed=seed,
     )
 

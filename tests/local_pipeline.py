@@ -35,7 +35,7 @@ def run_as_processes(setting: Setting, root: Path) -> LocalRun:
 def run_as_containers(setting: Setting, root: Path, **options: Any) -> LocalRun:
     """Run the pipeline as containers: not as root, root file system read-only, no capability, /tmp in memory or disk.
 
-    `options` go to the Docker client and win over ours.
+    `options` go to the Docker client and override ours.
     """
     environment = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
     hardened = {

@@ -107,7 +107,7 @@ def test_unknown_item_is_refused_with_the_known_ones() -> None:
 
 
 def test_missing_file_and_broken_yaml_are_named(tmp_path: Path) -> None:
-    """Both are the user's to mend, without a traceback."""
+    """Both are the user's to fix, without a traceback."""
     with pytest.raises(InputError, match="missing"):
         read_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("tile: [1,")

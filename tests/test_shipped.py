@@ -72,7 +72,7 @@ def test_torch_and_onnx_agree(detector: OnnxDetector) -> None:
 
 @pytest.mark.skipif(REAL_DATA is None, reason="DAMCRACK_REAL_DATA names no folder of real photos")
 def test_a_real_crack_is_found(detector: OnnxDetector) -> None:
-    """A photo that trained nothing, end to end: most of its crack, little else."""
+    """A held-out photo, end to end: most of its crack, little else."""
     assert REAL_DATA is not None
     folder = Path(REAL_DATA) / "deepcrack"
     image = sorted((folder / "images").iterdir())[0]

@@ -197,8 +197,8 @@ def document(study: Study, pretraining: Sequence[Cell], failures: Mapping[str, s
         f"## Table 2: crack networks, {max(study.labels)} labelled tiles of {home}",
         f"On {num_home} test tiles of unseen photos of {home}:",
         table_2(study),
-        "## Sources that trained nothing",
-        f"Accuracy; {num_away} test tiles are of sources that trained nothing ({away or 'none here'}).",
+        "## Held-out sources",
+        f"Accuracy; {num_away} test tiles are of held-out sources ({away or 'none here'}).",
         source_table(study),
     ]
     if len(study.labels) > 1:

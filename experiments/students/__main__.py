@@ -1,4 +1,4 @@
-"""Train small networks alone and under the shipped detector, and measure them on sources that no training saw.
+"""Train small networks alone and under the shipped detector; measure them on held-out sources.
 
     python -m experiments.students --data DIR --seeds 3 --markdown students.md
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fills the empty databases of a stopped server from a folder that backup.sh made.
 #   restore.sh BACKUPS/TIME  MLFLOW_BACKEND_STORE_URI, MLFLOW_ACCOUNTS_URI of the new server, as for serve.sh
-# Checks the copy first, and refuses a database that holds anything. A database is restored whole or not at all.
+# Checks the copy first, and refuses a database that holds anything. A database is restored atomically.
 set -euo pipefail
 umask 077
 . "$(dirname "${BASH_SOURCE[0]}")/databases.sh"

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all (written next to their place, renamed last); errors; ordered work on all cores."""
+"""Files appear atomically (written next to their place, renamed last); errors; ordered work on all cores."""
 
 import csv
 import fcntl
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong: the message says what, got, expected and how to mend it."""
+    """Something the user gave is wrong: the message says what, got, expected and how to fix it."""
 
 
 class PhotoError(InputError):
@@ -48,7 +48,7 @@ def _sibling(out: Path) -> Path:
         created = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
         raise InputError(
-            f"cannot write {out}: {error.strerror}; choose another --out or mend the permissions"
+            f"cannot write {out}: {error.strerror}; choose another --out or fix the permissions"
         ) from error
     created.chmod(0o777 & ~_umask())
     return created
@@ -122,13 +122,13 @@ def sha256_file(path: Path) -> str:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_WORKERS = 8  # each may hold one decoded photo, 300 MB at 100 megapixels
+MAX_WORKERS = 8  # each may hold one decoded photo, 300 MB at 100 megapixels
 
 
 def num_workers() -> int:
     """Cores this process may use, at most 8."""
     return min(
-        MOST_WORKERS,
+        MAX_WORKERS,
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )
 

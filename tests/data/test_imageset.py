@@ -63,7 +63,7 @@ def test_images_come_back_from_several_shards(tmp_path: Path) -> None:
 
 
 def test_dropped_images_are_in_neither_index_nor_shards(tmp_path: Path) -> None:
-    """Only the shard that held one is written anew; one that held nothing else is gone."""
+    """Only the shard that held one is written again; one that held nothing else is gone."""
     images = contents(10)
     write(tmp_path / "whole", images)
     unwanted = ("005.jpg", "008.jpg", "009.jpg")

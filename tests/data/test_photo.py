@@ -292,7 +292,7 @@ def test_black_masks_and_jpeg_noise_mean_no_crack():
     ],
 )
 def test_only_rgb_jpegs_are_plain(image, kind, plain):
-    """Anything else has to be encoded anew to go into an image set."""
+    """Anything else has to be encoded again to go into an image set."""
     assert is_plain_jpeg(encoded(image, kind)) is plain
 
 

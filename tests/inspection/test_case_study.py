@@ -1,4 +1,4 @@
-"""The case study: photos that no training saw, compared with their masks."""
+"""The case study: held-out photos, compared with their masks."""
 
 import json
 

@@ -103,7 +103,7 @@ def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
 
 
 def test_the_compiled_pipeline_is_the_same_every_time_and_caches_nothing(tmp_path):
-    """Every task looks at the bucket anew, in our image, and is tried again."""
+    """Every task looks at the bucket again, in our image, and is tried again."""
     files = [tmp_path / f"{number}.yaml" for number in range(2)]
     for file in files:
         compiler.Compiler().compile(build(), str(file))
@@ -131,7 +131,7 @@ def test_values_that_do_not_read_what_is_taken_in_are_refused(sources, got):
     """Before a run is started that would train on nothing new."""
     config = imagery.ImageryConfig("s3://b/incoming", "s3://b/imagery/")
     imagery.check_source(config, {"photos": {"sources": {"incoming": "s3://b/imagery/accepted"}}})
-    with pytest.raises(InputError, match=rf"photos\.sources\.incoming: got .*{got}.*mend params.yaml"):
+    with pytest.raises(InputError, match=rf"photos\.sources\.incoming: got .*{got}.*fix params.yaml"):
         imagery.check_source(config, {"photos": {"sources": sources}})
 
 

@@ -50,8 +50,8 @@ def test_more_labels_keep_the_fewer() -> None:
 
 @pytest.mark.parametrize(("num_train", "epochs"), [(40, 40), (160, 12), (1000, 6)])
 def test_few_tiles_get_more_epochs(num_train: int, epochs: int) -> None:
-    """At batches of 16 and least_steps 120: 3 steps an epoch ask for 40 epochs, 10 for 12; 63 keep the 6."""
+    """At batches of 16 and min_steps 120: 3 steps an epoch ask for 40 epochs, 10 for 12; 63 keep the 6."""
     params = read_params(Path(__file__).parents[2] / "params" / "demo.yaml")
-    changed = {"least_steps": 120, "epochs": 6, "batch_size": 16}
+    changed = {"min_steps": 120, "epochs": 6, "batch_size": 16}
     config = stage_config(params, "finetune", "resnet18-scratch", changed)
     assert with_enough_epochs(config, num_train).epochs == epochs

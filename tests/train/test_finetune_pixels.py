@@ -215,7 +215,7 @@ def test_senseless_combinations_are_refused_by_name(changes: dict[str, Any], fie
 
 def test_unlabelled_tiles_take_their_place_in_the_count_of_steps() -> None:
     """Of a batch of 16 with a quarter unlabelled 12 are labelled: 120 tiles take 10 steps, 200 steps 20 epochs."""
-    values = config(PIXELS, batch_size=16, teacher="a", unlabelled_share=0.25, least_steps=200)
+    values = config(PIXELS, batch_size=16, teacher="a", unlabelled_share=0.25, min_steps=200)
     assert with_enough_epochs(values, 120).epochs == 20
 
 

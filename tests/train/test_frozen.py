@@ -91,7 +91,7 @@ def test_order_is_the_same_with_stored_answers(images: MakeImages) -> None:
 
 
 def test_fixed_views_return_and_fresh_ones_do_not(images: MakeImages) -> None:
-    """With two views an image looks in epoch 3 as in epoch 1, whatever the seed; drawn anew it does not."""
+    """With two views an image looks in epoch 3 as in epoch 1, whatever the seed; drawn again it does not."""
 
     def seen(views: int | None, seed: int, epoch: int) -> Tensor:
         data = images(how=TURNED, views=views)

@@ -239,7 +239,7 @@ def test_folded_bfloat16_network_agrees(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_least_size_is_the_least_that_works(name: str) -> None:
     """At the least size there is an answer; below, a message says what is needed."""
-    least = NETWORKS[name].least_px
+    least = NETWORKS[name].min_px
     with torch.device("meta"):
         assert build_network(name, 2, 0).eval()(torch.empty(1, 3, least, least)).shape == (1, 2)
     check_size(name, least)
@@ -252,6 +252,6 @@ def test_least_size_is_the_least_that_works(name: str) -> None:
 @pytest.mark.parametrize("name", ["alexnet", "vgg16"])
 def test_below_the_least_size_pooling_leaves_nothing(name: str) -> None:
     """One pixel less and torch itself has no answer: these sizes are not cautious guesses."""
-    side = NETWORKS[name].least_px - 1
+    side = NETWORKS[name].min_px - 1
     with torch.device("meta"), pytest.raises(RuntimeError, match="too small"):
         build_network(name, 2, 0).eval()(torch.empty(1, 3, side, side))

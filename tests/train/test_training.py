@@ -208,7 +208,7 @@ def test_best_epoch_is_the_one_with_highest_validation_accuracy(images: MakeImag
 
 
 def test_non_finite_loss_stops_with_epoch_and_step(images: MakeImages) -> None:
-    """A diverging run names where it diverged and how to mend it."""
+    """A diverging run names where it diverged and how to fix it."""
     network = build_network("resnet18", 2, 0)
     nn.init.constant_(head(network).bias, float("nan"))
     with pytest.raises(NonFiniteLossError, match=r"epoch 1, step 1 .*learning_rate"):

@@ -29,7 +29,7 @@ def inspect(
     gsd_csv: Path | None,
     tiles: Path | None,
 ) -> None:
-    """Inspect photos, or run the case study where `tiles` say which photos no training saw.
+    """Inspect photos, or run the case study where `tiles` say which photos are held out.
 
     Raises:
         InputError: a value, the model or the photos cannot be used.

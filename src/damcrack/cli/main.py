@@ -60,7 +60,7 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit("\ndamcrack: interrupted; run the same command to go on from the last finished epoch")
+        sys.exit("\ndamcrack: interrupted; run the same command to resume from the last finished epoch")
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -101,7 +101,7 @@ def _stage_command(stage: Stage) -> click.Command:
         execute(stage, config, out, item, inputs)
 
     settings = click.option(
-        "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that wins over params.yaml's."
+        "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that overrides params.yaml's."
     )
     return click.command(stage.name, help=stage.help)(_with_stage_options(stage, settings(run_stage)))
 
@@ -185,7 +185,7 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--gsd", type=float, help="Millimetres per pixel on the wall, for all photos.")
 @click.option(
-    "--gsd-csv", type=click.Path(path_type=Path), help="Table photo,gsd_mm_per_px; wins over --gsd."
+    "--gsd-csv", type=click.Path(path_type=Path), help="Table photo,gsd_mm_per_px; overrides --gsd."
 )
 @click.option("--distance", type=float, help="Metres from camera to wall; the focal length comes from EXIF.")
 @click.option("--overlap", type=float, help="Share of a block's side that neighbours have in common.")
@@ -196,7 +196,7 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
     "--params", "params_path", type=click.Path(path_type=Path), help="Take the section `inspect` of it."
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that wins over all others."
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that overrides all others."
 )
 def inspect(
     photos: tuple[str, ...],
@@ -213,7 +213,7 @@ def inspect(
     """Look for cracks in photos; write maps, tables and a report for the engineer.
 
     PHOTOS are files, folders, patterns, videos and s3:// prefixes. Needs neither params.yaml nor torch. Called
-    again with the same --out it goes on where it stopped, and looks only at what is new or changed.
+    again with the same --out it resumes, and looks only at what is new or changed.
 
     \b
     damcrack inspect spillway/ --out survey --gsd 0.8

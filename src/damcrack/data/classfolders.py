@@ -68,9 +68,9 @@ def _classes_by_list(source: FixedSource, lists: Iterable[str], layout: ClassLay
     for name, found in sorted(labels.items()):
         why = why_unsafe(name)
         if why is None and name not in source.sha256_of:
-            why = "listed, but there is no such file; copy it or mend the list"
+            why = "listed, but there is no such file; copy it or fix the list"
         elif why is None and len(found) > 1:
-            why = f"listed under {' and '.join(sorted(found))}, expected one class; mend the lists"
+            why = f"listed under {' and '.join(sorted(found))}, expected one class; fix the lists"
         if why is None:
             class_of[name] = found.pop()
         else:
@@ -83,7 +83,7 @@ def _read_list(source: FixedSource, name: str) -> list[tuple[str, str]]:
         rows = csv.DictReader(io.StringIO(source.read(name).decode("utf-8-sig")))
         return [(row["filename"], escaped(row["label"])) for row in rows]
     except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{source.uri}: {name} has no columns filename,label ({error}); mend it") from error
+        raise InputError(f"{source.uri}: {name} has no columns filename,label ({error}); fix it") from error
 
 
 def _keep_first_copies(source: FixedSource, class_of: dict[str, str], layout: ClassLayout) -> None:

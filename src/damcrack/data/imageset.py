@@ -73,7 +73,7 @@ class ImageSetWriter:
         self._written = 0
 
     def drop(self, unwanted: Sequence[bool]) -> None:
-        """Take images out again, True per row; only shards that hold one of them are written anew."""
+        """Take images out again, True per row; only shards that hold one of them are written again."""
         self.close()
         shards = {row["shard"] for row, drop in zip(self.rows, unwanted, strict=True) if drop}
         self.rows = [row for row, drop in zip(self.rows, unwanted, strict=True) if not drop]

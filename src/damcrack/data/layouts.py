@@ -115,11 +115,11 @@ def read_scenes(source: str, content: bytes) -> dict[str, str]:
         rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
         listed = [(row["file"], row["group"]) for row in rows]
     except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{source}: {GROUPS_FILE} has no columns file,group ({error}); mend it") from error
+        raise InputError(f"{source}: {GROUPS_FILE} has no columns file,group ({error}); fix it") from error
     scenes = dict(listed)
     twice = [file for file, group in listed if scenes[file] != group]
     if twice:
-        raise InputError(f"{source}: {GROUPS_FILE} puts {twice[0]} in two groups, expected one; mend it")
+        raise InputError(f"{source}: {GROUPS_FILE} puts {twice[0]} in two groups, expected one; fix it")
     return scenes
 
 
@@ -190,7 +190,7 @@ def _unknown_scenes(source: str, scenes: Mapping[str, str], layout: Layout) -> l
     known = {photo.name for photo in layout.photos} | {tile.name for tile in layout.tiles}
     known |= {file.name for file in layout.set_aside}
     return [
-        SetAside(source, GROUPS_FILE, f"names {file!r}, which is no photo here; mend the name")
+        SetAside(source, GROUPS_FILE, f"names {file!r}, which is no photo here; fix the name")
         for file in sorted(scenes.keys() - known)
     ]
 

@@ -14,7 +14,7 @@ from damcrack.train.weights import ModelInfo
 GREY_LEVELS = 255.0
 # A tile is judged by the mean of this share of its cells, the most confident ones.
 BLOCK_SHARE = 0.003
-LEAST_PROB = 1e-6
+MIN_PROB = 1e-6
 
 
 class Deployed(nn.Module):
@@ -44,5 +44,5 @@ class Deployed(nn.Module):
     def _of_tile(self, map_Bhw: Tensor) -> Tensor:
         flat_BN = map_Bhw.flatten(1)
         num = torch.sym_max(1, torch.sym_int(flat_BN.shape[1] * BLOCK_SHARE))
-        score_B = flat_BN.topk(num, dim=1, sorted=False)[0].mean(dim=1).clamp(LEAST_PROB, 1 - LEAST_PROB)
+        score_B = flat_BN.topk(num, dim=1, sorted=False)[0].mean(dim=1).clamp(MIN_PROB, 1 - MIN_PROB)
         return torch.sigmoid(torch.logit(score_B) / self.temperature)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CONTRACT = "damcrack"  # key of the ONNX metadata
 OUTPUTS = ["crack_prob", "crack_map"]
-LEAST_HALVED = 256  # smaller tensors are stored as they are
+MIN_HALVED = 256  # smaller tensors are stored as they are
 
 
 def with_metadata(encoded: bytes, contract: Mapping[str, Any]) -> bytes:
@@ -70,7 +70,7 @@ def in_half_precision(encoded: bytes) -> bytes:
     proto = onnx.load_from_string(encoded)
     casts = []
     for number, tensor in enumerate(proto.graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT or _num_values(tensor.dims) < LEAST_HALVED:
+        if tensor.data_type != TensorProto.FLOAT or _num_values(tensor.dims) < MIN_HALVED:
             continue
         halved = numpy_helper.to_array(tensor).astype("float16")
         casts.append(helper.make_node("Cast", [f"half_{number}"], [tensor.name], to=TensorProto.FLOAT))

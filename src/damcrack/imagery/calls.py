@@ -155,7 +155,7 @@ def check_source(config: ImageryConfig, params: Mapping[str, Any]) -> None:
     if got != wanted:
         raise InputError(
             f"photos.sources.{config.source}: got {got!r}, expected {wanted!r}, where imagery.yaml takes photos in; "
-            "mend params.yaml"
+            "fix params.yaml"
         )
 
 

@@ -12,8 +12,8 @@ Homography = npt.NDArray[np.float64]
 NUM_FEATURES = 6000
 RATIO = 0.8  # a match must be so much better than the second best (Lowe 2004)
 INLIER_PX = 3.0
-LEAST_INLIERS = 25
-LEAST_SPREAD = 0.1  # of the photo's area that the matches span
+MIN_INLIERS = 25
+MIN_SPREAD = 0.1  # of the photo's area that the matches span
 LARGEST_ERROR_PX = 1.0  # median distance of the matches, in the pixels of the small photos
 LARGEST_STRETCH = 2.0  # a wall photographed from half or twice the distance
 
@@ -34,13 +34,13 @@ class Registration:
 def register(old: Grey, new: Grey, old_scale: float, new_scale: float) -> Registration:
     """Register two small grey photos; `scale` is full size over small size of each."""
     found = _matches(old, new)
-    if len(found[0]) < LEAST_INLIERS:
+    if len(found[0]) < MIN_INLIERS:
         return _failed(len(found[0]), "too few places of the two photos look alike")
     fitted, inliers = cv2.findHomography(*found, cv2.USAC_MAGSAC, INLIER_PX, maxIters=5000, confidence=0.999)
     if inliers is None or not inliers.any():
         return _failed(0, "no view of one wall explains both photos")
     at_old, at_new = (points[inliers.ravel() > 0] for points in found)
-    if len(at_old) < LEAST_INLIERS:
+    if len(at_old) < MIN_INLIERS:
         return _failed(len(at_old), "too few places of the two photos agree on one view")
     small = _refined(old, new, np.asarray(fitted, np.float64))
     distance = np.linalg.norm(moved(small, at_old) - at_new, axis=1)
@@ -52,7 +52,7 @@ def register(old: Grey, new: Grey, old_scale: float, new_scale: float) -> Regist
 
 
 def _failed(num: int, reason: str) -> Registration:
-    return Registration(np.eye(3), num, float("nan"), f"{reason} ({num}, needed {LEAST_INLIERS})")
+    return Registration(np.eye(3), num, float("nan"), f"{reason} ({num}, needed {MIN_INLIERS})")
 
 
 def _matches(old: Grey, new: Grey) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -98,8 +98,8 @@ def _doubt(
 ) -> str:
     spread = cv2.contourArea(cv2.convexHull(at_new)) / (size_hw[0] * size_hw[1])
     stretch = scale_at(small, np.array([[size_hw[1] / 2, size_hw[0] / 2]]))[0]
-    if spread < LEAST_SPREAD:
-        return f"the matching places cover {spread:.0%} of the photo, needed {LEAST_SPREAD:.0%}"
+    if spread < MIN_SPREAD:
+        return f"the matching places cover {spread:.0%} of the photo, needed {MIN_SPREAD:.0%}"
     if not error_px <= LARGEST_ERROR_PX:
         return f"matching places lie {error_px:.1f} px apart, allowed {LARGEST_ERROR_PX:g}"
     if not 1 / LARGEST_STRETCH <= stretch <= LARGEST_STRETCH:

@@ -68,7 +68,7 @@ def attention(
 
 
 def _surest(kept: Sequence[Path]) -> Iterator[tuple[str, list[int]]]:
-    """The surest block of each photo, the surest photo first."""
+    """The most confident block of each photo, the most confident photo first."""
     best = []
     for folder in kept:
         findings = read_findings(folder)

@@ -1,4 +1,4 @@
-"""The paper's case study (section 4) on photos that no training saw: blocks and pixels against their masks.
+"""The paper's case study (section 4) on held-out photos: blocks and pixels against their masks.
 
 OUT/case-study.json       blocks and pixels by source: the network, and brightness thresholds beside it
 OUT/figures/found.jpg     photos with what was found: true in green, found in red, both in yellow; thresholds beside

@@ -127,7 +127,7 @@ def _of_old(number: int, length: float, samples: Floats, seen: _Seen, limits: Li
     return Change("vanished", number, length, -length, float(np.median(samples[:, 2])), None)
 
 
-def _length_of_runs(samples: Floats, fresh: Bools, known: Floats, near_px: float, least_px: float) -> float:
+def _length_of_runs(samples: Floats, fresh: Bools, known: Floats, near_px: float, min_px: float) -> float:
     """Length of runs of fresh samples; to each is added its distance from the known line, which it grew from.
 
     Faint lines reach past the end of a crack by some of its width, so a run begins later than the growth does.
@@ -138,7 +138,7 @@ def _length_of_runs(samples: Floats, fresh: Bools, known: Floats, near_px: float
         run = samples[start:end]
         steps = np.diff(run[:, :2], axis=0)
         run_px = float(np.hypot(steps[:, 0], steps[:, 1]).sum())
-        if run_px + near_px >= least_px:
+        if run_px + near_px >= min_px:
             total += run_px + _gap(run, known, near_px)
     return total
 

@@ -104,7 +104,7 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
         return [(row["old"], row["new"]) for row in rows]
     except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: no table with the columns old,new ({error}); mend it") from error
+        raise InputError(f"{path}: no table with the columns old,new ({error}); fix it") from error
 
 
 def _pairs(
@@ -115,7 +115,7 @@ def _pairs(
         for name, known in ((one, old), (other, new)):
             if name not in known:
                 raise InputError(
-                    f"the table of pairs names {name}, which its survey does not have; mend the table"
+                    f"the table of pairs names {name}, which its survey does not have; fix the table"
                 )
     if not wanted:
         raise InputError(

@@ -30,7 +30,7 @@ class Segmentation:
             raise ValueError(f"grow: {self.grow}; expected at most seed ({self.seed})")
 
     @property
-    def least_prob(self) -> float:
+    def min_prob(self) -> float:
         """Below it a pixel counts for nothing."""
         return POSSIBLE * self.grow
 

@@ -26,7 +26,7 @@ SHIPPED = Path(__file__).parents[1] / "shipped"  # the detector that comes with 
 OUTPUTS = ("crack_prob", "crack_map")
 BATCH_PX = 2**18  # one window: a larger batch is no faster on one thread, and takes more memory
 BLOCKS_AT_ONCE = 256
-LEAST_PROB = 1e-6  # the logit of 0 and 1 is infinite
+MIN_PROB = 1e-6  # the logit of 0 and 1 is infinite
 
 
 class OnnxDetector:
@@ -130,7 +130,7 @@ class OnnxDetector:
         cells = maps.reshape(len(maps), -1)
         num = max(1, math.floor(self.contract["block_share"] * cells.shape[1]))
         highest = np.partition(cells, cells.shape[1] - num, axis=1)[:, -num:]
-        share = np.clip(highest.mean(axis=1, dtype=np.float64), LEAST_PROB, 1 - LEAST_PROB)
+        share = np.clip(highest.mean(axis=1, dtype=np.float64), MIN_PROB, 1 - MIN_PROB)
         logit = np.log(share) - np.log1p(-share)
         return np.asarray(1 / (1 + np.exp(-logit / self.contract["calibration"]["temperature"])), np.float32)
 

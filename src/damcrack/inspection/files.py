@@ -1,6 +1,6 @@
 """What a survey found, as files for other programs: CSV, GeoJSON, COCO.
 
-OUT/photos.csv       one row per photo: verdict, surest block, cracks, longest and widest
+OUT/photos.csv       one row per photo: verdict, most confident block, cracks, longest and widest
 OUT/blocks.csv       one row per block: box in pixels, crack probability
 OUT/cracks.csv       one row per crack: box, length, width, branches, in pixels and in millimetres where known
 OUT/set-aside.csv    files that could not be looked at, and why

@@ -33,7 +33,7 @@ FORMAT = 1
 def inspect(
     photos: Path, tiles: Path, model: Path, out: Path, config: InspectConfig, run: Run
 ) -> dict[str, object]:
-    """The case study: inspect the photos that no training saw, and compare with their masks.
+    """The case study: inspect the held-out photos, and compare with their masks.
 
     Raises:
         InputError: there is no such photo, or the model is not one of ours.

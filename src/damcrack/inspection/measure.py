@@ -17,9 +17,9 @@ Floats = npt.NDArray[np.float64]
 Line = npt.NDArray[np.int64]
 
 SIMPLIFIED_PX = 0.75  # how far a stored line may lie from its pixels
-LEAST_BRANCH_PX = 12.0
+MIN_BRANCH_PX = 12.0
 SAMPLE_PX = 4
-LEAST_WIDTH_PX = 0.3
+MIN_WIDTH_PX = 0.3
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ def _measure(grey: Grey, branch: Branch, rough_px: float) -> _Measured | None:
     # Thinning eats half of the width at a free end, and a place where lines meet is 1.5 px from its middle; half a
     # pixel of it is in the length of a line of pixels.
     length = length_px(path, branch.closed) + free_ends * (rough_px - 1) / 2 + sum(branch.joined)
-    if free_ends == 1 and length < max(LEAST_BRANCH_PX, 1.5 * rough_px):
+    if free_ends == 1 and length < max(MIN_BRANCH_PX, 1.5 * rough_px):
         return None
     widths = widths_px(grey, branch.points, path, rough_px)
-    return _Measured(branch, length, widths) if medians(widths) >= LEAST_WIDTH_PX else None
+    return _Measured(branch, length, widths) if medians(widths) >= MIN_WIDTH_PX else None
 
 
 def _crack(parts: list[_Measured], area_px: int, box: tuple[int, int, int, int]) -> Crack:

@@ -113,7 +113,7 @@ class Tracing:
     def __init__(self, rgb: Pixels, crack_map: Floats, called: Mask, rules: Rules) -> None:
         self._rgb, self._crack_map, self._called, self._rules = rgb, crack_map, called, rules
         how = rules.segmentation
-        found = (crack_map >= how.least_prob).astype(np.uint8)
+        found = (crack_map >= how.min_prob).astype(np.uint8)
         # The largest gap inside of a crack, by half from both sides, and a cell for what interpolation adds.
         reach = num_cells(max(rules.join_px, how.bridge_px) // 2) + 1
         kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)

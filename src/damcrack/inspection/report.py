@@ -19,7 +19,7 @@ from damcrack.inspection.sources import Unusable
 FOLDERS = [Path(__file__).parent, Path(__file__).parents[1]]  # style.css is shared
 LISTED_CRACKS = 400
 THUMBNAIL_PX, MANY_PHOTOS, SMALL_THUMBNAIL_PX = 320, 500, 160
-CRACK_PX, LEAST_CROP_PX = 110, 64
+CRACK_PX, MIN_CROP_PX = 110, 64
 THUMBNAIL_QUALITY = 72
 SHOWN_PROB = 0.05  # blocks below it are not drawn
 
@@ -154,7 +154,7 @@ def _cards(kept: Sequence[Path]) -> Iterator[dict[str, Any]]:
             "number": number,
             "photo": findings["photo"],
             "verdict": findings["verdict"],
-            "facts": f"surest block {findings['max_crack_prob']:.0%}{traced}",
+            "facts": f"most confident block {findings['max_crack_prob']:.0%}{traced}",
             "thumbnail": _jpeg(image),
             "size_wh": (image.shape[1], image.shape[0]),
         }
@@ -186,7 +186,7 @@ def _listed(kept: Sequence[Path], listed: Sequence[tuple[float, int, int]]) -> I
 
 def _crop(rgb: Pixels, box_xyxy: Sequence[int]) -> Pixels:
     x0, y0, x1, y1 = box_xyxy
-    margin = max(8, (LEAST_CROP_PX - max(x1 - x0, y1 - y0)) // 2, max(x1 - x0, y1 - y0) // 10)
+    margin = max(8, (MIN_CROP_PX - max(x1 - x0, y1 - y0)) // 2, max(x1 - x0, y1 - y0) // 10)
     part = rgb[max(0, y0 - margin) : y1 + margin, max(0, x0 - margin) : x1 + margin]
     return preview(part, CRACK_PX)
 

@@ -23,7 +23,7 @@ PLAUSIBLE_MM_PER_PX = (0.001, 100.0)
 class Scale:
     """How large a pixel is on the wall: one number, the camera's distance, or a number per photo by its name.
 
-    The photo's own number wins over the one for all, and that over the distance.
+    The photo's own number overrides the one for all, and that over the distance.
     """
 
     gsd_mm_per_px: float | None = None
@@ -82,7 +82,7 @@ def read_scale_csv(path: Path) -> dict[str, float]:
         return {row["photo"]: float(row["gsd_mm_per_px"]) for row in rows}
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(
-            f"{path}: no table with the columns photo,gsd_mm_per_px ({error}); mend it"
+            f"{path}: no table with the columns photo,gsd_mm_per_px ({error}); fix it"
         ) from error
 
 

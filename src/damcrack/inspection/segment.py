@@ -27,7 +27,7 @@ def crack_masks(crack_prob: Floats, called: Mask, how: Segmentation) -> CrackMas
     sure = grown.keep(
         grown.long(how.min_length_px) & grown.touch(crack_prob >= how.seed) & grown.touch(called > 0)
     )
-    faint = _pieces(crack_prob >= how.least_prob, how.bridge_px)
+    faint = _pieces(crack_prob >= how.min_prob, how.bridge_px)
     return CrackMasks(sure, faint.keep(faint.long(how.min_length_px / 2)) | sure)
 
 

@@ -82,7 +82,7 @@ def _expanded(text: str) -> list[str]:
         return [text]
     found = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  # the pattern may be absolute
     if not found:
-        raise InputError(f"{text}: no such file, folder or pattern with files; mend the path")
+        raise InputError(f"{text}: no such file, folder or pattern with files; fix the path")
     return found
 
 
@@ -105,7 +105,7 @@ def is_wanted(name: str) -> bool:
 
 
 def opened(listed: Sequence[Listed], frame_every_s: float) -> Iterator[Photo | Unusable]:
-    """Read file after file; a video gives a frame every so many seconds, and what was wrong with it."""
+    """Read file after file; a video gives a frame every N seconds, and what was wrong with it."""
     for one in listed:
         try:
             encoded = one.read()

@@ -52,7 +52,7 @@ def start_run(
 ) -> "TrackedRun":
     """Open a run named `stage` or `stage@item`, under that of its `graph`; use it in a `with` statement.
 
-    `params` are flattened (dotted keys); `tags` add to, and win over, those that we know ourselves.
+    `params` are flattened (dotted keys); `tags` add to, and override, those that we know ourselves.
 
     Raises:
         InputError: DAMCRACK_TRACK is not live or later.
@@ -113,7 +113,7 @@ def _git(*arguments: str) -> str:
 
 
 class RunFile:
-    """The file of one run, locked while it is open; each event is in it whole or not at all."""
+    """The file of one run, locked while it is open; each event is in it atomically."""
 
     def __init__(self, **start: Any) -> None:
         stamp, words = time.strftime("%Y%m%dT%H%M%S", time.gmtime()), re.sub(r"[^\w@=+-]", "_", start["name"])

@@ -49,7 +49,7 @@ class Batches(Protocol):
 class DeviceImages:
     """A decoded set as seen from a device, with its channel statistics (mean, deviation) and augmentation.
 
-    `views` None draws anew in every epoch; a number gives each image so many fixed draws, used in turn.
+    `views` None draws again in every epoch; a number gives each image that many fixed draws, used in turn.
     `resident` keeps all pixels on the device; otherwise batches are gathered ahead into pinned memory.
     `compile_views` fuses what makes a view of an image into few kernels. If the set has codes of pixels, batches bring
     them, and labels say whether a view shows known crack pixels. Of each batch `num_unlabelled` images are drawn from

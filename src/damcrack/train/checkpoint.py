@@ -1,4 +1,4 @@
-"""Interrupted training goes on from its last finished epoch.
+"""Interrupted training resumes from its last finished epoch.
 
 Checkpoints live outside the outputs, in a folder named by the hash of all inputs, as safetensors and json:
 

@@ -109,7 +109,7 @@ class Teaching:
 class TrainingConfig:
     """What every training has.
 
-    `views` null draws augmentations anew in every epoch. A number fixes so many draws per image, used in turn:
+    `views` null draws augmentations again in every epoch. A number fixes that many draws per image, used in turn:
     what a teacher says of them is then computed once and stored. `precision` auto is bfloat16 where the hardware has
     it. `compile` auto compiles on a GPU where it pays. `momentum` is SGD's alone. `clip_norm` bounds the norm of a
     step's gradient.
@@ -181,7 +181,7 @@ class FinetuneConfig(TaughtConfig):
     `init` names the weights to start from and `teacher` the fine-tuned teacher of a crack-stage distillation;
     null is none. Tiles are averaged down to `image_px`. `trainable` head freezes the body. `labelled_tiles` takes so
     many tiles only, half of them cracks, a fifth for validation: how much is learned from few labels; epochs are then
-    added until there are `least_steps`. The fields of the distillation loss act only with a teacher.
+    added until there are `min_steps`. The fields of the distillation loss act only with a teacher.
 
     `pixel_channels` gives the network a pixel head of that width, which learns from the tiles' masks; null is the
     paper's tile head alone. `encoder_weights` starts its body from ImageNet weights: `imagenet`, or a local file.
@@ -194,7 +194,7 @@ class FinetuneConfig(TaughtConfig):
     teacher: str | None = None
     trainable: Trainable = "all"
     labelled_tiles: Annotated[int, Field(ge=10)] | None = None
-    least_steps: Annotated[int, Field(ge=0)] = 0
+    min_steps: Annotated[int, Field(ge=0)] = 0
     pixel_channels: Annotated[int, Field(ge=8)] | None = None
     encoder_weights: str | None = None
     view_px: Annotated[int, Field(ge=32, multiple_of=32)] | None = None

@@ -77,9 +77,9 @@ def few_labels(images: DecodedSet, num: int, seed: int) -> DecodedSet:
 
 
 def with_enough_epochs(config: FinetuneConfig, num_train: int) -> FinetuneConfig:
-    """The config with at least as many epochs as `least_steps` optimiser steps take."""
+    """The config with at least as many epochs as `min_steps` optimiser steps take."""
     steps_per_epoch = -(-num_train // (config.batch_size - config.num_unlabelled))
-    return replace(config, epochs=max(config.epochs, -(-config.least_steps // steps_per_epoch)))
+    return replace(config, epochs=max(config.epochs, -(-config.min_steps // steps_per_epoch)))
 
 
 def _check_given(name: str, named: str | None, path: Path | None) -> None:

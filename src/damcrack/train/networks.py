@@ -20,7 +20,7 @@ class Architecture(NamedTuple):
     """A network's constructor, and the side of the smallest image that its strides leave a pixel of."""
 
     build: Callable[..., nn.Module]
-    least_px: int
+    min_px: int
 
 
 def _timm(name: str) -> Callable[..., nn.Module]:
@@ -77,7 +77,7 @@ def check_size(name: str, image_px: int) -> None:
     Raises:
         InputError: their side is below the network's least.
     """
-    least = NETWORKS[name].least_px
+    least = NETWORKS[name].min_px
     if image_px < least:
         raise InputError(
             f"{name} needs images of {least} px or more, these are {image_px} px; raise image_px"
