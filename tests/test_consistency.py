@@ -1,6 +1,7 @@
 """Names are the same everywhere, imports point one way, and the graph knows which code it runs."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from damcrack.params import check_params, config_class, read_params, section_items
 from damcrack.stage_table import STAGES
@@ -253,3 +255,26 @@ def test_no_secrets_hosts_or_machine_paths_are_committed() -> None:
     for path in (ROOT / "requirements").iterdir():
         lines = path.read_text().splitlines()
         assert not [line for line in lines if "://" in line or line.startswith(("--index", "-i "))]
+
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`damcrack ([a-z-]+)", README))))
+def test_commands_of_the_readme_exist(name: str) -> None:
+    """Each has its own help."""
+    from damcrack.cli.main import cli
+
+    assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0
+
+
+def test_targets_modules_and_files_of_the_readme_exist() -> None:
+    """Make TARGET, python -m MODULE, and every link to a file."""
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(f"\n{name}:" in makefile for name in re.findall(r"`make ([a-z-]+)", README))
+    for module in re.findall(r"python -m ([a-z_.]+)", README):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
