@@ -127,7 +127,7 @@ def test_flat_maps_are_no_failure(value):
 )
 def test_values_that_mean_nothing_are_refused(values):
     """Probabilities outside of 0 to 1, growing from what is less than grown over, no length."""
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="Segmentation"):
         Segmentation(**values)
 
 
