@@ -13,6 +13,8 @@ from damcrack.params import check_params, read_params
 from damcrack.stage_table import STAGES
 from experiments.cells import Cell, chosen, read_cells, run_cells
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 STUDIES = ("paper", "scale")
 

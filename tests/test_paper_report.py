@@ -22,6 +22,8 @@ from experiments.paper.claims import Answers, Cell, ScoredTiles, Study, decide, 
 from experiments.paper.report import main, read_cells, read_failures, report, score
 from experiments.paper.tables import bounded, document
 
+pytestmark = pytest.mark.slow
+
 PX = 32
 HISTORY = {"epoch": 1, "learning_rate": 0.1, "train_loss": 0.6, "train_accuracy": 0.95, "hard_loss": 0.4} | {
     "soft_loss": "",

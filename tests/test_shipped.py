@@ -15,6 +15,8 @@ from damcrack.inspection.pixel_scores import PixelCounts, count_pixels
 from damcrack.registry.places import model_folder
 from damcrack.sample.concrete import render_photo
 
+pytestmark = pytest.mark.slow
+
 UNSEEN_SEED = 99  # the detector learned from seed 7
 REAL_DATA = os.environ.get("DAMCRACK_REAL_DATA")
 

@@ -26,6 +26,8 @@ from experiments.unseen.rows import auroc, block_measures, drawn_weights, f1, po
 from experiments.unseen.scorers import BASELINES, in_windows, onnx_score, torch_score
 from experiments.unseen.sources import WALLS, read_photos
 
+pytestmark = pytest.mark.slow
+
 Pixels = npt.NDArray[np.uint8]
 
 

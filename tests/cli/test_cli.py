@@ -78,7 +78,7 @@ def test_a_value_set_on_the_command_line_wins_and_is_checked() -> None:
         "tile", "--set", "tile_pz=3", "--photos", "photos", "--out", "t"
     )
     assert "expected NAME=VALUE" in damcrack("tile", "--set", "tile_px", "--photos", "photos", "--out", "t")
-    assert "32 to 4096" in damcrack("tile", "--set", "tile_px=3", "--photos", "photos", "--out", "t")
+    assert "tile.tile_px: got 3" in damcrack("tile", "--set", "tile_px=3", "--photos", "photos", "--out", "t")
 
 
 def test_a_failure_is_recorded_until_the_output_is_there() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 import walls
 
+pytestmark = pytest.mark.slow
+
 SIZE_HW = (224, 336)
 
 

@@ -28,6 +28,8 @@ from damcrack.train.networks import NETWORKS, build_network
 from damcrack.train.resize import shrink
 from damcrack.train.weights import ModelInfo, load_model, save_model
 
+pytestmark = pytest.mark.slow
+
 CONFIG = EvaluateConfig(calibration_bins=10, worst_tiles=6, worst_photos=3)
 NASTY = "walls/<script>alert(1)</script> & $x$.jpg"
 

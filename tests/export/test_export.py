@@ -21,6 +21,8 @@ from damcrack.train.fitting import PIXEL_STATISTICS
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, save_model
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ExportConfig(
     experiment="model", opset=20, parity_tiles=8, max_abs_difference=1e-3, calibration_tiles=8
 )

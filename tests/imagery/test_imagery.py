@@ -20,6 +20,8 @@ from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
 from walls import write_darkness_detector
 
+pytestmark = pytest.mark.slow
+
 SIDE = 40
 
 

@@ -21,6 +21,8 @@ from damcrack.storage import source as storage
 from damcrack.storage.source import open_source
 from walls import write_darkness_detector
 
+pytestmark = pytest.mark.slow
+
 
 def photo(index):
     return encode_photo(render_photo(3, index, (64, 64)).rgb, index)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(__file__).parents[2] / "infra/terraform"
 # Where provider mirrors usually lie.
 MIRRORS = [Path(os.environ["DAMCRACK_TF_PLUGINS"])] if "DAMCRACK_TF_PLUGINS" in os.environ else []

@@ -14,6 +14,8 @@ from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
+pytestmark = pytest.mark.slow
+
 SIZE = (520, 700)
 CENTRE = np.array([330.0, 260.0])
 

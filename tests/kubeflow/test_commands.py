@@ -17,6 +17,8 @@ from damcrack.cli.main import cli
 from damcrack.files import InputError
 from kubeflow_service import Kubeflow, serving
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CRON = "0 0 3 * * 1"
 IMAGES = [

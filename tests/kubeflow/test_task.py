@@ -15,6 +15,8 @@ from damcrack.files import InputError
 from damcrack.kubeflow.graph import as_text, derive
 from damcrack.kubeflow.task import pack, run_task, unpack, write_lock
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_stage_that_any_machine_has_run_is_not_run_again(finished):
     """The second run restores every stage and runs none."""

@@ -7,6 +7,8 @@ pytest.importorskip("dvc", reason='needs pip install "damcrack[graph]"')
 from damcrack.files import InputError
 from damcrack.kubeflow.task import Task, run_task
 
+pytestmark = pytest.mark.slow
+
 GRAPH = """
 stages:
   make:

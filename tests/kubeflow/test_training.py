@@ -18,6 +18,8 @@ from damcrack.files import InputError
 from damcrack.kubeflow.graph import derive, needs_of
 from damcrack.kubeflow.pipeline import Setting, compile_pipeline, training
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 IMAGES = {"cpu": "damcrack-cpu@sha256:" + "a" * 64, "train": "damcrack-train@sha256:" + "b" * 64}
 

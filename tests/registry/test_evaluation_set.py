@@ -11,6 +11,8 @@ from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
 from detectors import THIN_PX, TILING, WIDE_PX, cut_tiles, draw_photos
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

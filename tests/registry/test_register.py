@@ -14,6 +14,8 @@ from damcrack.registry.register import read_entry, register, why_register_again
 from damcrack.run import SilentRun
 from detectors import CONFIG, TILE_PX, cut_tiles, draw_photos, write_evaluation, write_export
 
+pytestmark = pytest.mark.slow
+
 WEAK, FAIR, GOOD = 70, 90, 130  # detectors of lines darker than this; lines are 20 to 150
 
 

@@ -21,6 +21,8 @@ from damcrack.registry.register import read_entry, register, why_register_again
 from damcrack.run import SilentRun
 from detectors import CONFIG, cut_tiles, draw_photos, write_evaluation, write_export
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("mlflow")
 pytest.importorskip("onnxruntime")
 

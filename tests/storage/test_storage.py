@@ -16,6 +16,8 @@ from damcrack.run import SilentRun
 from damcrack.storage import source as storage
 from damcrack.storage.source import open_source
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_folder_lists_and_reads_its_files(tmp_path):
     """Names are sorted, relative and with forward slashes; what is gone is FileNotFoundError."""

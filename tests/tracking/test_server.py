@@ -18,6 +18,8 @@ from mlflow_server import SERVE, wait_for
 pytest.importorskip("mlflow")
 from mlflow.server.auth.client import AuthServiceClient
 
+pytestmark = pytest.mark.slow
+
 BACKUP, RESTORE = SERVE.with_name("backup.sh"), SERVE.with_name("restore.sh")
 
 

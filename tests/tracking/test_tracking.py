@@ -21,6 +21,8 @@ from damcrack.tracking.send import PENDING, PendingRun, pending_runs, read_event
 from damcrack.tracking.store import AWAY, RESTORED_FROM, Store, shown_uri
 from mlflow_server import wait_for
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("mlflow")
 
 NOWHERE = "http://me:secret@127.0.0.1:9"

@@ -136,9 +136,9 @@ def test_grain_differs_between_images_and_draws_are_the_same_again() -> None:
     ("make", "word"),
     [
         (lambda: Augmentation("none", 0, 0, (1.0, 0.5)), "smaller first"),
-        (lambda: Augmentation("none", 0, 0, (0.0, 1.0)), "above 0"),
-        (lambda: Appearance(1.2, 0, 0, 0), "jitter"),
-        (lambda: Appearance(0, 0, 0, -1), "noise"),
+        (lambda: Augmentation(scales=(0.0, 1.0)), "scales"),
+        (lambda: Appearance(jitter=1.2, grey=0, blur=0, noise=0), "jitter"),
+        (lambda: Appearance(jitter=0, grey=0, blur=0, noise=-1), "noise"),
     ],
 )
 def test_values_out_of_range_are_named(make: Callable[[], object], word: str) -> None:

@@ -10,6 +10,8 @@ from damcrack.params import read_params, stage_config
 from damcrack.train.decoded import DecodedSet
 from damcrack.train.finetune import few_labels, with_enough_epochs
 
+pytestmark = pytest.mark.slow
+
 
 def tiles() -> DecodedSet:
     """30 + 30 training, 10 + 10 validation and 6 test tiles, classes mixed."""

@@ -21,6 +21,8 @@ from damcrack.train.finetune import finetune, with_enough_epochs
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, snapshot_of
 
+pytestmark = pytest.mark.slow
+
 PARAMS = read_params(Path(__file__).parents[2] / "params/demo.yaml")
 PIXELS: dict[str, Any] = {
     "pixel_channels": 16,
@@ -199,7 +201,7 @@ def test_a_share_of_no_unlabelled_tiles_is_refused(here: Path, tmp_path: Path) -
             {"pixel_channels": None, "teacher": "a", "unlabelled_share": 0.5},
             "unlabelled_share: .* pixel_channels",
         ),
-        ({"teacher": "a", "unlabelled_share": 1.0}, "unlabelled_share: 1.0"),
+        ({"teacher": "a", "unlabelled_share": 1.0}, "unlabelled_share"),
         ({"teacher": "a", "unlabelled_share": 0.1}, "unlabelled_share: 0.1 of batch_size 4 are 0 tiles"),
         ({"teacher": "a", "unlabelled_share": 0.8}, "unlabelled_share: 0.8 of batch_size 4 are 3 tiles"),
         ({"clip_norm": 0.0}, "clip_norm"),

@@ -19,6 +19,8 @@ from damcrack.train.checkpoint import FolderCheckpoint
 from damcrack.train.distill import distill
 from damcrack.train.pretrain import pretrain
 
+pytestmark = pytest.mark.slow
+
 PARAMS = read_params(Path(__file__).parents[2] / "params/demo.yaml")
 SMALL = {"batch_size": 4, "epochs": 3}
 

@@ -15,6 +15,8 @@ from damcrack.train.networks import build_network, set_trainable, set_training_m
 from damcrack.train.objectives import Distillation
 from damcrack.train.training import train
 
+pytestmark = pytest.mark.slow
+
 MakeImages = Callable[..., DeviceImages]
 TURNED = Augmentation("dihedral", 10.0, 2.0)
 SETTINGS = TrainingConfig(

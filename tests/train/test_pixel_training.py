@@ -23,6 +23,8 @@ from damcrack.train.pixels import PixelNetwork
 from damcrack.train.training import Trained, train, validate
 from damcrack.train.weights import snapshot_of
 
+pytestmark = pytest.mark.slow
+
 MakeTiles = Callable[..., DecodedSet]
 GOLDEN = Path(__file__).parents[1] / "golden/pixel_losses.json"
 STATISTICS = ((0.5,) * 3, (0.5,) * 3)

@@ -17,6 +17,8 @@ from damcrack.train.objectives import Distillation, Objective, Supervised
 from damcrack.train.training import Trained, train
 from damcrack.train.weights import snapshot_of
 
+pytestmark = pytest.mark.slow
+
 MakeImages = Callable[..., DeviceImages]
 DYNAMIC = TemperatureConfig("dynamic", ramp_epochs=2)
 
