@@ -37,7 +37,6 @@ from damcrack.data.photos import COLUMNS
 from damcrack.data.tile import tile
 from damcrack.data.tiling import tile_boxes_xyxy
 from damcrack.files import in_order, sha256_bytes, write_bytes, write_csv
-from damcrack.inspection.blocks import block_boxes_xyxy
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.detector import SHIPPED, OnnxDetector
 from damcrack.inspection.photo import Rules
@@ -302,7 +301,7 @@ def inspection(folder: Path, rounds: int, num_photos: int = 2) -> str:
             photo = Image.open(io.BytesIO(content)).convert("RGB")
             for scale in config.scales:
                 seen = photo.resize((int(photo.width * scale), int(photo.height * scale)))
-                for box in block_boxes_xyxy((seen.height, seen.width), TILE_PX, 0.0).tolist():
+                for box in tile_boxes_xyxy((seen.height, seen.width), TILE_PX, 0.0).tolist():
                     crop = torch.from_numpy(np.array(seen.crop(box))).permute(2, 0, 1).float() / 255
                     network.both(((crop - mean) / std)[None])  # type: ignore[operator]
         return num_photos

@@ -45,14 +45,14 @@ from damcrack.evaluate.drawing import (
     write_figures,
 )
 from damcrack.evaluate.figures import learning_curves, temperature_curves
-from damcrack.evaluate.scored import EvaluationSet
+from damcrack.evaluate.scored import HeldOutTiles
 from damcrack.evaluate.trained import read_model
 from damcrack.files import InputError, new_directory, write_bytes
 from damcrack.progress import Watcher
 from damcrack.run import Run
 from damcrack.scores.statistics import fit_temperature
+from damcrack.train.classifier import TileClassifier, predict_logits
 from damcrack.train.decoded import decode_set
-from damcrack.train.detector import Detector, predict_logits
 from damcrack.train.finetune import few_labels
 from damcrack.train.hardware import best_device
 from damcrack.train.weights import load_model
@@ -80,7 +80,7 @@ def report(cells: Path, out: Path, header: str, run: Run) -> tuple[str, dict[str
     if not usable or not tiles.where("test"):
         raise InputError(f"{cells}: no crack network was trained on {tiles.root}, or it has no test tiles")
     pretraining = [cell for stage in ("pretrain", "distill") for cell in read_cells(cells / "models", stage)]
-    baselines = {one.name: one.predicted for one in score_baselines(EvaluationSet.choose(tiles), run)}
+    baselines = {one.name: one.predicted for one in score_baselines(HeldOutTiles.choose(tiles), run)}
     trained_on = {tiles.rows[number]["source"] for number in tiles.where("train")}
     study = Study(ScoredTiles.of(tiles), score(usable, tiles, run), tuple(sorted(trained_on)), baselines)
     failures = read_failures(cells, run.scratch) | {
@@ -139,7 +139,7 @@ def _work_out(cell: Cell, tiles: ImageSet, run: Run) -> tuple[Floats, float]:
     """Logits (N, 2) on the test tiles, and the temperature that calibrates them on the cell's validation tiles."""
     network, info = load_model(cell.model.folder)
     images = decode_set(tiles.root, info.image_px, run.scratch / "decoded")
-    detector = Detector(network, info).to(best_device())
+    detector = TileClassifier(network, info).to(best_device())
     own = few_labels(images, cell.labels, cell.seed) if cell.labels else images
     val, test = own.rows_of["val"], images.rows_of["test"]
     logits_NC = predict_logits(detector, images.images_NHWC, np.concatenate([val, test])).astype(np.float64)

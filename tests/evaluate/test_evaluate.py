@@ -16,16 +16,15 @@ from damcrack.evaluate.baselines import score_baselines
 from damcrack.evaluate.config import EvaluateConfig
 from damcrack.evaluate.evaluate import evaluate
 from damcrack.evaluate.feature_maps import feature_maps, first_stages
-from damcrack.evaluate.scored import EvaluationSet, Results, Scored
+from damcrack.evaluate.scored import HeldOutTiles, Results, Scored
 from damcrack.evaluate.tiles import KINDS, choose_tiles, draw_tiles
 from damcrack.evaluate.trained import read_models
 from damcrack.files import InputError, read_csv, write_csv
 from damcrack.run import SilentRun
 from damcrack.train.augment import normalise
+from damcrack.train.classifier import TileClassifier, predict_logits, shrink
 from damcrack.train.decoded import decode_set
-from damcrack.train.detector import Detector, predict_logits
 from damcrack.train.networks import NETWORKS, build_network
-from damcrack.train.resize import shrink
 from damcrack.train.weights import ModelInfo, load_model, save_model
 
 pytestmark = pytest.mark.slow
@@ -233,7 +232,7 @@ def test_reduced_tiles_score_like_raw_ones(world):
     network, info = load_model(world / "models/finetune/resnet18-scratch")
     raw, reduced = (decode_set(world / "tiles", px, world / "scratch/decoded") for px in (None, 32))
     assert (raw.image_px, reduced.image_px) == (64, 32)
-    rows, detector = raw.rows_of["test"], Detector(network, info)
+    rows, detector = raw.rows_of["test"], TileClassifier(network, info)
     assert np.array_equal(
         predict_logits(detector, raw.images_NHWC, rows), predict_logits(detector, reduced.images_NHWC, rows)
     )
@@ -241,7 +240,7 @@ def test_reduced_tiles_score_like_raw_ones(world):
 
 def test_baseline_rules_come_from_training_tiles_alone(world):
     """Other labels on the scored tiles change the baselines' scores and not their rules."""
-    data = EvaluationSet.choose(ImageSet.open(world / "tiles"))
+    data = HeldOutTiles.choose(ImageSet.open(world / "tiles"))
     turned = replace(data, labels=1 - data.labels)
     pairs = zip(*(score_baselines(each, SilentRun(world)) for each in (data, turned)), strict=True)
     for found, other in pairs:
@@ -266,7 +265,7 @@ def test_page_says_how_often_brightness_alone_gives_a_false_alarm(evaluated):
 
 def results_of(world, probs=None):
     """Results of one experiment with random crack probabilities on the test tiles, all four kinds among them."""
-    data = EvaluationSet.choose(ImageSet.open(world / "tiles"))
+    data = HeldOutTiles.choose(ImageSet.open(world / "tiles"))
     model = next(m for m in read_models(world / "models", "finetune") if m.name == "resnet18-scratch")
     probs = np.random.default_rng(9).random(len(data.rows)) if probs is None else probs
     scored = Scored(model, "scratch", probs, (probs > 0.5).astype(np.int64))

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from damcrack.data.tiling import tile_boxes_xyxy
 from damcrack.files import InputError
 from damcrack.inspection import windows
-from damcrack.inspection.blocks import block_boxes_xyxy
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.windows import Windows
 from walls import (
@@ -184,7 +184,7 @@ def test_block_probabilities_follow_their_definition(darkness, workers, overlap)
     """The mean of the highest 0.3% of the cells, calibrated; more blocks than are judged at once, at odd places too."""
     size_hw = (701, 1103)
     crack_map = darkness.map_photo(noise(size_hw), workers)
-    boxes = block_boxes_xyxy(size_hw, 50, overlap)
+    boxes = tile_boxes_xyxy(size_hw, 50, overlap)
     assert len(boxes) > 300
     expected = [
         expected_prob(

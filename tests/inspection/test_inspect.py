@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from damcrack.data.photo import encode_jpeg
+from damcrack.data.tiling import tile_boxes_xyxy
 from damcrack.files import InputError
-from damcrack.inspection.blocks import block_boxes_xyxy
 from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.findings import folder_name, read_findings
 from damcrack.inspection.inspect import inspect_photos
-from damcrack.inspection.kept import folder_name, read_findings
 from damcrack.inspection.pixel_scores import count_pixels
 from damcrack.inspection.review import take_back
 from damcrack.inspection.scale import Scale
@@ -352,7 +352,7 @@ def test_sorted_blocks_become_labelled_tiles(tmp_path, model):
     inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", config, open_source, SilentRun())
     review = tmp_path / "out/review"
     unsorted = sorted(path.name for path in (review / "unsorted").iterdir())
-    assert len(unsorted) == len(block_boxes_xyxy(SIZE, 112, 0.0))
+    assert len(unsorted) == len(tile_boxes_xyxy(SIZE, 112, 0.0))
     with pytest.raises(InputError, match="nothing is sorted yet"):
         take_back(tmp_path / "out", tmp_path / "source")
     (review / "unsorted" / unsorted[0]).rename(review / "crack" / unsorted[0])
@@ -406,7 +406,7 @@ def test_a_block_in_both_folders_is_refused(tmp_path):
 @pytest.mark.parametrize("size_hw", [(112, 112), (113, 500), (340, 450), (1000, 112)])
 def test_blocks_cover_all_and_stay_inside(size_hw, overlap):
     """Whatever the overlap."""
-    boxes = block_boxes_xyxy(size_hw, 112, overlap)
+    boxes = tile_boxes_xyxy(size_hw, 112, overlap)
     covered = np.zeros(size_hw, np.bool_)
     for x0, y0, x1, y1 in boxes:
         assert (x1 - x0, y1 - y0) == (112, 112)

@@ -17,8 +17,7 @@ from damcrack.data.config import SOURCE_NAME, MiniimagenetConfig
 from damcrack.data.imageset import ImageSetWriter
 from damcrack.data.layouts import SetAside
 from damcrack.data.photo import Pixels, centre_square, decode_photo, encode_jpeg
-from damcrack.data.snapshot import FixedSource, open_fixed
-from damcrack.data.source import OpenSource
+from damcrack.data.snapshot import FixedSource, OpenSource, open_fixed
 from damcrack.files import InputError, PhotoError, in_order, new_directory, sha256_file, write_csv
 from damcrack.run import Run
 

@@ -16,8 +16,7 @@ from damcrack.data.config import SAMPLE, PhotosConfig
 from damcrack.data.layouts import PhotoFile, SetAside, read_layouts
 from damcrack.data.photo import decode_mask, decode_photo, encode_mask
 from damcrack.data.ready import take_tiles
-from damcrack.data.snapshot import FixedSource, open_fixed
-from damcrack.data.source import OpenSource
+from damcrack.data.snapshot import FixedSource, OpenSource, open_fixed
 from damcrack.files import (
     InputError,
     PhotoError,

@@ -4,18 +4,36 @@ Outside data enters the graph as this value. DVC sees a changed snapshot, so new
 cache unseen, and a stage refuses a source that no longer holds what its snapshot says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from damcrack.data.config import SAMPLE
 from damcrack.data.names import escaped, is_hidden, is_image_name
-from damcrack.data.source import OpenSource, Source
 from damcrack.files import InputError, in_order, read_csv, sha256_bytes, write_csv
 from damcrack.run import Run
 
 COLUMNS = ("source", "name", "size_bytes", "sha256")
+
+
+class Source(Protocol):
+    """Read-only files under one root."""
+
+    def names(self) -> list[str]:
+        """All file names, sorted, relative to the root, with forward slashes."""
+
+    def read(self, name: str) -> bytes:
+        """Content of one file.
+
+        Raises:
+            FileNotFoundError: there is no such file (any more).
+            InputError: the source cannot be reached or may not be read.
+        """
+
+
+OpenSource = Callable[[str], Source]
+"""Open a folder or an `s3://bucket/prefix`; raises InputError where there is none."""
 
 
 def snapshot(sources: Mapping[str, str], out: Path, open_source: OpenSource, run: Run) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The tile grid: where tiles lie in a photo, cutting them, putting them back, how much crack they hold."""
+"""The tile grid: where tiles lie in a photo, and how much crack they hold."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +9,12 @@ Image = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.int64]
 
 
-def tile_boxes_xyxy(size_hw: tuple[int, int], tile_px: int) -> Boxes:
+def tile_boxes_xyxy(size_hw: tuple[int, int], tile_px: int, overlap: float = 0.0) -> Boxes:
     """Boxes (N, 4) as x0, y0, x1, y1 in pixels, row by row, of a grid that covers every pixel.
 
     Tiles start at 0, tile_px, 2 * tile_px, ...; the last row and column are shifted inward where the photo is
-    no multiple of the tile, and overlap their neighbours there: 4032x3024 gives 18 x 14 tiles of 224.
+    no multiple of the tile, and overlap their neighbours there: 4032x3024 gives 18 x 14 tiles of 224. With
+    `overlap` all neighbours share that part of a tile's side.
 
     Raises:
         PhotoError: the photo is smaller than one tile.
@@ -24,14 +25,16 @@ def tile_boxes_xyxy(size_hw: tuple[int, int], tile_px: int) -> Boxes:
             f"{width}x{height} px is smaller than one tile of {tile_px} px; "
             "use larger photos or smaller tiles"
         )
-    tops, lefts = _starts(height, tile_px), _starts(width, tile_px)
+    step_px = max(1, round(tile_px * (1 - overlap)))
+    tops, lefts = (_starts(length, tile_px, step_px) for length in size_hw)
     y0, x0 = (grid.ravel() for grid in np.meshgrid(tops, lefts, indexing="ij"))
     return np.stack([x0, y0, x0 + tile_px, y0 + tile_px], axis=1)
 
 
-def _starts(length: int, tile_px: int) -> npt.NDArray[np.int64]:
-    starts = np.arange(0, length, tile_px, dtype=np.int64)
-    return np.minimum(starts, length - tile_px)
+def _starts(length: int, tile_px: int, step_px: int) -> npt.NDArray[np.int64]:
+    last = length - tile_px
+    starts = np.arange(0, last + 1, step_px, dtype=np.int64)
+    return starts if starts[-1] == last else np.append(starts, last)
 
 
 def tile_box_xyxy(size_hw: tuple[int, int], tile_px: int, position: int) -> tuple[int, int, int, int]:
@@ -45,24 +48,6 @@ def tile_box_xyxy(size_hw: tuple[int, int], tile_px: int, position: int) -> tupl
 def num_columns(width: int, tile_px: int) -> int:
     """Tiles in one row of the grid of a photo `width` pixels wide."""
     return -(-width // tile_px)
-
-
-def cut_tiles(image: Image, boxes: Boxes) -> Image:
-    """Copies of the boxes of one tile size out of an (H, W) or (H, W, 3) image: (N, tile, tile[, 3])."""
-    if not len(boxes):
-        return np.empty((0, 0, 0, *image.shape[2:]), image.dtype)
-    return np.stack([image[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes.tolist()])
-
-
-def stitch_tiles(tiles: Image, boxes: Boxes, size_hw: tuple[int, int]) -> Image:
-    """Put tiles (N, tile, tile[, 3]) back at their boxes; the exact inverse of `cut_tiles` on a whole grid.
-
-    Where tiles overlap the later one wins; pixels that no box covers stay 0.
-    """
-    image = np.zeros((*size_hw, *tiles.shape[3:]), tiles.dtype)
-    for tile, (x0, y0, x1, y1) in zip(tiles, boxes.tolist(), strict=True):
-        image[y0:y1, x0:x1] = tile
-    return image
 
 
 def crack_fractions(mask: Image, boxes: Boxes) -> npt.NDArray[np.float64]:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.evaluate.scored import Baseline, EvaluationSet, full_scores
+from damcrack.evaluate.scored import Baseline, HeldOutTiles, full_scores
 from damcrack.files import InputError, in_order
 from damcrack.run import Run
 from damcrack.scores.thresholds import (
@@ -23,7 +23,7 @@ Grey = npt.NDArray[np.uint8]
 Brightness = tuple[int, Ints, float, float]
 
 
-def score_baselines(data: EvaluationSet, run: Run) -> list[Baseline]:
+def score_baselines(data: HeldOutTiles, run: Run) -> list[Baseline]:
     """Score a global darkness level, Otsu's and the local mean, all fitted on the training tiles at full size.
 
     Raises:
@@ -46,7 +46,7 @@ def score_baselines(data: EvaluationSet, run: Run) -> list[Baseline]:
     ]
 
 
-def _baseline(name: str, level: int | None, shares: Floats, labels: Ints, data: EvaluationSet) -> Baseline:
+def _baseline(name: str, level: int | None, shares: Floats, labels: Ints, data: HeldOutTiles) -> Baseline:
     """`shares` of dark pixels, first of the training tiles, whose `labels` choose the rule, then of the scored."""
     train, scored = shares[: len(labels)], shares[len(labels) :]
     rule, train_accuracy = best_rule(train, labels)

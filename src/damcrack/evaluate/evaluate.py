@@ -21,7 +21,7 @@ from damcrack.evaluate.figures import draw_figures
 from damcrack.evaluate.page import render
 from damcrack.evaluate.scored import (
     Baseline,
-    EvaluationSet,
+    HeldOutTiles,
     Results,
     Scored,
     experiment_scores,
@@ -62,8 +62,8 @@ def evaluate(tiles: Path, models: Path, out: Path, config: EvaluateConfig, run: 
     return _summary(out, metrics, data)
 
 
-def _evaluation_set(root: Path, run: Run) -> EvaluationSet:
-    data = EvaluationSet.choose(ImageSet.open(root))
+def _evaluation_set(root: Path, run: Run) -> HeldOutTiles:
+    data = HeldOutTiles.choose(ImageSet.open(root))
     if not len(data.rows):
         raise InputError(f"{root}: no test and no val tiles; give more photos, or another val_fraction")
     role = "test" if data.split == "test" else "validation"
@@ -71,7 +71,7 @@ def _evaluation_set(root: Path, run: Run) -> EvaluationSet:
     return data
 
 
-def _usable(root: Path, data: EvaluationSet, run: Run) -> tuple[list[TrainedModel], dict[str, str]]:
+def _usable(root: Path, data: HeldOutTiles, run: Run) -> tuple[list[TrainedModel], dict[str, str]]:
     """The models that were trained on these tiles; names of the others, with the reason."""
     found = read_models(root, "finetune")
     usable = [model for model in found if model.info.data_digest == data.tiles.digest]
@@ -93,7 +93,7 @@ def _metrics(
     experiments: Sequence[Scored],
     baselines: Sequence[Baseline],
     pretraining: Sequence[TrainedModel],
-    data: EvaluationSet,
+    data: HeldOutTiles,
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     num_bins = config.calibration_bins
@@ -129,7 +129,7 @@ def _report(out: Path, metrics: Mapping[str, Any], run: Run) -> None:
         run.artifact(path)
 
 
-def _summary(out: Path, metrics: Mapping[str, Any], data: EvaluationSet) -> dict[str, object]:
+def _summary(out: Path, metrics: Mapping[str, Any], data: HeldOutTiles) -> dict[str, object]:
     summary: dict[str, object] = {
         "evaluated on": f"{len(data.rows)} {data.split} tiles, {int(data.labels.sum())} with cracks"
     }

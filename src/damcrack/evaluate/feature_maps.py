@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from damcrack.train.detector import Detector
+from damcrack.train.classifier import TileClassifier
 from damcrack.train.weights import load_model
 
 RESIDUAL = ("stem", "first residual stage", "second residual stage")
@@ -57,12 +57,16 @@ def first_stages(network: nn.Module) -> dict[str, nn.Module]:
 def feature_maps(model: Path, tiles_NHWC: Pixels) -> list[StageMaps]:
     """Maps of raw uint8 RGB tiles by the float32 network in folder `model`; empty where there are no stages."""
     network, info = load_model(model)
-    outputs = _outputs(Detector(network, info).eval(), first_stages(network), torch.from_numpy(tiles_NHWC))
+    outputs = _outputs(
+        TileClassifier(network, info).eval(), first_stages(network), torch.from_numpy(tiles_NHWC)
+    )
     return [_strongest(stage, maps_NCHW, tiles_NHWC.shape[1:3]) for stage, maps_NCHW in outputs.items()]
 
 
 @torch.inference_mode()
-def _outputs(detector: Detector, stages: Mapping[str, nn.Module], tiles_NHWC: Tensor) -> dict[str, Tensor]:
+def _outputs(
+    detector: TileClassifier, stages: Mapping[str, nn.Module], tiles_NHWC: Tensor
+) -> dict[str, Tensor]:
     """The output (N, C, h, w) of each stage in one pass."""
     outputs: dict[str, Tensor] = {}
     hooks = [module.register_forward_hook(partial(_keep, outputs, stage)) for stage, module in stages.items()]

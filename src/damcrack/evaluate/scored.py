@@ -15,8 +15,8 @@ from damcrack.evaluate.trained import TrainedModel
 from damcrack.files import write_csv, write_json
 from damcrack.run import Run
 from damcrack.scores import metrics
+from damcrack.train.classifier import TileClassifier, predict_logits
 from damcrack.train.decoded import decode_set
-from damcrack.train.detector import Detector, predict_logits
 from damcrack.train.hardware import best_device
 from damcrack.train.weights import load_model
 
@@ -43,7 +43,7 @@ PREDICTION_COLUMNS = ["experiment", "key", "label", "crack_prob"]
 
 
 @dataclass(frozen=True)
-class EvaluationSet:
+class HeldOutTiles:
     """The rows of a tile set that are scored: the test split, or the validation split if there is none."""
 
     tiles: ImageSet
@@ -52,7 +52,7 @@ class EvaluationSet:
     labels: Ints
 
     @classmethod
-    def choose(cls, tiles: ImageSet) -> "EvaluationSet":
+    def choose(cls, tiles: ImageSet) -> "HeldOutTiles":
         """Take the test split if it has tiles, else the validation split."""
         split = "test" if tiles.where("test") else "val"
         rows = np.array(tiles.where(split), dtype=np.int64)
@@ -92,7 +92,7 @@ class Baseline:
 class Results:
     """Everything that tables, figures and the page are made from; `metrics` as in metrics.json."""
 
-    data: EvaluationSet
+    data: HeldOutTiles
     experiments: Sequence[Scored]
     baselines: Sequence[Baseline]
     pretraining: Sequence[TrainedModel]
@@ -109,11 +109,11 @@ class Results:
         return scores
 
 
-def score_model(model: TrainedModel, start: str, data: EvaluationSet, run: Run) -> Scored:
+def score_model(model: TrainedModel, start: str, data: HeldOutTiles, run: Run) -> Scored:
     """Score the evaluation set in float32; the decoded array of the training stage is used again."""
     network, info = load_model(model.folder)
     images = decode_set(data.tiles.root, info.image_px, run.scratch / "decoded")
-    detector = Detector(network, info).to(best_device())
+    detector = TileClassifier(network, info).to(best_device())
     logits = predict_logits(detector, images.images_NHWC, data.rows).astype(np.float64)
     # in float64, so that confident verdicts keep their order
     probs = np.exp(-np.logaddexp(0, logits[:, 0] - logits[:, 1]))
@@ -129,7 +129,7 @@ def decision_scores(labels: Ints, predicted: Ints, ranking: Floats) -> dict[str,
     return {name: None if math.isnan(value) else value for name, value in scores.items()}
 
 
-def full_scores(data: EvaluationSet, predicted: Ints, ranking: Floats) -> dict[str, Any]:
+def full_scores(data: HeldOutTiles, predicted: Ints, ranking: Floats) -> dict[str, Any]:
     """`decision_scores` over all tiles with confusion matrix and interval, and for each source."""
     tn, fp, fn, tp = metrics.confusion(data.labels, predicted)
     sources = data.column("source")
@@ -148,7 +148,7 @@ def full_scores(data: EvaluationSet, predicted: Ints, ranking: Floats) -> dict[s
     }
 
 
-def experiment_scores(scored: Scored, data: EvaluationSet, num_bins: int) -> dict[str, Any]:
+def experiment_scores(scored: Scored, data: HeldOutTiles, num_bins: int) -> dict[str, Any]:
     """Everything that metrics.json says of an experiment."""
     bins = metrics.reliability(data.labels, scored.probs, num_bins)
     return {
@@ -181,7 +181,7 @@ def table_2(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def photo_rows(experiments: Sequence[Scored], data: EvaluationSet) -> list[dict[str, Any]]:
+def photo_rows(experiments: Sequence[Scored], data: HeldOutTiles) -> list[dict[str, Any]]:
     """Errors of each experiment on each photo, photos in order of name."""
     photos, first, index = np.unique(data.column("photo"), return_index=True, return_inverse=True)
     sources, num_tiles = data.column("source")[first], np.bincount(index)
@@ -203,7 +203,7 @@ def photo_rows(experiments: Sequence[Scored], data: EvaluationSet) -> list[dict[
     return rows
 
 
-def _prediction_rows(experiments: Sequence[Scored], data: EvaluationSet) -> Iterator[dict[str, Any]]:
+def _prediction_rows(experiments: Sequence[Scored], data: HeldOutTiles) -> Iterator[dict[str, Any]]:
     keys, labels = data.column("key").tolist(), data.labels.tolist()
     for scored in experiments:
         for key, label, prob in zip(keys, labels, scored.probs.tolist(), strict=True):

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure, FigureBase
 from damcrack.evaluate.baselines import decode_grey
 from damcrack.evaluate.drawing import COLOURS, Drawing, finish, house_look
 from damcrack.evaluate.feature_maps import StageMaps, feature_maps
-from damcrack.evaluate.scored import EvaluationSet, Results
+from damcrack.evaluate.scored import HeldOutTiles, Results
 from damcrack.run import Run
 from damcrack.scores.thresholds import adaptive_dark, otsu_dark
 
@@ -71,7 +71,7 @@ def _by_confidence(results: Results, numbers: Ints) -> Ints:
     return numbers[np.argsort(-np.abs(results.chosen.probs[numbers] - 0.5), kind="stable")]
 
 
-def _in_turns(numbers: Ints, data: EvaluationSet) -> Ints:
+def _in_turns(numbers: Ints, data: HeldOutTiles) -> Ints:
     """Take turns among sources, and within a source among photos; a group's first stays its first."""
     for column in ("photo", "source"):
         seen, turns = Counter[str](), []
@@ -91,7 +91,7 @@ def _examples(results: Results, mixed: Mapping[str, Ints]) -> Ints:
     return np.concatenate([mixed["cracks found"][:2], passed[:1], _by_confidence(results, errors)[:1]])
 
 
-def _read(data: EvaluationSet, numbers: Ints) -> dict[int, bytes]:
+def _read(data: HeldOutTiles, numbers: Ints) -> dict[int, bytes]:
     number_of = {int(data.rows[number]): int(number) for number in numbers}
     return {number_of[row]: jpeg for row, jpeg in data.tiles.encoded() if row in number_of}
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from damcrack.data.encode import decode_file
 from damcrack.data.photo import decode_photo
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.kept import Pixels, read_findings
+from damcrack.inspection.findings import Pixels, read_findings
 
 SHOWN_PX = 448
 SHOWN_BLOCKS, BLOCK_SHOWN_PX = 8, 160

@@ -21,7 +21,7 @@ from damcrack.data.tiling import crack_fractions
 from damcrack.files import InputError, in_order, read_csv, write_bytes, write_json
 from damcrack.inspection.case_pictures import as_jpeg, attention, side_by_side, stacked
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.kept import Pixels, read_findings
+from damcrack.inspection.findings import Pixels, read_findings
 from damcrack.inspection.pixel_scores import PixelCounts, count_pixels
 from damcrack.inspection.sources import Listed
 from damcrack.run import Run

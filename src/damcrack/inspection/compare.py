@@ -23,7 +23,7 @@ from damcrack.files import InputError, new_directory, write_csv, write_json
 from damcrack.inspection.align import Registration, register
 from damcrack.inspection.changes import Change, Limits, Side, changes
 from damcrack.inspection.compare_page import write_compare_page
-from damcrack.inspection.kept import Pixels, read_findings
+from damcrack.inspection.findings import Pixels, read_findings
 from damcrack.inspection.overlay import lay_over
 from damcrack.run import Run
 

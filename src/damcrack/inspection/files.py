@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from damcrack.files import write_csv
-from damcrack.inspection.kept import read_findings
+from damcrack.inspection.findings import read_findings
 from damcrack.inspection.sources import Unusable
 
 PHOTO_COLUMNS = (

@@ -13,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from damcrack.data.source import Source
+from damcrack.data.snapshot import Source
 from damcrack.files import InputError, new_directory, write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.files import write_files
-from damcrack.inspection.kept import forget_others, read_findings
+from damcrack.inspection.findings import forget_others, read_findings
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.report import model_card, write_page
 from damcrack.inspection.review import write_review

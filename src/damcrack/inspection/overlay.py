@@ -10,7 +10,7 @@ import numpy as np
 from damcrack.data.photo import encode_jpeg
 from damcrack.inspection.align import Registration, moved
 from damcrack.inspection.changes import Change
-from damcrack.inspection.kept import Pixels, preview, read_findings
+from damcrack.inspection.findings import Pixels, preview, read_findings
 
 SIDE_PX, QUALITY = 900, 80
 COLOURS = {

@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.data.tiling import Boxes
-from damcrack.inspection.blocks import block_boxes_xyxy
+from damcrack.data.tiling import Boxes, tile_boxes_xyxy
 from damcrack.inspection.config import Segmentation
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.measure import Crack, measure_cracks
@@ -56,7 +55,7 @@ def look_at(rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor
         PhotoError: the photo is smaller than one block.
     """
     size_hw = rgb.shape[0], rgb.shape[1]
-    boxes = block_boxes_xyxy(size_hw, detector.tile_px, rules.overlap)
+    boxes = tile_boxes_xyxy(size_hw, detector.tile_px, rules.overlap)
     crack_map = detector.map_photo(rgb, workers, rules.scales)
     crack_prob = detector.block_probs(long_enough(crack_map, CELL_PX, rules.segmentation), boxes)
     called = called_blocks(boxes[crack_prob >= rules.threshold], size_hw)

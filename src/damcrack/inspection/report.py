@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from damcrack.inspection.kept import Pixels, preview, read_findings
+from damcrack.inspection.findings import Pixels, preview, read_findings
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.sources import Unusable
 

@@ -15,7 +15,7 @@ import numpy as np
 from damcrack.data.encode import encode_tile
 from damcrack.data.layouts import GROUPS_FILE
 from damcrack.files import InputError, new_directory, read_csv, write_csv
-from damcrack.inspection.kept import Pixels, read_findings
+from damcrack.inspection.findings import Pixels, read_findings
 
 COLUMNS = ("file", "photo", "sha256", "x0_px", "y0_px", "x1_px", "y1_px", "crack_prob")
 UNSORTED = "unsorted"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from damcrack.data.names import is_hidden
 from damcrack.data.photo import PHOTO_SUFFIXES, encode_jpeg
-from damcrack.data.source import Source
+from damcrack.data.snapshot import Source
 from damcrack.files import InputError, PhotoError
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm")

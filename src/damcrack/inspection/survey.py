@@ -31,7 +31,7 @@ from damcrack.files import (
     write_json,
 )
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.kept import Pixels, folder_name, known_findings, preview
+from damcrack.inspection.findings import Pixels, folder_name, known_findings, preview
 from damcrack.inspection.photo import Findings, Rules, as_rows, look_at
 from damcrack.inspection.review import block_files
 from damcrack.inspection.scale import Scale, position

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from damcrack.data.encode import decode_file
 from damcrack.data.imageset import ImageSet, ImageSetWriter
 from damcrack.data.photo import decode_mask
-from damcrack.data.source import OpenSource, Source
+from damcrack.data.snapshot import OpenSource, Source
 from damcrack.files import InputError, new_directory, read_csv, sha256_bytes, sha256_file, write_bytes
 from damcrack.registry.policy import Truth
 from damcrack.run import Run

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from damcrack.data.source import OpenSource
+from damcrack.data.snapshot import OpenSource
 from damcrack.files import InputError, new_directory, sha256_file, write_csv, write_json
 from damcrack.registry.card import write_card
 from damcrack.registry.comparison import TRAINED_ON, ScoredModel, without_nan

@@ -15,7 +15,7 @@ import torch
 from damcrack.data.imageset import SPLITS, UNLABELLED, ImageSet
 from damcrack.data.targets import WITHOUT_MASK, decode_targets
 from damcrack.files import InputError, in_order, one_at_a_time
-from damcrack.train.resize import shrink
+from damcrack.train.classifier import shrink
 
 CHUNK = 64
 
