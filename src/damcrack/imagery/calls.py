@@ -54,14 +54,11 @@ def _opened(path: Path, settings: Iterable[str] = ()) -> tuple[ImageryConfig, St
 def take_in(
     path: Path,
     settings: Sequence[str] = (),
-    claim_training: bool = False,
     outcome: Path | None = None,
-    run_id: str | None = None,
 ) -> dict[str, Any]:
     """Take in what arrived; returns, and writes to `outcome`, what is to be done next.
 
-    `inspect`: a batch has no report; `train`: a training is due. `claim_training` and `run_id` change nothing; the
-    tasks of Kubeflow pass them.
+    `inspect`: a batch has no report; `train`: a training is due.
 
     Raises:
         InputError: an object failed; all others were taken in.
@@ -101,12 +98,8 @@ def inspect(
     model: str,
     params_path: Path | None = None,
     settings: Sequence[str] = (),
-    run_id: str | None = None,
 ) -> dict[str, object]:
-    """Inspect every batch without a report; `settings` are values of the section `inspect`.
-
-    `run_id` changes nothing; the tasks of Kubeflow pass it.
-    """
+    """Inspect every batch without a report; `settings` are values of the section `inspect`."""
     started, (_, store) = time.monotonic(), _opened(path)
     params = read_params(params_path) if params_path else {"inspect": asdict(InspectConfig())}
     config = stage_config(params, "inspect", None, parse_changes(settings))

@@ -18,11 +18,11 @@ INSPECT, TRAIN = 1, 2
 
 
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
-def take_in(imagery_yaml: str, run_id: str) -> int:
+def take_in(imagery_yaml: str) -> int:
     """Ingest what arrived; 0: nothing to do, 1: there are photos to inspect, 2: and a training to start."""
     from damcrack.imagery import calls as imagery
 
-    done = imagery.take_in(imagery.as_file(imagery_yaml), claim_training=True, run_id=run_id)
+    done = imagery.take_in(imagery.as_file(imagery_yaml))
     return 2 if done["train"] else int(done["inspect"])
 
 
@@ -35,16 +35,14 @@ def snapshot_new(imagery_yaml: str, snapshots: dict) -> dict:  # type: ignore[ty
 
 
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
-def inspect_new(
-    imagery_yaml: str, model: str, params: str, run_id: str, reports: dsl.Output[dsl.Markdown]
-) -> None:
+def inspect_new(imagery_yaml: str, model: str, params: str, reports: dsl.Output[dsl.Markdown]) -> None:
     """Inspect every batch without a report with the champion; the reports lie in the store."""
     from pathlib import Path
 
     from damcrack.imagery import calls as imagery
 
     config, values = imagery.as_file(imagery_yaml), imagery.as_file(params, "params.yaml")
-    done = imagery.inspect(config, model, values, run_id=run_id)
+    done = imagery.inspect(config, model, values)
     Path(reports.path).write_text("".join(f"- {name}: {value}\n" for name, value in done.items()))
 
 
@@ -69,10 +67,9 @@ def new_imagery(setting: Setting, imagery_yaml: str, train: Any = None) -> Any:
         remote: str = setting.remote,
         snapshots: dict = dict(setting.snapshots),  # type: ignore[type-arg]  # noqa: B006
     ) -> None:
-        run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER  # stays when a task is tried again
-        taken = equip(take_in(imagery_yaml=imagery, run_id=run_id), needs, setting.images)
+        taken = equip(take_in(imagery_yaml=imagery), needs, setting.images)
         with dsl.If(taken.output >= INSPECT, name="batches without report"):
-            inspected = inspect_new(imagery_yaml=imagery, model=model, params=params, run_id=run_id)
+            inspected = inspect_new(imagery_yaml=imagery, model=model, params=params)
             equip(inspected, needs, setting.images)
         with dsl.If(taken.output >= TRAIN, name="enough new labels"):
             taken_snapshot = snapshot_new(imagery_yaml=imagery, snapshots=snapshots)
