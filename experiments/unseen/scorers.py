@@ -12,7 +12,7 @@ import numpy.typing as npt
 from damcrack.files import InputError
 from damcrack.inspection.config import Segmentation
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.segment import long_enough
+from damcrack.inspection.segment import without_specks
 from damcrack.inspection.windows import CELL_PX
 from experiments.unseen.measure import Score
 
@@ -70,7 +70,7 @@ def onnx_score(path: Path, scales: Sequence[float] = (1.0, 0.5)) -> Score:
 
     def score(rgb: Pixels) -> Floats:
         found = detector.map_photo(rgb, workers, scales)
-        return _filled(long_enough(found, CELL_PX, Segmentation()), rgb)
+        return _filled(without_specks(found, CELL_PX, Segmentation()), rgb)
 
     return score
 

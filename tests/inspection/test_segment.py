@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 
 from damcrack.inspection.config import Segmentation
 from damcrack.inspection.pixel_scores import PixelCounts, count_pixels
-from damcrack.inspection.segment import crack_masks
+from damcrack.inspection.segment import crack_masks, without_specks
 
 PROBS = arrays(np.float32, (20, 28), elements=st.sampled_from([0.0, 0.1, 0.28, 0.4, 0.45, 0.7, 1.0]))
 EVERYWHERE = np.ones((20, 28), np.uint8)
@@ -152,3 +152,11 @@ def test_nothing_found_and_nothing_true_is_no_failure():
     empty = np.zeros((20, 20), np.uint8)
     assert count_pixels(empty, empty) == PixelCounts()
     assert PixelCounts().shares()["f1"] == 0 or PixelCounts().shares()["f1"] is None
+
+
+def test_specks_say_nothing_about_their_block():
+    """A piece shorter than half of the least length is 0 in the map; a long one, and what is fainter, stays."""
+    crack_map = drawn((20, 10, 14, 0.9), (60, 10, 60, 0.9), (100, 10, 14, 0.3), size_hw=SIZE)
+    cleared = without_specks(crack_map, 2, Segmentation(min_length_px=40))
+    assert not cleared[:40].any()
+    np.testing.assert_array_equal(cleared[40:], crack_map[40:])

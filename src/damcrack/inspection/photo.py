@@ -13,7 +13,7 @@ from damcrack.inspection.config import Segmentation
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.measure import Crack, measure_cracks
 from damcrack.inspection.pieces import pieces
-from damcrack.inspection.segment import CrackMasks, Mask, crack_masks, long_enough
+from damcrack.inspection.segment import CrackMasks, Mask, crack_masks, without_specks
 from damcrack.inspection.width import LARGEST_REACH_PX
 from damcrack.inspection.windows import CELL_PX, num_cells
 
@@ -57,7 +57,7 @@ def look_at(rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor
     size_hw = rgb.shape[0], rgb.shape[1]
     boxes = tile_boxes_xyxy(size_hw, detector.tile_px, rules.overlap)
     crack_map = detector.map_photo(rgb, workers, rules.scales)
-    crack_prob = detector.block_probs(long_enough(crack_map, CELL_PX, rules.segmentation), boxes)
+    crack_prob = detector.block_probs(without_specks(crack_map, CELL_PX, rules.segmentation), boxes)
     called = called_blocks(boxes[crack_prob >= rules.threshold], size_hw)
     masks = CrackMasks(np.zeros(size_hw, np.uint8), np.zeros(size_hw, np.uint8))
     cracks = list[Crack]()

@@ -31,10 +31,10 @@ def crack_masks(crack_prob: Floats, called: Mask, how: Segmentation) -> CrackMas
     return CrackMasks(sure, faint.keep(faint.long(how.min_length_px / 2)) | sure)
 
 
-def long_enough(crack_map: Floats, cell_px: int, how: Segmentation) -> Floats:
-    """The map (h, w) of cells with pieces too short to be a crack at 0: they say nothing about their block."""
+def without_specks(crack_map: Floats, cell_px: int, how: Segmentation) -> Floats:
+    """The map (h, w) of cells with pieces too short for a possible crack at 0: they say nothing about their block."""
     grown = _pieces(crack_map >= how.grow, max(1, how.bridge_px // cell_px))
-    short = ~grown.long(how.min_length_px / cell_px)
+    short = ~grown.long(how.min_length_px / 2 / cell_px)
     short[0] = False
     return np.where(short[grown.labels], np.float32(0), crack_map)
 
