@@ -33,7 +33,7 @@ def crack_masks(crack_prob: Floats, called: Mask, how: Segmentation) -> CrackMas
 
 def without_specks(crack_map: Floats, cell_px: int, how: Segmentation) -> Floats:
     """The map (h, w) of cells with pieces too short for a possible crack at 0: they say nothing about their block."""
-    grown = _pieces(crack_map >= how.grow, max(1, how.bridge_px // cell_px))
+    grown = _pieces(crack_map >= how.grow, how.bridge_px // cell_px)
     short = ~grown.long(how.min_length_px / 2 / cell_px)
     short[0] = False
     return np.where(short[grown.labels], np.float32(0), crack_map)
@@ -61,7 +61,8 @@ class _Pieces(NamedTuple):
 
 
 def _pieces(found: Bools, bridge_px: int) -> _Pieces:
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (bridge_px, bridge_px))
+    side = bridge_px | 1  # an even kernel would move what it closes
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     closed = np.asarray(cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_CLOSE, kernel), np.uint8)
     _, labels = cv2.connectedComponents(closed, connectivity=8)
     _, boxes_xyxy = pieces(np.asarray(labels, np.int32), closed)
