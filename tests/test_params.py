@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from damcrack.files import InputError
-from damcrack.params import check_params, flatten, read_params, stage_config
+from damcrack.params import check_params, flatten, flatten_values, read_params, stage_config
 from damcrack.stage_table import STAGES
 
 DEMO = Path(__file__).parents[1] / "params" / "demo.yaml"
@@ -120,3 +120,9 @@ def test_flattened_names_reach_nested_values() -> None:
     values = flatten(stage_config(demo(), "distill", "dynamic"))
     assert values["temperature.t_max"] == 5.0
     assert values["alpha"] == 0.6
+
+
+def test_an_empty_section_has_no_values() -> None:
+    """One that leaves all to its defaults; as a part of a file it is one value, which can be recorded."""
+    assert flatten_values({}) == {}
+    assert flatten_values({"evaluate": {}}) == {"evaluate": {}}

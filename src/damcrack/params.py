@@ -127,7 +127,7 @@ def flatten_values(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             yield prefix, value
 
-    return dict(walk("", values))
+    return dict(walk("", values)) if values else {}
 
 
 def validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
