@@ -362,7 +362,7 @@ def test_windows_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_export_is_measured_at_the_photos_own_size(tmp_path: Path) -> None:
     """The detector finds a dark line; each cell of 2 x 2 px fills its pixels, also of odd sizes; a speck is none."""
     rgb, line = np.full((75, 61, 3), 200, np.uint8), np.zeros((75, 61), bool)
-    line[10:12, 20:60] = True
+    line[10:12, 10:50] = True
     rgb[line] = 0
     rgb[40:42, 20:22] = 0
     probs = onnx_score(write_export(tmp_path, 100), (1.0,))(rgb)
