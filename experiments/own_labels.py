@@ -2,13 +2,12 @@
 
     python -m experiments.own_labels --data DIR --source uav75 --seeds 3
 
-DIR holds the real sources (experiments/unseen/sources.py). Half of the source's photos are held out by scene. What is
-finished is kept under --work.
+DIR holds the real sources (experiments/unseen/sources.py). Half of the source's photos train; of the
+others those are measured whose scene gave none. What is finished is kept under --work.
 """
 
 import argparse
 import os
-import statistics
 from pathlib import Path
 
 from damcrack.data.config import PhotosConfig, TileConfig
@@ -20,7 +19,7 @@ from damcrack.files import read_csv
 from damcrack.storage.source import open_source
 from damcrack.train.config import Appearance, FinetuneConfig
 from damcrack.train.finetune import finetune
-from experiments.students.__main__ import TEACHER, PrintingRun, once
+from experiments.students.__main__ import TEACHER, PrintingRun, mean_and_deviation, once
 from experiments.unseen.__main__ import DATA_VARIABLE
 from experiments.unseen.measure import by_row, measure
 from experiments.unseen.rows import pixel_measures, source_row
@@ -55,7 +54,7 @@ def config_for(num: int, seed: int) -> FinetuneConfig:
 
 
 def prepare(data: Path, source: str, work: Path, run: PrintingRun) -> tuple[Path, list[Photo]]:
-    """Tiles of half of the source's photos, and the other half to measure on."""
+    """Tiles of half of the source's photos, and the photos of all other scenes to measure on."""
     config = PhotosConfig(sources={source: str(data / source)}, min_side_px=128)
     listed = once(snapshot, work / "photos.csv", sources=config.sources, open_source=open_source, run=run)
     taken = once(photos, work / "photos", snapshot=listed, config=config, open_source=open_source, run=run)
@@ -63,7 +62,9 @@ def prepare(data: Path, source: str, work: Path, run: PrintingRun) -> tuple[Path
     tiles = once(tile, work / "tiles", photos=taken, config=cut, run=run)
     used = {row["photo"] for row in ImageSet.open(tiles).rows if row["split"] != "test"}
     names = {Path(row["photo"]).name for row in read_csv(taken / "photos.csv") if row["photo"] in used}
-    return tiles, [photo for photo in read_photos(data, [source]) if photo.file.name not in names]
+    everything = read_photos(data, [source])
+    scenes = {photo.group for photo in everything if photo.file.name in names}
+    return tiles, [photo for photo in everything if photo.group not in scenes]
 
 
 def columns(folder: Path, held_out: list[Photo]) -> list[float]:
@@ -105,14 +106,9 @@ def main() -> None:
         f"| own tiles of {args.source} | n | {' | '.join(COLUMNS)} |\n| ---: | ---: |{' ---: |' * len(COLUMNS)}"
     )
     for num, found in rows.items():
-        cells = [_cell([row[column] for row in found]) for column in range(len(COLUMNS))]
+        cells = [mean_and_deviation([row[column] for row in found]) for column in range(len(COLUMNS))]
         print(f"| {num} | {len(found)} | {' | '.join(cells)} |")
     print(f"\n{len(held_out)} held-out photos.")
-
-
-def _cell(values: list[float]) -> str:
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
 if __name__ == "__main__":

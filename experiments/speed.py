@@ -113,20 +113,7 @@ def tiling(folder: Path, rounds: int, num_photos: int = 12) -> str:
     """The stage `tile` beside the obvious loop with Pillow, and beside decoding and encoding alone, on all cores."""
     photos, out = folder / "photos", folder / "tiles"
     render(photos, num_photos, SIZE_HW)
-    config = TileConfig(
-        tile_px=TILE_PX,
-        crack_fraction=0.002,
-        tiles_per_class=40 * num_photos,
-        split="random",
-        val_fraction=0.2,
-        test_fraction=0.0,
-        test_sources=(),
-        test_tiles_per_class=None,
-        keep_duplicates_together=True,
-        duplicate_bits=8,
-        jpeg_quality=QUALITY,
-        seed=0,
-    )
+    config = TileConfig(tiles_per_class=40 * num_photos, split="random", test_fraction=0.0)
     tile(photos, out, config, SilentRun(folder))
     boxes: dict[str, list[tuple[int, ...]]] = {}
     for row in ImageSet.open(out).rows:
@@ -170,20 +157,7 @@ def training(folder: Path, rounds: int) -> str:
     """
     render(folder / "photos", 2, (7 * TILE_PX, 16 * TILE_PX))
     tiles = folder / "tiles"
-    values = dict.fromkeys(("tiles_per_class", "test_tiles_per_class"))
-    config = TileConfig(
-        **values,  # type: ignore[arg-type]
-        tile_px=TILE_PX,
-        crack_fraction=0.002,
-        split="random",
-        val_fraction=0.2,
-        test_fraction=0.0,
-        test_sources=(),
-        keep_duplicates_together=True,
-        duplicate_bits=0,
-        jpeg_quality=QUALITY,
-        seed=0,
-    )
+    config = TileConfig(split="random", test_fraction=0.0, duplicate_bits=0)
     tile(folder / "photos", tiles, config, SilentRun(folder))
     images = ImageSet.open(tiles)
     for number, encoded in images.encoded():

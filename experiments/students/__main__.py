@@ -109,12 +109,13 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
         f"| --- | ---: |{' ---: |' * len(COLUMNS)}",
     ]
     for name, rows in results.items():
-        cells = [_cell([100 * row[column] for row in rows]) for column in COLUMNS]
+        cells = [mean_and_deviation([100 * row[column] for row in rows]) for column in COLUMNS]
         lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(values: Sequence[float]) -> str:
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """As text, with one digit; a single value alone."""
     mean = f"{statistics.mean(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 

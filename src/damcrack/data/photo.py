@@ -74,7 +74,7 @@ def decode_mask(encoded: bytes, max_pixels: int) -> Pixels:
             f"mask: its brightest value is {grey.max()}, expected white ({full}) for crack; "
             f"save it with 0 for no crack and {full} for crack"
         )
-    return _turned(np.where(crack, np.uint8(255), np.uint8(0)), orientation)
+    return _turned(np.negative(crack.view(np.uint8)), orientation)  # modulo 256: 1 becomes 255
 
 
 def photo_size_hw(encoded: bytes) -> tuple[int, int]:
@@ -183,6 +183,8 @@ def _grey(image: Image.Image) -> Image.Image:
         return image
     if image.has_transparency_data:
         return _on(image, _BLACK).convert("L")
+    if image.mode in ("1", "L"):
+        return image.convert("L")
     _refuse_unbounded(image)
     return image.convert("RGB").convert("L")
 
