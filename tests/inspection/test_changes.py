@@ -22,8 +22,9 @@ def wall_photo(length=220, width=6.0, blur=0.6, extra=None, seed=3):
 
 
 def side(grey):
-    masks = crack_masks(darkness_prob(grey), np.ones(grey.shape, np.uint8), Segmentation())
-    cracks = measure_cracks(grey, masks.sure, 15, 40)
+    prob = darkness_prob(grey)
+    masks = crack_masks(prob, np.ones(grey.shape, np.uint8), Segmentation())
+    cracks = measure_cracks(grey, masks.sure, prob, 15, 40)
     return Side(
         [c.length_px for c in cracks],
         [c.samples for c in cracks],

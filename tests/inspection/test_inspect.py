@@ -12,7 +12,7 @@ from damcrack.data.photo import encode_jpeg
 from damcrack.data.tiling import tile_boxes_xyxy
 from damcrack.files import InputError
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.findings import folder_name, read_findings
+from damcrack.inspection.findings import Findings, folder_name
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.pixel_scores import count_pixels
 from damcrack.inspection.review import take_back
@@ -430,8 +430,8 @@ def test_no_path_of_a_name_is_trusted(name):
 def test_findings_say_what_they_depend_on(world):
     """Photo, content, model and values are in the key."""
     for folder in (world[0] / "out/photos").iterdir():
-        findings = read_findings(folder)
-        assert len(findings["key"]) == len(findings["sha256"]) == 64
+        findings = Findings.read(folder)
+        assert len(findings.key) == len(findings.sha256) == 64
 
 
 def test_a_large_photo_needs_permission(tmp_path, model):

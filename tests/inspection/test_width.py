@@ -62,8 +62,10 @@ def test_widths_do_not_depend_on_how_wide_the_network_paints(width, too_wide_px,
     cover = coverage(size, line(np.array([210.0, 170.0]), angle, 260), width)
     picture = photo(concrete(size, seed=angle, roughness=2.0, pores=False), cover)
     called = np.ones(size, np.uint8)
-    masks = crack_masks(crack_prob_of(cover, too_wide_px), called, Segmentation())
-    (crack,) = measure_cracks(picture, masks.sure, 15, 40)
+    prob = crack_prob_of(cover, too_wide_px)
+    masks = crack_masks(prob, called, Segmentation())
+    (crack,) = measure_cracks(picture, masks.sure, prob, 15, 40)
+    assert crack.crack_prob > 0.5
     assert crack.width_px == pytest.approx(width, abs=0.5)
     assert crack.length_px == pytest.approx(260, abs=max(20, 1.2 * width))
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from damcrack.data.encode import decode_file
 from damcrack.data.photo import decode_photo
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.findings import Pixels, read_findings
+from damcrack.inspection.findings import Findings, Pixels
 
 SHOWN_PX = 448
 SHOWN_BLOCKS, BLOCK_SHOWN_PX = 8, 160
@@ -51,10 +51,10 @@ def stacked(pictures: Sequence[Pixels]) -> Pixels:
 
 
 def attention(
-    photos: Path, rows: Mapping[str, Mapping[str, str]], kept: Sequence[Path], detector: OnnxDetector
+    photos: Path, rows: Mapping[str, Mapping[str, str]], folders: Sequence[Path], detector: OnnxDetector
 ) -> Pixels | None:
     """The most confident blocks of different photos, and below each the same with the network's crack map laid over."""
-    chosen = list(_surest(kept))[:SHOWN_BLOCKS]
+    chosen = list(_surest(folders))[:SHOWN_BLOCKS]
     if not chosen:
         return None
     columns = []
@@ -67,13 +67,13 @@ def attention(
     return np.hstack(columns)
 
 
-def _surest(kept: Sequence[Path]) -> Iterator[tuple[str, list[int]]]:
+def _surest(folders: Sequence[Path]) -> Iterator[tuple[str, list[int]]]:
     """The most confident block of each photo, the most confident photo first."""
     best = []
-    for folder in kept:
-        findings = read_findings(folder)
-        *box, prob = max(findings["blocks"], key=lambda block: block[4])
-        best.append((-prob, findings["photo"], box))
+    for folder in folders:
+        findings = Findings.read(folder)
+        *box, prob = max(findings.blocks, key=lambda block: block.crack_prob)
+        best.append((-prob, findings.photo, box))
     for _, photo, box in sorted(best):
         yield photo, box
 

@@ -21,7 +21,7 @@ from damcrack.data.tiling import crack_fractions
 from damcrack.files import InputError, in_order, read_csv, write_bytes, write_json
 from damcrack.inspection.case_pictures import as_jpeg, attention, side_by_side, stacked
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.findings import Pixels, read_findings
+from damcrack.inspection.findings import Findings, Pixels
 from damcrack.inspection.pixel_scores import PixelCounts, count_pixels
 from damcrack.inspection.sources import Listed
 from damcrack.run import Run
@@ -79,7 +79,7 @@ def study(
     photos: Path,
     tiles: Path,
     out: Path,
-    kept: Sequence[Path],
+    folders: Sequence[Path],
     detector: OnnxDetector,
     threshold: float,
     crack_fraction: float,
@@ -90,10 +90,13 @@ def study(
     level = _fit_threshold(ImageSet.open(tiles), run)
     blocks, pixels = BlockTally(), dict[str, dict[str, PixelCounts]]()
     pictures = list[Pixels]()
-    shown = {kept[place] for place in np.linspace(0, len(kept) - 1, min(SHOWN_PHOTOS, len(kept))).astype(int)}
-    for folder in run.track(kept, "comparing with masks", len(kept)):
-        findings = read_findings(folder)
-        row = rows[findings["photo"]]
+    shown = {
+        folders[place]
+        for place in np.linspace(0, len(folders) - 1, min(SHOWN_PHOTOS, len(folders))).astype(int)
+    }
+    for folder in run.track(folders, "comparing with masks", len(folders)):
+        findings = Findings.read(folder)
+        row = rows[findings.photo]
         rgb, truth = _read(photos, row)
         _tally(blocks, findings, rgb, truth, row["source"], level, crack_fraction)
         masks = segmentations(rgb, findings, folder, threshold, level.level)
@@ -104,11 +107,11 @@ def study(
             pictures.append(side_by_side(rgb, truth, masks))
     (out / "figures").mkdir(exist_ok=True)
     write_bytes(out / "figures" / "found.jpg", as_jpeg(stacked(pictures)))
-    looked = attention(photos, rows, kept, detector)
+    looked = attention(photos, rows, folders, detector)
     if looked is not None:
         write_bytes(out / "figures" / "attention.jpg", as_jpeg(looked))
     results = {
-        "num_photos": len(kept),
+        "num_photos": len(folders),
         "crack_fraction": crack_fraction,
         "level": level.level,
         "paper_block_accuracy": 0.9839,
@@ -144,7 +147,7 @@ def _histogram(tile: tuple[int, bytes]) -> tuple[int, Ints]:
 
 def _tally(
     tally: BlockTally,
-    findings: Mapping[str, Any],
+    findings: Findings,
     rgb: Pixels,
     truth: Pixels,
     source: str,
@@ -152,8 +155,8 @@ def _tally(
     crack_fraction: float,
 ) -> None:
     """Add the blocks of one photo; those with fewer crack pixels than count, but some, are left out as in training."""
-    boxes = np.array([block[:4] for block in findings["blocks"]], np.int64)
-    probs = np.array([block[4] for block in findings["blocks"]], np.float64)
+    boxes = np.array([block[:4] for block in findings.blocks], np.int64)
+    probs = np.array([block[4] for block in findings.blocks], np.float64)
     fractions = crack_fractions(truth, boxes)
     clear = (fractions >= crack_fraction) | (fractions == 0)
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
@@ -168,7 +171,7 @@ def _tally(
 
 
 def segmentations(
-    rgb: Pixels, findings: Mapping[str, Any], folder: Path, threshold: float, level: int
+    rgb: Pixels, findings: Findings, folder: Path, threshold: float, level: int
 ) -> dict[str, Pixels]:
     """Masks (H, W) of 0/1 by method: the network's, and brightness thresholds in the blocks that it calls cracked."""
     grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
@@ -179,7 +182,7 @@ def segmentations(
         name: np.zeros(grey.shape, np.uint8) for name in (THRESHOLD, "Otsu", "adaptive")
     }
     adaptive = adaptive_dark(grey)
-    for x0, y0, x1, y1, prob in findings["blocks"]:
+    for x0, y0, x1, y1, prob in findings.blocks:
         if prob >= threshold:
             block = grey[y0:y1, x0:x1]
             masks[THRESHOLD][y0:y1, x0:x1] |= block < level

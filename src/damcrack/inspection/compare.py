@@ -23,7 +23,7 @@ from damcrack.files import InputError, new_directory, write_csv, write_json
 from damcrack.inspection.align import Registration, register
 from damcrack.inspection.changes import Change, Limits, Side, changes
 from damcrack.inspection.compare_page import write_compare_page
-from damcrack.inspection.findings import Pixels, read_findings
+from damcrack.inspection.findings import Findings, Pixels
 from damcrack.inspection.overlay import lay_over
 from damcrack.run import Run
 
@@ -66,13 +66,13 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> di
         for pair in run.track(matched, "comparing photos", len(matched)):
             registration, found = _compare_pair(pair)
             pair_rows.append(_pair_row(pair, registration))
-            new_findings = read_findings(pair.new)
-            rows += [_change_row(pair, change, new_findings["gsd_mm_per_px"]) for change in found]
+            new_findings = Findings.read(pair.new)
+            rows += [_change_row(pair, change, new_findings.gsd_mm_per_px) for change in found]
             drawn.append(_drawn(pair, registration, found))
         write_csv(folder / "changes.csv", CHANGE_COLUMNS, rows)
         write_csv(folder / "pairs.csv", PAIR_COLUMNS, pair_rows)
         alone = {
-            "only_old": sorted(surveys[0].keys() - {read_findings(pair.old)["photo"] for pair in matched}),
+            "only_old": sorted(surveys[0].keys() - {Findings.read(pair.old).photo for pair in matched}),
             "only_new": sorted(surveys[1].keys() - {pair.name for pair in matched}),
         }
         counts = Counter(row["status"] for row in rows)
@@ -96,7 +96,7 @@ def _photos_of(survey: Path) -> dict[str, Path]:
         raise InputError(
             f"{survey} is no finished survey: survey.json is missing; run `damcrack inspect` to its end"
         )
-    return {read_findings(folder)["photo"]: folder for folder in sorted((survey / "photos").iterdir())}
+    return {Findings.read(folder).photo: folder for folder in sorted((survey / "photos").iterdir())}
 
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
@@ -126,14 +126,14 @@ def _pairs(
 
 
 def _compare_pair(pair: Pair) -> tuple[Registration, list[Change]]:
-    findings = read_findings(pair.old), read_findings(pair.new)
+    findings = Findings.read(pair.old), Findings.read(pair.new)
     small = [_grey(folder) for folder in (pair.old, pair.new)]
-    scales = [one["width_px"] / grey.shape[1] for one, grey in zip(findings, small, strict=True)]
+    scales = [one.width_px / grey.shape[1] for one, grey in zip(findings, small, strict=True)]
     registration = register(small[0], small[1], scales[0], scales[1])
     if registration.reason:
         unclear = [
-            Change("unclear", number, crack["length_px"], 0.0, crack["width_px"], None)
-            for number, crack in enumerate(findings[1]["cracks"])
+            Change("unclear", number, crack.length_px, 0.0, crack.width_px, None)
+            for number, crack in enumerate(findings[1].cracks)
         ]
         return registration, unclear
     sides = [_side(one, folder) for one, folder in zip(findings, (pair.old, pair.new), strict=True)]
@@ -144,20 +144,20 @@ def _grey(folder: Path) -> Pixels:
     return np.asarray(cv2.imread(str(folder / "preview.jpg"), cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
-def _side(findings: Mapping[str, Any], folder: Path) -> Side:
-    size_hw = findings["height_px"], findings["width_px"]
+def _side(findings: Findings, folder: Path) -> Side:
+    size_hw = findings.height_px, findings.width_px
     possible = np.zeros(size_hw, np.uint8)
     if (folder / "possible.png").is_file():
         stored = cv2.imread(str(folder / "possible.png"), cv2.IMREAD_GRAYSCALE)
         possible = (np.asarray(stored) > 0).astype(np.uint8)
     doubt = np.zeros(size_hw, np.bool_)
-    low, high = findings["uncertain"]
-    for x0, y0, x1, y1, prob in findings["blocks"]:
-        doubt[y0:y1, x0:x1] |= low <= prob < high and prob < findings["threshold"]
-    cracks = findings["cracks"]
+    low, high = findings.uncertain
+    for x0, y0, x1, y1, prob in findings.blocks:
+        doubt[y0:y1, x0:x1] |= low <= prob < high and prob < findings.threshold
+    cracks = findings.cracks
     return Side(
-        [crack["length_px"] for crack in cracks],
-        [np.array(crack["samples"], np.float64) for crack in cracks],
+        [crack.length_px for crack in cracks],
+        [crack.samples for crack in cracks],
         possible,
         doubt,
     )
@@ -165,7 +165,7 @@ def _side(findings: Mapping[str, Any], folder: Path) -> Side:
 
 def _pair_row(pair: Pair, registration: Registration) -> dict[str, Any]:
     return {
-        "old": read_findings(pair.old)["photo"],
+        "old": Findings.read(pair.old).photo,
         "new": pair.name,
         "matches": registration.num_matches,
         "error_px": "" if np.isnan(registration.error_px) else round(registration.error_px, 2),
@@ -180,7 +180,7 @@ def _change_row(pair: Pair, change: Change, gsd: float | None) -> dict[str, Any]
         "width": change.width_px,
         "width_change": change.width_change_px,
     }
-    photo = read_findings(pair.old)["photo"] if change.status == "vanished" else pair.name
+    photo = Findings.read(pair.old).photo if change.status == "vanished" else pair.name
     row: dict[str, Any] = {
         "photo": pair.name,
         "status": change.status,

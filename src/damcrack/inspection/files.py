@@ -10,7 +10,7 @@ OUT/cracks.coco.json images, annotations with boxes and polygons
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from damcrack.files import write_csv
-from damcrack.inspection.findings import read_findings
+from damcrack.inspection.findings import Findings, crack_name
 from damcrack.inspection.sources import Unusable
 
 PHOTO_COLUMNS = (
@@ -51,6 +51,7 @@ CRACK_COLUMNS = (
     "width_max_mm",
     "num_branches",
     "area_px",
+    "crack_prob",
     "x0_px",
     "y0_px",
     "x1_px",
@@ -58,7 +59,7 @@ CRACK_COLUMNS = (
 )
 
 
-def write_files(root: Path, kept: Sequence[Path], set_aside: Sequence[Unusable], threshold: float) -> None:
+def write_files(root: Path, folders: Sequence[Path], set_aside: Sequence[Unusable]) -> None:
     """Write all of them under `root`, photo after photo: memory does not grow with their number."""
     rows = [{"file": one.name, "reason": one.reason} for one in set_aside]
     write_csv(root / "set-aside.csv", ("file", "reason"), rows)
@@ -73,16 +74,17 @@ def write_files(root: Path, kept: Sequence[Path], set_aside: Sequence[Unusable],
                 ("cracks", CRACK_COLUMNS),
             )
         )
-        for folder in kept:
-            findings = read_findings(folder)
-            photos.writerow(photo_row(findings, folder.name, threshold))
+        for folder in folders:
+            findings = Findings.read(folder)
+            photos.writerow(photo_row(findings, folder.name))
             blocks.writerows(
-                dict(zip(BLOCK_COLUMNS, (findings["photo"], *block), strict=True))
-                for block in findings["blocks"]
+                dict(zip(BLOCK_COLUMNS, (findings.photo, *block), strict=True)) for block in findings.blocks
             )
             cracks.writerows(crack_rows(findings))
-    _write_list(root / "cracks.geojson", '{"type": "FeatureCollection", "features": [', _features(kept), "]}")
-    _write_coco(root / "cracks.coco.json", kept)
+    _write_list(
+        root / "cracks.geojson", '{"type": "FeatureCollection", "features": [', _features(folders), "]}"
+    )
+    _write_coco(root / "cracks.coco.json", folders)
 
 
 def _table(file: TextIO, columns: Sequence[str]) -> "csv.DictWriter[str]":
@@ -91,20 +93,18 @@ def _table(file: TextIO, columns: Sequence[str]) -> "csv.DictWriter[str]":
     return writer
 
 
-def photo_row(findings: Mapping[str, Any], folder: str, threshold: float) -> dict[str, Any]:
+def photo_row(findings: Findings, folder: str) -> dict[str, Any]:
     """One photo in a line."""
-    cracks, gsd = findings["cracks"], findings["gsd_mm_per_px"]
-    length, width = (
-        sum(one["length_px"] for one in cracks),
-        max((one["width_max_px"] for one in cracks), default=0),
-    )
-    longitude, latitude = findings["lon_lat"] or ("", "")
+    cracks, gsd = findings.cracks, findings.gsd_mm_per_px
+    length = sum(crack.length_px for crack in cracks)
+    width = max((crack.width_max_px for crack in cracks), default=0)
+    longitude, latitude = findings.lon_lat or ("", "")
     return {
-        "photo": findings["photo"],
-        "verdict": findings["verdict"],
-        "max_crack_prob": findings["max_crack_prob"],
-        "num_blocks": len(findings["blocks"]),
-        "num_crack_blocks": sum(block[4] >= threshold for block in findings["blocks"]),
+        "photo": findings.photo,
+        "verdict": findings.verdict,
+        "max_crack_prob": findings.max_crack_prob,
+        "num_blocks": len(findings.blocks),
+        "num_crack_blocks": sum(block.crack_prob >= findings.threshold for block in findings.blocks),
         "num_cracks": len(cracks),
         "length_px": round(length, 1),
         "width_max_px": width,
@@ -113,26 +113,30 @@ def photo_row(findings: Mapping[str, Any], folder: str, threshold: float) -> dic
         "width_max_mm": _in_mm(width, gsd),
         "longitude": longitude,
         "latitude": latitude,
-        "sha256": findings["sha256"],
+        "sha256": findings.sha256,
         "folder": f"photos/{folder}",
     }
 
 
-def crack_rows(findings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def crack_rows(findings: Findings) -> Iterator[dict[str, Any]]:
     """The cracks of one photo, one line each."""
-    gsd = findings["gsd_mm_per_px"]
-    for number, crack in enumerate(findings["cracks"], 1):
+    gsd = findings.gsd_mm_per_px
+    for number, crack in enumerate(findings.cracks, 1):
         measures = {
-            name: crack[name] for name in ("length_px", "width_px", "width_max_px", "num_branches", "area_px")
+            name: getattr(crack, name)
+            for name in ("length_px", "width_px", "width_max_px", "num_branches", "area_px", "crack_prob")
         }
-        in_mm = {f"{name}_mm": _in_mm(crack[f"{name}_px"], gsd) for name in ("length", "width", "width_max")}
-        box = dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), crack["box_xyxy"], strict=True))
-        yield {"crack": crack_name(findings, number), "photo": findings["photo"], **measures, **in_mm, **box}
-
-
-def crack_name(findings: Mapping[str, Any], number: int) -> str:
-    """A crack is called by its photo and its number in it, the longest first."""
-    return f"{findings['photo']}#{number}"
+        in_mm = {
+            f"{name}_mm": _in_mm(measures[f"{name}_px"], gsd) for name in ("length", "width", "width_max")
+        }
+        box = dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), crack.box_xyxy, strict=True))
+        yield {
+            "crack": crack_name(findings.photo, number),
+            "photo": findings.photo,
+            **measures,
+            **in_mm,
+            **box,
+        }
 
 
 def _in_mm(pixels: float, gsd: float | None) -> Any:
@@ -143,21 +147,21 @@ def _or_empty(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _features(kept: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def _features(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """GeoJSON features: a point where the camera was, if the photo says so, else lines in pixels of the photo.
 
     A photo's position is the camera's: where a crack lies on the wall beside it, GPS does not say. So the lines are
     a property then, in pixels with y down.
     """
-    for folder in kept:
-        findings = read_findings(folder)
-        for row, crack in zip(crack_rows(findings), findings["cracks"], strict=True):
-            lines = {
+    for folder in folders:
+        findings = Findings.read(folder)
+        for row, crack in zip(crack_rows(findings), findings.cracks, strict=True):
+            lines: dict[str, Any] = {
                 "type": "MultiLineString",
-                "coordinates": [_at_least_two(line) for line in crack["lines"]],
+                "coordinates": [_at_least_two(line.tolist()) for line in crack.lines],
             }
-            if findings["lon_lat"]:
-                geometry = {"type": "Point", "coordinates": findings["lon_lat"]}
+            if findings.lon_lat:
+                geometry = {"type": "Point", "coordinates": findings.lon_lat}
                 properties = {
                     **row,
                     "coordinates": "camera position, WGS 84",
@@ -183,47 +187,49 @@ def _write_list(path: Path, head: str, items: Iterable[Any], tail: str) -> None:
     temporary.replace(path)
 
 
-def _write_coco(path: Path, kept: Sequence[Path]) -> None:
+def _write_coco(path: Path, folders: Sequence[Path]) -> None:
     images = "".join(
-        ("," if number else "") + "\n" + json.dumps(_coco_image(number, read_findings(folder)))
-        for number, folder in enumerate(kept)
+        ("," if number else "") + "\n" + json.dumps(_coco_image(number, Findings.read(folder)))
+        for number, folder in enumerate(folders)
     )
     head = (
         '{"info": {"description": "damcrack inspection"}, "licenses": [], '
         '"categories": [{"id": 1, "name": "crack", "supercategory": "defect"}],\n'
         f'"images": [{images}],\n"annotations": ['
     )
-    _write_list(path, head, _annotations(kept), "]}")
+    _write_list(path, head, _annotations(folders), "]}")
 
 
-def _coco_image(number: int, findings: Mapping[str, Any]) -> dict[str, Any]:
+def _coco_image(number: int, findings: Findings) -> dict[str, Any]:
     return {
         "id": number + 1,
-        "file_name": findings["photo"],
-        "height": findings["height_px"],
-        "width": findings["width_px"],
+        "file_name": findings.photo,
+        "height": findings.height_px,
+        "width": findings.width_px,
     }
 
 
-def _annotations(kept: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def _annotations(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
     identity = 0
-    for image_id, folder in enumerate(kept, 1):
-        findings = read_findings(folder)
-        if not findings["cracks"]:
+    for image_id, folder in enumerate(folders, 1):
+        findings = Findings.read(folder)
+        if not findings.cracks:
             continue
         mask = np.asarray(cv2.imread(str(folder / "mask.png"), cv2.IMREAD_GRAYSCALE), np.uint8)
-        for crack in findings["cracks"]:
+        for crack in findings.cracks:
             identity += 1
-            x0, y0, x1, y1 = crack["box_xyxy"]
+            x0, y0, x1, y1 = crack.box_xyxy
             yield {
                 "id": identity,
                 "image_id": image_id,
                 "category_id": 1,
                 "iscrowd": 0,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "area": crack["area_px"],
+                "area": crack.area_px,
                 "segmentation": _polygons(mask[y0:y1, x0:x1], x0, y0),
-                "attributes": {name: crack[name] for name in ("length_px", "width_px", "width_max_px")},
+                "attributes": {
+                    name: getattr(crack, name) for name in ("length_px", "width_px", "width_max_px")
+                },
             }
 
 

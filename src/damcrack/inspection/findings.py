@@ -1,48 +1,127 @@
-"""Folders of photos that were looked at: their names, what is known of them, pictures made small."""
+"""What is known of one inspected photo, in its folder of a survey: OUT/photos/NAME-HASH/findings.json."""
 
 import json
-import shutil
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.files import sha256_bytes
+from damcrack.files import sha256_bytes, write_bytes
+from damcrack.inspection.measure import Crack
 
 Pixels = npt.NDArray[np.uint8]
+Verdict = Literal["crack", "unsure", "no crack"]
+FILE = "findings.json"
 
 
-def folder_name(name: str, digest: str) -> str:
+class Block(NamedTuple):
+    """A square of a photo in pixels, and the calibrated probability that it holds a crack."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    crack_prob: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One inspected photo: its blocks, its cracks (longest first), and what was known when it was inspected.
+
+    `key` names everything that the findings depend on; `lon_lat` is where the camera was, in degrees (WGS 84).
+    """
+
+    photo: str
+    sha256: str
+    key: str
+    gsd_mm_per_px: float | None
+    lon_lat: tuple[float, float] | None
+    block_px: int
+    threshold: float
+    uncertain: tuple[float, float]
+    height_px: int
+    width_px: int
+    verdict: Verdict
+    blocks: list[Block]
+    cracks: list[Crack]
+
+    @property
+    def max_crack_prob(self) -> float:
+        """Probability of the most confident block."""
+        return max(block.crack_prob for block in self.blocks)
+
+    def write(self, folder: Path) -> None:
+        """Write `folder`/findings.json."""
+        values = {**vars(self), "cracks": [_as_json(crack) for crack in self.cracks]}
+        write_bytes(
+            folder / FILE, (json.dumps(values, separators=(",", ":"), allow_nan=False) + "\n").encode()
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> "Findings":
+        """Read `folder`/findings.json."""
+        values: dict[str, Any] = json.loads((folder / FILE).read_text())
+        return cls(
+            **values
+            | {
+                "lon_lat": _pair(values["lon_lat"]),
+                "uncertain": _pair(values["uncertain"]),
+                "blocks": [Block(*block) for block in values["blocks"]],
+                "cracks": [_from_json(crack) for crack in values["cracks"]],
+            }
+        )
+
+    @classmethod
+    def read_if_usable(cls, folder: Path) -> "Findings | None":
+        """What an earlier call found; None if it did not get so far, or another version wrote it."""
+        try:
+            return cls.read(folder)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def _pair(values: Any) -> Any:
+    return None if values is None else tuple(values)
+
+
+def _as_json(crack: Crack) -> dict[str, Any]:
+    return {
+        "length_px": round(crack.length_px, 1),
+        "width_px": round(crack.width_px, 2),
+        "width_max_px": round(crack.width_max_px, 2),
+        "area_px": crack.area_px,
+        "num_branches": crack.num_branches,
+        "box_xyxy": crack.box_xyxy,
+        "lines": [line.tolist() for line in crack.lines],
+        "crack_prob": round(crack.crack_prob, 4),
+        "samples": [[int(x), int(y), round(width, 2)] for x, y, width in crack.samples.tolist()],
+    }
+
+
+def _from_json(values: dict[str, Any]) -> Crack:
+    return Crack(
+        **values
+        | {
+            "box_xyxy": tuple(values["box_xyxy"]),
+            "lines": tuple(np.array(line, np.int64) for line in values["lines"]),
+            "samples": np.array(values["samples"], np.float64).reshape(-1, 3),
+        }
+    )
+
+
+def crack_name(photo: str, number: int) -> str:
+    """A crack is called by its photo and its number in it, from 1 on, the longest first."""
+    return f"{photo}#{number}"
+
+
+def folder_name(photo: str, digest: str) -> str:
     """A folder name on every disk, unique by the photo's name and content: no path in a name is trusted."""
-    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in Path(name).stem)[:60]
-    unique = sha256_bytes(repr((name, digest)).encode())
+    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in Path(photo).stem)[:60]
+    unique = sha256_bytes(repr((photo, digest)).encode())
     return f"{stem}-{unique[:12]}"
-
-
-def known_findings(kept: Path) -> dict[str, Any] | None:
-    """What an earlier call found; None if it did not get so far."""
-    try:
-        known: dict[str, Any] = json.loads((kept / "findings.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return known
-
-
-def read_findings(kept: Path) -> dict[str, Any]:
-    """What is known of a photo that was looked at."""
-    findings: dict[str, Any] = json.loads((kept / "findings.json").read_text())
-    return findings
-
-
-def forget_others(root: Path, kept: Iterable[Path]) -> None:
-    """Remove the folders of photos that are not in the survey any more."""
-    wanted = {path.name for path in kept}
-    for path in (root / "photos").glob("*"):
-        if path.name not in wanted:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def preview(rgb: Pixels, side_px: int) -> Pixels:

@@ -2,12 +2,13 @@
 
 OUT/report.html             everything on one page that needs no network
 OUT/photos.csv, blocks.csv, cracks.csv, cracks.geojson, cracks.coco.json, set-aside.csv    see inspection.files
-OUT/photos/                 what is kept of each photo, see inspection.survey
+OUT/photos/                 one folder per photo, see inspection.survey
 OUT/review/                 unsure blocks to be sorted, see inspection.review
 OUT/survey.json             model, values and totals
 As a stage of the graph, the case study: OUT/case-study.json, OUT/figures/, see inspection.case_study
 """
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,7 @@ from damcrack.files import InputError, new_directory, write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.files import write_files
-from damcrack.inspection.findings import forget_others, read_findings
+from damcrack.inspection.findings import Findings
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.report import model_card, write_page
 from damcrack.inspection.review import write_review
@@ -44,8 +45,10 @@ def inspect(
     listed = listed_photos(photos, unseen_photos(photos, tiles))
     scale = Scale(config.gsd_mm_per_px, config.distance_m)
     with new_directory(out) as folder:
-        kept, totals = survey(listed, detector, scale, folder, config, run, "case study")
-        results = study(photos, tiles, folder, kept, detector, config.threshold, config.crack_fraction, run)
+        folders, totals = survey(listed, detector, scale, folder, config, run, "case study")
+        results = study(
+            photos, tiles, folder, folders, detector, config.threshold, config.crack_fraction, run
+        )
     blocks, pixels = results["blocks"]["all"], results["pixels"]
     run.metrics(
         {f"inspect/block_{name}": value for name, value in blocks["network"].items() if value is not None}
@@ -119,24 +122,24 @@ def survey(
     )
     work = Survey(out, detector, rules, scale, config.max_megapixels * 10**6)
     _make(out)
-    kept, set_aside = list[Path](), list[Unusable]()
+    folders, set_aside = list[Path](), list[Unusable]()
     found = work.look_at_all(opened(listed, config.video_every_s))
     for one in run.track(found, "inspecting photos", len(listed)):
         if isinstance(one, Unusable):
             run.say(f"set aside: {one.name}: {one.reason}")
             set_aside.append(one)
         else:
-            kept.append(one)
-    if not kept:
+            folders.append(one)
+    if not folders:
         raise InputError(
             f"none of {len(set_aside)} photos could be looked at; the first: {set_aside[0].name}: {set_aside[0].reason}"
         )
-    forget_others(out, kept)
-    write_files(out, kept, set_aside, rules.threshold)
-    num_review = write_review(out, kept, rules.uncertain)
+    _forget_others(out, folders)
+    write_files(out, folders, set_aside)
+    num_review = write_review(out, folders)
     card = model_card(detector.contract, detector.sha256)
-    left_out = write_page(out / "report.html", title, kept, set_aside, rules, card, config.page_mb)
-    totals = _totals(kept, set_aside) | {"num_to_review": num_review, "num_without_detail": left_out}
+    left_out = write_page(out / "report.html", title, folders, set_aside, rules, card, config.page_mb)
+    totals = _totals(folders, set_aside) | {"num_to_review": num_review, "num_without_detail": left_out}
     write_json(
         out / "survey.json",
         {
@@ -149,7 +152,7 @@ def survey(
         },
     )
     run.metrics({f"inspect/{name}": float(value) for name, value in totals.items()})
-    return kept, totals
+    return folders, totals
 
 
 def _summary(out: Path, totals: Mapping[str, Any]) -> dict[str, object]:
@@ -168,6 +171,14 @@ def _summary(out: Path, totals: Mapping[str, Any]) -> dict[str, object]:
     return summary | {"report": out / "report.html"}
 
 
+def _forget_others(root: Path, folders: Sequence[Path]) -> None:
+    """Remove the folders of photos that are not in the survey any more."""
+    wanted = {path.name for path in folders}
+    for path in (root / "photos").glob("*"):
+        if path.name not in wanted:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _make(out: Path) -> None:
     try:
         (out / "photos").mkdir(parents=True, exist_ok=True)
@@ -175,16 +186,16 @@ def _make(out: Path) -> None:
         raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from error
 
 
-def _totals(kept: Sequence[Path], set_aside: Sequence[Unusable]) -> dict[str, Any]:
+def _totals(folders: Sequence[Path], set_aside: Sequence[Unusable]) -> dict[str, Any]:
     verdicts = {"crack": 0, "unsure": 0, "no crack": 0}
     num_cracks, length_px = 0, 0.0
-    for folder in kept:
-        findings = read_findings(folder)
-        verdicts[findings["verdict"]] += 1
-        num_cracks += len(findings["cracks"])
-        length_px += sum(crack["length_px"] for crack in findings["cracks"])
+    for folder in folders:
+        findings = Findings.read(folder)
+        verdicts[findings.verdict] += 1
+        num_cracks += len(findings.cracks)
+        length_px += sum(crack.length_px for crack in findings.cracks)
     return {
-        "num_photos": len(kept),
+        "num_photos": len(folders),
         "num_set_aside": len(set_aside),
         "crack": verdicts["crack"],
         "unsure": verdicts["unsure"],

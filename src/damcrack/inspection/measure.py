@@ -15,6 +15,7 @@ Grey = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Line = npt.NDArray[np.int64]
+Probs = npt.NDArray[np.float32]
 
 SIMPLIFIED_PX = 0.75  # how far a stored line may lie from its pixels
 MIN_BRANCH_PX = 12.0
@@ -27,7 +28,7 @@ class Crack:
     """One crack in pixels of its image: `lines` are its branches, each (P, 2) as x, y; `box_xyxy` holds its mask.
 
     `width_px` is the median over its length, `width_max_px` the 95th percentile: the widest place without outliers.
-    `samples` (S, 3) are x, y and width every few pixels along it.
+    `samples` (S, 3) are x, y and width every few pixels along it; `crack_prob` is the network's mean probability there.
     """
 
     length_px: float
@@ -38,6 +39,7 @@ class Crack:
     box_xyxy: tuple[int, int, int, int]
     lines: tuple[Line, ...]
     samples: Floats
+    crack_prob: float
 
 
 @dataclass
@@ -47,10 +49,13 @@ class _Measured:
     widths: Floats
 
 
-def measure_cracks(grey: Grey, mask: Mask, join_px: int, min_length_px: float) -> list[Crack]:
+def measure_cracks(
+    grey: Grey, mask: Mask, crack_prob: Probs, join_px: int, min_length_px: float
+) -> list[Crack]:
     """Measure the cracks of a mask (H, W); pieces at most `join_px` apart are one crack, short ones are dropped.
 
-    `grey` (H, W) is the photo under it, for widths finer than a pixel. Longest first.
+    `grey` (H, W) is the photo under it, for widths finer than a pixel; `crack_prob` (H, W) the network's probabilities.
+    Longest first.
     """
     line = thin(mask)
     if not line.any():
@@ -67,7 +72,10 @@ def measure_cracks(grey: Grey, mask: Mask, join_px: int, min_length_px: float) -
         if measured is not None:
             parts_of[int(labels[y[0], x[0]])].append(measured)
     areas_px, boxes_xyxy = (found.tolist() for found in pieces(labels, mask))
-    cracks = [_crack(parts, areas_px[label], tuple(boxes_xyxy[label])) for label, parts in parts_of.items()]
+    cracks = [
+        _crack(parts, crack_prob, areas_px[label], tuple(boxes_xyxy[label]))
+        for label, parts in parts_of.items()
+    ]
     kept = [crack for crack in cracks if crack.length_px >= min_length_px]
     return sorted(kept, key=lambda crack: (-crack.length_px, crack.box_xyxy))
 
@@ -92,9 +100,10 @@ def _measure(grey: Grey, branch: Branch, rough_px: float) -> _Measured | None:
     return _Measured(branch, length, widths) if medians(widths) >= MIN_WIDTH_PX else None
 
 
-def _crack(parts: list[_Measured], area_px: int, box: tuple[int, int, int, int]) -> Crack:
+def _crack(parts: list[_Measured], crack_prob: Probs, area_px: int, box: tuple[int, int, int, int]) -> Crack:
     widths = np.concatenate([part.widths for part in parts])
-    lines = tuple(_simplified(part.branch) for part in parts)
+    samples = np.concatenate([_samples(part) for part in parts])
+    x, y = samples[:, :2].astype(np.int64).T
     return Crack(
         length_px=sum(part.length for part in parts),
         width_px=float(np.median(widths)),
@@ -102,8 +111,9 @@ def _crack(parts: list[_Measured], area_px: int, box: tuple[int, int, int, int])
         area_px=area_px,
         num_branches=len(parts),
         box_xyxy=box,
-        lines=lines,
-        samples=np.concatenate([_samples(part) for part in parts]),
+        lines=tuple(_simplified(part.branch) for part in parts),
+        samples=samples,
+        crack_prob=float(crack_prob[y, x].mean()),
     )
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from damcrack.data.photo import encode_jpeg
 from damcrack.inspection.align import Registration, moved
 from damcrack.inspection.changes import Change
-from damcrack.inspection.findings import Pixels, preview, read_findings
+from damcrack.inspection.findings import Findings, Pixels, preview
+from damcrack.inspection.measure import Crack
 
 SIDE_PX, QUALITY = 900, 80
 COLOURS = {
@@ -27,9 +28,9 @@ def lay_over(old: Path, new: Path, registration: Registration, found: Sequence[C
 
     Where they could not be registered, the old photo is shown as it is.
     """
-    sides = [read_findings(folder) for folder in (old, new)]
+    sides = [Findings.read(folder) for folder in (old, new)]
     pictures = [preview(_read(folder), SIDE_PX) for folder in (old, new)]
-    scales = [picture.shape[1] / side["width_px"] for picture, side in zip(pictures, sides, strict=True)]
+    scales = [picture.shape[1] / side.width_px for picture, side in zip(pictures, sides, strict=True)]
     to_new = registration.old_to_new if not registration.reason else np.eye(3)
     if not registration.reason:
         small = np.diag([scales[1], scales[1], 1.0]) @ to_new @ np.diag([1 / scales[0], 1 / scales[0], 1.0])
@@ -40,14 +41,14 @@ def lay_over(old: Path, new: Path, registration: Registration, found: Sequence[C
         scales[0] = scales[1]
     for change in found:
         gone = change.status == "vanished"
-        crack = sides[0 if gone else 1]["cracks"][change.crack]
+        crack = sides[0 if gone else 1].cracks[change.crack]
         _draw(pictures[0 if gone else 1], crack, to_new if gone else np.eye(3), scales[1], change.status)
     return [encode_jpeg(picture, QUALITY) for picture in pictures]
 
 
-def _draw(picture: Pixels, crack: dict[str, Any], homography: Any, scale: float, status: str) -> None:
-    for line in crack["lines"]:
-        points = moved(homography, np.array(line, np.float64)) * scale
+def _draw(picture: Pixels, crack: Crack, homography: Any, scale: float, status: str) -> None:
+    for line in crack.lines:
+        points = moved(homography, line.astype(np.float64)) * scale
         cv2.polylines(picture, [np.rint(points).astype(np.int32)], False, COLOURS[status], 2, cv2.LINE_AA)
 
 

@@ -1,8 +1,7 @@
 """One photo from pixels to findings: crack map, block probabilities, crack pixels, cracks with their measures."""
 
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,15 +10,14 @@ import numpy.typing as npt
 from damcrack.data.tiling import Boxes, tile_boxes_xyxy
 from damcrack.inspection.config import Segmentation
 from damcrack.inspection.detector import OnnxDetector
+from damcrack.inspection.findings import Block, Pixels, Verdict
 from damcrack.inspection.measure import Crack, measure_cracks
 from damcrack.inspection.pieces import pieces
 from damcrack.inspection.segment import CrackMasks, Mask, crack_masks, without_specks
 from damcrack.inspection.width import LARGEST_REACH_PX
 from damcrack.inspection.windows import CELL_PX, num_cells
 
-Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-Verdict = Literal["crack", "unsure", "no crack"]
 
 AROUND_CELLS = num_cells(int(LARGEST_REACH_PX))  # brightness profiles across a crack reach so far beside it
 
@@ -37,7 +35,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Inspected:
     """What one photo (H, W) shows: boxes (N, 4) with their probability (N,), masks (H, W) of 0/1, cracks by length."""
 
     size_hw: tuple[int, int]
@@ -47,8 +45,15 @@ class Findings:
     cracks: list[Crack]
     verdict: Verdict
 
+    @property
+    def blocks(self) -> list[Block]:
+        """Boxes and probabilities as the survey stores them."""
+        probs = (round(float(prob), 4) for prob in self.crack_prob)
+        boxes: list[tuple[int, int, int, int]] = self.boxes.tolist()
+        return [Block(x0, y0, x1, y1, prob) for (x0, y0, x1, y1), prob in zip(boxes, probs, strict=True)]
 
-def look_at(rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor) -> Findings:
+
+def look_at(rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor) -> Inspected:
     """Map the cracks of a photo (H, W, 3), judge its blocks, and trace the cracks that touch a cracked block.
 
     Raises:
@@ -68,7 +73,7 @@ def look_at(rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor
             np.maximum(whole[y0:y1, x0:x1], part, out=whole[y0:y1, x0:x1])
         cracks += traced.cracks
     cracks.sort(key=lambda crack: (-crack.length_px, crack.box_xyxy))
-    return Findings(size_hw, boxes, crack_prob, masks, cracks, verdict(crack_prob, rules))
+    return Inspected(size_hw, boxes, crack_prob, masks, cracks, verdict(crack_prob, rules))
 
 
 def verdict(crack_prob: Floats, rules: Rules) -> Verdict:
@@ -144,46 +149,15 @@ class Tracing:
         if not masks.sure.any():
             return Traced(box, masks, [])
         grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-        cracks = measure_cracks(grey, masks.sure, self._rules.join_px, how.min_length_px)
+        cracks = measure_cracks(grey, masks.sure, crack_prob, self._rules.join_px, how.min_length_px)
         return Traced(box, masks, [_moved(crack, x0, y0) for crack in cracks])
 
 
 def _moved(crack: Crack, x0: int, y0: int) -> Crack:
     left, top, right, bottom = crack.box_xyxy
-    return Crack(
-        crack.length_px,
-        crack.width_px,
-        crack.width_max_px,
-        crack.area_px,
-        crack.num_branches,
-        (left + x0, top + y0, right + x0, bottom + y0),
-        tuple(line + np.array([x0, y0]) for line in crack.lines),
-        crack.samples + np.array([x0, y0, 0]),
+    return replace(
+        crack,
+        box_xyxy=(left + x0, top + y0, right + x0, bottom + y0),
+        lines=tuple(line + np.array([x0, y0]) for line in crack.lines),
+        samples=crack.samples + np.array([x0, y0, 0]),
     )
-
-
-def as_rows(findings: Findings) -> dict[str, Any]:
-    """The findings as plain values for a json file."""
-    return {
-        "height_px": findings.size_hw[0],
-        "width_px": findings.size_hw[1],
-        "verdict": findings.verdict,
-        "max_crack_prob": round(float(findings.crack_prob.max()), 4),
-        "blocks": [
-            [*box, round(float(prob), 4)]
-            for box, prob in zip(findings.boxes.tolist(), findings.crack_prob, strict=True)
-        ],
-        "cracks": [
-            {
-                "length_px": round(crack.length_px, 1),
-                "width_px": round(crack.width_px, 2),
-                "width_max_px": round(crack.width_max_px, 2),
-                "area_px": crack.area_px,
-                "num_branches": crack.num_branches,
-                "box_xyxy": list(crack.box_xyxy),
-                "lines": [line.tolist() for line in crack.lines],
-                "samples": [[int(x), int(y), round(width, 2)] for x, y, width in crack.samples.tolist()],
-            }
-            for crack in findings.cracks
-        ],
-    }

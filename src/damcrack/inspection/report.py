@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from damcrack.inspection.findings import Pixels, preview, read_findings
+from damcrack.inspection.findings import Findings, Pixels, preview
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.sources import Unusable
 
@@ -39,15 +39,15 @@ class Totals:
 def write_page(
     path: Path,
     title: str,
-    kept: Sequence[Path],
+    folders: Sequence[Path],
     set_aside: Sequence[Unusable],
     rules: Rules,
     card: Sequence[tuple[str, str]],
     budget_mb: float,
 ) -> int:
     """Write the page; return for how many photos with cracks it leaves the full detail beside it."""
-    totals = _totals(kept)
-    detailed = _within_budget(kept, totals, budget_mb)
+    totals = _totals(folders)
+    detailed = _within_budget(folders, totals, budget_mb)
     listed = sorted(totals.found, reverse=True)[:LISTED_CRACKS]
     left_out = totals.verdicts["crack"] - len(detailed)
     unit = "mm" if totals.in_mm else "px"
@@ -55,19 +55,19 @@ def write_page(
     environment.trim_blocks = environment.lstrip_blocks = True
     stream = environment.get_template("page.html.j2").stream(
         title=title,
-        totals=_in_words(totals, len(kept), len(listed), unit),
-        widest=_widest(kept, totals, unit),
-        cards=lambda: _cards(kept),
+        totals=_in_words(totals, len(folders), len(listed), unit),
+        widest=_widest(folders, totals, unit),
+        cards=lambda: _cards(folders),
         columns=_columns(unit),
         sorted_by=f"width_max_{unit}",
-        listed=lambda: _listed(kept, listed),
+        listed=lambda: _listed(folders, listed),
         histograms=_histograms(totals, unit),
         set_aside=set_aside,
         card=card,
-        block_px=read_findings(kept[0])["block_px"] if kept else "",
+        block_px=Findings.read(folders[0]).block_px,
         threshold=rules.threshold,
         uncertain=rules.uncertain,
-        photo_data=lambda: _photo_data(kept, detailed, rules),
+        photo_data=lambda: _photo_data(folders, detailed, rules),
         left_out=left_out,
     )
     temporary = path.with_name(f".{path.name}.part")
@@ -80,31 +80,31 @@ def write_page(
     return left_out
 
 
-def _totals(kept: Sequence[Path]) -> Totals:
+def _totals(folders: Sequence[Path]) -> Totals:
     totals = Totals({"crack": 0, "unsure": 0, "no crack": 0}, [], [], [], [], in_mm=True)
-    everything = [read_findings(folder)["gsd_mm_per_px"] for folder in kept]
-    totals.in_mm = bool(kept) and all(gsd is not None for gsd in everything)
-    for number, folder in enumerate(kept):
-        findings = read_findings(folder)
-        unit = findings["gsd_mm_per_px"] if totals.in_mm else 1.0
-        totals.verdicts[findings["verdict"]] += 1
-        totals.probs.append(findings["max_crack_prob"])
-        for crack, measures in enumerate(findings["cracks"]):
-            totals.found.append((measures["width_max_px"] * unit, number, crack))
-            totals.lengths.append(measures["length_px"] * unit)
-            totals.widths.append(measures["width_max_px"] * unit)
+    everything = [Findings.read(folder).gsd_mm_per_px for folder in folders]
+    totals.in_mm = bool(folders) and all(gsd is not None for gsd in everything)
+    for number, folder in enumerate(folders):
+        findings = Findings.read(folder)
+        unit = (findings.gsd_mm_per_px if totals.in_mm else None) or 1.0
+        totals.verdicts[findings.verdict] += 1
+        totals.probs.append(findings.max_crack_prob)
+        for crack, measures in enumerate(findings.cracks):
+            totals.found.append((measures.width_max_px * unit, number, crack))
+            totals.lengths.append(measures.length_px * unit)
+            totals.widths.append(measures.width_max_px * unit)
     return totals
 
 
-def _within_budget(kept: Sequence[Path], totals: Totals, budget_mb: float) -> set[int]:
+def _within_budget(folders: Sequence[Path], totals: Totals, budget_mb: float) -> set[int]:
     """Photos with cracks whose full detail goes into the page: those with the widest cracks first."""
     widest: dict[int, float] = {}
     for width, number, _ in totals.found:
         widest[number] = max(width, widest.get(number, 0.0))
     chosen, left = set[int](), budget_mb * 2**20
-    with_detail = [number for number, folder in enumerate(kept) if (folder / "detail.jpg").is_file()]
+    with_detail = [number for number, folder in enumerate(folders) if (folder / "detail.jpg").is_file()]
     for number in sorted(with_detail, key=lambda number: (-widest.get(number, 0.0), number)):
-        left -= (kept[number] / "detail.jpg").stat().st_size * 4 / 3
+        left -= (folders[number] / "detail.jpg").stat().st_size * 4 / 3
         if left < 0:
             break
         chosen.add(number)
@@ -121,11 +121,11 @@ def _in_words(totals: Totals, num_photos: int, num_listed: int, unit: str) -> di
     }
 
 
-def _widest(kept: Sequence[Path], totals: Totals, unit: str) -> dict[str, str] | None:
+def _widest(folders: Sequence[Path], totals: Totals, unit: str) -> dict[str, str] | None:
     if not totals.found:
         return None
     width, number, _ = max(totals.found)
-    return {"width": _measure(width, unit), "photo": read_findings(kept[number])["photo"]}
+    return {"width": _measure(width, unit), "photo": Findings.read(folders[number]).photo}
 
 
 def _measure(value: float, unit: str) -> str:
@@ -143,41 +143,41 @@ def _columns(unit: str) -> list[tuple[str, str]]:
     ]
 
 
-def _cards(kept: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    side_px = THUMBNAIL_PX if len(kept) <= MANY_PHOTOS else SMALL_THUMBNAIL_PX
-    for number, folder in enumerate(kept):
-        findings = read_findings(folder)
+def _cards(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    side_px = THUMBNAIL_PX if len(folders) <= MANY_PHOTOS else SMALL_THUMBNAIL_PX
+    for number, folder in enumerate(folders):
+        findings = Findings.read(folder)
         image = preview(_read(folder / "preview.jpg"), side_px)
-        num = len(findings["cracks"])
-        traced = f", {num} crack{'' if num == 1 else 's'} traced" if findings["verdict"] == "crack" else ""
+        num = len(findings.cracks)
+        traced = f", {num} crack{'' if num == 1 else 's'} traced" if findings.verdict == "crack" else ""
         yield {
             "number": number,
-            "photo": findings["photo"],
-            "verdict": findings["verdict"],
-            "facts": f"most confident block {findings['max_crack_prob']:.0%}{traced}",
+            "photo": findings.photo,
+            "verdict": findings.verdict,
+            "facts": f"most confident block {findings.max_crack_prob:.0%}{traced}",
             "thumbnail": _jpeg(image),
             "size_wh": (image.shape[1], image.shape[0]),
         }
 
 
-def _listed(kept: Sequence[Path], listed: Sequence[tuple[float, int, int]]) -> Iterator[dict[str, Any]]:
+def _listed(folders: Sequence[Path], listed: Sequence[tuple[float, int, int]]) -> Iterator[dict[str, Any]]:
     last, photo = -1, np.empty((0, 0, 3), np.uint8)
     for _, number, crack in listed:
         if number != last:  # one photo at a time is in memory
-            last, photo = number, _read(kept[number] / "detail.jpg")
-        findings = read_findings(kept[number])
-        measures, gsd = findings["cracks"][crack], findings["gsd_mm_per_px"]
-        image = _crop(photo, measures["box_xyxy"])
+            last, photo = number, _read(folders[number] / "detail.jpg")
+        findings = Findings.read(folders[number])
+        measures, gsd = findings.cracks[crack], findings.gsd_mm_per_px
+        image = _crop(photo, measures.box_xyxy)
         sizes = {
-            f"{name}_{unit}": round(measures[f"{name}_px"] * factor, 2 if unit == "mm" else 1)
+            f"{name}_{unit}": round(getattr(measures, f"{name}_px") * factor, 2 if unit == "mm" else 1)
             for name in ("length", "width", "width_max")
             for unit, factor in (("px", 1.0), ("mm", gsd or 0.0))
         }
         yield {
             "number": number,
             "crack": crack,
-            "photo": findings["photo"],
-            "num_branches": measures["num_branches"],
+            "photo": findings.photo,
+            "num_branches": measures.num_branches,
             **sizes,
             "thumbnail": _jpeg(image),
             "size_wh": (image.shape[1], image.shape[0]),
@@ -191,27 +191,27 @@ def _crop(rgb: Pixels, box_xyxy: Sequence[int]) -> Pixels:
     return preview(part, CRACK_PX)
 
 
-def _photo_data(kept: Sequence[Path], detailed: set[int], rules: Rules) -> Iterator[dict[str, Any]]:
+def _photo_data(folders: Sequence[Path], detailed: set[int], rules: Rules) -> Iterator[dict[str, Any]]:
     """What the viewer draws: numbers as JSON, that cannot end the script element they stand in."""
-    for number, folder in enumerate(kept):
-        findings = read_findings(folder)
+    for number, folder in enumerate(folders):
+        findings = Findings.read(folder)
         blocks = [
             (x0, y0, x1 - x0, round(100 * prob), _kind(prob, rules))
-            for x0, y0, x1, y1, prob in findings["blocks"]
+            for x0, y0, x1, y1, prob in findings.blocks
             if prob >= SHOWN_PROB
         ]
         facts = {
-            "name": findings["photo"],
-            "verdict": findings["verdict"],
-            "width": findings["width_px"],
-            "height": findings["height_px"],
+            "name": findings.photo,
+            "verdict": findings.verdict,
+            "width": findings.width_px,
+            "height": findings.height_px,
             "blocks": blocks,
-            "cracks": [crack["lines"] for crack in findings["cracks"]],
-            "boxes": [crack["box_xyxy"] for crack in findings["cracks"]],
+            "cracks": [[line.tolist() for line in crack.lines] for crack in findings.cracks],
+            "boxes": [crack.box_xyxy for crack in findings.cracks],
         }
         text = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
         image = folder / ("detail.jpg" if number in detailed else "preview.jpg")
-        wanted = number in detailed or (findings["verdict"] != "no crack" and len(kept) <= MANY_PHOTOS)
+        wanted = number in detailed or (findings.verdict != "no crack" and len(folders) <= MANY_PHOTOS)
         encoded = base64.b64encode(image.read_bytes()).decode() if wanted else None
         yield {"number": number, "facts": text, "image": encoded}
 

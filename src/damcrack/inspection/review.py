@@ -6,7 +6,7 @@ OUT/review/blocks.csv           which photo and place each is of
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from damcrack.data.encode import encode_tile
 from damcrack.data.layouts import GROUPS_FILE
 from damcrack.files import InputError, new_directory, read_csv, write_csv
-from damcrack.inspection.findings import Pixels, read_findings
+from damcrack.inspection.findings import Block, Findings, Pixels
 
 COLUMNS = ("file", "photo", "sha256", "x0_px", "y0_px", "x1_px", "y1_px", "crack_prob")
 UNSORTED = "unsorted"
@@ -24,25 +24,23 @@ SORTED = {"crack": "Positive", "no-crack": "Negative"}
 QUALITY = 95
 
 
-def uncertain_blocks(
-    findings: Mapping[str, Any], uncertain: tuple[float, float]
-) -> dict[str, tuple[int, int, int, int, float]]:
-    """Blocks (x0, y0, x1, y1, prob) of one photo in the uncertain band, by file name; the most uncertain sort first."""
-    low, high = uncertain
-    found = [tuple(block) for block in findings["blocks"] if low <= block[4] <= high]
-    digest = findings["sha256"][:12]
-    return {f"{abs(b[4] - 0.5):.3f}-{digest}-{b[0]:05d}-{b[1]:05d}.jpg": b for b in found}
+def uncertain_blocks(findings: Findings) -> dict[str, Block]:
+    """Blocks of one photo in the uncertain band, by file name; the most uncertain sort first."""
+    low, high = findings.uncertain
+    found = [block for block in findings.blocks if low <= block.crack_prob <= high]
+    digest = findings.sha256[:12]
+    return {f"{abs(b.crack_prob - 0.5):.3f}-{digest}-{b.x0:05d}-{b.y0:05d}.jpg": b for b in found}
 
 
-def block_files(rgb: Pixels, findings: Mapping[str, Any], uncertain: tuple[float, float]) -> dict[str, bytes]:
+def block_files(rgb: Pixels, findings: Findings) -> dict[str, bytes]:
     """JPEGs by name of the uncertain blocks of one photo (H, W, 3)."""
-    blocks = uncertain_blocks(findings, uncertain).items()
     return {
-        name: encode_tile(np.ascontiguousarray(rgb[b[1] : b[3], b[0] : b[2]]), QUALITY) for name, b in blocks
+        name: encode_tile(np.ascontiguousarray(rgb[b.y0 : b.y1, b.x0 : b.x1]), QUALITY)
+        for name, b in uncertain_blocks(findings).items()
     }
 
 
-def write_review(root: Path, kept: Sequence[Path], uncertain: tuple[float, float]) -> int:
+def write_review(root: Path, folders: Sequence[Path]) -> int:
     """Lay the blocks of all photos out to be sorted; what was sorted before stays where it is.
 
     Returns how many are unsorted.
@@ -52,10 +50,10 @@ def write_review(root: Path, kept: Sequence[Path], uncertain: tuple[float, float
         (review / name).mkdir(parents=True, exist_ok=True)
     done = {path.name for name in SORTED for path in (review / name).glob("*.jpg")}
     rows, unsorted = list[dict[str, Any]](), set[str]()
-    for folder in kept:
-        findings = read_findings(folder)
-        for name, (*box, prob) in uncertain_blocks(findings, uncertain).items():
-            values = (name, findings["photo"], findings["sha256"], *box, prob)
+    for folder in folders:
+        findings = Findings.read(folder)
+        for name, block in uncertain_blocks(findings).items():
+            values = (name, findings.photo, findings.sha256, *block)
             rows.append(dict(zip(COLUMNS, values, strict=True)))
             if name not in done:
                 unsorted.add(name)

@@ -14,7 +14,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -28,11 +27,10 @@ from damcrack.files import (
     num_workers,
     sha256_bytes,
     write_bytes,
-    write_json,
 )
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.findings import Pixels, folder_name, known_findings, preview
-from damcrack.inspection.photo import Findings, Rules, as_rows, look_at
+from damcrack.inspection.findings import Findings, Pixels, folder_name, preview
+from damcrack.inspection.photo import Inspected, Rules, look_at
 from damcrack.inspection.review import block_files
 from damcrack.inspection.scale import Scale, position
 from damcrack.inspection.sources import Photo, Unusable
@@ -69,30 +67,37 @@ class Survey:
         if isinstance(photo, Unusable):
             return photo
         try:
-            return self._kept(photo, workers)
+            return self._folder(photo, workers)
         except PhotoError as error:
             return Unusable(photo.name, str(error))
 
-    def _kept(self, photo: Photo, workers: Executor) -> Path:
+    def _folder(self, photo: Photo, workers: Executor) -> Path:
         """Folder of the photo's findings: from an earlier call, or made now."""
         digest = sha256_bytes(photo.encoded)
         folder = self.root / "photos" / folder_name(photo.name, digest)
-        known = known_findings(folder)
-        if known and known["key"] == self._key(photo, digest, (known["height_px"], known["width_px"])):
+        known = Findings.read_if_usable(folder)
+        if known and known.key == self._key(photo, digest, (known.height_px, known.width_px)):
             return folder
         rgb = decode_photo(photo.encoded, self.max_pixels)
         size_hw = rgb.shape[0], rgb.shape[1]
-        facts = {
-            "photo": photo.name,
-            "sha256": digest,
-            "key": self._key(photo, digest, size_hw),
-            "gsd_mm_per_px": self._gsd(photo, size_hw),
-            "lon_lat": position(photo.encoded),
-            "block_px": self.detector.tile_px,
-            "threshold": self.rules.threshold,
-            "uncertain": list(self.rules.uncertain),
-        }
-        self._keep(folder, rgb, facts, look_at(rgb, self.detector, self.rules, workers))
+        gsd = self._gsd(photo, size_hw)
+        inspected = look_at(rgb, self.detector, self.rules, workers)
+        findings = Findings(
+            photo=photo.name,
+            sha256=digest,
+            key=self._key(photo, digest, size_hw),
+            gsd_mm_per_px=gsd,
+            lon_lat=position(photo.encoded),
+            block_px=self.detector.tile_px,
+            threshold=self.rules.threshold,
+            uncertain=self.rules.uncertain,
+            height_px=size_hw[0],
+            width_px=size_hw[1],
+            verdict=inspected.verdict,
+            blocks=inspected.blocks,
+            cracks=inspected.cracks,
+        )
+        self._write(folder, rgb, findings, inspected)
         del rgb
         _give_memory_back()
         return folder
@@ -105,20 +110,19 @@ class Survey:
         gsd = self._gsd(photo, size_hw)
         return sha256_bytes(repr((photo.name, digest, self.detector.sha256, self.rules, gsd)).encode())
 
-    def _keep(self, out: Path, rgb: Pixels, facts: dict[str, Any], findings: Findings) -> None:
-        rows = facts | as_rows(findings)
+    def _write(self, out: Path, rgb: Pixels, findings: Findings, inspected: Inspected) -> None:
         with new_directory(out) as folder:
             write_bytes(folder / "preview.jpg", _jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
             if findings.verdict == "crack":
-                write_bytes(folder / "mask.png", encode_mask(findings.masks.sure))
-                sharp = positive_only(rgb, findings, self.rules.threshold)
+                write_bytes(folder / "mask.png", encode_mask(inspected.masks.sure))
+                sharp = positive_only(rgb, inspected, self.rules.threshold)
                 write_bytes(folder / "detail.jpg", _jpeg(sharp, DETAIL_QUALITY))
-            if findings.masks.possible.any():
-                write_bytes(folder / "possible.png", encode_mask(findings.masks.possible))
-            for name, encoded in block_files(rgb, rows, self.rules.uncertain).items():
+            if inspected.masks.possible.any():
+                write_bytes(folder / "possible.png", encode_mask(inspected.masks.possible))
+            for name, encoded in block_files(rgb, findings).items():
                 (folder / "review").mkdir(exist_ok=True)
                 write_bytes(folder / "review" / name, encoded)
-            write_json(folder / "findings.json", rows)
+            findings.write(folder)
 
 
 def _give_memory_back() -> None:
@@ -127,13 +131,13 @@ def _give_memory_back() -> None:
         _malloc_trim(0)
 
 
-def positive_only(rgb: Pixels, findings: Findings, threshold: float) -> Pixels:
+def positive_only(rgb: Pixels, inspected: Inspected, threshold: float) -> Pixels:
     """The photo, blurred but for blocks that are positive or hold crack pixels: every crack at full size."""
     height, width = rgb.shape[:2]
     small = cv2.resize(rgb, (max(1, width // BLURRED_SHRINK), max(1, height // BLURRED_SHRINK)))
     image = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-    for (x0, y0, x1, y1), prob in zip(findings.boxes.tolist(), findings.crack_prob, strict=True):
-        if prob >= threshold or findings.masks.sure[y0:y1, x0:x1].any():
+    for (x0, y0, x1, y1), prob in zip(inspected.boxes.tolist(), inspected.crack_prob, strict=True):
+        if prob >= threshold or inspected.masks.sure[y0:y1, x0:x1].any():
             image[y0:y1, x0:x1] = rgb[y0:y1, x0:x1]
     return image
 
