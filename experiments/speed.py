@@ -265,9 +265,7 @@ def inspection(folder: Path, rounds: int, num_photos: int = 2) -> str:
     network.eval()
     mean, std = (torch.tensor(values)[:, None, None] for values in (info.mean, info.std))
     config, detector = InspectConfig(), OnnxDetector.load(SHIPPED)
-    rules = Rules(
-        config.scales, config.threshold, config.uncertain, config.overlap, config.join_px, config.segmentation
-    )
+    rules = Rules.of(config)
 
     @torch.no_grad()
     def plain() -> int:

@@ -40,16 +40,19 @@ class InspectConfig:
     """Section `inspect`; the defaults are those of the command without a params file.
 
     `scales` are the sizes at which the network sees a photo, as shares of its own: at half size it finds cracks that
-    are twice as wide. A block is cracked from `threshold` on; blocks within `uncertain` are laid out for an engineer to
-    sort. `overlap` is the share of a block's side that neighbouring blocks have in common. Pieces within `join_px` are
-    one crack. `gsd_mm_per_px` is the ground sampling distance; with `distance_m` the focal length comes from EXIF.
-    `page_mb` bounds the full detail inside the report. `crack_fraction` is the share of crack pixels that makes a block
-    cracked where masks tell, in the case study alone.
+    are twice as wide. A block is cracked from `threshold` on, and lines are traced where they touch one; blocks within
+    `uncertain` are laid out for an engineer to sort. A photo is called "unsure" and "crack" from these `confident` on:
+    at 0.9, one of ten clean photos that are hard to judge is called so, whatever its size. `overlap` is the share of a
+    block's side that neighbouring blocks have in common. Pieces within `join_px` are one crack. `gsd_mm_per_px` is the
+    ground sampling distance; with `distance_m` the focal length comes from EXIF. `page_mb` bounds the full detail in
+    the report. `crack_fraction` is the share of crack pixels that makes a block cracked where masks tell, in the case
+    study alone.
     """
 
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0, 0.5)
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     uncertain: tuple[Probability, Probability] = (0.3, 0.7)
+    confident: tuple[Probability, Probability] = (0.9, 0.95)
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     join_px: Annotated[int, Field(ge=1, le=199)] = 15
     segmentation: Segmentation = Field(default_factory=Segmentation)
@@ -64,6 +67,10 @@ class InspectConfig:
         low, high = self.uncertain
         if not low <= self.threshold <= high:
             raise ValueError(f"uncertain: {self.uncertain}; expected from below the threshold to above it")
+        if self.confident[0] > self.confident[1]:
+            raise ValueError(
+                f"confident: {self.confident}; expected the share for unsure, then that for crack"
+            )
         if not all((1 / scale).is_integer() for scale in self.scales):
             raise ValueError(
                 f"scales: {self.scales}; expected 1.0, 0.5 and so on: 1 divided by whole numbers"

@@ -52,6 +52,7 @@ CRACK_COLUMNS = (
     "num_branches",
     "area_px",
     "crack_prob",
+    "confidence",
     "x0_px",
     "y0_px",
     "x1_px",
@@ -124,7 +125,15 @@ def crack_rows(findings: Findings) -> Iterator[dict[str, Any]]:
     for number, crack in enumerate(findings.cracks, 1):
         measures = {
             name: getattr(crack, name)
-            for name in ("length_px", "width_px", "width_max_px", "num_branches", "area_px", "crack_prob")
+            for name in (
+                "length_px",
+                "width_px",
+                "width_max_px",
+                "num_branches",
+                "area_px",
+                "crack_prob",
+                "confidence",
+            )
         }
         in_mm = {
             f"{name}_mm": _in_mm(measures[f"{name}_px"], gsd) for name in ("length", "width", "width_max")

@@ -29,7 +29,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Findings:
-    """One inspected photo: its blocks, its cracks (longest first), and what was known when it was inspected.
+    """One inspected photo: its blocks, its cracks (most evidence first), and what was known when it was inspected.
 
     `key` names everything that the findings depend on; `lon_lat` is where the camera was, in degrees (WGS 84).
     """
@@ -97,6 +97,7 @@ def _as_json(crack: Crack) -> dict[str, Any]:
         "box_xyxy": crack.box_xyxy,
         "lines": [line.tolist() for line in crack.lines],
         "crack_prob": round(crack.crack_prob, 4),
+        "confidence": round(crack.confidence, 4),
         "samples": [[int(x), int(y), round(width, 2)] for x, y, width in crack.samples.tolist()],
     }
 
@@ -113,7 +114,7 @@ def _from_json(values: dict[str, Any]) -> Crack:
 
 
 def crack_name(photo: str, number: int) -> str:
-    """A crack is called by its photo and its number in it, from 1 on, the longest first."""
+    """A crack is called by its photo and its number in it, from 1 on, the one with most evidence first."""
     return f"{photo}#{number}"
 
 

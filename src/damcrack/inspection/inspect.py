@@ -112,14 +112,7 @@ def survey(
     Raises:
         InputError: no photo could be looked at.
     """
-    rules = Rules(
-        config.scales,
-        config.threshold,
-        config.uncertain,
-        config.overlap,
-        config.join_px,
-        config.segmentation,
-    )
+    rules = Rules.of(config)
     work = Survey(out, detector, rules, scale, config.max_megapixels * 10**6)
     _make(out)
     folders, set_aside = list[Path](), list[Unusable]()

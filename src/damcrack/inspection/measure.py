@@ -29,6 +29,7 @@ class Crack:
 
     `width_px` is the median over its length, `width_max_px` the 95th percentile: the widest place without outliers.
     `samples` (S, 3) are x, y and width every few pixels along it; `crack_prob` is the network's mean probability there.
+    `confidence` is the chance that a clean wall of the photo's size shows no such line (see inspection.evidence).
     """
 
     length_px: float
@@ -40,6 +41,7 @@ class Crack:
     lines: tuple[Line, ...]
     samples: Floats
     crack_prob: float
+    confidence: float = 0.0
 
 
 @dataclass

@@ -1,15 +1,17 @@
 """One photo from pixels to findings: crack map, block probabilities, crack pixels, cracks with their measures."""
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from damcrack.data.tiling import Boxes, tile_boxes_xyxy
-from damcrack.inspection.config import Segmentation
+from damcrack.inspection.config import InspectConfig, Segmentation
 from damcrack.inspection.detector import OnnxDetector
+from damcrack.inspection.evidence import confidence, evidence
 from damcrack.inspection.findings import Block, Pixels, Verdict
 from damcrack.inspection.measure import Crack, measure_cracks
 from damcrack.inspection.pieces import pieces
@@ -29,14 +31,20 @@ class Rules:
     scales: tuple[float, ...]
     threshold: float
     uncertain: tuple[float, float]
+    confident: tuple[float, float]
     overlap: float
     join_px: int
     segmentation: Segmentation
 
+    @classmethod
+    def of(cls, config: InspectConfig) -> "Rules":
+        """Those values of a config that findings depend on."""
+        return cls(*(getattr(config, field.name) for field in fields(cls)))
+
 
 @dataclass(frozen=True)
 class Inspected:
-    """What one photo (H, W) shows: boxes (N, 4) with their probability (N,), masks (H, W) of 0/1, cracks by length."""
+    """What one photo (H, W) shows: boxes (N, 4) with their probability (N,), masks (H, W) of 0/1, best cracks first."""
 
     size_hw: tuple[int, int]
     boxes: Boxes
@@ -72,15 +80,17 @@ def look_at(rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor
         for whole, part in zip(masks, traced.masks, strict=True):
             np.maximum(whole[y0:y1, x0:x1], part, out=whole[y0:y1, x0:x1])
         cracks += traced.cracks
-    cracks.sort(key=lambda crack: (-crack.length_px, crack.box_xyxy))
-    return Inspected(size_hw, boxes, crack_prob, masks, cracks, verdict(crack_prob, rules))
+    cracks.sort(key=lambda crack: (-evidence(crack), crack.box_xyxy))
+    megapixels = size_hw[0] * size_hw[1] / 1e6
+    cracks = [replace(crack, confidence=confidence(evidence(crack), megapixels)) for crack in cracks]
+    return Inspected(size_hw, boxes, crack_prob, masks, cracks, verdict(cracks, rules))
 
 
-def verdict(crack_prob: Floats, rules: Rules) -> Verdict:
-    """A photo shows a crack if one of its blocks does, and is unsure if one of them may."""
-    if (crack_prob >= rules.threshold).any():
-        return "crack"
-    return "unsure" if (crack_prob >= rules.uncertain[0]).any() else "no crack"
+def verdict(cracks: Sequence[Crack], rules: Rules) -> Verdict:
+    """What a photo shows by its most convincing line, which comes first."""
+    unsure, crack = rules.confident
+    best = cracks[0].confidence if cracks else 0.0
+    return "crack" if best >= crack else "unsure" if best >= unsure else "no crack"
 
 
 def called_blocks(boxes: Boxes, size_hw: tuple[int, int]) -> Mask:

@@ -113,7 +113,7 @@ class Survey:
     def _write(self, out: Path, rgb: Pixels, findings: Findings, inspected: Inspected) -> None:
         with new_directory(out) as folder:
             write_bytes(folder / "preview.jpg", _jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
-            if findings.verdict == "crack":
+            if findings.cracks:
                 write_bytes(folder / "mask.png", encode_mask(inspected.masks.sure))
                 sharp = positive_only(rgb, inspected, self.rules.threshold)
                 write_bytes(folder / "detail.jpg", _jpeg(sharp, DETAIL_QUALITY))

@@ -1,0 +1,158 @@
+"""Fit how much evidence a traced line has, and what photos are called by it (damcrack.inspection.evidence).
+
+    python -m experiments.triage --data DIR --work .bench/triage
+
+DIR holds the real sources (experiments/unseen/sources.py). Lines are traced once and stored under --work. Numbers are
+fitted on the sources of FITTED and on every other clean wall; all other photos are what the table reports.
+"""
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.detector import SHIPPED, OnnxDetector
+from damcrack.inspection.evidence import confidence
+from damcrack.inspection.photo import Rules, look_at
+from experiments.unseen.__main__ import DATA_VARIABLE
+from experiments.unseen.sources import WALLS, read_photos, read_pixels
+
+FITTED = ("cfd", "deepcrack", "recife-crackconcrete", "recife-cracktile", "rissbilder", "uav-embankment")
+REPORTED = ("hires", "masonry240", "nha12d", "toshi-specimen", "uav75")
+NEAR_PX, REAL_SHARE, FALSE_SHARE = 10, 0.5, 0.1  # of a line that lies on marked cracks
+FROM = 0.0  # evidence above which lines on clean walls are counted
+Row = dict[str, Any]
+
+
+def traced(photos: Sequence[Any]) -> Iterator[Row]:
+    """Lines of each photo, with the share of each that lies near a marked crack."""
+    config, detector = InspectConfig(), OnnxDetector.load(SHIPPED)
+    rules = Rules.of(config)
+    with ThreadPoolExecutor(1) as workers:
+        for photo in photos:
+            rgb, true = read_pixels(photo)
+            if true is None or min(rgb.shape[:2]) < detector.tile_px:
+                continue
+            near = cv2.dilate(true, np.ones((2 * NEAR_PX + 1,) * 2, np.uint8))
+            lines = [
+                {
+                    "logit": math.log(crack.crack_prob / (1 - crack.crack_prob)),
+                    "log_length": math.log(crack.length_px),
+                    "log_width": math.log(crack.width_max_px),
+                    "on_cracks": float(near[tuple(crack.samples[:, 1::-1].T.astype(int))].mean()),
+                }
+                for crack in look_at(rgb, detector, rules, workers).cracks
+            ]
+            megapixels = rgb.shape[0] * rgb.shape[1] / 1e6
+            yield {
+                "source": photo.source,
+                "megapixels": megapixels,
+                "cracked": bool(true.any()),
+                "lines": lines,
+            }
+
+
+def features(line: Row) -> list[float]:
+    """What a line's evidence is made of."""
+    return [line["logit"], line["log_length"], line["log_width"]]
+
+
+def fit(rows: Sequence[Row]) -> LogisticRegression:
+    """Log odds of a line; sources weigh by the root of their number of lines, so that none speaks for all."""
+    lines = [(row["source"], line) for row in rows for line in row["lines"]]
+    clear = [
+        (source, line, line["on_cracks"] >= REAL_SHARE)
+        for source, line in lines
+        if line["on_cracks"] >= REAL_SHARE or line["on_cracks"] < FALSE_SHARE
+    ]
+    kinds = [(source, real) for source, _, real in clear]
+    weights = [1 / math.sqrt(kinds.count(kind)) for kind in kinds]
+    model = LogisticRegression(C=100, max_iter=1000)
+    return model.fit(
+        [features(line) for _, line, _ in clear], [real for *_, real in clear], sample_weight=weights
+    )
+
+
+def log_odds(model: LogisticRegression, row: Row) -> list[float]:
+    """Of each line of a photo."""
+    if not row["lines"]:
+        return []
+    found: list[float] = model.decision_function([features(line) for line in row["lines"]]).tolist()
+    return found
+
+
+def false_rate(model: LogisticRegression, walls: Sequence[Row]) -> float:
+    """Lines of evidence 0 or more on a megapixel of clean wall."""
+    found = [value for row in walls for value in log_odds(model, row) if value >= FROM]
+    return len(found) / sum(row["megapixels"] for row in walls)
+
+
+def table(model: LogisticRegression, rows: Sequence[Row]) -> str:
+    """Markdown: what photos are called by their most convincing line, and by whether they have one at all."""
+    lines = [
+        "| photos | number | megapixels each | called crack or unsure | called crack | with any traced line |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    unsure, crack = InspectConfig().confident
+    names = sorted({(row["source"], row["cracked"]) for row in rows})
+    for source, cracked in names:
+        of = [row for row in rows if (row["source"], row["cracked"]) == (source, cracked)]
+        best = [
+            max((confidence(value, row["megapixels"]) for value in log_odds(model, row)), default=0.0)
+            for row in of
+        ]
+        shares = [np.mean(np.array(best) >= cut) for cut in (unsure, crack, 1e-9)]
+        cells = " | ".join(f"{100 * share:.0f} %" for share in shares)
+        size = np.mean([row["megapixels"] for row in of])
+        lines.append(f"| {source}, {'cracked' if cracked else 'clean'} | {len(of)} | {size:.1f} | {cells} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Trace what is missing, fit, print."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.triage", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
+    )
+    parser.add_argument("--work", type=Path, default=Path(".bench/triage"))
+    parser.add_argument("--max-per-source", type=int, default=60)
+    args = parser.parse_args()
+    if args.data is None:
+        raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
+    args.work.mkdir(parents=True, exist_ok=True)
+    rows = dict[str, list[Row]]()
+    for source in (*FITTED, *REPORTED, WALLS):
+        stored = args.work / f"{source}.json"
+        if not stored.exists():
+            limit = None if source == WALLS else args.max_per_source
+            stored.write_text(json.dumps(list(traced(read_photos(args.data, [source], limit)))))
+        rows[source] = json.loads(stored.read_text())
+    walls = rows.pop(WALLS)
+    model = fit([row for source in FITTED for row in rows[source]] + walls[::2])
+    print(
+        "weights of logit, log length, log width:",
+        model.coef_[0].round(2),
+        "bias:",
+        model.intercept_.round(2),
+    )
+    print(
+        "false lines per megapixel of clean wall:",
+        round(false_rate(model, walls[::2]), 2),
+        "fitted,",
+        end=" ",
+    )
+    print(round(false_rate(model, walls[1::2]), 2), "on the others")
+    print(table(model, [row for source in REPORTED for row in rows[source]] + walls[1::2]))
+
+
+if __name__ == "__main__":
+    main()
