@@ -48,7 +48,12 @@ def test_clean_walls_are_called_so_as_often_in_photos_of_any_size():
 
 def test_a_photo_is_called_by_its_most_convincing_line():
     lines = [replace(LINE, confidence=value) for value in (0.99, 0.1)]
-    assert verdict(lines, RULES) == "crack"
-    assert verdict([replace(LINE, confidence=0.92)], RULES) == "unsure"
-    assert verdict([replace(LINE, confidence=0.89)], RULES) == "no crack"
-    assert verdict([], RULES) == "no crack"
+    assert verdict(lines, False, RULES) == "crack"
+    assert verdict([replace(LINE, confidence=0.92)], False, RULES) == "unsure"
+    assert verdict([replace(LINE, confidence=0.89)], False, RULES) == "no crack"
+    assert verdict([], False, RULES) == "no crack"
+
+
+def test_a_doubtful_photo_is_never_called_clean():
+    assert verdict([], True, RULES) == "unsure"
+    assert verdict([replace(LINE, confidence=0.99)], True, RULES) == "crack"

@@ -25,6 +25,7 @@ from damcrack.inspection.sources import Unusable
 PHOTO_COLUMNS = (
     "photo",
     "verdict",
+    "doubt",
     "max_crack_prob",
     "num_blocks",
     "num_crack_blocks",
@@ -103,6 +104,7 @@ def photo_row(findings: Findings, folder: str) -> dict[str, Any]:
     return {
         "photo": findings.photo,
         "verdict": findings.verdict,
+        "doubt": findings.doubt,
         "max_crack_prob": findings.max_crack_prob,
         "num_blocks": len(findings.blocks),
         "num_crack_blocks": sum(block.crack_prob >= findings.threshold for block in findings.blocks),

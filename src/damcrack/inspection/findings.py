@@ -31,7 +31,8 @@ class Block(NamedTuple):
 class Findings:
     """One inspected photo: its blocks, its cracks (most evidence first), and what was known when it was inspected.
 
-    `key` names everything that the findings depend on; `lon_lat` is where the camera was, in degrees (WGS 84).
+    `key` names everything that the findings depend on; `doubt` says why a photo cannot be judged (see
+    inspection.quality); `lon_lat` is where the camera was, in degrees (WGS 84).
     """
 
     photo: str
@@ -45,6 +46,7 @@ class Findings:
     height_px: int
     width_px: int
     verdict: Verdict
+    doubt: str
     blocks: list[Block]
     cracks: list[Crack]
 

@@ -15,6 +15,7 @@ from damcrack.inspection.evidence import confidence, evidence
 from damcrack.inspection.findings import Block, Pixels, Verdict
 from damcrack.inspection.measure import Crack, measure_cracks
 from damcrack.inspection.pieces import pieces
+from damcrack.inspection.quality import doubt as why_doubtful
 from damcrack.inspection.segment import CrackMasks, Mask, crack_masks, without_specks
 from damcrack.inspection.width import LARGEST_REACH_PX
 from damcrack.inspection.windows import CELL_PX, num_cells
@@ -52,6 +53,7 @@ class Inspected:
     masks: CrackMasks
     cracks: list[Crack]
     verdict: Verdict
+    doubt: str
 
     @property
     def blocks(self) -> list[Block]:
@@ -83,14 +85,15 @@ def look_at(rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor
     cracks.sort(key=lambda crack: (-evidence(crack), crack.box_xyxy))
     megapixels = size_hw[0] * size_hw[1] / 1e6
     cracks = [replace(crack, confidence=confidence(evidence(crack), megapixels)) for crack in cracks]
-    return Inspected(size_hw, boxes, crack_prob, masks, cracks, verdict(cracks, rules))
+    doubt = why_doubtful(rgb)
+    return Inspected(size_hw, boxes, crack_prob, masks, cracks, verdict(cracks, bool(doubt), rules), doubt)
 
 
-def verdict(cracks: Sequence[Crack], rules: Rules) -> Verdict:
-    """What a photo shows by its most convincing line, which comes first."""
+def verdict(cracks: Sequence[Crack], doubtful: bool, rules: Rules) -> Verdict:
+    """What a photo shows by its most convincing line, which comes first; a doubtful one is never called clean."""
     unsure, crack = rules.confident
     best = cracks[0].confidence if cracks else 0.0
-    return "crack" if best >= crack else "unsure" if best >= unsure else "no crack"
+    return "crack" if best >= crack else "unsure" if best >= unsure or doubtful else "no crack"
 
 
 def called_blocks(boxes: Boxes, size_hw: tuple[int, int]) -> Mask:

@@ -94,6 +94,7 @@ class Survey:
             height_px=size_hw[0],
             width_px=size_hw[1],
             verdict=inspected.verdict,
+            doubt=inspected.doubt,
             blocks=inspected.blocks,
             cracks=inspected.cracks,
         )

@@ -1,0 +1,61 @@
+"""Photos that nothing can be said about: too dark, blurred, without contrast, or under water.
+
+The limits lie outside of all concrete photos of 19 sources, and inside of what the same photos become at night, out of
+focus and through green water (docs/inspection.md). Nothing here tells concrete from other things.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from damcrack.inspection.findings import Pixels
+
+PATCH_PX, PATCHES_A_SIDE = 512, 3
+MIN_BRIGHT = 60.0  # 95th percentile of grey; concrete has 75 and more, at night 15
+MIN_DETAIL = 1.3  # 99th percentile of differences at 2 px, in grey values; concrete has 1.4 and more
+MIN_SHARPNESS = 0.5  # that over the differences at 4 px; concrete has 0.54 and more, blurred by 8 px 0.4
+MIN_RED_GREEN = -12.0  # 90th percentile of a* of CIELAB; concrete has -8 and more, under water -20
+
+
+def doubt(rgb: Pixels) -> str:
+    """Why a photo (H, W, 3) must not be called clean; empty where nothing speaks against it."""
+    patches = [_patch(rgb, box) for box in _places(rgb.shape[0], rgb.shape[1])]
+    grey = [cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float32) for patch in patches]
+    if _percentile(grey, 95) < MIN_BRIGHT:
+        return "too dark: take it again with more light"
+    fine, coarse = (_percentile([_differences(one, px) for one in grey], 99) for px in (1, 2))
+    if fine < MIN_SHARPNESS * coarse:
+        return "blurred: take it again in focus"
+    if fine < MIN_DETAIL:
+        return "without contrast: take it again with other light, or nearer"
+    red_green = [cv2.cvtColor(patch, cv2.COLOR_RGB2LAB)[..., 1].astype(np.float32) - 128 for patch in patches]
+    if _percentile(red_green, 90) < MIN_RED_GREEN:
+        return "green or blue throughout, as under water: the detector has not learned from such photos"
+    return ""
+
+
+def _places(height: int, width: int) -> list[list[int]]:
+    """Boxes of at most three by three patches, spread over the photo."""
+    tops, lefts = (
+        np.unique(np.linspace(0, max(0, length - PATCH_PX), PATCHES_A_SIDE).astype(int))
+        for length in (height, width)
+    )
+    return [[left, top, left + PATCH_PX, top + PATCH_PX] for top in tops.tolist() for left in lefts.tolist()]
+
+
+def _patch(rgb: Pixels, box_xyxy: list[int]) -> Pixels:
+    """At half size, where the noise of a single pixel does not count as detail."""
+    x0, y0, x1, y1 = box_xyxy
+    part = rgb[y0:y1, x0:x1]
+    size_wh = max(1, part.shape[1] // 2), max(1, part.shape[0] // 2)
+    return np.asarray(cv2.resize(part, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _differences(grey: npt.NDArray[np.float32], px: float) -> npt.NDArray[np.float32]:
+    """What lies between two sizes of blur, as absolute values."""
+    finer, coarser = (np.asarray(cv2.GaussianBlur(grey, (0, 0), blur)) for blur in (px, 2 * px))
+    return np.abs(finer - coarser, dtype=np.float32)
+
+
+def _percentile(parts: list[npt.NDArray[np.float32]], percent: float) -> float:
+    return float(np.percentile(np.concatenate([part.ravel() for part in parts]), percent))
