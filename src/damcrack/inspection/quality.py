@@ -54,7 +54,7 @@ def _patch(rgb: Pixels, box_xyxy: list[int]) -> Pixels:
 def _differences(grey: npt.NDArray[np.float32], px: float) -> npt.NDArray[np.float32]:
     """What lies between two sizes of blur, as absolute values."""
     finer, coarser = (np.asarray(cv2.GaussianBlur(grey, (0, 0), blur)) for blur in (px, 2 * px))
-    return np.abs(finer - coarser, dtype=np.float32)
+    return np.asarray(np.abs(finer - coarser), np.float32)
 
 
 def _percentile(parts: list[npt.NDArray[np.float32]], percent: float) -> float:
