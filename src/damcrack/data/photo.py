@@ -42,7 +42,7 @@ PHOTO_SUFFIXES = (
     ".jp2", ".j2k", ".jpf", ".jpx", ".heic", ".heif", ".avif",
 )  # fmt: skip
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
-WANTED = "a JPEG, PNG, TIFF, WebP, BMP, JPEG 2000, HEIC or AVIF"
+WANTED = "a JPEG, PNG or TIFF (WebP, BMP, JPEG 2000, HEIC and AVIF are read too)"
 MASK_CUT = 127
 WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
@@ -176,7 +176,7 @@ def _plain_jpeg(image: Image.Image, encoded: bytes, memory: Pixels | None) -> Pi
     except ValueError as error:
         if str(error).startswith(_LOST):
             raise PhotoError(
-                f"a part of it is lost ({error}), expected a whole JPEG; copy it again"
+                f"truncated or corrupt: a part is lost ({error}), expected a whole JPEG; copy it again"
             ) from error
         return None
     return rgb if plain and rgb.shape[:2] == (image.height, image.width) else None
@@ -256,7 +256,7 @@ def _check_size(image: Image.Image, num_bytes: int, max_pixels: int) -> None:
     bound = _PIXELS_PER_BYTE.get(str(image.format), _OTHER_PIXELS_PER_BYTE)
     if image.format != "TIFF" and num_pixels > bound * num_bytes:
         raise PhotoError(
-            f"truncated: {image.width} x {image.height} pixels in {num_bytes} bytes; copy or export it again"
+            f"truncated or corrupt: {image.width} x {image.height} pixels in {num_bytes} bytes; copy or export it again"
         )
 
 

@@ -195,7 +195,7 @@ def _refuse_unreadable(tags: Tags, num_bytes: int) -> None:
     size = _num_pixels(tags) * num_bands * bits[0] / 8
     if size > _GROWTH[compression] * num_bytes:
         raise PhotoError(
-            f"truncated: {size / 1e6:.0f} MB of pixels in a file of {num_bytes} bytes; copy it again"
+            f"truncated or corrupt: {size / 1e6:.0f} MB of pixels in a file of {num_bytes} bytes; copy it again"
         )
 
 

@@ -168,9 +168,11 @@ def _unique(named: Iterable[tuple[str, Found | Unusable]]) -> list[tuple[str, Fo
     return result
 
 
-def _order(name: str) -> tuple[str, str]:
-    """A copy called `photo (1).jpg` comes after `photo.jpg`."""
-    return os.path.splitext(name)[0], name  # noqa: PTH122
+def _order(name: str) -> tuple[tuple[int, bool, str, str], ...]:
+    """Files of a folder before its folders, a copy called `photo (1).jpg` after `photo.jpg`, odd names last."""
+    path = PurePosixPath(name)
+    odd = path.suffix.lower() not in PHOTO_SUFFIXES or escaped(name) != name or "\\" in name
+    return *((1, False, part, "") for part in path.parts[:-1]), (0, odd, path.stem, path.name)
 
 
 def _sorted_out(named: Iterable[tuple[str, Found | Unusable]]) -> Iterator[Listed | Unusable]:
