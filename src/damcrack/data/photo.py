@@ -51,7 +51,6 @@ _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 # WebP, JPEG 2000 and AVIF have no bound for flat pictures; no photo comes near this one.
 _PIXELS_PER_BYTE = {"JPEG": 512, "MPO": 512, "PNG": 1032 * 8, "BMP": 128}
 _OTHER_PIXELS_PER_BYTE = 8000
-_LOST = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression")
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -174,7 +173,7 @@ def _plain_jpeg(image: Image.Image, encoded: bytes, memory: Pixels | None) -> Pi
     try:
         rgb = _strict_jpeg(encoded, "RGB" if plain else "CMYK", memory if plain else None)
     except ValueError as error:
-        if str(error).startswith(_LOST):
+        if str(error).startswith(tiff.LOST):
             raise PhotoError(
                 f"truncated or corrupt: a part is lost ({error}), expected a whole JPEG; copy it again"
             ) from error

@@ -7,6 +7,7 @@ import ctypes
 import io
 import struct
 import sys
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -17,22 +18,35 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL
+import simplejpeg
 from PIL import Image, TiffImagePlugin
 
 from damcrack.files import PhotoError
 
 TiffImagePlugin.READ_LIBTIFF = True
 
+# What libjpeg says of a JPEG that it decodes nevertheless, with flat grey where something is missing.
+LOST = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression")
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 RAW_ADVICE = "a camera's raw file; export it as JPEG or TIFF"
 # Tags of TIFF 6.0, TIFF/EP and GDAL.
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION = 254, 255, 256, 257, 258, 259
 _PHOTOMETRIC, _BANDS, _MAX_VALUE, _PLANES, _COLOR_MAP, _SUB_IFDS = 262, 277, 281, 284, 320, 330
 _EXTRA_BANDS, _SAMPLE_FORMAT, _S_MAX_VALUE, _NODATA, _DNG_VERSION = 338, 339, 341, 42113, 50706
+_STRIPS, _STRIP_BYTES, _JPEG_TABLES = (273, 324), (279, 325), 347  # of strips, of tiles
+_JPEG, _DEFLATE = 7, (8, 32946)
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
-_WHITE_IS_ZERO, _RGB = 0, 2
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _RAW = (32803, 34892)  # photometric: colour filter array, linear raw
-_COLOR_BANDS = {_WHITE_IS_ZERO: 1, 1: 1, _RGB: 3, 3: 1, 5: 4, 6: 3}  # 3 is a palette, 5 CMYK, 6 YCbCr
+_INVERTED = "white is zero"  # of values that Pillow reads the other way only
+_COLOR_BANDS = {
+    _WHITE_IS_ZERO: 1,
+    _BLACK_IS_ZERO: 1,
+    _RGB: 3,
+    3: 1,
+    5: 4,
+    6: 3,
+}  # 3 is a palette, 5 CMYK, 6 YCbCr
 # What Pillow reads, with the most bytes of pixels that a byte of the file can hold.
 _GROWTH = {
     1: 1, 2: 200, 3: 10_000, 4: 10_000, 5: 1400, 7: 2000, 8: 1032, 32773: 64, 32946: 1032, 34925: 8000, 50000: 8000,
@@ -41,6 +55,7 @@ _NAMES = {6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002
 _KINDS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 # Parts of a photo are clipped to black too, but not in squares as wide as this.
 NODATA_PX = 31
+NEAR_PX = 7  # and tips of a gap reach no farther out of such squares
 
 Tags = Mapping[int, Any]
 Mask = npt.NDArray[np.bool_]
@@ -63,7 +78,11 @@ def open_tiff(encoded: bytes) -> Image.Image:
         raise PhotoError("a TIFF without pages; export it again")
     chosen = max(shown, key=lambda at: _num_pixels(shown[at]))
     _refuse_unreadable(shown[chosen], len(encoded))
-    return Image.open(io.BytesIO(_with_first_page(encoded, chosen)), formats=("TIFF",))
+    _check_segments(shown[chosen], encoded)
+    inverted = _is_wide(shown[chosen]) and shown[chosen].get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    image = _opened(encoded, chosen, _BLACK_IS_ZERO if inverted else None)
+    image.info[_INVERTED] = inverted
+    return image
 
 
 def eight_bits(image: Image.Image, encoded: bytes) -> Image.Image:
@@ -78,7 +97,7 @@ def eight_bits(image: Image.Image, encoded: bytes) -> Image.Image:
         if colors.max() < 256:  # as libtiff does: some writers scale the palette to 8 bits
             image.putpalette(bytes(colors.reshape(3, -1).T.astype(np.uint8)))
         return image
-    if max(tags.get(_BITS, (1,))) > 8:
+    if _is_wide(tags):
         image = _narrowed(image, encoded)
     if image.mode == "RGBA" and _EXTRA_BANDS not in tags and _is_picture(image.getchannel("A")):
         return image.convert("RGB")  # the fourth band is infrared, say, for no file says that it is alpha
@@ -90,7 +109,7 @@ def _narrowed(image: Image.Image, encoded: bytes) -> Image.Image:
     bits = _declared_bits(tags)
     if image.mode.startswith("I;16"):
         grey = _scaled(np.asarray(image), bits)
-        return Image.fromarray(~grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey)
+        return Image.fromarray(~grey if image.info[_INVERTED] else grey)
     if bits == 16:
         check_range(np.asarray(image)[..., :3])
         return image
@@ -126,7 +145,7 @@ def check_range(values: npt.NDArray[np.uint8]) -> None:
 def nodata_gaps(image: Image.Image, encoded: bytes) -> Mask | None:
     """True (height, width) where a page holds no picture: by GDAL's value for nodata, or its mask page.
 
-    By value only where it fills squares of 31 px, or lies beside one: a black crack is no gap.
+    By value only where it fills squares of 31 px, or lies within 3 px of one: a black crack is no gap.
     """
     mask = _mask_page(image, encoded)
     value = _nodata_value(image.tag_v2)  # type: ignore[attr-defined]
@@ -135,10 +154,10 @@ def nodata_gaps(image: Image.Image, encoded: bytes) -> Mask | None:
     values = np.asarray(image).reshape(image.height, image.width, -1)
     equal = np.asarray((values == value).all(axis=2), np.uint8)
     padded = np.pad(equal, NODATA_PX, constant_values=1)
-    kernel = np.ones((NODATA_PX, NODATA_PX), np.uint8)
-    near = np.asarray(cv2.dilate(cv2.morphologyEx(padded, cv2.MORPH_OPEN, kernel), kernel), np.uint8)
-    inside = near[NODATA_PX:-NODATA_PX, NODATA_PX:-NODATA_PX]
-    gaps: Mask = (equal & inside) > 0
+    wide = cv2.morphologyEx(padded, cv2.MORPH_OPEN, np.ones((NODATA_PX, NODATA_PX), np.uint8))
+    inside = np.ascontiguousarray(wide[NODATA_PX:-NODATA_PX, NODATA_PX:-NODATA_PX])
+    near = np.asarray(cv2.dilate(inside, np.ones((NEAR_PX, NEAR_PX), np.uint8)), np.uint8)
+    gaps: Mask = (equal & near) > 0
     return gaps if gaps.any() else None
 
 
@@ -160,6 +179,10 @@ def _pages(encoded: bytes) -> dict[int, Tags]:
         below = pages[at].get(_SUB_IFDS, ())
         waiting += [ifd.next, *(below if isinstance(below, tuple) else (below,))]
     return pages
+
+
+def _is_wide(tags: Tags) -> bool:
+    return bool(max(tags.get(_BITS, (1,))) > 8)
 
 
 def _marks(tags: Tags) -> int:
@@ -199,13 +222,43 @@ def _refuse_unreadable(tags: Tags, num_bytes: int) -> None:
         )
 
 
-def _with_first_page(encoded: bytes, at: int) -> bytes:
-    """The file with another page as its first; Pillow opens none behind a page that it cannot read."""
+def _check_segments(tags: Tags, encoded: bytes) -> None:
+    """Refuse strips and tiles that libtiff would decode to something all the same.
+
+    Raises:
+        ValueError, zlib.error: a checksum does not fit, or a part of a JPEG is lost.
+    """
+    offsets, counts = (tags.get(strips, tags.get(tiles, ())) for strips, tiles in (_STRIPS, _STRIP_BYTES))
+    for offset, count in zip(offsets, counts, strict=True):
+        segment = encoded[offset : offset + count]
+        if tags.get(_COMPRESSION) in _DEFLATE and segment:
+            zlib.decompress(segment)
+        elif tags.get(_COMPRESSION) == _JPEG:
+            jpeg = tags.get(_JPEG_TABLES, b"\xff\xd8\xff\xd9")[:-2] + segment[2:]
+            try:
+                simplejpeg.decode_jpeg(jpeg, "GRAY", strict=True)
+            except ValueError as error:
+                if str(error).startswith(LOST):
+                    raise
+
+
+def _opened(encoded: bytes, at: int, photometric: int | None = None) -> Image.Image:
+    """A page with Pillow, as another kind of colours if Pillow does not know its own.
+
+    The file gets it as its first page, because Pillow opens none behind a page that it cannot read.
+    """
     big, order = encoded[2:4] == b"+\0", "<" if encoded[:1] == b"I" else ">"
-    start, form = (8, "Q") if big else (4, "I")
-    pointer = struct.pack(order + form, at)
-    end = start + len(pointer)
-    return encoded if encoded[start:end] == pointer else encoded[:start] + pointer + encoded[end:]
+    start, pointer, counter, entry_bytes = (8, "Q", "Q", 20) if big else (4, "I", "H", 12)
+    patched = bytearray(encoded)
+    struct.pack_into(order + pointer, patched, start, at)
+    (num_entries,) = struct.unpack_from(order + counter, patched, at)
+    first = at + struct.calcsize(counter)
+    for entry in range(first, first + num_entries * entry_bytes, entry_bytes):
+        if photometric is not None and struct.unpack_from(order + "H", patched, entry) == (_PHOTOMETRIC,):
+            struct.pack_into(
+                order + "H", patched, entry + entry_bytes - struct.calcsize(pointer), photometric
+            )
+    return Image.open(io.BytesIO(patched), formats=("TIFF",))
 
 
 def _declared_bits(tags: Tags) -> int:
@@ -229,7 +282,8 @@ def _scaled(values: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
 
 def _wide_rgb(encoded: bytes, image: Image.Image) -> npt.NDArray[np.uint16]:
     """All 16 bits, of which Pillow gives the high byte: that must agree."""
-    packed = np.frombuffer(_with_first_page(encoded, image.tag_v2.offset), np.uint8)  # type: ignore[attr-defined]
+    file: io.BytesIO = image.fp  # type: ignore[attr-defined]
+    packed = np.frombuffer(file.getbuffer(), np.uint8)
     wide: npt.NDArray[Any] | None = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED)
     rgb = np.asarray(image)[..., :3]
     if (
@@ -247,7 +301,7 @@ def _nodata_value(tags: Tags) -> float | None:
         value = float(str(tags[_NODATA]).strip("\0 "))
     except (KeyError, ValueError):
         return None
-    if tags.get(_PHOTOMETRIC) == _RGB and max(tags.get(_BITS, (1,))) == 16:
+    if tags.get(_PHOTOMETRIC) == _RGB and _is_wide(tags):
         return value // 256  # Pillow gives the high byte of RGB
     return value
 
@@ -255,9 +309,8 @@ def _nodata_value(tags: Tags) -> float | None:
 def _mask_page(image: Image.Image, encoded: bytes) -> Mask | None:
     for at, tags in _pages(encoded).items():
         if _marks(tags) & _MASK and (tags.get(_HEIGHT), tags.get(_WIDTH)) == (image.height, image.width):
-            page = Image.open(io.BytesIO(_with_first_page(encoded, at)), formats=("TIFF",))
-            shown = np.asarray(page.convert("L")) if page.mode in ("1", "L") else None
-            return None if shown is None or shown.all() else shown == 0
+            shown = np.asarray(_opened(encoded, at, _BLACK_IS_ZERO).convert("L"))
+            return None if shown.all() else shown == 0
     return None
 
 

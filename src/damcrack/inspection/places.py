@@ -21,7 +21,10 @@ _OURS = "an output of damcrack; what it holds is not inspected"
 
 @dataclass(frozen=True)
 class Found:
-    """A file, by its name below a place (empty if it is the place itself); `same` is equal for links to one file."""
+    """A file, by its name below a place (empty if it is the place itself); `same` is equal for one file under two names.
+
+    `is_link` where a link leads to it.
+    """
 
     name: str
     size_bytes: int
@@ -83,12 +86,14 @@ class _Walk:
     def __init__(self, root: Path) -> None:
         self._seen = {_identity(root.stat()): "the folder itself"}
         self._folders, self._links = [(root, "")], list[tuple[Path, str]]()
+        self._linked = False
 
     def files(self) -> Iterator[Found | Unusable]:
         while self._folders or self._links:
             if self._folders:
                 yield from self._below(*self._folders.pop())
                 continue
+            self._linked = True
             folder, prefix = self._links.pop(0)
             listed_as = self._seen.setdefault(_identity(folder.stat()), prefix)
             if listed_as == prefix:
@@ -119,7 +124,7 @@ class _Walk:
             yield Unusable(name, _broken(path, error))
             return
         if not stat.S_ISDIR(known.st_mode):
-            yield file(path, name, known)
+            yield file(path, name, known, self._linked)
         elif why := why_not_entered(path.name):
             yield Unusable(name + "/", why, no_photo=True)
         elif path.is_symlink():
@@ -128,7 +133,7 @@ class _Walk:
             self._folders.append((path, name + "/"))
 
 
-def file(path: Path, name: str, known: os.stat_result) -> Found | Unusable:
+def file(path: Path, name: str, known: os.stat_result, is_link: bool = False) -> Found | Unusable:
     """A file of this machine; a pipe or a device is none."""
     if not stat.S_ISREG(known.st_mode):
         return Unusable(name, "a pipe, socket or device, expected a file", no_photo=True)
@@ -138,7 +143,7 @@ def file(path: Path, name: str, known: os.stat_result) -> Found | Unusable:
         path.read_bytes,
         partial(_first_bytes, path),
         lambda: nullcontext(path),
-        is_link=path.is_symlink(),
+        is_link=is_link or path.is_symlink(),
         same=_identity(known),
     )
 

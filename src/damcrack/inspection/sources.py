@@ -268,7 +268,7 @@ def _read_frames(name: str, video: cv2.VideoCapture, every_s: float) -> Iterator
     rate, promised = video.get(cv2.CAP_PROP_FPS), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     if not (video.isOpened() and 0 < rate < 10_000):
         raise PhotoError("no video that can be decoded, or one cut short before its index; copy it again")
-    number, due_s, time_s, longest_s, last = 0, 0.0, 0.0, 0.0, ""
+    number, due_s, time_s, longest_s = 0, 0.0, 0.0, 0.0
     while video.grab():
         before_s, time_s = time_s, video.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if number and time_s <= before_s:  # no time stamps
@@ -278,10 +278,8 @@ def _read_frames(name: str, video: cv2.VideoCapture, every_s: float) -> Iterator
             done, frame = video.retrieve()
             if not done:
                 break
-            frame_name = f"{name}@{time_s:07.1f}s.jpg"
-            last = frame_name if frame_name != last else f"{name}@{time_s:09.3f}s.jpg"
             encoded = encode_jpeg(np.asarray(frame[..., ::-1], np.uint8), FRAME_QUALITY)
-            yield Photo(last, encoded, sha256_bytes(encoded))
+            yield Photo(f"{name}@{_time_text(time_s)}s.jpg", encoded, sha256_bytes(encoded))
             due_s = every_s * (int((time_s + 0.5e-3) / every_s) + 1)
         number += 1
     ended_s, promised_s = time_s + longest_s, promised / rate
@@ -289,3 +287,9 @@ def _read_frames(name: str, video: cv2.VideoCapture, every_s: float) -> Iterator
         number < promised * (1 - MISSING_SHARE) and ended_s < promised_s * (1 - MISSING_SHARE)
     ):
         yield Unusable(name, f"cut short: {time_s:.1f} of {promised_s:.1f} s could be read; copy it again")
+
+
+def _time_text(time_s: float) -> str:
+    """Sorted by time as text, too; milliseconds where tenths do not say it all, so that no two frames share a name."""
+    milliseconds = round(1000 * time_s)
+    return f"{milliseconds / 1000:07.1f}" if milliseconds % 100 == 0 else f"{milliseconds / 1000:09.3f}"
