@@ -281,7 +281,7 @@ def inspection(folder: Path, rounds: int, num_photos: int = 2) -> str:
     def ours() -> int:
         with tempfile.TemporaryDirectory() as out:
             survey = Survey(Path(out), detector, rules, Scale(), MAX_PIXELS)
-            photos = (Photo(f"{number}.jpg", content) for number, content in enumerate(encoded))
+            photos = (Photo(f"{number}.jpg", content, str(number)) for number, content in enumerate(encoded))
             return len(list(survey.look_at_all(photos)))
 
     table = compare({"plain loop, torch": plain, "damcrack inspect": ours}, rounds, "photos")

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+OUTPUT_MARKER = ".damcrack-output"
+
 
 class InputError(ValueError):
     """Something the user gave is wrong: the message says what, got, expected and how to fix it."""

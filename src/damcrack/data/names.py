@@ -2,17 +2,48 @@
 
 import unicodedata
 from pathlib import PurePosixPath
+from typing import Literal
 
-from damcrack.data.photo import PHOTO_SUFFIXES
+from damcrack.data.photo import HEIF_BRANDS, PHOTO_SUFFIXES
 
+RAW_SUFFIXES = (
+    ".dng", ".arw", ".sr2", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f",
+    ".3fr", ".iiq", ".raw", ".rwl", ".gpr",
+)  # fmt: skip
 # Read too, only to be set aside with a reason: somebody meant these to be photos.
-OTHER_IMAGE_SUFFIXES = (".bmp", ".gif", ".heic", ".heif", ".jp2", ".webp")
+OTHER_IMAGE_SUFFIXES = (".gif", ".jxl", ".psd", *RAW_SUFFIXES)
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv")
 LONGEST_PART_BYTES = 200  # file systems allow 255; some is left for suffixes of our own
 
 
 def is_image_name(name: str) -> bool:
     """Tell whether the suffix is one of an image, readable or not."""
     return name.lower().endswith(PHOTO_SUFFIXES + OTHER_IMAGE_SUFFIXES)
+
+
+def content_kind(head: bytes) -> Literal["photo", "video", ""]:
+    """Tell by the first bytes of a file what it holds, whatever its name says; empty if it is neither."""
+    photo = (
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n",
+        b"II*\0",
+        b"MM\0*",
+        b"II+\0",
+        b"MM\0+",
+        b"GIF8",
+        b"\xff\x4f\xff\x51",
+    )
+    if head.startswith((*photo, b"\0\0\0\x0cjP  ")) or head[8:12] == b"WEBP":
+        return "photo"
+    if head[:2] == b"BM" and head[14:18] in (
+        b"\x28\0\0\0",
+        b"\x6c\0\0\0",
+        b"\x7c\0\0\0",
+    ):  # its header's size
+        return "photo"
+    if head[4:8] == b"ftyp":
+        return "photo" if head[8:12] in HEIF_BRANDS or head[8:11] in (b"avi", b"crx") else "video"
+    return "video" if head[:4] == b"\x1aE\xdf\xa3" or head[8:12] == b"AVI " else ""
 
 
 def is_hidden(name: str) -> bool:

@@ -1,14 +1,13 @@
 """Read photographs and masks of every kind that cameras and annotators write, strictly.
 
-JPEG, PNG and TIFF only. Pillow is the reader because it refuses truncated files; OpenCV fills them with grey.
-Plain JPEGs go through simplejpeg: the same pixels, 35 instead of 115 ms for 12 megapixels, most of which Pillow
-spends on fresh memory.
-Of a TIFF with several pages the first is the photo. 16-bit values keep their high byte, so the whole range of
-the file maps to the whole range of 8 bits.
+The content says what a file is, not its name. Pillow is the reader because it refuses truncated files; OpenCV fills
+them with grey. JPEGs go through simplejpeg: the same pixels, 35 instead of 115 ms for 12 megapixels, most of which
+Pillow spends on fresh memory, and what libjpeg only warns of (a lost part comes out as flat grey) is an error.
+16-bit values keep their high byte, so the whole range of the file maps to the whole range of 8 bits.
 """
 
 import io
-import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,39 +17,73 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from damcrack.data import tiff
 from damcrack.files import PhotoError
 
 # Pillow's process-wide limit gives way to the callers' max_pixels, checked before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# They tell of damaged EXIF, which does not concern the pixels, and name no photo.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+# Suffix of each format that is read, as Pillow calls it.
+SUFFIX_OF = {
+    "JPEG": ".jpg",
+    "MPO": ".jpg",
+    "PNG": ".png",
+    "TIFF": ".tif",
+    "WEBP": ".webp",
+    "BMP": ".bmp",
+    "JPEG2000": ".jp2",
+    "AVIF": ".avif",
+    "HEIF": ".heic",
+}
+PHOTO_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp",
+    ".jp2", ".j2k", ".jpf", ".jpx", ".heic", ".heif", ".avif",
+)  # fmt: skip
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+WANTED = "a JPEG, PNG or TIFF (WebP, BMP, JPEG 2000, HEIC and AVIF are read too)"
 MASK_CUT = 127
 WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
-# What Pillow's decoders raise on damaged files, found by flipping bytes in valid ones.
-_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error)
+# The most pixels that a byte can hold: in JPEG a bit per block of 8 x 8, in PNG deflate's ratio and a bit per pixel.
+# WebP, JPEG 2000 and AVIF have no bound for flat pictures; no photo comes near this one.
+_PIXELS_PER_BYTE = {"JPEG": 512, "MPO": 512, "PNG": 1032 * 8, "BMP": 128}
+_OTHER_PIXELS_PER_BYTE = 8000
 
 Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 
 def decode_photo(encoded: bytes, max_pixels: int, memory: Pixels | None = None) -> Pixels:
-    """Decode a JPEG, PNG or TIFF to uint8 RGB of shape (height, width, 3), turned upright by its EXIF.
+    """Decode a photo to uint8 RGB of shape (height, width, 3), turned upright by its EXIF.
 
     Transparent parts become white, as a viewer shows them on a page. The result may lie in `memory` (flat, at
     least 3 * height * width), and holds until that is used again.
 
     Raises:
-        PhotoError: not such a file, truncated, corrupt, over `max_pixels`, or of a colour mode with no fixed
+        PhotoError: no such file, truncated, corrupt, over `max_pixels`, or of a colour mode with no fixed
             range (32-bit, LAB).
     """
+    return decode_with_gaps(encoded, max_pixels, memory)[0]
+
+
+def decode_with_gaps(
+    encoded: bytes, max_pixels: int, memory: Pixels | None = None
+) -> tuple[Pixels, Mask | None]:
+    """As `decode_photo`, with where (height, width) the file holds no picture: transparent, or nodata of a GeoTIFF.
+
+    None if there is no such place.
+    """
     with _opened(encoded) as image:
-        _check_size(image, max_pixels)
-        rgb = _plain_jpeg(image, encoded, memory)
+        _check_size(image, len(encoded), max_pixels)
+        rgb, gaps = _plain_jpeg(image, encoded, memory), None
         if rgb is None:
             image.load()
-            rgb = np.asarray(_rgb(image))
-        return _turned(rgb, _orientation(image))
+            rgb, gaps = _rgb(image, encoded)
+        orientation = _orientation(image)
+        return _turned(rgb, orientation), None if gaps is None else _turned_mask(gaps, orientation)
 
 
 def decode_mask(encoded: bytes, max_pixels: int) -> Pixels:
@@ -63,7 +96,7 @@ def decode_mask(encoded: bytes, max_pixels: int) -> Pixels:
             (class numbers 0 and 1 instead of 0 and 255): taken as it is, it would hide every crack.
     """
     with _opened(encoded) as image:
-        _check_size(image, max_pixels)
+        _check_size(image, len(encoded), max_pixels)
         image.load()
         grey, orientation = np.asarray(_grey(image)), _orientation(image)
     full = np.iinfo(grey.dtype).max
@@ -81,11 +114,21 @@ def photo_size_hw(encoded: bytes) -> tuple[int, int]:
     """Height and width in pixels of the upright photo, from the header alone.
 
     Raises:
-        PhotoError: not a JPEG, PNG or TIFF.
+        PhotoError: no image that is read.
     """
     with _opened(encoded) as image:
         sideways = image.format != "TIFF" and _orientation(image) >= 5  # Pillow turns a TIFF's size itself
         return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+def suffix_of(encoded: bytes) -> str:
+    """The suffix that fits the content.
+
+    Raises:
+        PhotoError: no image that is read.
+    """
+    with _opened(encoded) as image:
+        return SUFFIX_OF[str(image.format)]
 
 
 def is_plain_jpeg(encoded: bytes) -> bool:
@@ -119,45 +162,109 @@ def encode_mask(mask: Pixels) -> bytes:
 
 
 def _plain_jpeg(image: Image.Image, encoded: bytes, memory: Pixels | None) -> Pixels | None:
-    """RGB as stored; None if the file is no undamaged 8-bit grey or RGB JPEG, and Pillow has to judge it."""
-    if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+    """RGB as stored; None if the file is no 8-bit grey or RGB JPEG, and Pillow has to read it.
+
+    Raises:
+        PhotoError: a part of the JPEG is lost.
+    """
+    if image.format not in ("JPEG", "MPO"):
         return None
+    plain = image.mode in ("L", "RGB")
     try:
-        rgb: Pixels = simplejpeg.decode_jpeg(encoded, "RGB", strict=True, buffer=memory)
-    except ValueError:
+        rgb = _strict_jpeg(encoded, "RGB" if plain else "CMYK", memory if plain else None)
+    except ValueError as error:
+        if str(error).startswith(tiff.LOST):
+            raise PhotoError(
+                f"truncated or corrupt: a part is lost ({error}), expected a whole JPEG; copy it again"
+            ) from error
         return None
-    return rgb if rgb.shape[:2] == (image.height, image.width) else None
+    return rgb if plain and rgb.shape[:2] == (image.height, image.width) else None
+
+
+def _strict_jpeg(encoded: bytes, colors: str, memory: Pixels | None) -> Pixels:
+    """Pixels of a JPEG without any flaw but, possibly, a missing end marker, which cameras and viewers overlook."""
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(encoded, colors, strict=True, buffer=memory), np.uint8)
+    except ValueError as error:
+        if not str(error).startswith("Premature end of JPEG"):
+            raise
+    ended = encoded + b"\xff\xd9"
+    return np.asarray(simplejpeg.decode_jpeg(ended, colors, strict=True, buffer=memory), np.uint8)
 
 
 @contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
+    """Open an image, and turn whatever its decoder raises, now or later, into one PhotoError."""
     if not encoded:
-        raise PhotoError("the file is empty (0 bytes), expected a JPEG, PNG or TIFF; copy it again")
+        raise PhotoError(f"the file is empty (0 bytes), expected {WANTED}; copy it again")
     try:
-        yield Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "TIFF"))
+        is_tiff = encoded.startswith(tiff.STARTS)
+        yield (
+            tiff.open_tiff(encoded) if is_tiff else Image.open(io.BytesIO(encoded), formats=_formats(encoded))
+        )
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
-        raise PhotoError(
-            f"the content starts with {encoded[:8]!r}, expected a JPEG, PNG or TIFF; convert it"
-        ) from error
-    except _DAMAGED as error:
+        raise PhotoError(_unidentified(encoded)) from error
+    except Exception as error:  # on damaged bytes, decoders raise anything from KeyError to RuntimeError
         raise PhotoError(
             f"truncated or corrupt ({error}), expected a whole image; copy or export it again"
         ) from error
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
+def _formats(encoded: bytes) -> list[str]:
+    Image.init()
+    if encoded[4:8] == b"ftyp" and encoded[8:12] in HEIF_BRANDS:
+        _register_heif()
+    return [name for name in SUFFIX_OF if name in Image.OPEN]
+
+
+def _register_heif() -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise PhotoError(
+            'HEIC needs pillow-heif; run pip install "damcrack[heif]", or export it as JPEG'
+        ) from error
+    register_heif_opener()
+
+
+def _unidentified(encoded: bytes) -> str:
+    if (
+        encoded.startswith((b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"))
+        or encoded[4:11] == b"ftypcrx"
+    ):
+        return tiff.RAW_ADVICE
+    known = {
+        b"\xff\xd8": "a damaged JPEG",
+        b"\x89P": "a damaged PNG",
+        b"II": "a damaged TIFF",
+        b"MM": "a damaged TIFF",
+    }
+    what = known.get(encoded[:2], f"the content starts with {encoded[:8]!r}")
+    return f"{what}, expected {WANTED}; convert or copy it again"
+
+
+def _check_size(image: Image.Image, num_bytes: int, max_pixels: int) -> None:
+    num_pixels = image.width * image.height
+    if num_pixels > max_pixels:
         raise PhotoError(
             f"{image.width} x {image.height} pixels, expected at most {max_pixels / 1e6:g} megapixels; "
             "scale it down or raise max_megapixels"
+        )
+    bound = _PIXELS_PER_BYTE.get(str(image.format), _OTHER_PIXELS_PER_BYTE)
+    if image.format != "TIFF" and num_pixels > bound * num_bytes:
+        raise PhotoError(
+            f"truncated or corrupt: {image.width} x {image.height} pixels in {num_bytes} bytes; copy or export it again"
         )
 
 
 def _orientation(image: Image.Image) -> int:
     """EXIF's number of how the camera was held; of a TIFF only once loaded, because loading already turns it."""
-    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # its parser raises anything on damaged EXIF; the photo itself may well be whole
+        return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
@@ -169,13 +276,30 @@ def _turned(stored: Pixels, orientation: int) -> Pixels:
     return np.asarray(cv2.flip(stored, flips[orientation]) if orientation in flips else stored, np.uint8)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in WIDE_GREY:
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+def _turned_mask(mask: Mask, orientation: int) -> Mask:
+    turned: Mask = _turned(mask.view(np.uint8), orientation).view(np.bool_)
+    return turned
+
+
+def _rgb(image: Image.Image, encoded: bytes) -> tuple[Pixels, Mask | None]:
+    """RGB of a loaded image, and where it is transparent or holds no data."""
+    gaps = None
+    if image.format == "TIFF":
+        gaps = tiff.nodata_gaps(image, encoded)
+        image = tiff.eight_bits(image, encoded)
+    elif image.mode in WIDE_GREY:
+        image = Image.fromarray(tiff.high_bytes(np.asarray(image)))
+    elif image.format == "PNG" and encoded[24] == 16:  # bits per value
+        tiff.check_range(np.asarray(image)[..., :3])
     if image.has_transparency_data:
-        return _on(image, _WHITE)
+        rgba = image.convert("RGBA")
+        clear: Mask = np.asarray(rgba.getchannel("A")) < 128
+        return np.asarray(_on(rgba, _WHITE)), clear if clear.any() else gaps
     _refuse_unbounded(image)
-    return image.convert("RGB")
+    rgb: Pixels = np.array(image.convert("RGB"))
+    if gaps is not None:
+        rgb[gaps] = 255
+    return rgb, gaps
 
 
 def _grey(image: Image.Image) -> Image.Image:

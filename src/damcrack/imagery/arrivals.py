@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from damcrack.data.layouts import TILE_LABELS, left_alone, stem_without
 from damcrack.data.names import escaped, is_image_name
+from damcrack.data.photo import suffix_of
 from damcrack.data.photos import checked_mask, checked_size
 from damcrack.files import InputError, PhotoError, in_order, sha256_bytes
 from damcrack.imagery.catalogue import Entry, read_catalogue
@@ -18,7 +19,6 @@ from damcrack.run import Run
 from damcrack.storage.source import Store, Stored
 
 MAX_IN_BATCH = 100  # inspected in one go; a run that is killed repeats no more than this
-_SUFFIX_OF = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"II": ".tif", b"MM": ".tif"}
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Intake:
         """What is stored of a photo, or of a mask: it and its photo, side by side as the stage `photos` pairs them."""
         if not photo_sha256:
             checked_size(content, *self._limits)
-            return {f"accepted/photos/{digest}{_SUFFIX_OF[content[:2]]}": content}
+            return {f"accepted/photos/{digest}{suffix_of(content)}": content}
         photo = self._known[photo_sha256, ""]
         if photo.reason:
             raise PhotoError(f"its photo is in quarantine ({photo.reason}); fix the photo first")
@@ -168,7 +168,7 @@ class Intake:
         folder = f"accepted/labelled/{digest}"
         return {
             f"{folder}/{photo.file.rsplit('/', 1)[-1]}": photo_content,
-            f"{folder}/masks/{photo_sha256}{_SUFFIX_OF[content[:2]]}": content,
+            f"{folder}/masks/{photo_sha256}{suffix_of(content)}": content,
         }
 
     def _stored_photo(self, photo: Entry) -> bytes:

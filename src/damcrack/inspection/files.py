@@ -20,7 +20,7 @@ import numpy as np
 
 from damcrack.files import write_csv
 from damcrack.inspection.findings import Findings, crack_name
-from damcrack.inspection.sources import Unusable
+from damcrack.inspection.places import Unusable
 
 PHOTO_COLUMNS = (
     "photo",

@@ -9,26 +9,27 @@ As a stage of the graph, the case study: OUT/case-study.json, OUT/figures/, see 
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from damcrack.data.snapshot import Source
 from damcrack.files import InputError, new_directory, write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.files import write_files
 from damcrack.inspection.findings import Findings
 from damcrack.inspection.photo import Rules
+from damcrack.inspection.places import OpenBucket, Unusable
 from damcrack.inspection.report import model_card, write_page
 from damcrack.inspection.review import write_review
 from damcrack.inspection.scale import Scale
-from damcrack.inspection.sources import Listed, Unusable, list_photos, opened
+from damcrack.inspection.sources import Listed, list_photos, opened, summarised, title_of
 from damcrack.inspection.survey import Survey
 from damcrack.run import Run
 
 FORMAT = 1
+MAX_BYTES_PER_PIXEL = 8  # RGB and alpha of 16 bits, not compressed
 
 
 def inspect(
@@ -78,7 +79,7 @@ def inspect_photos(
     model: Path,
     out: Path,
     config: InspectConfig,
-    open_source: Callable[[str], Source],
+    open_source: OpenBucket,
     run: Run,
     gsd_by_photo: Mapping[str, float] | None = None,
 ) -> dict[str, object]:
@@ -89,12 +90,11 @@ def inspect_photos(
     """
     detector = OnnxDetector.load(model)
     scale = Scale(config.gsd_mm_per_px, config.distance_m, gsd_by_photo or {})
-    listed = list_photos(given, open_source)
+    listed, set_aside = list_photos(given, open_source)
     unknown = sorted(scale.by_photo.keys() - {one.name for one in listed})
     if unknown:
         run.say(f"the table of ground sampling distances names {unknown[0]}, which is no photo here")
-    title = PurePosixPath(given[0].rstrip("/")).name if len(given) == 1 else f"{len(given)} places"
-    _, totals = survey(listed, detector, scale, out, config, run, title)
+    _, totals = survey(listed, detector, scale, out, config, run, title_of(given), set_aside)
     return _summary(out, totals)
 
 
@@ -106,8 +106,11 @@ def survey(
     config: InspectConfig,
     run: Run,
     title: str,
+    not_listed: Sequence[Unusable] = (),
 ) -> tuple[list[Path], dict[str, Any]]:
     """Look at all listed photos and write what was found; returns their folders and the totals.
+
+    `not_listed` files are reported as set aside too.
 
     Raises:
         InputError: no photo could be looked at.
@@ -115,8 +118,11 @@ def survey(
     rules = Rules.of(config)
     work = Survey(out, detector, rules, scale, config.max_megapixels * 10**6)
     _make(out)
-    folders, set_aside = list[Path](), list[Unusable]()
-    found = work.look_at_all(opened(listed, config.video_every_s))
+    folders, set_aside = list[Path](), list(not_listed)
+    for aside in summarised(not_listed):
+        run.say(f"set aside: {aside.name}: {aside.reason}")
+    max_bytes = MAX_BYTES_PER_PIXEL * work.max_pixels
+    found = work.look_at_all(opened(listed, config.video_every_s, max_bytes))
     for one in run.track(found, "inspecting photos", len(listed)):
         if isinstance(one, Unusable):
             run.say(f"set aside: {one.name}: {one.reason}")
@@ -131,7 +137,8 @@ def survey(
     write_files(out, folders, set_aside)
     num_review = write_review(out, folders)
     card = model_card(detector.contract, detector.sha256)
-    left_out = write_page(out / "report.html", title, folders, set_aside, rules, card, config.page_mb)
+    shown = summarised(set_aside)
+    left_out = write_page(out / "report.html", title, folders, shown, rules, card, config.page_mb)
     totals = _totals(folders, set_aside) | {"num_to_review": num_review, "num_without_detail": left_out}
     write_json(
         out / "survey.json",
@@ -155,6 +162,8 @@ def _summary(out: Path, totals: Mapping[str, Any]) -> dict[str, object]:
     }
     if totals["num_set_aside"]:
         summary["set aside"] = f"{totals['num_set_aside']}, see {out / 'set-aside.csv'}"
+    if totals["num_other_files"]:
+        summary["no photos"] = f"{totals['num_other_files']} other files and folders, listed there too"
     if totals["num_to_review"]:
         summary["to be sorted"] = f"{totals['num_to_review']} unsure blocks in {out / 'review' / 'unsorted'}"
     if totals["num_without_detail"]:
@@ -189,7 +198,8 @@ def _totals(folders: Sequence[Path], set_aside: Sequence[Unusable]) -> dict[str,
         length_px += sum(crack.length_px for crack in findings.cracks)
     return {
         "num_photos": len(folders),
-        "num_set_aside": len(set_aside),
+        "num_set_aside": sum(not one.no_photo for one in set_aside),
+        "num_other_files": sum(one.no_photo for one in set_aside),
         "crack": verdicts["crack"],
         "unsure": verdicts["unsure"],
         "no_crack": verdicts["no crack"],

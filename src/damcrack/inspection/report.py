@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from damcrack.inspection.findings import Findings, Pixels, preview
 from damcrack.inspection.photo import Rules
-from damcrack.inspection.sources import Unusable
+from damcrack.inspection.places import Unusable
 
 FOLDERS = [Path(__file__).parent, Path(__file__).parents[1]]  # style.css is shared
 LISTED_CRACKS = 400

@@ -1,149 +1,295 @@
-"""Photos to inspect: files, folders, patterns, s3:// prefixes, and frames of videos, one after the other."""
+"""Photos to inspect: files, folders, patterns, s3:// objects and prefixes, and frames of videos, one after the other.
+
+Every file that was given, or lies below a given folder, is listed: to be looked at, or set aside with a reason.
+"""
 
 import glob
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath, PurePosixPath
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.data.names import is_hidden
+from damcrack.data.names import (
+    OTHER_IMAGE_SUFFIXES,
+    RAW_SUFFIXES,
+    VIDEO_SUFFIXES,
+    content_kind,
+    escaped,
+)
 from damcrack.data.photo import PHOTO_SUFFIXES, encode_jpeg
-from damcrack.data.snapshot import Source
-from damcrack.files import InputError, PhotoError
+from damcrack.data.tiff import RAW_ADVICE, STARTS
+from damcrack.files import InputError, PhotoError, sha256_bytes
+from damcrack.inspection.places import Found, OpenBucket, Unusable, file, objects, walk
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm")
+# Never inspected, whatever they hold: small copies that cameras write beside a photo or video.
+SIDECAR_SUFFIXES = (".thm", ".lrv", ".lrf")
 FRAME_QUALITY = 95
 # A video that ends so much earlier than its header says was cut short.
 MISSING_SHARE = 0.05
+
+# FFmpeg's own lines name no video; it reads this when the first one is opened.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A file to look at: `name` is how the report calls it, `read` gives its bytes."""
+    """A file to look at: `name` is how the report calls it, `read` gives its bytes, a `video` lies on disk."""
 
     name: str
     read: Callable[[], bytes]
-
-    @property
-    def is_video(self) -> bool:
-        """Tell by its name whether it holds frames."""
-        return self.name.casefold().endswith(VIDEO_SUFFIXES)
+    size_bytes: int = 0
+    video: Callable[[], AbstractContextManager[Path]] | None = None
 
 
 @dataclass(frozen=True)
 class Photo:
-    """Encoded bytes of one photo or frame."""
+    """Encoded bytes of one photo or frame, and their hash."""
 
     name: str
     encoded: bytes
+    sha256: str
 
 
-@dataclass(frozen=True)
-class Unusable:
-    """A file, or part of a video, that cannot be looked at, and why."""
+def list_photos(given: Sequence[str], open_bucket: OpenBucket) -> tuple[list[Listed], list[Unusable]]:
+    """All photos and videos of the given files, folders, patterns and s3:// addresses, and what is set aside.
 
-    name: str
-    reason: str
-
-
-def list_photos(given: Sequence[str], open_source: Callable[[str], Source]) -> list[Listed]:
-    """All photos and videos of the given files, folders, patterns and s3:// prefixes, by name.
-
-    A file is called by its name, a file in a folder by its path below it; with several folders, their names come
-    first.
+    A file is called by its name, a file in a folder by its path below it. With several places, their names come
+    first, and as much of the paths as tells them apart. Bytes that are not UTF-8 are escaped.
 
     Raises:
-        InputError: something is not there, holds no photo, or two files would have one name.
+        InputError: a place is not there, or none holds a photo.
     """
-    places = [place for text in given for place in _expanded(text)]
-    several = len(places) > 1
-    listed: dict[str, Listed] = {}
-    for place in places:
-        for one in _listed(place, several, open_source):
-            if one.name in listed:
-                raise InputError(
-                    f"two files are called {one.name}; inspect their folders one after the other"
-                )
-            listed[one.name] = one
+    places = list(dict.fromkeys(place for text in given for place in _expanded(text)))
+    named = list[tuple[str, Found | Unusable]]()
+    for place, label in zip(places, _labels(places), strict=True):
+        for one in _files(place, open_bucket):
+            named.append((_name(one.name, label, len(places) > 1), one))
+    listed, set_aside = list[Listed](), list[Unusable]()
+    for sorted_out in _sorted_out(_unique(named)):
+        (listed if isinstance(sorted_out, Listed) else set_aside).append(sorted_out)  # type: ignore[arg-type]
     if not listed:
-        wanted = ", ".join((*PHOTO_SUFFIXES, *VIDEO_SUFFIXES))
-        raise InputError(f"no photo in {', '.join(given)}; expected files that end in {wanted}")
-    return [listed[name] for name in sorted(listed)]
+        why = f"; the first of {len(set_aside)} other files: {_line(set_aside[0])}" if set_aside else ""
+        places_text = escaped(", ".join(given))
+        raise InputError(
+            f"no photo in {places_text}; expected files that end in {', '.join(PHOTO_SUFFIXES)}{why}"
+        )
+    return sorted(listed, key=lambda one: _order(one.name)), sorted(set_aside, key=lambda one: one.name)
+
+
+def title_of(given: Sequence[str]) -> str:
+    """What a survey is called: its folder or file, or how many places there are."""
+    if len(given) > 1:
+        return f"{len(given)} places"
+    text = given[0]
+    return escaped(PurePosixPath(text).name if "://" in text else Path(text).resolve().name or text)
+
+
+def summarised(set_aside: Iterable[Unusable]) -> list[Unusable]:
+    """What is set aside, with one line for all files of a suffix that nobody would expect to be inspected."""
+    others, shown = dict[str, list[Unusable]](), list[Unusable]()
+    for one in set_aside:
+        if one.no_photo and not one.name.endswith("/"):
+            others.setdefault(PurePosixPath(one.name).suffix.lower(), []).append(one)
+        else:
+            shown.append(one)
+    for suffix, alike in others.items():
+        first, more = alike[0], len(alike) - 1
+        name = f"{first.name} and {more} more{' *' + suffix if suffix else ''}" if more else first.name
+        shown.append(replace(first, name=name))
+    return shown
 
 
 def _expanded(text: str) -> list[str]:
-    if text.startswith("s3://") or Path(text).exists():
+    if "://" in text or os.path.lexists(text):
         return [text]
     found = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  # the pattern may be absolute
     if not found:
-        raise InputError(f"{text}: no such file, folder or pattern with files; fix the path")
+        raise InputError(f"{escaped(text)}: no such file, folder or pattern with files; fix the path")
     return found
 
 
-def _listed(place: str, several: bool, open_source: Callable[[str], Source]) -> Iterator[Listed]:
-    if Path(place).is_file():
-        yield Listed(Path(place).name, Path(place).read_bytes)
-        return
-    source = open_source(place)
-    prefix = f"{PurePosixPath(place.rstrip('/')).name}/" if several else ""
-    for name in source.names():
-        if is_wanted(name):
-            yield Listed(prefix + name, lambda source=source, name=name: source.read(name))  # type: ignore[misc]
+def _labels(places: Sequence[str]) -> list[str]:
+    """The last part of each path, and more parts where those are the same."""
+    parts = [_parts(place) for place in places]
+    depths = [1] * len(places)
+    while True:
+        labels = ["/".join(part[-depth:]) for part, depth in zip(parts, depths, strict=True)]
+        counts = Counter(labels)
+        longer = [n for n, label in enumerate(labels) if counts[label] > 1 and depths[n] < len(parts[n])]
+        if not longer:
+            return labels
+        for number in longer:
+            depths[number] += 1
 
 
-def is_wanted(name: str) -> bool:
-    """Photos and videos, but not masks and hidden files."""
-    folders = {part.casefold() for part in name.split("/")[:-1]}
-    masks = any(folder == "masks" or folder.startswith("masks-") for folder in folders)
-    return name.casefold().endswith((*PHOTO_SUFFIXES, *VIDEO_SUFFIXES)) and not (masks or is_hidden(name))
+def _parts(place: str) -> tuple[str, ...]:
+    if "://" in place:
+        return tuple(part for part in place.partition("://")[2].split("/") if part)
+    path = PurePath(os.path.abspath(place))  # noqa: PTH100  # a link keeps its own name
+    return tuple(part for part in path.parts if part != path.anchor) or (place,)
 
 
-def opened(listed: Sequence[Listed], frame_every_s: float) -> Iterator[Photo | Unusable]:
-    """Read file after file; a video gives a frame every N seconds, and what was wrong with it."""
+def _name(below: str, label: str, several: bool) -> str:
+    if not below:
+        return label
+    return f"{label}/{below}" if several else below
+
+
+def _files(place: str, open_bucket: OpenBucket) -> Iterator[Found | Unusable]:
+    if "://" in place:
+        yield from objects(place, open_bucket)
+    elif Path(place).is_dir():
+        yield from walk(Path(place))
+    else:
+        try:
+            yield file(Path(place), "", Path(place).stat())
+        except OSError as error:
+            yield Unusable("", f"cannot be read ({error.strerror}); fix its permissions or links")
+
+
+def _unique(named: Iterable[tuple[str, Found | Unusable]]) -> list[tuple[str, Found | Unusable]]:
+    """The same with every name escaped, and no name twice."""
+    taken, result = set[str](), list[tuple[str, Found | Unusable]]()
+    for raw, one in sorted(named, key=lambda pair: (escaped(pair[0]) != pair[0], _order(pair[0]))):
+        name, number = escaped(raw), 2
+        while name in taken:
+            path = PurePosixPath(escaped(raw))
+            name, number = str(path.with_name(f"{path.stem}~{number}{path.suffix}")), number + 1
+        taken.add(name)
+        result.append((name, one))
+    return result
+
+
+def _order(name: str) -> tuple[tuple[int, bool, str, str], ...]:
+    """Files of a folder before its folders, a copy called `photo (1).jpg` after `photo.jpg`, odd names last."""
+    path = PurePosixPath(name)
+    odd = path.suffix.lower() not in PHOTO_SUFFIXES or escaped(name) != name or "\\" in name
+    return *((1, False, part, "") for part in path.parts[:-1]), (0, odd, path.stem, path.name)
+
+
+def _sorted_out(named: Iterable[tuple[str, Found | Unusable]]) -> Iterator[Listed | Unusable]:
+    first: dict[object, str] = {}
+    for name, one in sorted(named, key=lambda pair: isinstance(pair[1], Found) and pair[1].is_link):
+        if isinstance(one, Unusable):
+            yield replace(one, name=name)
+        elif one.same is not None and first.setdefault(one.same, name) != name:
+            yield Unusable(name, f"the same file as {first[one.same]}, which stands for both")
+        else:
+            yield _judged(name, one)
+
+
+def _judged(name: str, one: Found) -> Listed | Unusable:
+    """A photo or video by its content, or by its suffix where that says more."""
+    last = PurePosixPath(name).name
+    suffix = PurePosixPath(last).suffix.lower()
+    if last.startswith(".") or last.casefold() in ("thumbs.db", "desktop.ini"):
+        return Unusable(name, "a hidden file or one of the system, no photo", no_photo=True)
+    if suffix in SIDECAR_SUFFIXES:
+        return Unusable(name, "a camera's small copy of another file, no photo", no_photo=True)
+    known = (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
+    try:
+        head = one.first_bytes() if one.is_local or suffix not in known else b""
+    except (OSError, InputError) as error:
+        return Unusable(name, _unread(error))
+    if suffix in RAW_SUFFIXES and (head.startswith(STARTS) or not content_kind(head)):
+        return Unusable(name, RAW_ADVICE)
+    kind = content_kind(head) or ("video" if suffix in VIDEO_SUFFIXES else "photo" if suffix in known else "")
+    if not kind:
+        return Unusable(name, f"no photo or video ({suffix or 'no suffix'})", no_photo=True)
+    return Listed(name, one.read, one.size_bytes, one.on_disk if kind == "video" else None)
+
+
+def _line(one: Unusable) -> str:
+    return f"{one.name}: {one.reason}"
+
+
+def _unread(error: OSError | InputError) -> str:
+    if isinstance(error, InputError):
+        return f"cannot be read ({error})"
+    if isinstance(error, FileNotFoundError):
+        return "gone since it was listed; copy it again"
+    return f"cannot be read ({error.strerror or error}); fix its permissions or copy it again"
+
+
+def opened(
+    listed: Iterable[Listed], frame_every_s: float, max_bytes: int | None = None
+) -> Iterator[Photo | Unusable]:
+    """Read file after file; a video gives a frame every N seconds, and what was wrong with it.
+
+    Of files with the same bytes the first is inspected. A photo of more than `max_bytes` is not read.
+    """
+    first: dict[str, str] = {}
     for one in listed:
         try:
+            if one.video is not None:
+                with one.video() as path:
+                    yield from _frames(one.name, path, frame_every_s)
+                continue
+            if max_bytes is not None and one.size_bytes > max_bytes:
+                yield Unusable(one.name, _too_large(one.size_bytes, max_bytes))
+                continue
             encoded = one.read()
-        except OSError as error:
-            yield Unusable(one.name, f"cannot be read ({error.strerror or error}); copy it again")
+        except (OSError, InputError) as error:
+            yield Unusable(one.name, _unread(error))
             continue
-        if one.is_video:
-            yield from _frames(one.name, encoded, frame_every_s)
+        digest = sha256_bytes(encoded)
+        if encoded and first.setdefault(digest, one.name) != one.name:
+            yield Unusable(one.name, f"same content as {first[digest]}, which stands for both")
         else:
-            yield Photo(one.name, encoded)
+            yield Photo(one.name, encoded, digest)
 
 
-def _frames(name: str, encoded: bytes, every_s: float) -> Iterator[Photo | Unusable]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"video{PurePosixPath(name).suffix}"
-        path.write_bytes(encoded)
-        video = cv2.VideoCapture(str(path))
-        try:
-            yield from _read_frames(name, video, every_s)
-        except PhotoError as error:
-            yield Unusable(name, str(error))
-        finally:
-            video.release()
+def _too_large(num_bytes: int, max_bytes: int) -> str:
+    return (
+        f"a file of {num_bytes / 1e9:.1f} GB, expected at most {max_bytes / 1e9:.1f}; "
+        "scale it down or raise max_megapixels"
+    )
+
+
+def _frames(name: str, path: Path, every_s: float) -> Iterator[Photo | Unusable]:
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        yield from _read_frames(name, video, every_s)
+    except PhotoError as error:
+        yield Unusable(name, str(error))
+    finally:
+        video.release()
 
 
 def _read_frames(name: str, video: cv2.VideoCapture, every_s: float) -> Iterator[Photo | Unusable]:
     rate, promised = video.get(cv2.CAP_PROP_FPS), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     if not (video.isOpened() and 0 < rate < 10_000):
         raise PhotoError("no video that can be decoded, or one cut short before its index; copy it again")
-    step, number = max(1, round(every_s * rate)), 0
+    number, due_s, time_s, longest_s = 0, 0.0, 0.0, 0.0
     while video.grab():
-        if number % step == 0:
+        before_s, time_s = time_s, video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if number and time_s <= before_s:  # no time stamps
+            time_s = max(before_s, number / rate)
+        longest_s = max(longest_s, time_s - before_s)
+        if time_s >= due_s - 0.5e-3:
             done, frame = video.retrieve()
             if not done:
                 break
-            rgb: Pixels = np.asarray(frame[..., ::-1], np.uint8)
-            yield Photo(f"{name}@{number / rate:07.1f}s.jpg", encode_jpeg(rgb, FRAME_QUALITY))
+            encoded = encode_jpeg(np.asarray(frame[..., ::-1], np.uint8), FRAME_QUALITY)
+            yield Photo(f"{name}@{_time_text(time_s)}s.jpg", encoded, sha256_bytes(encoded))
+            due_s = every_s * (int((time_s + 0.5e-3) / every_s) + 1)
         number += 1
-    if number < promised * (1 - MISSING_SHARE) or number == 0:
-        reason = f"cut short: {number / rate:.1f} of {promised / rate:.1f} s could be read; copy it again"
-        yield Unusable(name, reason)
+    ended_s, promised_s = time_s + longest_s, promised / rate
+    if number == 0 or (
+        number < promised * (1 - MISSING_SHARE) and ended_s < promised_s * (1 - MISSING_SHARE)
+    ):
+        yield Unusable(name, f"cut short: {time_s:.1f} of {promised_s:.1f} s could be read; copy it again")
+
+
+def _time_text(time_s: float) -> str:
+    """Sorted by time as text, too; milliseconds where tenths do not say it all, so that no two frames share a name."""
+    milliseconds = round(1000 * time_s)
+    return f"{milliseconds / 1000:07.1f}" if milliseconds % 100 == 0 else f"{milliseconds / 1000:09.3f}"

@@ -14,12 +14,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Condition
 
 import cv2
 import numpy as np
 import simplejpeg
 
-from damcrack.data.photo import decode_photo, encode_mask
+from damcrack.data.photo import decode_with_gaps, encode_mask, photo_size_hw
 from damcrack.files import (
     PhotoError,
     in_order,
@@ -30,15 +31,20 @@ from damcrack.files import (
 )
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.findings import Findings, Pixels, folder_name, preview
+from damcrack.inspection.gaps import filled
 from damcrack.inspection.photo import Inspected, Rules, look_at
+from damcrack.inspection.places import Unusable
 from damcrack.inspection.review import block_files
 from damcrack.inspection.scale import Scale, position
-from damcrack.inspection.sources import Photo, Unusable
+from damcrack.inspection.sources import Photo
 
 PREVIEW_PX = 1024
 PREVIEW_QUALITY = 80
 DETAIL_QUALITY = 85
 BLURRED_SHRINK = 8
+LONGEST_JPEG_PX = 65_500
+BYTES_PER_PIXEL = 16  # measured: decoded, mapped, traced and drawn
+MEMORY_BYTES = 640 * 2**20
 
 # Of glibc; other C libraries have none.
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
@@ -57,31 +63,48 @@ class Survey:
     def look_at_all(self, photos: Iterable[Photo | Unusable]) -> Iterator[Path | Unusable]:
         """Look at all photos, unless that was done before; yields the folder of each, in order.
 
-        As many photos as there are cores are in memory, however many there are: while one is read or its cracks are
-        traced, the network looks at another. A single photo has all cores to itself.
+        As many photos as there are cores are in memory, however many there are, and fewer where they are large:
+        while one is read or its cracks are traced, the network looks at another. A single photo has all cores to
+        itself.
         """
+        memory = Memory(MEMORY_BYTES)
         with ThreadPoolExecutor(num_workers()) as workers:
-            yield from in_order(partial(self._look_at, workers), photos)
+            yield from in_order(partial(self._look_at, workers, memory), self._admitted(photos, memory))
 
-    def _look_at(self, workers: Executor, photo: Photo | Unusable) -> Path | Unusable:
+    def _admitted(
+        self, photos: Iterable[Photo | Unusable], memory: "Memory"
+    ) -> Iterator[tuple[Photo | Unusable, int]]:
+        """Let the next photo in when there is memory for it."""
+        for photo in photos:
+            need = 0 if isinstance(photo, Unusable) else needed_bytes(photo.encoded, self.max_pixels)
+            memory.take(need)
+            yield photo, need
+
+    def _look_at(
+        self, workers: Executor, memory: "Memory", admitted: tuple[Photo | Unusable, int]
+    ) -> Path | Unusable:
+        photo, need = admitted
         if isinstance(photo, Unusable):
             return photo
         try:
             return self._folder(photo, workers)
         except PhotoError as error:
             return Unusable(photo.name, str(error))
+        finally:
+            memory.give_back(need)
 
     def _folder(self, photo: Photo, workers: Executor) -> Path:
         """Folder of the photo's findings: from an earlier call, or made now."""
-        digest = sha256_bytes(photo.encoded)
+        digest = photo.sha256
         folder = self.root / "photos" / folder_name(photo.name, digest)
         known = Findings.read_if_usable(folder)
         if known and known.key == self._key(photo, digest, (known.height_px, known.width_px)):
             return folder
-        rgb = decode_photo(photo.encoded, self.max_pixels)
+        rgb, gaps = decode_with_gaps(photo.encoded, self.max_pixels)
         size_hw = rgb.shape[0], rgb.shape[1]
         gsd = self._gsd(photo, size_hw)
-        inspected = look_at(rgb, self.detector, self.rules, workers)
+        seen = rgb if gaps is None else filled(rgb, gaps)
+        inspected = look_at(seen, self.detector, self.rules, workers)
         findings = Findings(
             photo=photo.name,
             sha256=digest,
@@ -99,7 +122,7 @@ class Survey:
             cracks=inspected.cracks,
         )
         self._write(folder, rgb, findings, inspected)
-        del rgb
+        del rgb, gaps, seen
         _give_memory_back()
         return folder
 
@@ -126,6 +149,34 @@ class Survey:
             findings.write(folder)
 
 
+class Memory:
+    """Bytes that the photos in work may take together; one that needs more than all of it is alone."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._all, self._taken, self._changed = num_bytes, 0, Condition()
+
+    def take(self, num_bytes: int) -> None:
+        """Wait until there is so much."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + num_bytes <= self._all)
+            self._taken += num_bytes
+
+    def give_back(self, num_bytes: int) -> None:
+        """Let others have it."""
+        with self._changed:
+            self._taken -= num_bytes
+            self._changed.notify_all()
+
+
+def needed_bytes(encoded: bytes, max_pixels: int) -> int:
+    """Memory that looking at a photo takes; one that will be set aside takes no more than its file."""
+    try:
+        height, width = photo_size_hw(encoded)
+    except PhotoError:
+        return len(encoded)
+    return len(encoded) + (BYTES_PER_PIXEL * height * width if height * width <= max_pixels else 0)
+
+
 def _give_memory_back() -> None:
     """Have the C library hand freed memory to the system; what it keeps by itself falls into pieces and grows."""
     if _malloc_trim is not None:
@@ -144,5 +195,9 @@ def positive_only(rgb: Pixels, inspected: Inspected, threshold: float) -> Pixels
 
 
 def _jpeg(rgb: Pixels, quality: int) -> bytes:
-    """In a third of OpenCV's time; these pictures are to be looked at, no network sees them."""
+    """In a third of OpenCV's time; these pictures are to be looked at, no network sees them.
+
+    A longer side than a JPEG can have is scaled down.
+    """
+    rgb = preview(rgb, LONGEST_JPEG_PX)
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, "RGB", "420"))

@@ -1,13 +1,14 @@
 """A folder or s3://bucket/prefix: list, read, and create what is not there yet; the only module that knows boto3."""
 
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from damcrack.data.names import why_unsafe
 from damcrack.files import InputError
@@ -15,6 +16,7 @@ from damcrack.files import InputError
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
 MAX_ATTEMPTS = 4
+Content = TypeVar("Content", bytes, int)
 _PART = ".new-"  # prefix of files that are still being written
 _REFUSED = {
     "InvalidAccessKeyId",
@@ -34,6 +36,7 @@ class Stored:
 
     name: str
     etag: str
+    size_bytes: int = 0
 
 
 class Folder:
@@ -56,7 +59,7 @@ class Folder:
                 name = path.relative_to(self._root).as_posix()
                 if name.startswith(prefix) and self._holds(path):
                     with suppress(FileNotFoundError):  # removed since the line above
-                        found.append(Stored(name, _etag(path)))
+                        found.append(Stored(name, _etag(path), path.stat().st_size))
         return sorted(found, key=lambda one: one.name)
 
     def read(self, name: str, etag: str | None = None) -> bytes:
@@ -73,6 +76,14 @@ class Folder:
         if etag is not None and _etag(path) != etag:
             raise FileNotFoundError(name)
         return content
+
+    def first_bytes(self, name: str, num_bytes: int) -> bytes:
+        """The beginning of one file."""
+        return self.read(name)[:num_bytes]
+
+    def save(self, name: str, path: Path) -> None:
+        """Copy one file to `path`."""
+        path.write_bytes(self.read(name))
 
     def create(self, name: str, content: bytes) -> bool:
         """Create a file unless there is one; tell whether it now holds exactly `content`.
@@ -119,6 +130,7 @@ class Bucket:
             raise InputError(f"source {uri}: no bucket name, expected s3://bucket/prefix")
         self._prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
         self._client = _client(uri)
+        self._sizes: dict[str, int] = {}
 
     def names(self) -> list[str]:
         """All object names, sorted, relative to the prefix; folder markers (ending in a slash) left out."""
@@ -132,16 +144,60 @@ class Bucket:
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
             for item in (item for page in pages for item in page.get("Contents", [])):
-                found.append(Stored(item["Key"].removeprefix(self._prefix), item["ETag"]))
+                found.append(Stored(item["Key"].removeprefix(self._prefix), item["ETag"], item["Size"]))
         found = [one for one in found if one.name and not one.name.endswith("/")]
+        self._sizes |= {one.name: one.size_bytes for one in found}
         return sorted(found, key=lambda one: one.name)
 
     def read(self, name: str, etag: str | None = None) -> bytes:
-        """Content of one object; FileNotFoundError if it is gone or not the one of `etag`."""
+        """Content of one object; FileNotFoundError if it is gone or not the one of `etag`.
+
+        A connection that breaks off, and a body shorter than the object was when it was listed, are read again.
+        """
         same = {} if etag is None else {"IfMatch": etag}
-        with _explained(self._bucket, name):
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, **same)
-            return bytes(answer["Body"].read())
+        return self._again(name, lambda: self._body(name, **same))
+
+    def first_bytes(self, name: str, num_bytes: int) -> bytes:
+        """The beginning of one object."""
+        if self._sizes.get(name) == 0:  # has no range
+            return b""
+        return self._again(name, lambda: self._body(name, Range=f"bytes=0-{num_bytes - 1}"), whole=False)
+
+    def save(self, name: str, path: Path) -> None:
+        """Stream one object to `path`."""
+
+        def streamed() -> int:
+            with path.open("wb") as file:
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+                shutil.copyfileobj(answer["Body"], file, 2**20)
+                return file.tell()
+
+        self._again(name, streamed)
+
+    def _body(self, name: str, **options: str) -> bytes:
+        answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, **options)
+        return bytes(answer["Body"].read())
+
+    def _again(self, name: str, read: Callable[[], Content], whole: bool = True) -> Content:
+        """Read until it is as long as listed; boto3 itself repeats requests, but not what breaks off later."""
+        from botocore import exceptions
+
+        for attempt in range(MAX_ATTEMPTS):
+            last = attempt == MAX_ATTEMPTS - 1
+            with _explained(self._bucket, name):
+                try:
+                    content = read()
+                except (exceptions.BotoCoreError, exceptions.HTTPClientError):
+                    if last:
+                        raise
+                else:
+                    size = content if isinstance(content, int) else len(content)
+                    if not whole or size >= self._sizes.get(name, 0):
+                        return content
+            time.sleep(0 if last else 0.2 * 2**attempt)
+        raise InputError(
+            f"s3://{self._bucket}: {name}: {size} bytes came, expected {self._sizes[name]} as listed; try again"
+        )
 
     def create(self, name: str, content: bytes) -> bool:
         """Create an object unless there is one; tell whether it now holds exactly `content`."""
