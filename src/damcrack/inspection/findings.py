@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.files import sha256_bytes, write_bytes
+from damcrack.files import InputError, sha256_bytes, write_bytes
 from damcrack.inspection.measure import Crack
 
 Pixels = npt.NDArray[np.uint8]
@@ -81,6 +81,20 @@ class Findings:
             return cls.read(folder)
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def survey_folders(survey: Path) -> list[Path]:
+    """Folders of all photos of a finished survey, by the photos' names.
+
+    Raises:
+        InputError: it is no survey, or `damcrack inspect` has not finished it.
+    """
+    if not (survey / "survey.json").is_file():
+        raise InputError(
+            f"{survey} is no finished survey: survey.json is missing; run `damcrack inspect` to its end"
+        )
+    folders = [path.parent for path in (survey / "photos").glob(f"*/{FILE}")]
+    return sorted(folders, key=lambda folder: Findings.read(folder).photo)
 
 
 def _pair(values: Any) -> Any:
