@@ -5,8 +5,9 @@ numbers change with the model, places do not.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -73,21 +74,30 @@ def asked(findings: Findings) -> tuple[list[Finding], int]:
     Cracks come first, by the network's probability, then by length.
     """
     cracks = [Finding("crack", one.box_xyxy, one.lines, one.crack_prob, one) for one in findings.cracks]
-    cracks.sort(key=lambda one: rank(one))
+    cracks.sort(key=rank)
     blocks = [block for block in findings.blocks if block.crack_prob >= findings.uncertain[0]]
     untraced = [block for block in blocks if not _holds_line(block, findings.cracks)]
     untraced.sort(key=lambda block: -block.crack_prob)
-    found = [Finding("block", tuple(block[:4]), (), block.crack_prob) for block in untraced[:ASKED_BLOCKS]]
+    found = [Finding("block", block.box_xyxy, (), block.crack_prob) for block in untraced[:ASKED_BLOCKS]]
     return cracks + found, len(untraced) - len(found)
 
 
 def rank(finding: Finding) -> tuple[bool, float, float]:
     """Sort key: most evidence first."""
-    return finding.kind == "block", -round(finding.crack_prob, 2), -(finding.crack.length_px if finding.crack else 0)
+    return (
+        finding.kind == "block",
+        -round(finding.crack_prob, 2),
+        -(finding.crack.length_px if finding.crack else 0),
+    )
 
 
 def _holds_line(block: Block, cracks: Sequence[Crack]) -> bool:
-    return any(share_inside(crack.lines, block[:4]) > 0 for crack in cracks if _touch(crack.box_xyxy, block[:4]))
+    """Tell whether a crack is traced in a block or so close that it reaches into it with its width."""
+    return any(share_inside(crack.lines, _grown(block, NEAR_PX + crack.width_max_px)) > 0 for crack in cracks)
+
+
+def _grown(block: Block, by_px: float) -> tuple[float, float, float, float]:
+    return block.x0 - by_px, block.y0 - by_px, block.x1 + by_px, block.y1 + by_px
 
 
 def read_decisions(path: Path) -> list[Decision]:
@@ -98,13 +108,21 @@ def read_decisions(path: Path) -> list[Decision]:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} is larger than {MAX_BYTES >> 20} MB, more than any survey needs; save it again")
+            raise InputError(
+                f"{path} is larger than {MAX_BYTES >> 20} MB, more than any survey needs; save it again"
+            )
         values = json.loads(path.read_bytes())
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; give the file that the page saved") from error
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; give the file that the page saved"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no whole JSON file ({error}); save it again from the page") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT or not isinstance(values.get("decisions"), list):
+    if (
+        not isinstance(values, dict)
+        or values.get("format") != FORMAT
+        or not isinstance(values.get("decisions"), list)
+    ):
         raise InputError(f"{path} is no file of decisions; give the decisions.json that the page saved")
     if values.get("version") != VERSION:
         raise InputError(
@@ -118,13 +136,15 @@ def read_decisions(path: Path) -> list[Decision]:
 def _decision(path: Path, number: int, values: Any) -> Decision:
     try:
         return _checked(values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: decision {number}: {error!s}; expected what the page saves; save it again"
+            f"{path}: decision {number}: {error}; expected what the page saves; save it again"
         ) from error
 
 
-def _checked(values: Mapping[str, Any]) -> Decision:
+def _checked(values: Any) -> Decision:
+    if not isinstance(values, dict) or not values.keys() >= {"kind", "box_px", "status"}:
+        raise ValueError("it has no kind, box_px or status")
     texts = {name: _text(name, values.get(name, "")) for name in ("photo", "sha256", "note", "who", "when")}
     return Decision(
         kind=cast(Kind, _one_of("kind", values["kind"], ("crack", "block"))),
@@ -149,7 +169,9 @@ def _text(name: str, value: Any) -> str:
 
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     if value not in allowed:
-        raise ValueError(f"{name} is {str(value)[:40]!r}, none of {', '.join(one or 'empty' for one in allowed)}")
+        raise ValueError(
+            f"{name} is {str(value)[:40]!r}, none of {', '.join(one or 'empty' for one in allowed)}"
+        )
     return str(value)
 
 
@@ -167,8 +189,8 @@ def _refuse_contradictions(path: Path, decisions: Sequence[Decision]) -> None:
         place = one.sha256, one.kind, one.box_xyxy
         if known.setdefault(place, one.status) != one.status:
             raise InputError(
-                f"{path}: the {one.kind} at {one.box_xyxy} of {one.photo} lies in both: {known[place]} and {one.status}; "
-                "remove one of the two decisions"
+                f"{path}: the {one.kind} at {one.box_xyxy} of {one.photo} lies in both: "
+                f"{known[place]} and {one.status}; remove one of the two decisions"
             )
 
 
@@ -206,7 +228,9 @@ def matched(
     used = set[int]()
     for finding in findings:
         shares = [overlap(finding, one) for one in decisions]
-        best = max(range(len(shares)), key=lambda number: (shares[number], decisions[number].when), default=None)
+        best = max(
+            range(len(shares)), key=lambda number: (shares[number], decisions[number].when), default=None
+        )
         if best is None or shares[best] < SAME_SHARE:
             found.append(None)
             continue
@@ -218,9 +242,7 @@ def matched(
 def _on(finding: Finding, decision: Decision) -> Decision:
     if finding.kind == decision.kind and iou(finding.box_xyxy, decision.box_xyxy) >= UNMOVED_IOU:
         return decision
-    return replace(
-        decision, kind=finding.kind, box_xyxy=finding.box_xyxy, lines=finding.lines, carried=True
-    )
+    return replace(decision, kind=finding.kind, box_xyxy=finding.box_xyxy, lines=finding.lines, carried=True)
 
 
 def overlap(one: Finding | Decision, other: Finding | Decision) -> float:
@@ -250,14 +272,14 @@ def points(lines: Sequence[Line]) -> Points:
     """Points (P, 2) every few pixels along lines."""
     found = [np.empty((0, 2))]
     for line in lines:
-        for start, end in zip(line[:-1], line[1:], strict=True):
+        for start, end in pairwise(line):
             num = max(1, round(float(np.hypot(*(end - start))) / STEP_PX))
             found.append(start + np.arange(num)[:, None] / num * (end - start))
         found.append(line[-1:].astype(np.float64))
     return np.concatenate(found)
 
 
-def share_inside(lines: Sequence[Line], box: Sequence[int]) -> float:
+def share_inside(lines: Sequence[Line], box: Sequence[float]) -> float:
     """Share of lines that lies in a box."""
     along = points(lines)
     if not len(along):

@@ -26,6 +26,11 @@ class Block(NamedTuple):
     y1: int
     crack_prob: float
 
+    @property
+    def box_xyxy(self) -> tuple[int, int, int, int]:
+        """The square alone."""
+        return self.x0, self.y0, self.x1, self.y1
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -148,3 +153,15 @@ def preview(rgb: Pixels, side_px: int) -> Pixels:
     if scale <= 0.5 and height % 2 == width % 2 == 0:  # whole pixels are averaged ten times as fast as parts
         rgb = np.asarray(cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def read_picture(path: Path) -> Pixels:
+    """A JPEG that the survey wrote, (H, W, 3).
+
+    Raises:
+        InputError: it is gone or damaged.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise InputError(f"{path} cannot be read; remove its folder and run `damcrack inspect` again")
+    return np.asarray(image, np.uint8)

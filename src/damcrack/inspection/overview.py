@@ -1,4 +1,4 @@
-"""Where on the structure: a map of camera positions that needs no network, and the sequence of photos, as SVG shapes."""
+"""Where on the structure: a map of camera positions without network, and the sequence of photos, as SVG shapes."""
 
 import math
 from collections.abc import Sequence
@@ -48,7 +48,10 @@ def camera_map(stops: Sequence[Stop]) -> dict[str, Any] | None:
             for stop, (x, y) in zip(placed, xy, strict=True)
         ],
         "size": (MAP_PX, round(height * px_per_m + 2 * MARGIN_PX + 40, 1)),
-        "bar": {"px": round(bar_m * px_per_m, 1), "label": f"{bar_m:g} m" if bar_m < 1000 else f"{bar_m / 1000:g} km"},
+        "bar": {
+            "px": round(bar_m * px_per_m, 1),
+            "label": f"{bar_m:g} m" if bar_m < 1000 else f"{bar_m / 1000:g} km",
+        },
         "num_without": len(stops) - len(placed),
     }
 

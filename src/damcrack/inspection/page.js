@@ -6,7 +6,7 @@
   const list = { shown: findings, status: "all", key: "", sign: -1, rows: 0 };
   const crops = new Map(Array.from(document.querySelectorAll("script.crop"), (one) => [one.dataset.place, one]));
   const SVG = "http://www.w3.org/2000/svg";
-  const ROWS = 100;
+  const ROWS = 25, MORE_ROWS = 100;
 
   function element(parent, name, attributes = {}, text = "") {
     const made = document.createElement(name);
@@ -225,7 +225,7 @@
     list.rows += fresh.length;
     const left = list.shown.length - list.rows;
     byId("more").hidden = !left;
-    byId("more").textContent = `Show the next ${Math.min(left, ROWS)} of ${left} more findings`;
+    byId("more").textContent = `Show the next ${Math.min(left, MORE_ROWS)} of ${left} more findings`;
   }
 
   function row(one) {
@@ -316,7 +316,7 @@
     Object.assign(list, { key, sign: descending ? -1 : 1 });
     fill();
   }
-  on("more", "click", () => addRows(ROWS));
+  on("more", "click", () => addRows(MORE_ROWS));
   on("start", "click", () => findings.length && openFinding(start()));
   on("save", "click", desk.save);
   on("load", "click", () => byId("load-file").click());

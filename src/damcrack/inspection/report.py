@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from damcrack.files import InputError, sha256_bytes
+from damcrack.files import sha256_bytes
 from damcrack.inspection.decisions import (
     CLASSES,
     FILE,
@@ -25,7 +25,7 @@ from damcrack.inspection.decisions import (
     rank,
     read_decisions,
 )
-from damcrack.inspection.findings import Findings, Pixels, preview
+from damcrack.inspection.findings import Findings, Pixels, preview, read_picture
 from damcrack.inspection.overview import Stop, camera_map, strip
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.sources import Unusable
@@ -105,7 +105,9 @@ def write_page(
     totals, shown = _look_through(folders)
     pictures = _within_budget(shown, budget_mb)
     decided = read_decisions(path.with_name(FILE)) if path.with_name(FILE).is_file() else []
-    linked = sum(one.has_findings and pictures.get(number) != "detail.jpg" for number, one in enumerate(shown))
+    linked = sum(
+        one.has_findings and pictures.get(number) != "detail.jpg" for number, one in enumerate(shown)
+    )
     stops = [one.stop for one in shown]
     stream = (
         environment()
@@ -117,6 +119,7 @@ def write_page(
             cards=lambda: _cards(shown),
             camera_map=camera_map(stops),
             strip=strip(stops),
+            legend={"crack": "crack", "unsure": "unsure", "no-crack": "no crack"},
             set_aside=set_aside,
             card=card,
             rules=rules,
@@ -202,11 +205,15 @@ def _finding_facts(one: Finding) -> dict[str, Any]:
 
 def _within_budget(shown: Sequence[Shown], budget_mb: float) -> dict[int, str]:
     """Which picture of each photo with findings goes into the page: a small one for all, then the whole by evidence."""
-    order = sorted((number for number, one in enumerate(shown) if one.ranked), key=lambda n: (min(shown[n].ranked), n))
+    order = sorted(
+        (number for number, one in enumerate(shown) if one.ranked), key=lambda n: (min(shown[n].ranked), n)
+    )
     left, chosen = budget_mb * 2**20, dict[int, str]()
     for name, replaced in (("preview.jpg", None), ("detail.jpg", "preview.jpg")):
         for number in order:
-            sizes = [(shown[number].folder / file).stat().st_size * 4 / 3 for file in (name, replaced) if file]
+            sizes = [
+                (shown[number].folder / file).stat().st_size * 4 / 3 for file in (name, replaced) if file
+            ]
             cost = sizes[0] - sum(sizes[1:])
             if cost > left or chosen.get(number) != replaced:
                 break
@@ -217,8 +224,17 @@ def _within_budget(shown: Sequence[Shown], budget_mb: float) -> dict[int, str]:
 def _pictures(shown: Sequence[Shown], pictures: Mapping[int, str]) -> Iterator[dict[str, Any]]:
     for number, one in enumerate(shown):
         if one.has_findings:
-            inside = base64.b64encode((one.folder / pictures[number]).read_bytes()).decode() if number in pictures else ""
-            yield {"number": number, **one.facts, "inside": inside, "whole": pictures.get(number) == "detail.jpg"}
+            inside = (
+                base64.b64encode((one.folder / pictures[number]).read_bytes()).decode()
+                if number in pictures
+                else ""
+            )
+            yield {
+                "number": number,
+                **one.facts,
+                "inside": inside,
+                "whole": pictures.get(number) == "detail.jpg",
+            }
 
 
 def _settings(title: str, shown: Sequence[Shown]) -> str:
@@ -285,18 +301,6 @@ def measure(value: float, unit: str) -> str:
     if unit == "mm" and value >= 1000:
         return f"{value / 1000:.2f} m"
     return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
-
-
-def read_picture(path: Path) -> Pixels:
-    """A JPEG that the survey wrote, (H, W, 3).
-
-    Raises:
-        InputError: it is gone or damaged.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise InputError(f"{path} cannot be read; remove its folder and run `damcrack inspect` again")
-    return np.asarray(image, np.uint8)
 
 
 def jpeg(rgb: Pixels, quality: int = THUMBNAIL_QUALITY) -> str:

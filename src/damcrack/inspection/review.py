@@ -6,9 +6,7 @@ OUT/groups.csv                  blocks of one photo form one group, so that they
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
 
-import cv2
 import numpy as np
 
 from damcrack.data.encode import encode_tile
@@ -27,7 +25,7 @@ from damcrack.inspection.decisions import (
     points,
     read_decisions,
 )
-from damcrack.inspection.findings import Findings, Pixels, survey_folders
+from damcrack.inspection.findings import Findings, read_picture, survey_folders
 
 LABELS = {"crack": "Positive", "no crack": "Negative"}
 QUALITY = 95
@@ -46,7 +44,10 @@ def take_back(root: Path, out: Path, decisions: Path | None = None) -> dict[str,
         InputError: no survey, no decisions, none of its photos, or a block that is judged both ways.
     """
     path = decisions or root / FILE
-    folders, decided = survey_folders(root), by_photo([one for one in read_decisions(path) if not one.carried])
+    folders, decided = (
+        survey_folders(root),
+        by_photo([one for one in read_decisions(path) if not one.carried]),
+    )
     groups, num = list[dict[str, str]](), dict.fromkeys(LABELS, 0)
     with new_directory(out) as folder:
         for label in LABELS.values():
@@ -58,7 +59,9 @@ def take_back(root: Path, out: Path, decisions: Path | None = None) -> dict[str,
                 groups.append({"file": f"{LABELS[label]}/{name}", "group": findings.sha256[:12]})
                 num[label] += 1
         if not groups:
-            raise InputError(f"{path} decides nothing in the photos of {root}; decide in its report.html and save")
+            raise InputError(
+                f"{path} decides nothing in the photos of {root}; decide in its report.html and save"
+            )
         write_csv(folder / GROUPS_FILE, ("file", "group"), groups)
     summary: dict[str, object] = {"taken": f"{num['crack']} crack, {num['no crack']} no-crack blocks"}
     if decided:
@@ -75,7 +78,7 @@ def _tiles(
     labels = block_labels(findings, decisions)
     if not labels:
         return
-    rgb: Pixels = np.asarray(cv2.imread(str(folder / "detail.jpg"), cv2.IMREAD_COLOR_RGB), np.uint8)
+    rgb = read_picture(folder / "detail.jpg")
     if rgb.shape[:2] != (findings.height_px, findings.width_px):
         return  # too large for a JPEG, so it is stored smaller
     for (x0, y0, x1, y1), label in labels.items():
@@ -92,13 +95,11 @@ def block_labels(findings: Findings, decisions: Sequence[Decision]) -> dict[Box,
     """
     told = [one for one in decisions if one.status != "undecided"]
     found, _ = asked(findings)
-    undecided = [
-        finding for finding, one in zip(found, matched(found, told)[0], strict=True) if one is None
-    ]
+    undecided = [finding for finding, one in zip(found, matched(found, told)[0], strict=True) if one is None]
     cracks = [_Place(one) for one in told if one.is_accepted_crack]
     others = [_Place(one) for one in told if not one.is_accepted_crack]
     maybe = [*cracks, *map(_Place, undecided)]
-    blocks = dict.fromkeys([*(cast(Box, block[:4]) for block in findings.blocks), *_decided_blocks(told)])
+    blocks = dict.fromkeys([*(block.box_xyxy for block in findings.blocks), *_decided_blocks(told)])
     labels: dict[Box, str] = {}
     for block in blocks:
         if any(one.labels(block) for one in cracks):

@@ -107,7 +107,9 @@ class Survey:
     def _key(self, photo: Photo, digest: str, size_hw: tuple[int, int]) -> str:
         """Names everything that the findings depend on."""
         gsd = self._gsd(photo, size_hw)
-        return sha256_bytes(repr((FORMAT, photo.name, digest, self.detector.sha256, self.rules, gsd)).encode())
+        return sha256_bytes(
+            repr((FORMAT, photo.name, digest, self.detector.sha256, self.rules, gsd)).encode()
+        )
 
     def _write(self, out: Path, rgb: Pixels, findings: Findings, inspected: Inspected) -> None:
         with new_directory(out) as folder:
