@@ -13,7 +13,6 @@ from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.photo import Rules, Tracing, look_at
 from damcrack.inspection.segment import crack_masks
-from damcrack.inspection.survey import positive_only
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
 
@@ -111,15 +110,3 @@ def test_a_wall_without_a_crack_has_none(detector):
     found = looked_at(rgb(photo(concrete((400, 600)))), detector, rules())
     assert found.verdict == "no crack"
     assert not found.masks.possible.any()
-
-
-def test_detail_is_sharp_wherever_there_is_a_crack(detector):
-    """In blocks that are called cracked, and in others that a crack reaches into; elsewhere it is blurred."""
-    size_hw = (224, 448)
-    image = rgb(photo(concrete(size_hw), coverage(size_hw, [(20, 50), (130, 50)], 3.0)))
-    found = looked_at(image, detector, rules(threshold=0.9))
-    found.crack_prob[1:] = 0
-    sharp = (positive_only(image, found, 0.9) == image).all(axis=2)
-    assert found.masks.sure[:112, 112:224].any()
-    assert sharp[:112, :224].all()
-    assert sharp[112:].mean() < 0.5

@@ -51,10 +51,22 @@ def inspect(
     show("inspect", summary, time.monotonic() - started)
 
 
-def review(survey: Path, out: Path) -> None:
-    """Take sorted blocks back in as labelled tiles."""
+def review(survey: Path, out: Path, decisions: Path | None) -> None:
+    """Take decided findings back in as labelled tiles."""
     started = time.monotonic()
-    show("review", take_back(survey, out), time.monotonic() - started)
+    show("review", take_back(survey, out, decisions), time.monotonic() - started)
+
+
+def report(
+    survey: Path, out: Path, decisions: Path | None, previous: Path | None, title_block: Mapping[str, str]
+) -> None:
+    """Write the report to sign."""
+    from damcrack.inspection.signed import TitleBlock
+    from damcrack.inspection.signed import report as write_report
+
+    started = time.monotonic()
+    summary = write_report(survey, out, TitleBlock(**title_block), Watcher(), decisions, previous)
+    show("report", summary, time.monotonic() - started)
 
 
 def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:

@@ -229,11 +229,44 @@ def inspect(
 @cli.command()
 @click.argument("survey", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
-def review(survey: Path, out: Path) -> None:
-    """Turn the blocks that you sorted in SURVEY/review into a source of labelled tiles for the next training."""
+@click.option(
+    "--decisions", type=click.Path(path_type=Path), help="File of decisions; default: SURVEY/decisions.json."
+)
+def review(survey: Path, out: Path, decisions: Path | None) -> None:
+    """Turn the findings that you decided on into a source of labelled tiles for the next training."""
     from damcrack.cli import inspecting as inspection
 
-    inspection.review(survey, out)
+    inspection.review(survey, out, decisions)
+
+
+@cli.command()
+@click.argument("survey", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write, or a file.pdf.")
+@click.option(
+    "--decisions", type=click.Path(path_type=Path), help="File of decisions; default: SURVEY/decisions.json."
+)
+@click.option("--previous", type=click.Path(path_type=Path), help="Older survey: take its decisions over.")
+@click.option("--structure", default="", help="For the title block.")
+@click.option("--client", default="", help="For the title block.")
+@click.option("--date", default="", help="For the title block: when the photos were taken.")
+@click.option("--inspector", default="", help="For the title block.")
+@click.option("--camera", default="", help="For the title block.")
+@click.option("--scale", default="", help="For the title block; default: what the survey knows.")
+def report(
+    survey: Path, out: Path, decisions: Path | None, previous: Path | None, **title_block: str
+) -> None:
+    """Write the report to sign: accepted findings, rejected ones in an annex, undecided ones counted.
+
+    Decide in SURVEY/report.html, save, and put decisions.json into SURVEY. With --previous, decisions on the same
+    cracks of an older survey are taken over; they count once you confirm them: load OUT/decisions.json in the page.
+
+    \b
+    damcrack report survey --out signed --structure "Left spillway" --inspector "A. Engineer" --date 2026-05-04
+    damcrack report survey --out signed.pdf
+    """  # noqa: D301  # click wants the character itself
+    from damcrack.cli import inspecting as inspection
+
+    inspection.report(survey, out, decisions, previous, title_block)
 
 
 @cli.command()

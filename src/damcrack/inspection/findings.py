@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.files import sha256_bytes, write_bytes
+from damcrack.files import InputError, sha256_bytes, write_bytes
 from damcrack.inspection.measure import Crack
 
 Pixels = npt.NDArray[np.uint8]
@@ -25,6 +25,11 @@ class Block(NamedTuple):
     x1: int
     y1: int
     crack_prob: float
+
+    @property
+    def box_xyxy(self) -> tuple[int, int, int, int]:
+        """The square alone."""
+        return self.x0, self.y0, self.x1, self.y1
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,20 @@ class Findings:
             return None
 
 
+def survey_folders(survey: Path) -> list[Path]:
+    """Folders of all photos of a finished survey, by the photos' names.
+
+    Raises:
+        InputError: it is no survey, or `damcrack inspect` has not finished it.
+    """
+    if not (survey / "survey.json").is_file():
+        raise InputError(
+            f"{survey} is no finished survey: survey.json is missing; run `damcrack inspect` to its end"
+        )
+    folders = [path.parent for path in (survey / "photos").glob(f"*/{FILE}")]
+    return sorted(folders, key=lambda folder: Findings.read(folder).photo)
+
+
 def _pair(values: Any) -> Any:
     return None if values is None else tuple(values)
 
@@ -137,3 +156,15 @@ def preview(rgb: Pixels, side_px: int) -> Pixels:
     if scale <= 0.5 and height % 2 == width % 2 == 0:  # whole pixels are averaged ten times as fast as parts
         rgb = np.asarray(cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def read_picture(path: Path) -> Pixels:
+    """A JPEG that the survey wrote, (H, W, 3).
+
+    Raises:
+        InputError: it is gone or damaged.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise InputError(f"{path} cannot be read; remove its folder and run `damcrack inspect` again")
+    return np.asarray(image, np.uint8)

@@ -3,7 +3,7 @@
 OUT/report.html             everything on one page that needs no network
 OUT/photos.csv, blocks.csv, cracks.csv, cracks.geojson, cracks.coco.json, set-aside.csv    see inspection.files
 OUT/photos/                 one folder per photo, see inspection.survey
-OUT/review/                 unsure blocks to be sorted, see inspection.review
+OUT/decisions.json          what a person decided, put there by hand: see inspection.decisions
 OUT/survey.json             model, values and totals
 As a stage of the graph, the case study: OUT/case-study.json, OUT/figures/, see inspection.case_study
 """
@@ -22,7 +22,6 @@ from damcrack.inspection.findings import Findings
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.places import OpenBucket, Unusable
 from damcrack.inspection.report import model_card, write_page
-from damcrack.inspection.review import write_review
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Listed, list_photos, opened, summarised, title_of
 from damcrack.inspection.survey import Survey
@@ -135,11 +134,10 @@ def survey(
         )
     _forget_others(out, folders)
     write_files(out, folders, set_aside)
-    num_review = write_review(out, folders)
     card = model_card(detector.contract, detector.sha256)
     shown = summarised(set_aside)
-    left_out = write_page(out / "report.html", title, folders, shown, rules, card, config.page_mb)
-    totals = _totals(folders, set_aside) | {"num_to_review": num_review, "num_without_detail": left_out}
+    linked = write_page(out / "report.html", title, folders, shown, rules, card, config.page_mb)
+    totals = _totals(folders, set_aside) | {"num_without_detail": linked}
     write_json(
         out / "survey.json",
         {
@@ -164,12 +162,8 @@ def _summary(out: Path, totals: Mapping[str, Any]) -> dict[str, object]:
         summary["set aside"] = f"{totals['num_set_aside']}, see {out / 'set-aside.csv'}"
     if totals["num_other_files"]:
         summary["no photos"] = f"{totals['num_other_files']} other files and folders, listed there too"
-    if totals["num_to_review"]:
-        summary["to be sorted"] = f"{totals['num_to_review']} unsure blocks in {out / 'review' / 'unsorted'}"
     if totals["num_without_detail"]:
-        summary["page"] = (
-            f"full detail of {totals['num_without_detail']} photos is beside the page, not in it"
-        )
+        summary["page"] = f"shows {totals['num_without_detail']} photos from the folder beside it"
     return summary | {"report": out / "report.html"}
 
 

@@ -1,14 +1,39 @@
-"use strict";
 (() => {
-  const photos = Array.from(document.querySelectorAll("script.photo"), (one) => JSON.parse(one.textContent));
-  const images = new Map(
-    Array.from(document.querySelectorAll("script.image"), (one) => [Number(one.dataset.photo), one]),
-  );
+  const { settings, photos, findings } = desk;
   const byId = (id) => document.getElementById(id);
   const [viewer, stage, sheet] = [byId("viewer"), byId("stage"), byId("sheet")];
-  const view = { photo: 0, x: 0, y: 0, scale: 1 };
+  const view = { photo: 0, finding: null, x: 0, y: 0, scale: 1 };
+  const list = { shown: findings, status: "all", key: "", sign: -1, rows: 0 };
+  const crops = new Map(Array.from(document.querySelectorAll("script.crop"), (one) => [one.dataset.place, one]));
   const SVG = "http://www.w3.org/2000/svg";
-  const PRINTED = 60;
+  const ROWS = 25, MORE_ROWS = 100;
+
+  function element(parent, name, attributes = {}, text = "") {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.textContent = text;
+    if (parent) parent.append(made);
+    return made;
+  }
+
+  // Measures in words
+
+  function measure(px, photo) {
+    if (px === undefined) return "";
+    const [value, unit] = photo.gsd ? [px * photo.gsd, "mm"] : [px, "px"];
+    if (unit === "mm" && value >= 1000) return `${(value / 1000).toFixed(2)} m`;
+    return `${value.toFixed(value < 100 ? 1 : 0)} ${unit}`;
+  }
+
+  function verdictOf(one) {
+    const decision = one.decision;
+    if (!decision) return "undecided";
+    if (decision.carried) return `to be confirmed: ${decision.status}`;
+    const parts = [decision.status, decision.class !== "crack" && decision.class, decision.severity, decision.note && "note"];
+    return parts.filter(Boolean).join(", ");
+  }
+
+  // The overlay: pixels of the photo, the middle of pixel 0 at 0.5
 
   function shape(parent, name, attributes, text) {
     const made = document.createElementNS(SVG, name);
@@ -18,31 +43,41 @@
     return made;
   }
 
-  function overlay(photo) {
+  function overlay(number) {
+    const photo = photos[number];
     const svg = document.createElementNS(SVG, "svg");
     svg.setAttribute("viewBox", `0 0 ${photo.width} ${photo.height}`);
     svg.classList.add("over");
     const blocks = shape(svg, "g", { class: "blocks" });
-    for (const [x, y, side, prob, kind] of photo.blocks) {
-      shape(blocks, "rect", { x, y, width: side, height: side, class: kind });
+    for (const [x, y, side, prob] of photo.blocks) {
+      shape(blocks, "rect", { x, y, width: side, height: side });
       shape(blocks, "text", { x, y, dx: "0.4em", dy: "1.2em" }, `${prob} %`);
     }
-    const cracks = shape(svg, "g", { class: "cracks" });
-    photo.cracks.forEach((lines, number) => {
-      const group = shape(cracks, "g", { "data-crack": number });
-      for (const line of lines) shape(group, "polyline", { points: line.join(" ") });
-    });
+    const found = shape(svg, "g", { class: "cracks" });
+    for (const one of findings.filter((each) => each.photo === number)) {
+      const group = shape(found, "g", { class: desk.status(one), "data-finding": one.place });
+      const [x, y, x1, y1] = one.box;
+      if (one.kind === "block") shape(group, "rect", { x, y, width: x1 - x, height: y1 - y });
+      for (const line of one.lines) shape(group, "polyline", { points: line.join(" "), transform: "translate(0.5 0.5)" });
+    }
     return svg;
   }
 
   function picture(number) {
-    const image = document.createElement("img");
+    const printed = document.querySelector(`.printed[data-photo="${number}"]`);
     const card = document.querySelector(`.card[data-photo="${number}"] img`);
-    image.src = images.has(number) ? `data:image/jpeg;base64,${images.get(number).textContent}` : card.src;
-    image.alt = photos[number].name;
-    image.draggable = false;
+    const small = printed && printed.querySelector(".sheet").style.backgroundImage;
+    sheet.style.backgroundImage = small || `url(${card.src})`;
+    const image = element(null, "img", { alt: photos[number].name, draggable: "false" });
+    image.addEventListener("error", () => {
+      image.remove();
+      byId("place").textContent = `The sharp photo is not beside this page: ${photos[number].file}`;
+    });
+    image.src = printed ? printed.querySelector("img").src : photos[number].file;
     return image;
   }
+
+  // The viewer
 
   function place() {
     sheet.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
@@ -66,82 +101,246 @@
     place();
   }
 
-  function fit() {
-    look(0, 0, photos[view.photo].width, photos[view.photo].height);
-  }
+  const fit = () => look(0, 0, photos[view.photo].width, photos[view.photo].height);
 
   function toggleLayers() {
-    const svg = sheet.querySelector("svg");
-    svg.classList.toggle("no-blocks", !byId("show-blocks").checked);
-    svg.classList.toggle("no-cracks", !byId("show-cracks").checked);
+    sheet.classList.toggle("no-blocks", !byId("show-blocks").checked);
+    sheet.classList.toggle("no-cracks", !byId("show-cracks").checked);
   }
 
-  function open(number, crack) {
+  function openPhoto(number) {
     const photo = photos[number];
-    view.photo = number;
-    sheet.style.width = `${photo.width}px`;
-    sheet.style.height = `${photo.height}px`;
-    sheet.replaceChildren(picture(number), overlay(photo));
-    byId("viewer-name").textContent = `${photo.name}: ${photo.verdict}`;
     if (!viewer.open) viewer.showModal();
+    if (view.photo !== number || !sheet.firstChild) {
+      sheet.style.width = `${photo.width}px`;
+      sheet.style.height = `${photo.height}px`;
+      byId("place").textContent = "";
+      sheet.replaceChildren(picture(number), overlay(number));
+    }
+    view.photo = number;
+    view.finding = null;
+    byId("viewer-name").textContent = `${photo.name}: ${photo.verdict}`;
     toggleLayers();
-    if (crack === undefined) return fit();
-    sheet.querySelector(`[data-crack="${crack}"]`).classList.add("chosen");
-    const [x0, y0, x1, y1] = photo.boxes[crack];
+    showPanel();
+    fit();
+    stage.focus();
+  }
+
+  function openFinding(one) {
+    openPhoto(one.photo);
+    view.finding = one;
+    showPanel();
+    const [x0, y0, x1, y1] = one.box;
     const margin = 0.25 * Math.max(x1 - x0, y1 - y0, 64);
-    return look(x0 - margin, y0 - margin, x1 - x0 + 2 * margin, y1 - y0 + 2 * margin);
+    look(x0 - margin, y0 - margin, x1 - x0 + 2 * margin, y1 - y0 + 2 * margin);
   }
 
   function step(by) {
     const shown = Array.from(document.querySelectorAll(".card:not([hidden])"), (card) => Number(card.dataset.photo));
-    const at = shown.indexOf(view.photo);
-    open(shown[(at + by + shown.length) % shown.length]);
+    if (shown.length) openPhoto(shown[(shown.indexOf(view.photo) + by + shown.length) % shown.length]);
   }
 
-  document.querySelectorAll(".card").forEach((card) => {
-    card.addEventListener("click", () => open(Number(card.dataset.photo)));
-  });
-  document.querySelectorAll("[data-show]").forEach((button) => {
-    button.addEventListener("click", () => {
-      document.querySelectorAll("[data-show]").forEach((one) => one.setAttribute("aria-pressed", one === button));
-      document.querySelectorAll(".card").forEach((card) => {
-        card.hidden = button.dataset.show !== "all" && card.dataset.verdict !== button.dataset.show;
-      });
-    });
-  });
-
-  const table = byId("crack-table");
-  if (table) {
-    const body = table.tBodies[0];
-    body.addEventListener("click", (event) => {
-      const row = event.target.closest(".thumb") && event.target.closest("tr");
-      if (row) open(Number(row.dataset.photo), Number(row.dataset.crack));
-    });
-    table.querySelectorAll("[data-sort]").forEach((button) => {
-      button.addEventListener("click", () => {
-        const key = button.dataset.sort;
-        const heading = button.closest("th");
-        const descending = heading.getAttribute("aria-sort") !== "descending";
-        table.querySelectorAll("[aria-sort]").forEach((one) => one.setAttribute("aria-sort", "none"));
-        heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
-        const attribute = `data-${key.replaceAll("_", "-")}`;
-        const value = (row) =>
-          key === "photo" ? row.querySelector(".path").textContent : Number(row.getAttribute(attribute) || "-1");
-        const sign = descending ? -1 : 1;
-        const order = (a, b) => (value(a) < value(b) ? -sign : value(a) > value(b) ? sign : 0);
-        body.append(...Array.from(body.rows).sort(order));
-      });
-    });
+  function stepFinding(by) {
+    const order = list.shown.length ? list.shown : findings;
+    if (!order.length) return;
+    const at = order.indexOf(view.finding);
+    openFinding(at < 0 ? start(order) : order[(at + by + order.length) % order.length]);
   }
 
-  byId("show-blocks").addEventListener("change", toggleLayers);
-  byId("show-cracks").addEventListener("change", toggleLayers);
-  byId("zoom-in").addEventListener("click", () => zoom(1.5));
-  byId("zoom-out").addEventListener("click", () => zoom(1 / 1.5));
-  byId("fit").addEventListener("click", fit);
-  byId("previous").addEventListener("click", () => step(-1));
-  byId("next").addEventListener("click", () => step(1));
-  byId("close").addEventListener("click", () => viewer.close());
+  function start(order = findings) {
+    const here = viewer.open && order.find((one) => one.photo === view.photo);
+    return here || order.find((one) => desk.status(one) === "undecided") || order[0];
+  }
+
+  function showPanel() {
+    const one = view.finding;
+    byId("panel").classList.toggle("empty", !one);
+    sheet.querySelectorAll(".chosen").forEach((each) => each.classList.remove("chosen"));
+    if (!one) {
+      const num = photos[view.photo].findings.length;
+      byId("place").textContent = num ? `${num} findings: choose one, or press j` : "No findings in this photo.";
+      return;
+    }
+    sheet.querySelector(`[data-finding="${one.place}"]`).classList.add("chosen");
+    const photo = photos[one.photo];
+    const kind = one.kind === "crack" ? "Traced line" : "Block without a traced line";
+    byId("place").textContent = `${kind}, ${findings.indexOf(one) + 1} of ${findings.length}`;
+    const facts = [["evidence", `${Math.round(100 * one.prob)} %`], ["length", measure(one.length_px, photo)],
+      ["width", measure(one.width_px, photo)], ["widest", measure(one.width_max_px, photo)], ["decision", verdictOf(one)]];
+    byId("facts").replaceChildren(...facts.filter((fact) => fact[1]).flatMap(([name, value]) => [element(null, "dt", {}, name), element(null, "dd", {}, value)]));
+    const { class: label = "crack", severity = "", note = "" } = one.decision || {};
+    document.querySelector(`#panel [name="class"][value="${label}"]`).checked = true;
+    byId("severity").value = severity;
+    byId("note").value = note;
+    byId("accept").setAttribute("aria-pressed", desk.status(one) === "accepted");
+    byId("reject").setAttribute("aria-pressed", desk.status(one) === "rejected");
+  }
+
+  function decide(values) {
+    if (viewer.open && view.finding) desk.change(view.finding, values);
+  }
+
+  const classed = (label) => decide({ class: label, status: "accepted" });
+
+  function nextSeverity() {
+    const at = settings.severities.indexOf(byId("severity").value);
+    byId("severity").value = settings.severities[(at + 1) % settings.severities.length];
+    changeSeverity();
+  }
+
+  // A severity or a note alone decides nothing, and confirms nothing.
+  const changeSeverity = () => decide({ severity: byId("severity").value, ...carried() });
+  const changeNote = () => {
+    if (view.finding && byId("note").value !== ((view.finding.decision || {}).note || "")) decide({ note: byId("note").value, ...carried() });
+  };
+  const carried = () => ({ carried: Boolean(view.finding.decision && view.finding.decision.carried) });
+
+  function undo() {
+    const one = desk.undo();
+    if (one && viewer.open) openFinding(one);
+  }
+
+  // The list
+
+  const value = {
+    prob: (one) => one.prob,
+    length: (one) => (one.length_px || 0) * (photos[one.photo].gsd || 1),
+    width: (one) => (one.width_px || 0) * (photos[one.photo].gsd || 1),
+    widest: (one) => (one.width_max_px || 0) * (photos[one.photo].gsd || 1),
+    photo: (one) => photos[one.photo].name,
+  };
+
+  function fill() {
+    const wanted = findings.filter((one) => list.status === "all" || desk.status(one) === list.status);
+    const of = value[list.key];
+    list.shown = of ? wanted.sort((a, b) => (of(a) < of(b) ? -list.sign : of(a) > of(b) ? list.sign : 0)) : wanted;
+    byId("finding-table").tBodies[0].replaceChildren();
+    list.rows = 0;
+    addRows(ROWS);
+  }
+
+  function addRows(num) {
+    const fresh = list.shown.slice(list.rows, list.rows + num);
+    byId("finding-table").tBodies[0].append(...fresh.map(row));
+    list.rows += fresh.length;
+    const left = list.shown.length - list.rows;
+    byId("more").hidden = !left;
+    byId("more").textContent = `Show the next ${Math.min(left, MORE_ROWS)} of ${left} more findings`;
+  }
+
+  function row(one) {
+    const photo = photos[one.photo];
+    const line = element(null, "tr", { "data-place": `${one.photo}/${one.place}` });
+    const cell = (text, kind) => element(line, "td", kind ? { class: kind } : {}, text);
+    const thumb = element(cell("", "text"), "button", { type: "button", class: "thumb", "aria-label": `Show in ${photo.name}` }, "");
+    const crop = crops.get(line.dataset.place);
+    if (crop) element(thumb, "img", { alt: "", src: `data:image/jpeg;base64,${crop.textContent}` });
+    else thumb.textContent = "show";
+    cell(`${one.kind === "block" ? "block " : ""}${Math.round(100 * one.prob)} %`);
+    for (const px of [one.length_px, one.width_px, one.width_max_px]) cell(measure(px, photo));
+    cell(photo.name, "text path");
+    const last = cell("", "text decision");
+    const pair = element(last, "span", { class: "pair" });
+    element(pair, "button", { type: "button", "data-decide": "accepted", "aria-label": "Accept" }, "✓");
+    element(pair, "button", { type: "button", "data-decide": "rejected", "aria-label": "Reject" }, "✗");
+    element(last, "span", { class: "said" });
+    mark(line, one);
+    return line;
+  }
+
+  function mark(line, one) {
+    line.className = desk.status(one);
+    line.querySelector(".said").textContent = verdictOf(one);
+    line.querySelectorAll("[data-decide]").forEach((each) => each.setAttribute("aria-pressed", each.dataset.decide === desk.status(one)));
+  }
+
+  const byPlace = (line) => findings.find((one) => `${one.photo}/${one.place}` === line.dataset.place);
+
+  // What a decision changes on the page
+
+  function refresh(one) {
+    const counts = { all: findings.length, undecided: 0, accepted: 0, rejected: 0 };
+    for (const each of findings) counts[desk.status(each)] += 1;
+    const done = findings.length - counts.undecided;
+    byId("progress").max = Math.max(1, findings.length);
+    byId("progress").value = done;
+    for (const id of ["progress-text", "panel-progress"]) byId(id).textContent = `${done} of ${findings.length} decided`;
+    document.querySelectorAll("[data-status]").forEach((each) => {
+      each.querySelector("span").textContent = `(${counts[each.dataset.status]})`;
+    });
+    if (!one) {
+      fill();
+      sheet.replaceChildren();
+      if (viewer.open) openPhoto(view.photo);
+      return;
+    }
+    const line = document.querySelector(`#finding-table tr[data-place="${one.photo}/${one.place}"]`);
+    if (line) mark(line, one);
+    const group = view.photo === one.photo && sheet.querySelector(`[data-finding="${one.place}"]`);
+    if (group) group.setAttribute("class", desk.status(one));
+    if (view.finding === one) showPanel();
+  }
+
+  // Mouse
+
+  const on = (id, event, work) => byId(id).addEventListener(event, work);
+  document.querySelectorAll(".card, .dot").forEach((each) => {
+    each.addEventListener("click", () => openPhoto(Number(each.dataset.photo)));
+  });
+  function choose(attribute, work) {
+    const buttons = document.querySelectorAll(`[${attribute}]`);
+    buttons.forEach((button) => button.addEventListener("click", () => {
+      buttons.forEach((one) => one.setAttribute("aria-pressed", one === button));
+      work(button.getAttribute(attribute));
+    }));
+  }
+  choose("data-show", (verdict) => document.querySelectorAll(".card").forEach((card) => {
+    card.hidden = verdict !== "all" && card.dataset.verdict !== verdict;
+  }));
+  choose("data-status", (status) => {
+    list.status = status;
+    fill();
+  });
+  byId("finding-table").addEventListener("click", (event) => {
+    const line = event.target.closest("tr[data-place]");
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (line && button.dataset.decide) desk.change(byPlace(line), { status: button.dataset.decide });
+    else if (line) openFinding(byPlace(line));
+    else sortBy(button.dataset.sort, button.closest("th"));
+  });
+  function sortBy(key, heading) {
+    const descending = heading.getAttribute("aria-sort") !== "descending";
+    document.querySelectorAll("#finding-table [aria-sort]").forEach((one) => one.setAttribute("aria-sort", "none"));
+    heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
+    Object.assign(list, { key, sign: descending ? -1 : 1 });
+    fill();
+  }
+  on("more", "click", () => addRows(MORE_ROWS));
+  on("start", "click", () => findings.length && openFinding(start()));
+  on("save", "click", desk.save);
+  on("load", "click", () => byId("load-file").click());
+  on("load-file", "change", async (event) => {
+    if (event.target.files.length) await desk.load(event.target.files[0]);
+    event.target.value = "";
+  });
+  on("accept", "click", () => decide({ status: "accepted" }));
+  on("reject", "click", () => decide({ status: "rejected" }));
+  document.querySelectorAll("#panel [name=class]").forEach((each) => each.addEventListener("click", () => classed(each.value)));
+  on("severity", "change", changeSeverity);
+  on("note", "change", changeNote);
+  on("undo", "click", undo);
+  on("before", "click", () => stepFinding(-1));
+  on("after", "click", () => stepFinding(1));
+  on("panel", "submit", (event) => event.preventDefault());
+  on("show-blocks", "change", toggleLayers);
+  on("show-cracks", "change", toggleLayers);
+  on("zoom-in", "click", () => zoom(1.5));
+  on("zoom-out", "click", () => zoom(1 / 1.5));
+  on("fit", "click", fit);
+  on("previous", "click", () => step(-1));
+  on("next", "click", () => step(1));
+  on("close", "click", () => viewer.close());
   window.addEventListener("resize", () => viewer.open && fit());
 
   stage.addEventListener("wheel", (event) => {
@@ -150,6 +349,7 @@
     zoom(Math.exp(-event.deltaY / 400), event.clientX - frame.left, event.clientY - frame.top);
   }, { passive: false });
   const held = new Map();
+  let moved = 0;
   const spread = () => {
     const [a, b] = held.values();
     return Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
@@ -158,6 +358,7 @@
     stage.setPointerCapture(event.pointerId);
     held.set(event.pointerId, event);
     stage.classList.add("held");
+    moved = held.size > 1 ? 99 : 0;
   });
   stage.addEventListener("pointermove", (event) => {
     const before = held.get(event.pointerId);
@@ -170,6 +371,7 @@
       zoom(spread() / old, (a.clientX + b.clientX) / 2 - frame.left, (a.clientY + b.clientY) / 2 - frame.top);
       return;
     }
+    moved += Math.abs(event.clientX - before.clientX) + Math.abs(event.clientY - before.clientY);
     view.x += event.clientX - before.clientX;
     view.y += event.clientY - before.clientY;
     held.set(event.pointerId, event);
@@ -179,29 +381,63 @@
     stage.addEventListener(name, (event) => {
       held.delete(event.pointerId);
       stage.classList.toggle("held", held.size > 0);
+      if (name === "pointerup" && moved < 4) chooseAt(event);
     });
   }
-  viewer.addEventListener("keydown", (event) => {
-    const keys = { "+": () => zoom(1.5), "-": () => zoom(1 / 1.5), 0: fit, ArrowLeft: () => step(-1), ArrowRight: () => step(1) };
-    if (keys[event.key]) {
-      event.preventDefault();
-      keys[event.key]();
-    }
+
+  function chooseAt(event) {
+    const frame = stage.getBoundingClientRect();
+    const [x, y] = [(event.clientX - frame.left - view.x) / view.scale, (event.clientY - frame.top - view.y) / view.scale];
+    const away = (one) => {
+      const [x0, y0, x1, y1] = one.box;
+      if (one.kind === "block") return x >= x0 && x <= x1 && y >= y0 && y <= y1 ? 8 : Infinity;
+      return Math.min(...desk.points(one).map((point) => Math.hypot(point[0] - x, point[1] - y))) * view.scale;
+    };
+    const here = findings.filter((one) => one.photo === view.photo).map((one) => [away(one), one]).sort((a, b) => a[0] - b[0])[0];
+    if (!here || here[0] > 16) return;
+    view.finding = here[1];
+    showPanel();
+  }
+
+  // Keyboard
+
+  const keys = {
+    j: () => stepFinding(1), ArrowRight: () => stepFinding(1), ArrowDown: () => stepFinding(1),
+    k: () => stepFinding(-1), ArrowLeft: () => stepFinding(-1), ArrowUp: () => stepFinding(-1),
+    a: () => decide({ status: "accepted" }), r: () => decide({ status: "rejected" }), s: nextSeverity, z: undo,
+    n: () => byId("note").focus(), h: () => byId("show-cracks").click(),
+    "+": () => zoom(1.5), "-": () => zoom(1 / 1.5), 0: fit,
+  };
+  settings.classes.forEach((label, at) => {
+    keys[at + 1] = () => classed(label);
   });
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.matches("textarea, select, input:not([type=checkbox]):not([type=radio])");
+    if (typing && event.key === "Escape" && viewer.open) {
+      event.preventDefault();
+      stage.focus();
+    }
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
+    if (!viewer.open && !"jkz".includes(event.key)) return;  // arrows scroll the page
+    event.preventDefault();
+    keys[event.key]();
+  });
+  on("who", "change", () => {
+    try { localStorage.setItem("damcrack-who", byId("who").value); } catch { /* told when a decision cannot be stored */ }
+  });
+  try { byId("who").value = localStorage.getItem("damcrack-who") || ""; } catch { /* as above */ }
+
+  // Print: all rows, and all photos with findings
 
   window.addEventListener("beforeprint", () => {
-    const found = photos.map((_, number) => number).filter((number) => photos[number].verdict === "crack");
-    byId("print").replaceChildren(...found.slice(0, PRINTED).map((number) => {
-      const figure = document.createElement("figure");
-      const frame = document.createElement("div");
-      frame.className = "sheet";
-      frame.style.setProperty("--unit", photos[number].width / 900);
-      frame.append(picture(number), overlay(photos[number]));
-      const caption = document.createElement("figcaption");
-      caption.textContent = photos[number].name;
-      figure.append(frame, caption);
-      return figure;
-    }));
+    addRows(Infinity);
+    document.querySelectorAll(".printed").forEach((figure) => {
+      figure.querySelectorAll("svg").forEach((one) => one.remove());
+      figure.querySelector(".sheet").append(overlay(Number(figure.dataset.photo)));
+    });
   });
-  window.addEventListener("afterprint", () => byId("print").replaceChildren());
+  window.addEventListener("afterprint", () => document.querySelectorAll(".printed svg").forEach((one) => one.remove()));
+
+  desk.begin(refresh);
+  refresh(null);
 })();

@@ -21,7 +21,7 @@ _OURS = "an output of damcrack; what it holds is not inspected"
 
 @dataclass(frozen=True)
 class Found:
-    """A file, by its name below a place (empty if it is the place itself); `same` is equal for one file under two names.
+    """A file by its name below a place (empty if it is the place itself); `same` is equal for one file under two names.
 
     `is_link` where a link leads to it.
     """

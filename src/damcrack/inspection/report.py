@@ -1,10 +1,9 @@
-"""The survey as one HTML page that needs no network: written photo by photo, within a budget of bytes."""
+"""The survey as one HTML page that needs no network, on which a person decides every finding."""
 
 import base64
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,81 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from damcrack.inspection.findings import Findings, Pixels, preview
+from damcrack.files import sha256_bytes
+from damcrack.inspection.decisions import (
+    CLASSES,
+    FILE,
+    NEAR_PX,
+    SAME_SHARE,
+    SEVERITIES,
+    UNMOVED_IOU,
+    Finding,
+    asked,
+    decision_as_json,
+    rank,
+    read_decisions,
+)
+from damcrack.inspection.findings import Findings, Pixels, preview, read_picture
+from damcrack.inspection.overview import Stop, camera_map, strip
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.places import Unusable
 
 FOLDERS = [Path(__file__).parent, Path(__file__).parents[1]]  # style.css is shared
-LISTED_CRACKS = 400
 THUMBNAIL_PX, MANY_PHOTOS, SMALL_THUMBNAIL_PX = 320, 500, 160
-CRACK_PX, MIN_CROP_PX = 110, 64
+CROPPED_FINDINGS = 400  # those with most evidence have a picture in the list
+CROP_PX, MIN_CROP_PX = 110, 64
 THUMBNAIL_QUALITY = 72
-SHOWN_PROB = 0.05  # blocks below it are not drawn
+LINE_RGB, BLOCK_RGB = (255, 59, 47), (255, 176, 32)
+
+
+@dataclass
+class Lengths:
+    """Lengths in millimetres where a photo has a scale, and in pixels where it has none."""
+
+    mm: float = 0.0
+    px: float = 0.0
+    num_mm: int = 0
+    num_px: int = 0
+
+    def add(self, px: float, gsd_mm_per_px: float | None) -> None:
+        """Add one line."""
+        if gsd_mm_per_px is None:
+            self.px, self.num_px = self.px + px, self.num_px + 1
+        else:
+            self.mm, self.num_mm = self.mm + px * gsd_mm_per_px, self.num_mm + 1
+
+    def __str__(self) -> str:
+        parts = [measure(self.mm, "mm")] * bool(self.num_mm) + [measure(self.px, "px")] * bool(self.num_px)
+        return " and ".join(parts) or "0"
 
 
 @dataclass
 class Totals:
-    """What the page says of all photos together; `found` is one entry per crack: (width_max, photo, crack)."""
+    """What the page says of all photos together."""
 
-    verdicts: dict[str, int]
-    found: list[tuple[float, int, int]]
-    lengths: list[float]
-    widths: list[float]
-    probs: list[float]
-    in_mm: bool
+    verdicts: dict[str, int] = field(default_factory=lambda: {"crack": 0, "unsure": 0, "no crack": 0})
+    num_cracks: int = 0
+    num_blocks: int = 0
+    lengths: Lengths = field(default_factory=Lengths)
+    without_scale: list[str] = field(default_factory=list)
+    with_scale: int = 0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One photo on the page: `facts` for its script, `thumbnail` as base64, rank and place of each of its findings."""
+
+    folder: Path
+    facts: dict[str, Any]
+    stop: Stop
+    thumbnail: str
+    size_wh: tuple[int, int]
+    ranked: list[tuple[Any, int]]
+
+    @property
+    def has_findings(self) -> bool:
+        """Tell whether somebody has to look at it."""
+        return bool(self.ranked)
 
 
 def write_page(
@@ -45,231 +97,215 @@ def write_page(
     card: Sequence[tuple[str, str]],
     budget_mb: float,
 ) -> int:
-    """Write the page; return for how many photos with cracks it leaves the full detail beside it."""
-    totals = _totals(folders)
-    detailed = _within_budget(folders, totals, budget_mb)
-    listed = sorted(totals.found, reverse=True)[:LISTED_CRACKS]
-    left_out = totals.verdicts["crack"] - len(detailed)
-    unit = "mm" if totals.in_mm else "px"
-    environment = Environment(autoescape=True, loader=FileSystemLoader(FOLDERS), undefined=StrictUndefined)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    stream = environment.get_template("page.html.j2").stream(
-        title=title,
-        totals=_in_words(totals, len(folders), len(listed), unit),
-        widest=_widest(folders, totals, unit),
-        cards=lambda: _cards(folders),
-        columns=_columns(unit),
-        sorted_by=f"width_max_{unit}",
-        listed=lambda: _listed(folders, listed),
-        histograms=_histograms(totals, unit),
-        set_aside=set_aside,
-        card=card,
-        block_px=Findings.read(folders[0]).block_px,
-        threshold=rules.threshold,
-        uncertain=rules.uncertain,
-        photo_data=lambda: _photo_data(folders, detailed, rules),
-        left_out=left_out,
+    """Write the page; return for how many photos with findings it shows the file beside it, not a picture inside.
+
+    Raises:
+        InputError: the decisions beside the page cannot be read.
+    """
+    totals, shown = _look_through(folders)
+    pictures = _within_budget(shown, budget_mb)
+    decided = read_decisions(path.with_name(FILE)) if path.with_name(FILE).is_file() else []
+    linked = sum(
+        one.has_findings and pictures.get(number) != "detail.jpg" for number, one in enumerate(shown)
     )
-    temporary = path.with_name(f".{path.name}.part")
+    stops = [one.stop for one in shown]
+    stream = (
+        environment()
+        .get_template("page.html.j2")
+        .stream(
+            title=title,
+            totals=totals,
+            num_photos=len(folders),
+            cards=lambda: _cards(shown),
+            camera_map=camera_map(stops),
+            strip=strip(stops),
+            legend={"crack": "crack", "unsure": "unsure", "no-crack": "no crack"},
+            set_aside=set_aside,
+            card=card,
+            rules=rules,
+            block_px=Findings.read(folders[0]).block_px,
+            settings=_settings(title, shown),
+            decided=[as_script(decision_as_json(one)) for one in decided],
+            pictures=lambda: _pictures(shown, pictures),
+            photo_data=lambda: (as_script(one.facts) for one in shown),
+            crops=lambda: _crops(shown),
+            linked=linked,
+        )
+    )
     stream.enable_buffering(20)
+    temporary = path.with_name(f".{path.name}.part")
     try:
         stream.dump(str(temporary), encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return left_out
+    return linked
 
 
-def _totals(folders: Sequence[Path]) -> Totals:
-    totals = Totals({"crack": 0, "unsure": 0, "no crack": 0}, [], [], [], [], in_mm=True)
-    everything = [Findings.read(folder).gsd_mm_per_px for folder in folders]
-    totals.in_mm = bool(folders) and all(gsd is not None for gsd in everything)
-    for number, folder in enumerate(folders):
-        findings = Findings.read(folder)
-        unit = (findings.gsd_mm_per_px if totals.in_mm else None) or 1.0
-        totals.verdicts[findings.verdict] += 1
-        totals.probs.append(findings.max_crack_prob)
-        for crack, measures in enumerate(findings.cracks):
-            totals.found.append((measures.width_max_px * unit, number, crack))
-            totals.lengths.append(measures.length_px * unit)
-            totals.widths.append(measures.width_max_px * unit)
-    return totals
+def environment() -> Environment:
+    """Templates that escape every name, and fail on one that they do not know."""
+    made = Environment(autoescape=True, loader=FileSystemLoader(FOLDERS), undefined=StrictUndefined)
+    made.trim_blocks = made.lstrip_blocks = True
+    return made
 
 
-def _within_budget(folders: Sequence[Path], totals: Totals, budget_mb: float) -> set[int]:
-    """Photos with cracks whose full detail goes into the page: those with the widest cracks first."""
-    widest: dict[int, float] = {}
-    for width, number, _ in totals.found:
-        widest[number] = max(width, widest.get(number, 0.0))
-    chosen, left = set[int](), budget_mb * 2**20
-    with_detail = [number for number, folder in enumerate(folders) if (folder / "detail.jpg").is_file()]
-    for number in sorted(with_detail, key=lambda number: (-widest.get(number, 0.0), number)):
-        left -= (folders[number] / "detail.jpg").stat().st_size * 4 / 3
-        if left < 0:
-            break
-        chosen.add(number)
-    return chosen
-
-
-def _in_words(totals: Totals, num_photos: int, num_listed: int, unit: str) -> dict[str, Any]:
-    return {
-        **totals.verdicts,
-        "num_photos": num_photos,
-        "num_cracks": len(totals.found),
-        "num_listed": num_listed,
-        "length": _measure(sum(totals.lengths), unit),
-    }
-
-
-def _widest(folders: Sequence[Path], totals: Totals, unit: str) -> dict[str, str] | None:
-    if not totals.found:
-        return None
-    width, number, _ = max(totals.found)
-    return {"width": _measure(width, unit), "photo": Findings.read(folders[number]).photo}
-
-
-def _measure(value: float, unit: str) -> str:
-    if unit == "mm" and value >= 1000:
-        return f"{value / 1000:.2f} m"
-    return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
-
-
-def _columns(unit: str) -> list[tuple[str, str]]:
-    return [
-        (f"width_max_{unit}", f"widest, {unit}"),
-        (f"width_{unit}", f"width, {unit}"),
-        (f"length_{unit}", f"length, {unit}"),
-        ("num_branches", "branches"),
-    ]
-
-
-def _cards(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
+def _look_through(folders: Sequence[Path]) -> tuple[Totals, list[Shown]]:
+    """Read the findings of all photos once."""
+    totals, shown = Totals(), list[Shown]()
     side_px = THUMBNAIL_PX if len(folders) <= MANY_PHOTOS else SMALL_THUMBNAIL_PX
     for number, folder in enumerate(folders):
         findings = Findings.read(folder)
-        image = preview(_read(folder / "preview.jpg"), side_px)
-        num = len(findings.cracks)
-        traced = f", {num} crack{'' if num == 1 else 's'} traced" if findings.verdict == "crack" else ""
-        yield {
-            "number": number,
-            "photo": findings.photo,
-            "verdict": findings.verdict,
-            "facts": f"most confident block {findings.max_crack_prob:.0%}{traced}",
-            "thumbnail": _jpeg(image),
-            "size_wh": (image.shape[1], image.shape[0]),
-        }
+        found, num_more = asked(findings)
+        lengths = Lengths()
+        for crack in findings.cracks:
+            for sum_ in (lengths, totals.lengths):
+                sum_.add(crack.length_px, findings.gsd_mm_per_px)
+        totals.verdicts[findings.verdict] += 1
+        totals.num_cracks += len(findings.cracks)
+        totals.num_blocks += len(found) - len(findings.cracks)
+        totals.with_scale += findings.gsd_mm_per_px is not None
+        if findings.gsd_mm_per_px is None:
+            totals.without_scale.append(findings.photo)
+        facts = _facts(folder, findings, found, num_more)
+        ranked = [(rank(one), place) for place, one in enumerate(found)]
+        stop = Stop(number, findings.photo, findings.verdict, findings.lon_lat, lengths.mm or lengths.px)
+        image = _thumbnail(folder, findings, found, side_px)
+        shown.append(Shown(folder, facts, stop, jpeg(image), (image.shape[1], image.shape[0]), ranked))
+    return totals, shown
 
 
-def _listed(folders: Sequence[Path], listed: Sequence[tuple[float, int, int]]) -> Iterator[dict[str, Any]]:
-    last, photo = -1, np.empty((0, 0, 3), np.uint8)
-    for _, number, crack in listed:
-        if number != last:  # one photo at a time is in memory
-            last, photo = number, _read(folders[number] / "detail.jpg")
-        findings = Findings.read(folders[number])
-        measures, gsd = findings.cracks[crack], findings.gsd_mm_per_px
-        image = _crop(photo, measures.box_xyxy)
-        sizes = {
-            f"{name}_{unit}": round(getattr(measures, f"{name}_px") * factor, 2 if unit == "mm" else 1)
-            for name in ("length", "width", "width_max")
-            for unit, factor in (("px", 1.0), ("mm", gsd or 0.0))
+def _facts(folder: Path, findings: Findings, found: Sequence[Finding], num_more: int) -> dict[str, Any]:
+    """What the page knows of a photo: measures in pixels, and the scale to turn them into millimetres."""
+    return {
+        "name": findings.photo,
+        "sha256": findings.sha256,
+        "verdict": findings.verdict,
+        "width": findings.width_px,
+        "height": findings.height_px,
+        "gsd": findings.gsd_mm_per_px,
+        "file": f"photos/{folder.name}/detail.jpg",
+        "more": num_more,
+        "blocks": [
+            (x0, y0, x1 - x0, round(100 * prob))
+            for x0, y0, x1, y1, prob in findings.blocks
+            if prob >= findings.uncertain[0]
+        ],
+        "findings": [_finding_facts(one) for one in found],
+    }
+
+
+def _finding_facts(one: Finding) -> dict[str, Any]:
+    facts: dict[str, Any] = {"kind": one.kind, "box": one.box_xyxy, "prob": round(one.crack_prob, 3)}
+    if one.crack:
+        names = ("length_px", "width_px", "width_max_px", "num_branches")
+        facts |= {"lines": [line.tolist() for line in one.lines]}
+        facts |= {name: round(getattr(one.crack, name), 2) for name in names}
+    return facts
+
+
+def _within_budget(shown: Sequence[Shown], budget_mb: float) -> dict[int, str]:
+    """Which picture of each photo with findings goes into the page: a small one for all, then the whole by evidence."""
+    order = sorted(
+        (number for number, one in enumerate(shown) if one.ranked), key=lambda n: (min(shown[n].ranked), n)
+    )
+    left, chosen = budget_mb * 2**20, dict[int, str]()
+    for name, replaced in (("preview.jpg", None), ("detail.jpg", "preview.jpg")):
+        for number in order:
+            sizes = [
+                (shown[number].folder / file).stat().st_size * 4 / 3 for file in (name, replaced) if file
+            ]
+            cost = sizes[0] - sum(sizes[1:])
+            if cost > left or chosen.get(number) != replaced:
+                break
+            left, chosen[number] = left - cost, name
+    return chosen
+
+
+def _pictures(shown: Sequence[Shown], pictures: Mapping[int, str]) -> Iterator[dict[str, Any]]:
+    for number, one in enumerate(shown):
+        if one.has_findings:
+            inside = (
+                base64.b64encode((one.folder / pictures[number]).read_bytes()).decode()
+                if number in pictures
+                else ""
+            )
+            yield {
+                "number": number,
+                **one.facts,
+                "inside": inside,
+                "whole": pictures.get(number) == "detail.jpg",
+            }
+
+
+def _settings(title: str, shown: Sequence[Shown]) -> str:
+    """What the page's program must know; `survey` names the place where the browser keeps unsaved decisions."""
+    photos = [one.facts["sha256"] for one in shown]
+    return as_script(
+        {
+            "title": title,
+            "survey": sha256_bytes(repr(photos).encode())[:16],
+            "classes": CLASSES,
+            "severities": SEVERITIES,
+            "near": NEAR_PX,
+            "same": SAME_SHARE,
+            "unmoved": UNMOVED_IOU,
         }
-        yield {
-            "number": number,
-            "crack": crack,
-            "photo": findings.photo,
-            "num_branches": measures.num_branches,
-            **sizes,
-            "thumbnail": _jpeg(image),
-            "size_wh": (image.shape[1], image.shape[0]),
-        }
+    )
+
+
+def as_script(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _cards(shown: Sequence[Shown]) -> Iterator[dict[str, Any]]:
+    for number, one in enumerate(shown):
+        yield {"number": number, **one.facts, "thumbnail": one.thumbnail, "size_wh": one.size_wh}
+
+
+def _thumbnail(folder: Path, findings: Findings, found: Sequence[Finding], side_px: int) -> Pixels:
+    """The photo, small, with what was found drawn in."""
+    image = preview(read_picture(folder / "preview.jpg"), side_px).copy()
+    scale = image.shape[1] / findings.width_px
+    for one in found:
+        if one.kind == "block":
+            x0, y0, x1, y1 = (round(scale * value) for value in one.box_xyxy)
+            cv2.rectangle(image, (x0, y0), (x1, y1), BLOCK_RGB, 1, cv2.LINE_AA)
+        for line in one.lines:
+            cv2.polylines(image, [np.rint(scale * line).astype(np.int32)], False, LINE_RGB, 2, cv2.LINE_AA)
+    return image
+
+
+def _crops(shown: Sequence[Shown]) -> Iterator[dict[str, Any]]:
+    """Pictures of the findings with most evidence, photo by photo: one of them is in memory."""
+    best = sorted((key, number, place) for number, one in enumerate(shown) for key, place in one.ranked)
+    wanted: dict[int, list[int]] = {}
+    for _, number, place in best[:CROPPED_FINDINGS]:
+        wanted.setdefault(number, []).append(place)
+    for number, places in sorted(wanted.items()):
+        whole = read_picture(shown[number].folder / "detail.jpg")
+        scale = whole.shape[1] / shown[number].facts["width"]
+        for place in places:
+            box = [round(scale * value) for value in shown[number].facts["findings"][place]["box"]]
+            yield {"photo": number, "finding": place, "data": jpeg(_crop(whole, box))}
 
 
 def _crop(rgb: Pixels, box_xyxy: Sequence[int]) -> Pixels:
     x0, y0, x1, y1 = box_xyxy
     margin = max(8, (MIN_CROP_PX - max(x1 - x0, y1 - y0)) // 2, max(x1 - x0, y1 - y0) // 10)
-    part = rgb[max(0, y0 - margin) : y1 + margin, max(0, x0 - margin) : x1 + margin]
-    return preview(part, CRACK_PX)
+    return preview(rgb[max(0, y0 - margin) : y1 + margin, max(0, x0 - margin) : x1 + margin], CROP_PX)
 
 
-def _photo_data(folders: Sequence[Path], detailed: set[int], rules: Rules) -> Iterator[dict[str, Any]]:
-    """What the viewer draws: numbers as JSON, that cannot end the script element they stand in."""
-    for number, folder in enumerate(folders):
-        findings = Findings.read(folder)
-        blocks = [
-            (x0, y0, x1 - x0, round(100 * prob), _kind(prob, rules))
-            for x0, y0, x1, y1, prob in findings.blocks
-            if prob >= SHOWN_PROB
-        ]
-        facts = {
-            "name": findings.photo,
-            "verdict": findings.verdict,
-            "width": findings.width_px,
-            "height": findings.height_px,
-            "blocks": blocks,
-            "cracks": [[line.tolist() for line in crack.lines] for crack in findings.cracks],
-            "boxes": [crack.box_xyxy for crack in findings.cracks],
-        }
-        text = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
-        image = folder / ("detail.jpg" if number in detailed else "preview.jpg")
-        wanted = number in detailed or (findings.verdict != "no crack" and len(folders) <= MANY_PHOTOS)
-        encoded = base64.b64encode(image.read_bytes()).decode() if wanted else None
-        yield {"number": number, "facts": text, "image": encoded}
+def measure(value: float, unit: str) -> str:
+    """A length in words: metres from one metre on."""
+    if unit == "mm" and value >= 1000:
+        return f"{value / 1000:.2f} m"
+    return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
 
 
-def _kind(prob: float, rules: Rules) -> str:
-    if prob >= rules.threshold:
-        return "crack"
-    return "unsure" if prob >= rules.uncertain[0] else "faint"
-
-
-def _histograms(totals: Totals, unit: str) -> list[dict[str, Any]]:
-    given = [
-        (f"Widest place of each crack, {unit}", totals.widths, None),
-        (f"Length of each crack, {unit}", totals.lengths, None),
-        ("Surest block of each photo, probability", totals.probs, 1.0),
-    ]
-    return [_histogram(title, values, end) for title, values, end in given if values]
-
-
-def _histogram(title: str, values: Sequence[float], end: float | None) -> dict[str, Any]:
-    num_bins = 12 if end is None else 10
-    # Up to the 98th percentile: one crack of a thousand pixels must not squeeze all others into one bar.
-    top = end or _round_up(float(np.percentile(values, 98)))
-    counts, edges = np.histogram(np.minimum(values, top), bins=num_bins, range=(0, top))
-    width, most = 282 / num_bins, max(1, int(counts.max()))
-    bars = [
-        {
-            "x": round(30 + bin_ * width + 1, 1),
-            "y": round(150 - 132 * count / most, 1),
-            "width": round(width - 2, 1),
-            "height": round(132 * count / most, 1),
-            "count": int(count),
-            "label": f"{_number(edges[bin_])} to {_number(edges[bin_ + 1])}",
-        }
-        for bin_, count in enumerate(counts.tolist())
-    ]
-    ticks = [{"x": 30 + 282 * part, "label": _number(top * part)} for part in (0, 0.5, 1)]
-    return {"title": title, "bars": bars, "ticks": ticks, "most": most}
-
-
-def _number(value: float) -> str:
-    """Three digits, or all of a larger number's."""
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-
-
-def _round_up(value: float) -> float:
-    if value <= 0:
-        return 1.0
-    step = 10 ** math.floor(math.log10(value))
-    return float(next(step * factor for factor in (1, 2, 3, 5, 7, 10) if step * factor >= value))
-
-
-def _read(path: Path) -> Pixels:
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), np.uint8)
-
-
-def _jpeg(rgb: Pixels) -> str:
-    _, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY])
+def jpeg(rgb: Pixels, quality: int = THUMBNAIL_QUALITY) -> str:
+    """A JPEG as base64."""
+    _, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return base64.b64encode(bytes(encoded)).decode()
 
 

@@ -1,100 +1,146 @@
-"""Blocks that the network is unsure of, for an engineer to sort; sorted ones become labelled tiles.
+"""Decisions as labels: blocks that hold accepted or rejected findings become a source of ready tiles.
 
-OUT/review/unsorted/NAME.jpg    blocks in the uncertain band, the most uncertain first by name
-OUT/review/crack, no-crack/     where the engineer moves them
-OUT/review/blocks.csv           which photo and place each is of
+OUT/Positive/, OUT/Negative/    blocks with a crack, and blocks that only look as if
+OUT/groups.csv                  blocks of one photo form one group, so that they stay on one side of a split
 """
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from damcrack.data.encode import encode_tile
 from damcrack.data.layouts import GROUPS_FILE
-from damcrack.files import InputError, new_directory, read_csv, write_csv
-from damcrack.inspection.findings import Block, Findings, Pixels
+from damcrack.files import InputError, new_directory, write_bytes, write_csv
+from damcrack.inspection.decisions import (
+    FILE,
+    STEP_PX,
+    Box,
+    Decision,
+    Finding,
+    asked,
+    by_photo,
+    iou,
+    matched,
+    points,
+    read_decisions,
+)
+from damcrack.inspection.findings import Findings, read_picture, survey_folders
 
-COLUMNS = ("file", "photo", "sha256", "x0_px", "y0_px", "x1_px", "y1_px", "crack_prob")
-UNSORTED = "unsorted"
-# The engineer's folder: the folder of ready tiles that the photos stage takes in.
-SORTED = {"crack": "Positive", "no-crack": "Negative"}
+LABELS = {"crack": "Positive", "no crack": "Negative"}
 QUALITY = 95
+MIN_LINE_SHARE = 0.25  # of a block's side that a line must cross to label the block
+SAME_BLOCK_IOU = 0.5
 
 
-def uncertain_blocks(findings: Findings) -> dict[str, Block]:
-    """Blocks of one photo in the uncertain band, by file name; the most uncertain sort first."""
-    low, high = findings.uncertain
-    found = [block for block in findings.blocks if low <= block.crack_prob <= high]
-    digest = findings.sha256[:12]
-    return {f"{abs(b.crack_prob - 0.5):.3f}-{digest}-{b.x0:05d}-{b.y0:05d}.jpg": b for b in found}
+def take_back(root: Path, out: Path, decisions: Path | None = None) -> dict[str, object]:
+    """Make a source of ready tiles from the decisions on a survey.
 
-
-def block_files(rgb: Pixels, findings: Findings) -> dict[str, bytes]:
-    """JPEGs by name of the uncertain blocks of one photo (H, W, 3)."""
-    return {
-        name: encode_tile(np.ascontiguousarray(rgb[b.y0 : b.y1, b.x0 : b.x1]), QUALITY)
-        for name, b in uncertain_blocks(findings).items()
-    }
-
-
-def write_review(root: Path, folders: Sequence[Path]) -> int:
-    """Lay the blocks of all photos out to be sorted; what was sorted before stays where it is.
-
-    Returns how many are unsorted.
-    """
-    review = root / "review"
-    for name in (UNSORTED, *SORTED):
-        (review / name).mkdir(parents=True, exist_ok=True)
-    done = {path.name for name in SORTED for path in (review / name).glob("*.jpg")}
-    rows, unsorted = list[dict[str, Any]](), set[str]()
-    for folder in folders:
-        findings = Findings.read(folder)
-        for name, block in uncertain_blocks(findings).items():
-            values = (name, findings.photo, findings.sha256, *block)
-            rows.append(dict(zip(COLUMNS, values, strict=True)))
-            if name not in done:
-                unsorted.add(name)
-                shutil.copyfile(folder / "review" / name, review / UNSORTED / name)
-    for path in (review / UNSORTED).glob("*.jpg"):
-        if path.name not in unsorted:
-            path.unlink()
-    write_csv(review / "blocks.csv", COLUMNS, sorted(rows, key=lambda row: str(row["file"])))
-    return len(unsorted)
-
-
-def take_back(root: Path, out: Path) -> dict[str, object]:
-    """Make a source of ready tiles from the sorted blocks of a survey: OUT/Positive, OUT/Negative, OUT/groups.csv.
-
-    Blocks of one photo form one group, so that they stay on one side of a split.
+    Accepted cracks label the blocks that they cross "crack"; findings that were rejected, or accepted as a joint, an
+    edge, a stain, label theirs "no crack", unless an undecided finding lies there too. What was carried over counts
+    once it is confirmed.
 
     Raises:
-        InputError: there is no review folder, nothing is sorted, or a block lies in both folders.
+        InputError: no survey, no decisions, none of its photos, or a block that is judged both ways.
     """
-    review = root / "review"
-    if not (review / "blocks.csv").is_file():
-        raise InputError(f"{review} is no review folder; give the folder that `damcrack inspect` wrote")
-    photo_of = {row["file"]: row["sha256"] for row in read_csv(review / "blocks.csv")}
-    sorted_names = {name: sorted(path.name for path in (review / name).glob("*.jpg")) for name in SORTED}
-    twice = set(sorted_names["crack"]) & set(sorted_names["no-crack"])
-    if twice:
-        raise InputError(f"{min(twice)} lies in crack and in no-crack, expected one; remove one copy")
-    if not any(sorted_names.values()):
-        raise InputError(
-            f"nothing is sorted yet; move blocks from {review / UNSORTED} to crack or no-crack beside it"
-        )
-    groups = []
+    path = decisions or root / FILE
+    folders, decided = (
+        survey_folders(root),
+        by_photo([one for one in read_decisions(path) if not one.carried]),
+    )
+    groups, num = list[dict[str, str]](), dict.fromkeys(LABELS, 0)
     with new_directory(out) as folder:
-        for name, label in SORTED.items():
+        for label in LABELS.values():
             (folder / label).mkdir()
-            for file in sorted_names[name]:
-                shutil.copyfile(review / name / file, folder / label / file)
-                groups.append({"file": f"{label}/{file}", "group": photo_of.get(file, file)[:12]})
+        for photo in folders:
+            findings = Findings.read(photo)
+            for name, label, encoded in _tiles(photo, findings, decided.pop(findings.sha256, [])):
+                write_bytes(folder / LABELS[label] / name, encoded)
+                groups.append({"file": f"{LABELS[label]}/{name}", "group": findings.sha256[:12]})
+                num[label] += 1
+        if not groups:
+            raise InputError(
+                f"{path} decides nothing in the photos of {root}; decide in its report.html and save"
+            )
         write_csv(folder / GROUPS_FILE, ("file", "group"), groups)
-    return {
-        "taken": f"{len(sorted_names['crack'])} crack, {len(sorted_names['no-crack'])} no-crack blocks",
-        "still unsorted": len(list((review / UNSORTED).glob("*.jpg"))),
-        "train on them": f"add `review: {out}` to photos.sources in params.yaml, then `damcrack snapshot photos`",
+    summary: dict[str, object] = {"taken": f"{num['crack']} crack, {num['no crack']} no-crack blocks"}
+    if decided:
+        summary["left out"] = f"decisions on {len(decided)} photos that this survey does not have"
+    return summary | {
+        "train on them": f"add `review: {out}` to photos.sources in params.yaml, then `damcrack snapshot photos`"
     }
+
+
+def _tiles(
+    folder: Path, findings: Findings, decisions: Sequence[Decision]
+) -> Iterator[tuple[str, str, bytes]]:
+    """File name, label and JPEG of each block of one photo that the decisions label."""
+    labels = block_labels(findings, decisions)
+    if not labels:
+        return
+    rgb = read_picture(folder / "detail.jpg")
+    if rgb.shape[:2] != (findings.height_px, findings.width_px):
+        return  # too large for a JPEG, so it is stored smaller
+    for (x0, y0, x1, y1), label in labels.items():
+        pixels = np.ascontiguousarray(rgb[y0:y1, x0:x1])
+        if pixels.shape[:2] == (y1 - y0, x1 - x0):
+            yield f"{findings.sha256[:12]}-{x0:05d}-{y0:05d}.jpg", label, encode_tile(pixels, QUALITY)
+
+
+def block_labels(findings: Findings, decisions: Sequence[Decision]) -> dict[Box, str]:
+    """Label "crack" or "no crack" of each block of one photo that the decisions say something about.
+
+    Raises:
+        InputError: a block was itself judged to hold no crack, and an accepted crack crosses it.
+    """
+    told = [one for one in decisions if one.status != "undecided"]
+    found, _ = asked(findings)
+    undecided = [finding for finding, one in zip(found, matched(found, told)[0], strict=True) if one is None]
+    cracks = [_Place(one) for one in told if one.is_accepted_crack]
+    others = [_Place(one) for one in told if not one.is_accepted_crack]
+    maybe = [*cracks, *map(_Place, undecided)]
+    blocks = dict.fromkeys([*(block.box_xyxy for block in findings.blocks), *_decided_blocks(told)])
+    labels: dict[Box, str] = {}
+    for block in blocks:
+        if any(one.labels(block) for one in cracks):
+            labels[block] = "crack"
+            _refuse_both(findings.photo, block, others)
+        elif any(one.labels(block) for one in others) and not any(one.touches(block) for one in maybe):
+            labels[block] = "no crack"
+    return labels
+
+
+def _decided_blocks(decisions: Sequence[Decision]) -> list[Box]:
+    return [one.box_xyxy for one in decisions if one.kind == "block"]
+
+
+class _Place:
+    """Where a finding lies among the blocks."""
+
+    def __init__(self, one: Finding | Decision) -> None:
+        self.one, self._along = one, points(one.lines)
+
+    def labels(self, block: Box) -> bool:
+        """Tell whether the label of the finding is that of the block."""
+        if self.one.kind == "block":
+            return self.one.box_xyxy == block
+        return self._length_in(block) >= MIN_LINE_SHARE * (block[2] - block[0])
+
+    def touches(self, block: Box) -> bool:
+        """Tell whether the finding may show in the block at all."""
+        if self.one.kind == "block":
+            return iou(self.one.box_xyxy, block) > 0
+        return self._length_in(block) > 0
+
+    def _length_in(self, block: Box) -> float:
+        inside = ((self._along >= block[:2]) & (self._along < block[2:])).all(axis=1)
+        return STEP_PX * int(inside.sum())
+
+
+def _refuse_both(photo: str, block: Box, others: Sequence[_Place]) -> None:
+    for other in others:
+        if other.one.kind == "block" and iou(other.one.box_xyxy, block) >= SAME_BLOCK_IOU:
+            raise InputError(
+                f"the block at {block} of {photo} lies in both: a crack was accepted there, and the block judged "
+                "to hold none; change one of the two decisions in report.html and save"
+            )

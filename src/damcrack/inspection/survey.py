@@ -4,7 +4,7 @@ OUT/photos/NAME-HASH/findings.json    blocks, cracks, scale, hashes: everything 
 OUT/photos/NAME-HASH/mask.png         its crack pixels
 OUT/photos/NAME-HASH/possible.png     the same and fainter pieces of any block: what `damcrack compare` never calls new
 OUT/photos/NAME-HASH/preview.jpg      the photo, small
-OUT/photos/NAME-HASH/detail.jpg       its blocks with cracks at full size, the rest blurred
+OUT/photos/NAME-HASH/detail.jpg       the photo, upright and at full size: what the page shows, and blocks are cut from
 """
 
 import ctypes
@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from threading import Condition
 
-import cv2
 import numpy as np
 import simplejpeg
 
@@ -34,15 +33,14 @@ from damcrack.inspection.findings import Findings, Pixels, folder_name, preview
 from damcrack.inspection.gaps import filled
 from damcrack.inspection.photo import Inspected, Rules, look_at
 from damcrack.inspection.places import Unusable
-from damcrack.inspection.review import block_files
 from damcrack.inspection.scale import Scale, position
 from damcrack.inspection.sources import Photo
 
+FORMAT = 2  # of a photo's folder; folders of another format are written again
 PREVIEW_PX = 1024
 PREVIEW_QUALITY = 80
-DETAIL_QUALITY = 85
-BLURRED_SHRINK = 8
-LONGEST_JPEG_PX = 65_500
+# At this quality blocks are at least 43 dB from those of the photo itself: good enough to be learned from.
+DETAIL_QUALITY, DETAIL_PX = 95, 32_000
 BYTES_PER_PIXEL = 16  # measured: decoded, mapped, traced and drawn
 MEMORY_BYTES = 640 * 2**20
 
@@ -132,20 +130,18 @@ class Survey:
     def _key(self, photo: Photo, digest: str, size_hw: tuple[int, int]) -> str:
         """Names everything that the findings depend on."""
         gsd = self._gsd(photo, size_hw)
-        return sha256_bytes(repr((photo.name, digest, self.detector.sha256, self.rules, gsd)).encode())
+        return sha256_bytes(
+            repr((FORMAT, photo.name, digest, self.detector.sha256, self.rules, gsd)).encode()
+        )
 
     def _write(self, out: Path, rgb: Pixels, findings: Findings, inspected: Inspected) -> None:
         with new_directory(out) as folder:
             write_bytes(folder / "preview.jpg", _jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
+            write_bytes(folder / "detail.jpg", _jpeg(preview(rgb, DETAIL_PX), DETAIL_QUALITY))
             if findings.cracks:
                 write_bytes(folder / "mask.png", encode_mask(inspected.masks.sure))
-                sharp = positive_only(rgb, inspected, self.rules.threshold)
-                write_bytes(folder / "detail.jpg", _jpeg(sharp, DETAIL_QUALITY))
             if inspected.masks.possible.any():
                 write_bytes(folder / "possible.png", encode_mask(inspected.masks.possible))
-            for name, encoded in block_files(rgb, findings).items():
-                (folder / "review").mkdir(exist_ok=True)
-                write_bytes(folder / "review" / name, encoded)
             findings.write(folder)
 
 
@@ -183,21 +179,6 @@ def _give_memory_back() -> None:
         _malloc_trim(0)
 
 
-def positive_only(rgb: Pixels, inspected: Inspected, threshold: float) -> Pixels:
-    """The photo, blurred but for blocks that are positive or hold crack pixels: every crack at full size."""
-    height, width = rgb.shape[:2]
-    small = cv2.resize(rgb, (max(1, width // BLURRED_SHRINK), max(1, height // BLURRED_SHRINK)))
-    image = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-    for (x0, y0, x1, y1), prob in zip(inspected.boxes.tolist(), inspected.crack_prob, strict=True):
-        if prob >= threshold or inspected.masks.sure[y0:y1, x0:x1].any():
-            image[y0:y1, x0:x1] = rgb[y0:y1, x0:x1]
-    return image
-
-
 def _jpeg(rgb: Pixels, quality: int) -> bytes:
-    """In a third of OpenCV's time; these pictures are to be looked at, no network sees them.
-
-    A longer side than a JPEG can have is scaled down.
-    """
-    rgb = preview(rgb, LONGEST_JPEG_PX)
+    """In a third of OpenCV's time; these pictures are to be looked at, no network sees them."""
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, "RGB", "420"))

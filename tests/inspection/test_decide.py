@@ -1,0 +1,277 @@
+"""The whole way of an engineer: decide by keyboard in a real browser, save, write the report to sign, print it."""
+
+import json
+import shutil
+import subprocess
+import time
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from damcrack.inspection.printing import find_browser
+from damcrack.inspection.signed import TitleBlock, report
+from damcrack.run import SilentRun
+from surveys import all_findings, cracked, decide, inspect, save, write_decisions
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_browser() is None, reason="needs Chromium, Chrome or Edge"),
+]
+DPI = 300
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory):
+    """Twelve findings in three photos, landscape and portrait."""
+    root = tmp_path_factory.mktemp("decide")
+    rows = [(300, 80 + 130 * place, 5 * place, 300, 6.0) for place in range(4)]
+    save(root / "in/a.jpg", cracked((600, 800), *rows))
+    save(root / "in/b.jpg", cracked((600, 800), *rows, seed=1))
+    save(root / "in/tall.jpg", cracked((800, 600), *rows, seed=2))
+    return inspect(root)
+
+
+@pytest.fixture
+def page(browser, survey):
+    """The survey's page, as if nobody had opened it before."""
+    browser.set_window_size(1200, 900)
+    browser.get((survey / "report.html").as_uri())
+    browser.execute_script("localStorage.clear()")
+    browser.refresh()
+    return browser
+
+
+def press(page, *keys):
+    from selenium.webdriver import ActionChains
+
+    for key in keys:
+        ActionChains(page).send_keys(key).perform()
+
+
+def text(page, selector):
+    return page.find_element("css selector", selector).text
+
+
+def classes(page):
+    return [
+        each.get_attribute("class") for each in page.find_elements("css selector", "#sheet [data-finding]")
+    ]
+
+
+def saved(page, downloads):
+    for old in downloads.iterdir():
+        old.unlink()
+    page.find_element("css selector", "#save").click()
+    for _ in range(100):
+        if (downloads / "decisions.json").is_file():
+            return downloads / "decisions.json"
+        time.sleep(0.1)
+    raise AssertionError("nothing was saved")
+
+
+def load(page, path):
+    page.find_element("css selector", "#load-file").send_keys(str(path))
+    time.sleep(0.5)
+
+
+def test_ten_findings_by_keyboard_become_a_signed_report(page, survey, downloads, tmp_path):
+    """Accepted, rejected, classed, with severity and note; saved; the report counts exactly these; so does its PDF."""
+    from selenium.webdriver.common.keys import Keys
+
+    page.get_log("performance")
+    page.find_element("css selector", "#who").send_keys("A. Engineer", Keys.TAB)
+    press(page, "j")
+    assert any("chosen" in each for each in classes(page))
+    press(page, "a", "s", "s", "j")  # 1: moderate crack
+    press(page, "r", "j")  # 2
+    press(page, "2", "j")  # 3: joint
+    press(page, "a", "n", *"<b>wet</b>", Keys.ESCAPE, "j")  # 4
+    for _ in range(5):  # 5 to 9
+        press(page, "a", "j")
+    press(page, "a", "z", "r")  # 10: taken back, then rejected
+    assert text(page, "#panel-progress") == "10 of 12 decided"
+    press(page, Keys.ESCAPE)
+    assert text(page, "#progress-text") == "10 of 12 decided"
+    file = saved(page, downloads)
+    decided = [one for one in json.loads(file.read_text())["decisions"] if one["status"] != "undecided"]
+    assert len(decided) == 10
+    assert sorted(one["status"] for one in decided) == ["accepted"] * 8 + ["rejected"] * 2
+    assert {one["who"] for one in decided} == {"A. Engineer"}
+    assert [one["severity"] for one in decided if one["severity"]] == ["moderate"]
+    assert [one["note"] for one in decided if one["note"]] == ["<b>wet</b>"]
+
+    block = TitleBlock(structure="Left spillway", inspector="A. Engineer")
+    report(survey, tmp_path / "signed", block, SilentRun(), file)
+    html = (tmp_path / "signed/report.html").read_text()
+    assert html.count('class="accepted-finding"') == 8
+    assert html.count('class="rejected-finding"') == 2
+    assert "<b>wet" not in html
+    assert "&lt;b&gt;wet&lt;/b&gt;" in html
+    pdf = (tmp_path / "signed/report.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    report(survey, tmp_path / "again.pdf", block, SilentRun(), file)
+    assert (tmp_path / "again.pdf").read_bytes().startswith(b"%PDF-")
+    urls = [
+        one["message"].split('"url":"')[1].split('"')[0]
+        for one in page.get_log("performance")
+        if "Network.requestWillBeSent" in one["message"] and '"url":"' in one["message"]
+    ]
+    assert not [url for url in urls if not url.startswith(("file:", "data:", "blob:"))]
+    assert page.get_log("browser") == []
+
+
+def test_decisions_outlive_the_page_and_show_at_once(page):
+    """Overlay, list and progress change with the key; closing and opening loses nothing; undo takes back."""
+    press(page, "j", "a")
+    assert any("accepted" in each and "chosen" in each for each in classes(page))
+    assert len(page.find_elements("css selector", "#finding-table tr.accepted")) == 1
+    page.refresh()
+    assert text(page, "#progress-text") == "1 of 12 decided"
+    press(page, "j")  # the first that is undecided
+    press(page, "r", "z")
+    assert text(page, "#panel-progress") == "1 of 12 decided"
+
+
+def test_the_mouse_decides_too(page):
+    """In the list and in the viewer."""
+    page.find_element("css selector", '#finding-table [data-decide="rejected"]').click()
+    assert text(page, "#progress-text") == "1 of 12 decided"
+    page.find_element("css selector", '[data-status="rejected"]').click()
+    assert len(page.find_elements("css selector", "#finding-table tbody tr")) == 1
+    page.find_element("css selector", "#finding-table .thumb").click()
+    page.find_element("css selector", '#panel [value="stain"]').click()
+    assert "accepted" in text(page, "#facts") and "stain" in text(page, "#facts")
+    page.find_element("css selector", "#close").click()
+
+
+def test_a_saved_file_is_loaded_back(page, survey, downloads):
+    """By place; a crack that moved a little is to be confirmed, and confirming counts."""
+    press(page, "j", "a", "j", "r")
+    press(page, "\ue00c")
+    file = saved(page, downloads)
+    values = json.loads(file.read_text())
+    values["decisions"] = [one for one in values["decisions"] if one["status"] == "accepted"]
+    (one,) = values["decisions"]
+    x0, y0, x1, y1 = one["box_px"]
+    one["box_px"] = [x0, y0, x1 + 200, y1 + 3]
+    one["lines_px"] = [[[x + 3, y + 2] for x, y in line] for line in one["lines_px"]]
+    file.write_text(json.dumps(values))
+    page.execute_script("localStorage.clear()")
+    page.refresh()
+    load(page, file)
+    assert text(page, "#progress-text") == "0 of 12 decided"
+    assert "to be confirmed" in text(page, "#finding-table")
+    press(page, "j", "a")
+    assert text(page, "#panel-progress") == "1 of 12 decided"
+    press(page, "\ue00c")
+
+
+@pytest.mark.parametrize("kind", ["damaged", "version", "other survey", "other file", "markup", "huge"])
+def test_bad_files_change_nothing(page, tmp_path, survey, kind):
+    """A sentence, no decision, no error; markup in a note is text."""
+    known, finding = all_findings(survey)[0]
+    one = decide(known, finding, "accepted", note="<img src=x onerror=alert(1)>")
+    path = write_decisions(tmp_path / "d.json", [one])
+    content = json.loads(path.read_text())
+    if kind == "version":
+        content["version"] = 7
+    if kind == "other survey":
+        content["decisions"][0]["sha256"] = "0" * 64
+    if kind == "other file":
+        content = {"type": "FeatureCollection", "features": []}
+    written = json.dumps(content)
+    path.write_text(written[:-9] if kind == "damaged" else written + " " * (65 * 2**20 * (kind == "huge")))
+    load(page, path)
+    assert text(page, "#message")
+    assert text(page, "#progress-text") == f"{int(kind == 'markup')} of 12 decided"
+    assert page.get_log("browser") == []
+
+
+def test_decisions_beside_the_survey_are_in_its_next_page(browser, tmp_path):
+    """Written into the page, a script in a note stays a note."""
+    save(tmp_path / "in/a.jpg", cracked((340, 450), (225, 170, 20, 260, 6.0)))
+    survey = inspect(tmp_path)
+    ((known, finding),) = all_findings(survey)
+    write_decisions(survey / "decisions.json", [decide(known, finding, "accepted", note="</script><b>")])
+    inspect(tmp_path)
+    browser.get((survey / "report.html").as_uri())
+    assert text(browser, "#progress-text") == "1 of 1 decided"
+    press(browser, "j")
+    assert browser.find_element("css selector", "#note").get_property("value") == "</script><b>"
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.skipif(shutil.which("pdftoppm") is None, reason="needs pdftoppm")
+@pytest.mark.parametrize("landscape", [False, True])
+@pytest.mark.parametrize("size_hw", [(600, 900), (900, 600), (400, 1600), (1600, 400)])
+def test_lines_lie_on_the_photo_in_print(browser, tmp_path, landscape, size_hw):
+    """On the rendered PDF the drawn line runs in the middle of the dark crack, to half a pixel of the photo."""
+    import base64
+
+    height, width = size_hw
+    save(
+        tmp_path / "in/a.jpg",
+        cracked(size_hw, (width / 2, height / 2, 30, 0.7 * min(size_hw), 24.0), inside=5),
+    )
+    page = inspect(tmp_path) / "report.html"
+    browser.get(page.as_uri())
+    paper = {"landscape": landscape, "printBackground": True, "paperWidth": 8.27, "paperHeight": 11.69}
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {**paper, "preferCSSPageSize": True})
+    (tmp_path / "a.pdf").write_bytes(base64.b64decode(printed["data"]))
+    shift_px, whole = _agreement(tmp_path, width, height)
+    assert shift_px < 0.5
+    assert whole == pytest.approx(width / height, rel=0.01)
+
+
+@pytest.mark.skipif(shutil.which("pdftoppm") is None, reason="needs pdftoppm")
+@pytest.mark.parametrize("size_hw", [(600, 900), (900, 600)])
+def test_lines_lie_on_the_photo_in_the_signed_pdf(tmp_path, size_hw):
+    """The same of what `damcrack report` prints."""
+    height, width = size_hw
+    save(
+        tmp_path / "in/a.jpg",
+        cracked(size_hw, (width / 2, height / 2, 30, 0.7 * min(size_hw), 24.0), inside=5),
+    )
+    survey = inspect(tmp_path)
+    ((known, finding),) = all_findings(survey)
+    write_decisions(survey / "decisions.json", [decide(known, finding, "accepted")])
+    report(survey, tmp_path / "a.pdf", TitleBlock(), SilentRun())
+    shift_px, whole = _agreement(tmp_path, width, height)
+    assert shift_px < 0.5
+    assert whole == pytest.approx(width / height, rel=0.01)
+
+
+def _agreement(folder, width, height):
+    """How far the drawn line lies from the middle of the crack, in pixels of the photo; the printed photo's shape."""
+    subprocess.run(
+        ["pdftoppm", "-r", str(DPI), "-png", str(folder / "a.pdf"), str(folder / "page")], check=True
+    )
+    pages = [
+        np.asarray(Image.open(path).convert("RGB")).astype(int) for path in sorted(folder.glob("page-*.png"))
+    ]
+    # The photo is the largest piece that is not paper.
+    boxes = [max(_pieces(page), key=lambda box: box[4]) for page in pages]
+    at = max(range(len(pages)), key=lambda number: boxes[number][4])
+    left, top, wide, high, _ = boxes[at]
+    photo = pages[at][top : top + high, left : left + wide]
+    coloured = photo.max(axis=2) - photo.min(axis=2) > 60
+    dark = (photo.mean(axis=2) < 70) | coloured
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(dark.astype(np.uint8))
+    crack = labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    drawn = np.argwhere(coloured & crack).astype(float)
+    middle = np.argwhere(crack).astype(float)
+    # Both are symmetric around one line: compare them across it, in the inner half of its length.
+    centre, along = middle.mean(axis=0), np.array([np.sin(np.pi / 6), np.cos(np.pi / 6)])
+    across = np.array([along[1], -along[0]])
+    inner = [one[np.abs((one - centre) @ along) < 0.25 * min(wide, high)] for one in (drawn, middle)]
+    offsets = [float(((one - centre) @ across).mean()) for one in inner]
+    assert len(inner[0]) > 50
+    return abs(offsets[0] - offsets[1]) * width / wide, wide / high
+
+
+def _pieces(page):
+    inked = (page.min(axis=2) < 235).astype(np.uint8)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(inked)
+    return [tuple(int(value) for value in row) for row in stats[1:]] or [(0, 0, 0, 0, 0)]

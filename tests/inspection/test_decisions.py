@@ -1,0 +1,157 @@
+"""The file of decisions, and which finding of which survey a decision fits."""
+
+import json
+
+import numpy as np
+import pytest
+
+from damcrack.files import InputError
+from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.decisions import Decision, Finding, as_json, asked, matched, points, read_decisions
+from damcrack.inspection.findings import Findings, survey_folders
+from surveys import all_findings, cracked, decide, inspect, save, write_decisions
+
+
+def drawn(points, kind="crack", **values):
+    line = np.array(points)
+    box = (*line.min(axis=0).tolist(), *(line.max(axis=0) + 1).tolist())
+    return Finding(kind, box, (line,) if kind == "crack" else (), 0.9, **values)
+
+
+def on(finding, status="accepted", **values):
+    return Decision("a.jpg", "0" * 64, finding.kind, finding.box_xyxy, finding.lines, status, **values)
+
+
+def test_a_file_comes_back_as_it_was_written(tmp_path):
+    """Every field, markup in a note included."""
+    one = on(
+        drawn([[5, 5], [90, 40]]),
+        "rejected",
+        label="joint",
+        severity="severe",
+        note="<b>&",
+        who="A",
+        when="2026",
+    )
+    (back,) = read_decisions(write_decisions(tmp_path / "d.json", [one]))
+    assert as_json([back]) == as_json([one])
+
+
+GOOD = {"format": "damcrack decisions", "version": 1, "decisions": []}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "[" * 100_000,
+        "\ud800",
+        json.dumps(GOOD | {"version": 2}),
+        json.dumps(GOOD | {"version": None}),
+        json.dumps(GOOD | {"format": "other"}),
+        json.dumps(GOOD | {"decisions": {}}),
+        json.dumps(GOOD | {"decisions": [1]}),
+        json.dumps(GOOD | {"decisions": [{"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, "5"]}]}),
+        json.dumps(GOOD | {"decisions": [{"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 1e9]}]}),
+        json.dumps(GOOD | {"decisions": [{"kind": "crack", "status": "maybe", "box_px": [0, 0, 5, 5]}]}),
+        json.dumps(GOOD | {"decisions": [{"kind": "crack", "status": ["x"], "box_px": [0, 0, 5, 5]}]}),
+        json.dumps(
+            GOOD
+            | {
+                "decisions": [
+                    {"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 5], "note": "x" * 9999}
+                ]
+            }
+        ),
+        json.dumps(
+            GOOD
+            | {"decisions": [{"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 5], "lines_px": 3}]}
+        ),
+    ],
+)
+def test_damaged_and_foreign_files_are_refused(tmp_path, content):
+    """Whatever is wrong with them, in one sentence."""
+    (tmp_path / "d.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(InputError) as refused:
+        read_decisions(tmp_path / "d.json")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
+    """64 MB are more than any survey needs."""
+    with (tmp_path / "d.json").open("wb") as file:
+        file.truncate(65 * 2**20)
+    with pytest.raises(InputError):
+        read_decisions(tmp_path / "d.json")
+
+
+def test_one_finding_decided_both_ways_is_refused(tmp_path):
+    """The same place cannot be accepted and rejected."""
+    one = drawn([[5, 5], [90, 40]])
+    with pytest.raises(InputError, match="lies in both"):
+        read_decisions(write_decisions(tmp_path / "d.json", [on(one), on(one, "rejected")]))
+
+
+def test_the_same_geometry_keeps_its_decision():
+    """Nothing to confirm where nothing moved; a rejected parallel crack beside it stays rejected."""
+    one, other = drawn([[0, 0], [300, 0]]), drawn([[0, 20], [300, 20]])
+    found, lost = matched([other, one], [on(one), on(other, "rejected")])
+    assert [(each.status, each.carried) for each in found] == [("rejected", False), ("accepted", False)]
+    assert lost == []
+
+
+def test_a_moved_crack_carries_its_decision_to_be_confirmed():
+    """Another model traces the same crack longer and a little beside."""
+    old, new = drawn([[0, 0], [300, 0]]), drawn([[10, 3], [700, 3]])
+    ((carried,), lost) = matched([new], [on(old)])
+    assert carried.carried
+    assert carried.box_xyxy == new.box_xyxy
+    assert lost == []
+
+
+def test_a_decision_elsewhere_fits_nothing():
+    """It is handed back, not lost."""
+    old, new = drawn([[0, 0], [300, 0]]), drawn([[0, 60], [300, 60]])
+    found, lost = matched([new], [on(old)])
+    assert found == [None]
+    assert len(lost) == 1
+
+
+def test_the_later_of_two_decisions_counts():
+    """When two fit equally well."""
+    old = drawn([[0, 0], [300, 0]])
+    ((one,), _) = matched([old], [on(old, when="2026-02"), on(old, when="2026-01", note="early")])
+    assert one.note == ""
+
+
+def test_findings_are_ranked_by_evidence_and_unsure_blocks_are_few(tmp_path):
+    """Cracks by probability, then the most confident blocks without a line; the rest is counted."""
+    save(tmp_path / "in/a.jpg", cracked((340, 450), (225, 170, 20, 260, 6.0)))
+    survey = inspect(tmp_path, config=InspectConfig(uncertain=(0.0, 1.0)))
+    (folder,) = survey_folders(survey)
+    known = Findings.read(folder)
+    found, more = asked(known)
+    assert [one.kind for one in found] == ["crack"] + ["block"] * 5
+    assert [one.crack_prob for one in found[1:]] == sorted(
+        (one.crack_prob for one in found[1:]), reverse=True
+    )
+    blocks = [one.box_xyxy for one in found[1:]]
+    (crack,) = known.cracks
+    assert not any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in blocks for x, y in points(crack.lines))
+    assert 0 < more < len(known.blocks)
+
+
+def test_decisions_survive_another_model(tmp_path):
+    """The same photo bytes, inspected with other values: the crack keeps its decision, by its place."""
+    save(tmp_path / "in/a.jpg", cracked((340, 450), (225, 170, 20, 260, 8.0)))
+    ((known, finding),) = all_findings(inspect(tmp_path))
+    decision = decide(known, finding, "accepted")
+    config = InspectConfig(scales=(1.0,))
+    ((again, moved),) = all_findings(inspect(tmp_path, "again", config, temperature=3.0))
+    assert again.sha256 == known.sha256
+    ((found,), lost) = matched([moved], [decision])
+    assert found.status == "accepted"
+    assert lost == []
