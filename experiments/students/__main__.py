@@ -3,7 +3,7 @@
     python -m experiments.students --data DIR --seeds 3 --markdown students.md
 
 DIR holds the real sources (experiments/unseen/sources.py). What is finished is kept under --work, so the command can
-be interrupted and called again; a call for more seeds trains only those.
+be interrupted and called again; a call for more seeds trains only those. Other --steps need another --work.
 """
 
 import argparse
@@ -129,6 +129,7 @@ def arguments() -> argparse.Namespace:
         "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="steps of each training; default: the params file's")
     parser.add_argument("--items", nargs="+", default=(), help="students of the params file; default: all")
     parser.add_argument("--params", type=Path, default=Path(__file__).with_name("params.yaml"))
     parser.add_argument("--work", type=Path, default=Path(".bench/students"))
@@ -147,7 +148,8 @@ def main() -> None:
     for seed in range(args.seeds):
         for item in args.items or values["finetune"]["students"]:
             folder = args.work / "models" / item / str(seed)
-            config = stage_config(values, "finetune", item, {"seed": seed})
+            steps = {"min_steps": args.steps} if args.steps else {}
+            config = stage_config(values, "finetune", item, {"seed": seed, **steps})
             teacher = TEACHER if config.teacher else None
             once(finetune, folder, tiles=tiles, item=item, config=config, run=run, teacher=teacher)
             numbers = measured_once(folder, args.work / f"{item}-{seed}.json", seen)
