@@ -99,18 +99,24 @@ def false_rate(model: LogisticRegression, walls: Sequence[Row]) -> float:
 def table(model: LogisticRegression, rows: Sequence[Row]) -> str:
     """Markdown: what photos are called by their most convincing line, and by whether they have one at all."""
     lines = [
-        "| photos | number | megapixels each | called crack or unsure | called crack | with any traced line |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| photos | number | megapixels each | crack or unsure | crack | with any traced line | "
+        "crack or unsure by a line on no marked crack |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     unsure, crack = InspectConfig().confident
     names = sorted({(row["source"], row["cracked"]) for row in rows})
     for source, cracked in names:
         of = [row for row in rows if (row["source"], row["cracked"]) == (source, cracked)]
-        best = [
-            max((confidence(value, row["megapixels"]) for value in log_odds(model, row)), default=0.0)
-            for row in of
-        ]
+        best, by_mistake = [], []
+        for row in of:
+            found = [
+                (confidence(value, row["megapixels"]), line["on_cracks"] < FALSE_SHARE)
+                for value, line in zip(log_odds(model, row), row["lines"], strict=True)
+            ]
+            best.append(max((value for value, _ in found), default=0.0))
+            by_mistake.append(max((value for value, is_false in found if is_false), default=0.0))
         shares = [np.mean(np.array(best) >= cut) for cut in (unsure, crack, 1e-9)]
+        shares.append(np.mean(np.array(by_mistake) >= unsure))
         cells = " | ".join(f"{100 * share:.0f} %" for share in shares)
         size = np.mean([row["megapixels"] for row in of])
         lines.append(f"| {source}, {'cracked' if cracked else 'clean'} | {len(of)} | {size:.1f} | {cells} |")

@@ -9,7 +9,7 @@ import math
 
 from damcrack.inspection.measure import Crack
 
-PROB_WEIGHT, LENGTH_WEIGHT, WIDTH_WEIGHT, BIAS = 2.15, 1.53, -2.51, -3.76
+PROB_WEIGHT, LENGTH_WEIGHT, WIDTH_WEIGHT, BIAS = 2.39, 1.38, -2.37, -3.56
 FALSE_PER_MEGAPIXEL = (
     0.6  # lines of evidence 0 or more on clean walls; with each unit of evidence e times fewer
 )
