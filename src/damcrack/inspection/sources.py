@@ -255,6 +255,7 @@ def _too_large(num_bytes: int, max_bytes: int) -> str:
 
 
 def _frames(name: str, path: Path, every_s: float) -> Iterator[Photo | Unusable]:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # OpenCV's lines name no video either
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         yield from _read_frames(name, video, every_s)
