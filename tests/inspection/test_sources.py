@@ -240,6 +240,17 @@ def test_files_that_vanish_or_are_too_large_are_set_aside(tmp_path):
     assert [type(found[name]) for name in ("a.jpg", "gone.jpg", "large.jpg")] == [Photo, Unusable, Unusable]
 
 
+def test_further_pages_of_a_tiff_are_told(tmp_path):
+    """The first is inspected; a small page beside it is its preview."""
+    first, second = (Image.fromarray(np.full((40, 60, 3), grey, np.uint8)) for grey in (80, 90))
+    first.save(tmp_path / "two.tif", save_all=True, append_images=[second])
+    first.save(
+        tmp_path / "one.tif", save_all=True, append_images=[second.resize((20, 14))], compression="tiff_lzw"
+    )
+    listed, _ = list_photos([str(tmp_path)], open_source)
+    assert [one.name for one in opened(listed, 1.0)] == ["one.tif", "two.tif", "two.tif (pages 2 to 2)"]
+
+
 def test_other_files_take_one_line_a_suffix():
     """Photos that are set aside keep theirs."""
     others = [Unusable(f"{number}.xmp", "no photo", no_photo=True) for number in range(500)]

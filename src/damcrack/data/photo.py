@@ -121,6 +121,16 @@ def photo_size_hw(encoded: bytes) -> tuple[int, int]:
         return (image.width, image.height) if sideways else (image.height, image.width)
 
 
+def num_photos(encoded: bytes) -> int:
+    """How many photos a file holds; only of a TIFF more than one is counted, and its first is read.
+
+    Raises:
+        PhotoError: no image that is read.
+    """
+    with _opened(encoded) as image:
+        return tiff.num_photos(encoded) if image.format == "TIFF" else 1
+
+
 def suffix_of(encoded: bytes) -> str:
     """The suffix that fits the content.
 
@@ -296,10 +306,8 @@ def _rgb(image: Image.Image, encoded: bytes) -> tuple[Pixels, Mask | None]:
         clear: Mask = np.asarray(rgba.getchannel("A")) < 128
         return np.asarray(_on(rgba, _WHITE)), clear if clear.any() else gaps
     _refuse_unbounded(image)
-    rgb: Pixels = np.array(image.convert("RGB"))
-    if gaps is not None:
-        rgb[gaps] = 255
-    return rgb, gaps
+    rgb = np.asarray(image.convert("RGB"))
+    return rgb if gaps is None else np.where(gaps[..., None], np.uint8(255), rgb), gaps
 
 
 def _grey(image: Image.Image) -> Image.Image:

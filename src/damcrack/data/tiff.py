@@ -73,16 +73,21 @@ def open_tiff(encoded: bytes) -> Image.Image:
         tags.get(_PHOTOMETRIC) in _RAW or _DNG_VERSION in tags for tags in pages.values()
     ):
         raise PhotoError(RAW_ADVICE)
-    shown = {at: tags for at, tags in pages.items() if not _marks(tags) & (_REDUCED | _MASK)} or pages
+    shown = _full_size(pages)
     if not shown:
         raise PhotoError("a TIFF without pages; export it again")
     chosen = max(shown, key=lambda at: _num_pixels(shown[at]))
     _refuse_unreadable(shown[chosen], len(encoded))
-    _check_segments(shown[chosen], encoded)
     inverted = _is_wide(shown[chosen]) and shown[chosen].get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     image = _opened(encoded, chosen, _BLACK_IS_ZERO if inverted else None)
     image.info[_INVERTED] = inverted
     return image
+
+
+def num_photos(encoded: bytes) -> int:
+    """How many pages could be a photo: not marked as reduced or as a mask, and not much smaller than the largest."""
+    sizes = [_num_pixels(tags) for tags in _full_size(_pages(encoded)).values()]
+    return sum(size > max(sizes) / 2 for size in sizes)
 
 
 def eight_bits(image: Image.Image, encoded: bytes) -> Image.Image:
@@ -90,8 +95,10 @@ def eight_bits(image: Image.Image, encoded: bytes) -> Image.Image:
 
     Raises:
         PhotoError: 16 bits of which the file uses no more than 14 and does not say so.
+        ValueError, zlib.error: a part of the page is damaged, though libtiff took it.
     """
     tags = image.tag_v2  # type: ignore[attr-defined]
+    _check_segments(tags, encoded)
     if image.mode == "P":
         colors = np.array(tags[_COLOR_MAP])
         if colors.max() < 256:  # as libtiff does: some writers scale the palette to 8 bits
@@ -181,6 +188,10 @@ def _pages(encoded: bytes) -> dict[int, Tags]:
     return pages
 
 
+def _full_size(pages: Mapping[int, Tags]) -> Mapping[int, Tags]:
+    return {at: tags for at, tags in pages.items() if not _marks(tags) & (_REDUCED | _MASK)} or pages
+
+
 def _is_wide(tags: Tags) -> bool:
     return bool(max(tags.get(_BITS, (1,))) > 8)
 
@@ -249,16 +260,17 @@ def _opened(encoded: bytes, at: int, photometric: int | None = None) -> Image.Im
     """
     big, order = encoded[2:4] == b"+\0", "<" if encoded[:1] == b"I" else ">"
     start, pointer, counter, entry_bytes = (8, "Q", "Q", 20) if big else (4, "I", "H", 12)
-    patched = bytearray(encoded)
-    struct.pack_into(order + pointer, patched, start, at)
-    (num_entries,) = struct.unpack_from(order + counter, patched, at)
-    first = at + struct.calcsize(counter)
-    for entry in range(first, first + num_entries * entry_bytes, entry_bytes):
-        if photometric is not None and struct.unpack_from(order + "H", patched, entry) == (_PHOTOMETRIC,):
-            struct.pack_into(
-                order + "H", patched, entry + entry_bytes - struct.calcsize(pointer), photometric
-            )
-    return Image.open(io.BytesIO(patched), formats=("TIFF",))
+    file = io.BytesIO(encoded)
+    with file.getbuffer() as patched:
+        struct.pack_into(order + pointer, patched, start, at)
+        (num_entries,) = struct.unpack_from(order + counter, patched, at)
+        first = at + struct.calcsize(counter)
+        for entry in range(first, first + num_entries * entry_bytes, entry_bytes):
+            if photometric is not None and struct.unpack_from(order + "H", patched, entry) == (_PHOTOMETRIC,):
+                struct.pack_into(
+                    order + "H", patched, entry + entry_bytes - struct.calcsize(pointer), photometric
+                )
+    return Image.open(file, formats=("TIFF",))
 
 
 def _declared_bits(tags: Tags) -> int:

@@ -21,9 +21,9 @@ _OURS = "an output of damcrack; what it holds is not inspected"
 
 @dataclass(frozen=True)
 class Found:
-    """A file by its name below a place (empty if it is the place itself); `same` is equal for one file under two names.
+    """A file, by its name below a place; empty if it is the place itself.
 
-    `is_link` where a link leads to it.
+    `same` is equal for one file under two names, `is_link` where a link leads to it.
     """
 
     name: str
@@ -95,11 +95,16 @@ class _Walk:
                 continue
             self._linked = True
             folder, prefix = self._links.pop(0)
-            listed_as = self._seen.setdefault(_identity(folder.stat()), prefix)
-            if listed_as == prefix:
-                yield from self._below(folder, prefix)
+            if twice := self._twice(folder.stat(), prefix):
+                yield twice
             else:
-                yield Unusable(prefix, f"a link to a folder that is listed already: {listed_as}")
+                yield from self._below(folder, prefix)
+
+    def _twice(self, known: os.stat_result, prefix: str) -> Unusable | None:
+        first = self._seen.setdefault(_identity(known), prefix)
+        return (
+            None if first == prefix else Unusable(prefix, f"a folder that is listed already as {first}", True)
+        )
 
     def _below(self, folder: Path, prefix: str) -> Iterator[Found | Unusable]:
         try:
@@ -129,7 +134,9 @@ class _Walk:
             yield Unusable(name + "/", why, no_photo=True)
         elif path.is_symlink():
             self._links.append((path, name + "/"))
-        elif self._seen.setdefault(_identity(known), name + "/") == name + "/":
+        elif twice := self._twice(known, name + "/"):
+            yield twice
+        else:
             self._folders.append((path, name + "/"))
 
 
@@ -154,7 +161,8 @@ def objects(uri: str, open_bucket: OpenBucket) -> Iterator[Found | Unusable]:
     Raises:
         InputError: the bucket cannot be listed, or holds nothing of that name.
     """
-    bucket, listed = open_bucket(uri), open_bucket(uri).listed()
+    bucket = open_bucket(uri)
+    listed = bucket.listed()
     if not listed:
         parent, _, name = uri.rstrip("/").rpartition("/")
         if parent != "s3:/":

@@ -22,7 +22,7 @@ from damcrack.data.names import (
     content_kind,
     escaped,
 )
-from damcrack.data.photo import PHOTO_SUFFIXES, encode_jpeg
+from damcrack.data.photo import PHOTO_SUFFIXES, encode_jpeg, num_photos
 from damcrack.data.tiff import RAW_ADVICE, STARTS
 from damcrack.files import InputError, PhotoError, sha256_bytes
 from damcrack.inspection.places import Found, OpenBucket, Unusable, file, objects, walk
@@ -245,6 +245,17 @@ def opened(
             yield Unusable(one.name, f"same content as {first[digest]}, which stands for both")
         else:
             yield Photo(one.name, encoded, digest)
+            yield from _other_pages(one.name, encoded)
+
+
+def _other_pages(name: str, encoded: bytes) -> Iterator[Unusable]:
+    try:
+        last = num_photos(encoded) if encoded.startswith(STARTS) else 1
+    except PhotoError:
+        return
+    if last > 1:
+        reason = "only the first full-size page of a TIFF is inspected; export one file per photo"
+        yield Unusable(f"{name} (pages 2 to {last})", reason, no_photo=True)
 
 
 def _too_large(num_bytes: int, max_bytes: int) -> str:
@@ -255,6 +266,7 @@ def _too_large(num_bytes: int, max_bytes: int) -> str:
 
 
 def _frames(name: str, path: Path, every_s: float) -> Iterator[Photo | Unusable]:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # OpenCV's lines name no video either
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         yield from _read_frames(name, video, every_s)
