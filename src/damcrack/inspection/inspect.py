@@ -1,7 +1,7 @@
 """Stage `inspect`: photos in, an engineer's crack map out. Needs onnxruntime, not torch.
 
 OUT/report.html             everything on one page that needs no network
-OUT/photos.csv, blocks.csv, cracks.csv, cracks.geojson, cracks.coco.json, set-aside.csv    see inspection.files
+OUT/photos.csv, blocks.csv, cracks.csv, cracks.geojson, cracks.coco.json, set-aside.csv    see inspection.exports
 OUT/photos/                 one folder per photo, see inspection.survey
 OUT/review/                 unsure blocks to be sorted, see inspection.review
 OUT/survey.json             model, values and totals
@@ -18,12 +18,12 @@ from damcrack.data.snapshot import Source
 from damcrack.files import InputError, new_directory, write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.files import write_files
+from damcrack.inspection.exports import write_files
 from damcrack.inspection.findings import Findings
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.report import model_card, write_page
 from damcrack.inspection.review import write_review
-from damcrack.inspection.scale import Scale
+from damcrack.inspection.scale import Scale, for_photos, without_number
 from damcrack.inspection.sources import Listed, Unusable, list_photos, opened
 from damcrack.inspection.survey import Survey
 from damcrack.run import Run
@@ -88,11 +88,12 @@ def inspect_photos(
         InputError: no photo there, none that could be looked at, or the model is not one of ours.
     """
     detector = OnnxDetector.load(model)
-    scale = Scale(config.gsd_mm_per_px, config.distance_m, gsd_by_photo or {})
     listed = list_photos(given, open_source)
-    unknown = sorted(scale.by_photo.keys() - {one.name for one in listed})
-    if unknown:
-        run.say(f"the table of ground sampling distances names {unknown[0]}, which is no photo here")
+    names = [one.name for one in listed]
+    by_photo = for_photos(gsd_by_photo, names) if gsd_by_photo else {}
+    scale = Scale(config.gsd_mm_per_px, config.distance_m, by_photo)
+    if gsd_by_photo and (line := without_number(scale, names)):
+        run.say(line)
     title = PurePosixPath(given[0].rstrip("/")).name if len(given) == 1 else f"{len(given)} places"
     _, totals = survey(listed, detector, scale, out, config, run, title)
     return _summary(out, totals)
@@ -135,7 +136,7 @@ def survey(
             f"none of {len(set_aside)} photos could be looked at; the first: {set_aside[0].name}: {set_aside[0].reason}"
         )
     _forget_others(out, folders)
-    write_files(out, folders, set_aside)
+    write_files(out, folders, set_aside, rules.join_px)
     num_review = write_review(out, folders)
     card = model_card(detector.contract, detector.sha256)
     left_out = write_page(out / "report.html", title, folders, set_aside, rules, card, config.page_mb)
