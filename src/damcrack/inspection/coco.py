@@ -16,6 +16,7 @@ import numpy as np
 from damcrack.inspection.findings import Findings, Pixels
 from damcrack.inspection.json_list import write_json_list
 from damcrack.inspection.measure import Crack, joined
+from damcrack.inspection.pieces import box_around
 
 CATEGORIES = [{"id": 1, "name": "crack", "supercategory": "defect"}]
 
@@ -49,10 +50,9 @@ def _annotations(folders: Iterable[Path], join_px: int) -> Iterator[dict[str, An
         if not findings.cracks:
             continue
         mask = np.asarray(cv2.imread(str(folder / "mask.png"), cv2.IMREAD_GRAYSCALE), np.uint8)
-        for crack in findings.cracks:
+        for crack, own in zip(findings.cracks, own_masks(mask, findings.cracks, join_px), strict=True):
             identity += 1
             x0, y0, x1, y1 = crack.box_xyxy
-            own = own_mask(mask, crack, join_px)
             yield {
                 "id": identity,
                 "image_id": image_id,
@@ -67,45 +67,43 @@ def _annotations(folders: Iterable[Path], join_px: int) -> Iterator[dict[str, An
             }
 
 
-def own_mask(mask: Pixels, crack: Crack, join_px: int) -> Pixels:
-    """0/1 of the crack's own pixels in its box, of a photo's mask (H, W), without its neighbours'."""
-    x0, y0, x1, y1 = crack.box_xyxy
-    left, top = max(0, x0 - join_px), max(0, y0 - join_px)
-    around = (mask[top : y1 + join_px, left : x1 + join_px] > 0).astype(np.uint8)
+def own_masks(mask: Pixels, cracks: Sequence[Crack], join_px: int) -> Iterator[Pixels]:
+    """0/1 of each crack's own pixels in its box, of a photo's mask (H, W), without its neighbours'."""
+    place = box_around(mask, join_px)
+    top, left = place[0].start, place[1].start
+    around = (mask[place] > 0).astype(np.uint8)
     labels = joined(around, join_px)
-    x, y = crack.samples[0, :2].astype(int).tolist()
-    own = around & (labels == labels[y - top, x - left])
-    return np.ascontiguousarray(own[y0 - top : y1 - top, x0 - left : x1 - left], np.uint8)
+    for crack in cracks:
+        x0, y0, x1, y1 = crack.box_xyxy
+        inside = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+        x, y = crack.samples[0, :2].astype(int).tolist()
+        yield around[inside] * (labels[inside] == labels[y - top, x - left])
 
 
 def polygons(mask: Pixels, x0: int, y0: int) -> list[list[int]]:
     """Outlines of a mask (h, w) along the edges of its pixels as x, y, x, y, ...; its corner lies at x0, y0."""
     found = list[list[int]]()
-    for start, end in pairwise([0, *_hole_columns(mask), mask.shape[1]]):
-        # Twice as large, the middles of a pixel's outer quarters are its corners, rounded outwards.
-        large = np.kron(mask[:, start:end], np.ones((2, 2), np.uint8))
-        contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        found += [
-            _corners((contour[:, 0] + 1) // 2 + (x0 + start, y0)).ravel().tolist() for contour in contours
-        ]
+    for start, end in pairwise([0, *_cuts(mask), mask.shape[1]]):
+        # Where each pixel is four, the outer of them are its corners, once rounded outwards.
+        large = cv2.resize(mask[:, start:end], None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+        contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        for contour in contours:
+            points = (contour[:, 0] + 1) // 2 + (x0 + start, y0)
+            # Both pixels at an inner corner have become one point.
+            moves = np.any(points != np.roll(points, 1, axis=0), axis=1)
+            found.append(points[moves].ravel().tolist())
     return found
 
 
-def _hole_columns(mask: Pixels) -> list[int]:
-    """First column of each hole: cut there, it is open to one side."""
+def _cuts(mask: Pixels) -> list[int]:
+    """As few columns as open every hole to one side, where the mask is cut before them."""
     contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    holes = (
-        []
-        if tree is None
-        else [one for one, (*_, parent) in zip(contours, tree[0], strict=True) if parent >= 0]
-    )
-    return sorted(
-        {int(hole[:, 0, 0].min()) + 1 for hole in holes}
-    )  # OpenCV's outline of a hole lies around it
-
-
-def _corners(points: Any) -> Any:
-    """Points (P, 2) of a closed outline without those in the middle of its straight parts."""
-    points = points[np.any(points != np.roll(points, 1, axis=0), axis=1)]
-    turns = np.any(points - np.roll(points, 1, axis=0) != np.roll(points, -1, axis=0) - points, axis=1)
-    return points[turns]
+    parents = [] if tree is None else tree[0, :, 3].tolist()
+    holes_x = [contour[:, 0, 0] for contour, of in zip(contours, parents, strict=True) if of >= 0]
+    # OpenCV's outline of a hole lies around it.
+    ends = sorted((int(x.max()) - 1, int(x.min()) + 1) for x in holes_x)
+    cuts = list[int]()
+    for last, first in ends:
+        if not cuts or cuts[-1] < first:
+            cuts.append(last)
+    return cuts
