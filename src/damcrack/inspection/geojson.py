@@ -28,5 +28,5 @@ def _features(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
                 "type": "Feature",
                 "id": row["crack"],
                 "geometry": place,
-                "properties": {**known, "geometry_is": "place of the camera", "lines_px": lines_px},
+                "properties": {**known, "lines_px": lines_px},
             }
