@@ -145,10 +145,10 @@ def test_growth_is_no_longer_than_the_crack():
     possible = nothing.copy()
     possible[238:243, 100:300] = 1
     old = Side([200.0], [known], possible, doubt)
-    new = Side([320.0], [np.concatenate([known, right, far])], nothing, doubt)
+    new = Side([320.0], [np.concatenate([known, right, far])], possible, doubt)
     (change,) = changes(old, new, np.eye(3), 0.0, Limits())
     assert change.status == "grown"
     assert 110 <= change.length_change_px <= 140
-    short = Side([100.0], new.samples, nothing, doubt)
+    short = Side([100.0], new.samples, possible, doubt)
     (change,) = changes(old, short, np.eye(3), 0.0, Limits())
     assert change.length_change_px == 100.0
