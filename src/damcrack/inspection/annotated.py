@@ -1,7 +1,6 @@
 """A photo with its cracks drawn in, as one picture to send: lines, numbers and widths, readable at every size."""
 
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -32,11 +31,10 @@ def annotated(encoded: bytes, findings: Findings, max_pixels: int) -> bytes:
         PhotoError: the photo cannot be decoded.
     """
     rgb = np.ascontiguousarray(decode_photo(encoded, max_pixels))
-    thickness = max(1, round(max(rgb.shape) / 1500))
-    for halo, colour in ((thickness + 2, HALO), (thickness, LINE)):
-        for crack in findings.cracks:
-            lines = [line.astype(np.int32) for line in crack.lines]
-            cv2.polylines(rgb, lines, False, colour, halo, cv2.LINE_AA)
+    thickness = max(2, round(max(rgb.shape) / 800))
+    lines = [line.astype(np.int32) for crack in findings.cracks for line in crack.lines]
+    for width, colour in ((thickness + 2, HALO), (thickness, LINE)):
+        cv2.polylines(rgb, lines, False, colour, width, cv2.LINE_AA)
     _write_labels(rgb, findings)
     file = io.BytesIO()
     Image.fromarray(preview(rgb, LARGEST_PX)).save(file, "JPEG", quality=QUALITY, **_kept(encoded, rgb))
@@ -45,50 +43,45 @@ def annotated(encoded: bytes, findings: Findings, max_pixels: int) -> bytes:
 
 def label(number: int, crack: Crack, gsd: float | None) -> str:
     """The crack's number in its photo, its median width and its widest place."""
-    scale, unit = (1.0, "px") if gsd is None else (gsd, "mm")
-    return f"#{number} {crack.width_px * scale:.2g} (max {crack.width_max_px * scale:.2g}) {unit}"
+    if gsd is None:
+        return f"#{number} {crack.width_px:.1f} (max {crack.width_max_px:.1f}) px"
+    return f"#{number} {crack.width_px * gsd:.2f} (max {crack.width_max_px * gsd:.2f}) mm"
 
 
 def _write_labels(rgb: Pixels, findings: Findings) -> None:
     text_px = max(9.0, max(rgb.shape) * TEXT_SHARE)
     scale, weight = text_px / 22, max(1, round(text_px / 12))
-    taken = list[Box]()
+    taken = [
+        (int(x), int(y), int(x) + 1, int(y) + 1)
+        for one in findings.cracks
+        for x, y, _ in one.samples.tolist()
+    ]
     for number, crack in enumerate(findings.cracks, 1):
         text = label(number, crack, findings.gsd_mm_per_px)
         (width, height), below = cv2.getTextSize(text, FONT, scale, weight)
         pad = max(2, height // 4)
         size_wh = width + 2 * pad, height + below + 2 * pad
-        x, y = box = _free_place(crack.samples, size_wh, (rgb.shape[0], rgb.shape[1]), taken)
-        taken.append((x, y, x + size_wh[0], y + size_wh[1]))
-        cv2.rectangle(rgb, box, (x + size_wh[0], y + size_wh[1]), PAPER, cv2.FILLED)
-        cv2.putText(rgb, text, (x + pad, y + pad + height), FONT, scale, INK, weight, cv2.LINE_AA)
+        box = _free_place(crack, size_wh, (rgb.shape[1], rgb.shape[0]), np.array(taken))
+        taken.append(box)
+        cv2.rectangle(rgb, box[:2], box[2:], PAPER, cv2.FILLED)
+        corner = box[0] + pad, box[1] + pad + height
+        cv2.putText(rgb, text, corner, FONT, scale, INK, weight, cv2.LINE_AA)
 
 
-def _free_place(
-    samples: Any, size_wh: tuple[int, int], photo_hw: tuple[int, int], taken: Sequence[Box]
-) -> tuple[int, int]:
-    """Corner of a label beside the crack and inside of the photo, where it covers the least of the others."""
-    width, height = size_wh
-    gap = height // 2
-    middle_first = sorted(range(len(samples)), key=lambda at: abs(at - len(samples) // 2))
-    best, least = (0, 0), np.inf
-    for at in middle_first[:: max(1, len(samples) // 12)]:
-        x, y = samples[at, :2].astype(int).tolist()
-        for left, top in ((x + gap, y + gap), (x + gap, y - gap - height), (x - gap - width, y + gap)):
-            left = min(max(0, left), max(0, photo_hw[1] - width - 1))
-            top = min(max(0, top), max(0, photo_hw[0] - height - 1))
-            covered = sum(_overlap((left, top, left + width, top + height), other) for other in taken)
-            if covered == 0:
-                return left, top
-            if covered < least:
-                best, least = (left, top), covered
-    return best
-
-
-def _overlap(one: Box, other: Box) -> int:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(0, width) * max(0, height)
+def _free_place(crack: Crack, size_wh: tuple[int, int], photo_wh: tuple[int, int], taken: Any) -> Box:
+    """Box of a label beside the crack and inside of the photo that covers the least of `taken` (N, 4)."""
+    size, gap = np.array(size_wh), size_wh[1] // 2
+    middle_first = np.argsort(np.abs(np.arange(len(crack.samples)) - len(crack.samples) // 2), kind="stable")
+    beside = np.array(
+        [[gap, gap], [gap, -gap - size[1]], [-gap - size[0], gap], [-gap - size[0], -gap - size[1]]]
+    )
+    places = crack.samples[middle_first[:: max(1, len(middle_first) // 12)], None, :2] + beside
+    corners = np.clip(places.reshape(-1, 2), 0, np.maximum(0, np.array(photo_wh) - size - 1)).astype(int)
+    boxes = np.hstack([corners, corners + size])
+    shared = np.minimum(boxes[:, None, 2:], taken[:, 2:]) - np.maximum(boxes[:, None, :2], taken[:, :2])
+    covered = np.maximum(shared, 0).prod(axis=2).sum(axis=1)
+    x0, y0, x1, y1 = boxes[np.argmin(covered)].tolist()
+    return x0, y0, x1, y1
 
 
 def _kept(encoded: bytes, rgb: Pixels) -> dict[str, Any]:
