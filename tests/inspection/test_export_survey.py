@@ -17,6 +17,7 @@ from damcrack.cli.main import cli
 from damcrack.data.layouts import read_layout
 from damcrack.data.photo import decode_mask, decode_photo
 from damcrack.files import InputError
+from damcrack.inspection.annotated import annotated
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.corrected import take_annotations
 from damcrack.inspection.exports import export_survey
@@ -307,3 +308,65 @@ def test_a_file_that_fits_no_photo_is_refused(world, tmp_path):
     with pytest.raises(InputError, match="none of its 3 photos"):
         take(world, tmp_path, smaller)
     assert not (tmp_path / "source").exists()
+
+
+def test_two_photos_of_one_stem_do_not_share_a_mask(world, tmp_path):
+    """The second one is left out, and said."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "A.png"):
+        Image.fromarray(rgb(cracked())).save(tmp_path / "in" / name)
+    images = [
+        {"id": i, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
+        for i, name in enumerate(("a.jpg", "A.png"))
+    ]
+    shape = {"id": 7, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]]}
+    content = {"images": images, "annotations": [shape], "categories": [{"id": 1, "name": "crack"}]}
+    source, lines = take(world, tmp_path, content, [str(tmp_path / "in")])
+    assert len(masks(source)) == 1
+    assert len(lines) == 1
+
+
+def test_frames_that_are_not_there_are_said(world, tmp_path):
+    """A frame goes by its video's name and time."""
+    shutil.copy(world / "in/plain.jpg", tmp_path / "plain.jpg")
+    writer = cv2.VideoWriter(str(tmp_path / "dive.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, SIZE[::-1])
+    for _ in range(12):
+        writer.write(rgb(cracked()))
+    writer.release()
+    names = ("plain.jpg", "dive.mp4@99999.5s.jpg")
+    images = [
+        {"id": i, "file_name": name, "height": SIZE[0], "width": SIZE[1]} for i, name in enumerate(names)
+    ]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "crack"}]}
+    source, lines = take(world, tmp_path, content, [str(tmp_path)])
+    assert set(masks(source)) == {"plain.png"}
+    (said,) = lines
+    assert "99999.5s" in said
+
+
+def test_a_photo_with_damaged_or_endless_exif_is_annotated(world):
+    """Without EXIF then; the pixels are whole."""
+    findings = findings_of(world, "plain")[1]
+    whole = (world / "in/plain.jpg").read_bytes()
+    at = whole.index(b"Exif\0\0") + 6
+    broken = whole[:at] + b"\xff" * 30 + whole[at + 30 :]
+    tags = Image.Exif()
+    tags.get_ifd(0x8769).update(dict.fromkeys(range(37632, 37648), b"x" * 4000))
+    file = io.BytesIO()
+    Image.open(io.BytesIO(whole)).save(file, "JPEG", exif=tags.tobytes())
+    for encoded in (broken, file.getvalue()):
+        with Image.open(io.BytesIO(annotated(encoded, findings, 10**7))) as picture:
+            assert picture.size == (findings.width_px, findings.height_px)
+            assert not picture.getexif().get_ifd(0x8825)
+
+
+def test_a_survey_without_cracks_is_exported(world, tmp_path):
+    """Empty layers and drawings are files all the same."""
+    (tmp_path / "in").mkdir()
+    shutil.copy(world / "in/sound.jpg", tmp_path / "in/sound.jpg")
+    model, places = world / "model.onnx", [str(tmp_path / "in")]
+    inspect_photos(places, model, tmp_path / "out", InspectConfig(), open_source, SilentRun())
+    export_survey(tmp_path / "out", ("jpeg", "dxf", "gpkg"), places, tmp_path / "x", open_source, SilentRun())
+    assert pyogrio.read_info(tmp_path / "x/survey.gpkg", layer="cracks")["features"] == 0
+    (drawing,) = (tmp_path / "x/dxf").iterdir()
+    assert not ezdxf.readfile(drawing).audit().has_errors

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from damcrack.data.photo import decode_photo
+from damcrack.inspection.camera import UNREADABLE
 from damcrack.inspection.findings import Findings, Pixels, preview
 from damcrack.inspection.measure import Crack
 
@@ -19,7 +20,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 # What describes the photo and its camera; the rest of the first part describes how the file is stored.
 KEPT = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 MAKER_NOTE = 0x927C  # its offsets would lead nowhere
-LONGEST_VALUE = 4096  # all of EXIF must fit into 64 kB
+LONGEST_VALUE, LONGEST_EXIF = 4096, 65_000  # a JPEG has 64 kB for all of it
 
 Box = tuple[int, int, int, int]
 
@@ -36,8 +37,11 @@ def annotated(encoded: bytes, findings: Findings, max_pixels: int) -> bytes:
     for width, colour in ((thickness + 2, HALO), (thickness, LINE)):
         cv2.polylines(rgb, lines, False, colour, width, cv2.LINE_AA)
     _write_labels(rgb, findings)
-    file = io.BytesIO()
-    Image.fromarray(preview(rgb, LARGEST_PX)).save(file, "JPEG", quality=QUALITY, **_kept(encoded, rgb))
+    with Image.open(io.BytesIO(encoded)) as image:
+        profile = image.info.get("icc_profile") if image.mode == "RGB" else None
+    picture, file = preview(rgb, LARGEST_PX), io.BytesIO()
+    exif = _kept_exif(encoded, picture)
+    Image.fromarray(picture).save(file, "JPEG", quality=QUALITY, exif=exif, icc_profile=profile)
     return file.getvalue()
 
 
@@ -84,21 +88,25 @@ def _free_place(crack: Crack, size_wh: tuple[int, int], photo_wh: tuple[int, int
     return x0, y0, x1, y1
 
 
-def _kept(encoded: bytes, rgb: Pixels) -> dict[str, Any]:
-    """EXIF and colour profile of the photo for the picture made of it, which is upright."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        tags, profile = image.getexif(), image.info.get("icc_profile") if image.mode == "RGB" else None
+def _kept_exif(encoded: bytes, picture: Pixels) -> bytes:
+    """EXIF of the photo for the upright picture made of it; empty where it is damaged."""
     kept = Image.Exif()
-    kept.update({tag: tags[tag] for tag in KEPT if tag in tags and _is_short(tags[tag])})
-    for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        values = {tag: value for tag, value in tags.get_ifd(part).items() if _is_short(value)}
-        values.pop(MAKER_NOTE, None)
-        if values:
-            kept.get_ifd(part).update(values)
-    camera = kept.get_ifd(ExifTags.IFD.Exif)
-    camera[ExifTags.Base.ExifImageWidth], camera[ExifTags.Base.ExifImageHeight] = rgb.shape[1], rgb.shape[0]
-    kept[ExifTags.Base.Orientation] = 1
-    return {"exif": kept.tobytes(), "icc_profile": profile}
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            tags = image.getexif()
+            kept.update({tag: tags[tag] for tag in KEPT if tag in tags and _is_short(tags[tag])})
+            for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+                values = {tag: value for tag, value in tags.get_ifd(part).items() if _is_short(value)}
+                values.pop(MAKER_NOTE, None)
+                if values:
+                    kept.get_ifd(part).update(values)
+        camera = kept.get_ifd(ExifTags.IFD.Exif)
+        camera[ExifTags.Base.ExifImageHeight], camera[ExifTags.Base.ExifImageWidth] = picture.shape[:2]
+        kept[ExifTags.Base.Orientation] = 1
+        content = kept.tobytes()
+    except UNREADABLE:
+        return b""
+    return content if len(content) <= LONGEST_EXIF else b""
 
 
 def _is_short(value: Any) -> bool:

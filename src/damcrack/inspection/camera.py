@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
+from damcrack.data.photo import photo_size_hw
 from damcrack.files import PhotoError
 
 FILM_DIAGONAL_MM = math.hypot(36, 24)
@@ -26,7 +27,19 @@ SAME_SHAPE = 0.01
 # The film equivalent is a whole number, and of a camera that cuts 4:3 to 1:1 it is a sixth too small.
 AGREEMENT = 0.25
 OTHER_DATUMS = re.compile(r"TOKYO|GCJ|BD09|ED50|NAD27|AGD|PULKOVO|OSGB", re.IGNORECASE)
-_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, EOFError, struct.error)
+# What Pillow raises at damaged EXIF.
+UNREADABLE = (
+    PhotoError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+)
 
 Tags = Mapping[int, Any]
 
@@ -42,13 +55,14 @@ class Camera:
     def of(cls, encoded: bytes) -> "Camera":
         """Read the tags of an encoded photo of any format that Pillow opens."""
         try:
+            photo_size_hw(encoded)  # makes the readers of optional formats known to Pillow
             with Image.open(io.BytesIO(encoded)) as image:
                 tags = image.getexif()
                 exif, gps = tags.get_ifd(ExifTags.IFD.Exif), tags.get_ifd(ExifTags.IFD.GPSInfo)
                 return cls(
                     {**tags, **exif}, gps
                 )  # some converters write the camera's tags into the first part
-        except _DAMAGED:
+        except UNREADABLE:
             return cls({}, {})
 
     def pixel_per_focal(self, size_hw: tuple[int, int]) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from damcrack.data.names import why_unsafe
+from damcrack.data.names import Claims, why_unsafe
 from damcrack.data.photo import encode_mask, photo_size_hw
 from damcrack.data.snapshot import Source
 from damcrack.files import InputError, PhotoError, new_directory, write_bytes
@@ -25,6 +25,7 @@ from damcrack.run import Run
 CRACK = ("crack", "cracks")
 VIDEO_EVERY_S = 1.0
 LARGEST_PX = 10**6
+MISSING = f"no such frame, a video gives one every {VIDEO_EVERY_S:g} s"
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,26 @@ def take_annotations(
     listed = list_photos(places, open_source)
     corrected = _by_photo(path, [one.name for one in listed])
     wanted = [one for one in listed if one.name in corrected or one.is_video]
-    num_masks, num_cracked, without = 0, 0, 0
+    num_masks, num_cracked, left_out, claims = 0, 0, dict.fromkeys(corrected, MISSING), Claims()
     with new_directory(out) as folder:
         for photo in run.track(opened(wanted, VIDEO_EVERY_S), "masks", len(wanted)):
             if photo.name not in corrected:
                 continue
             try:
-                mask = _mask(photo, corrected[photo.name])
+                mask = _mask(photo, corrected[photo.name], claims)
             except PhotoError as error:
-                run.say(f"left out: {photo.name}: {error}")
-                without += 1
+                left_out[photo.name] = str(error)
                 continue
             _write(folder, photo, mask)
+            del left_out[photo.name]
             num_masks, num_cracked = num_masks + 1, num_cracked + bool(mask.any())
+        for name, reason in left_out.items():
+            run.say(f"left out: {name}: {reason}")
         if not num_masks:
             raise InputError(f"{path}: none of its {len(corrected)} photos can be used, see the lines above")
     return {
         "taken": f"{num_cracked} photos with cracks, {num_masks - num_cracked} without",
-        **({"left out": without} if without else {}),
+        **({"left out": len(left_out)} if left_out else {}),
         "train on them": f"add `corrected: {out}` to photos.sources in params.yaml, then `damcrack snapshot photos`",
     }
 
@@ -96,11 +99,11 @@ def _by_photo(path: Path, names: Sequence[str]) -> dict[str, Corrected]:
     }
 
 
-def _mask(photo: Any, corrected: Corrected) -> Pixels:
+def _mask(photo: Any, corrected: Corrected, claims: Claims) -> Pixels:
     """Crack pixels (H, W) of one photo, 0/1.
 
     Raises:
-        PhotoError: the photo cannot be read, has another size, or a shape is no area.
+        PhotoError: the photo cannot be read, has another size or the stem of another one, or a shape is no area.
     """
     from pycocotools import mask as coco
 
@@ -108,6 +111,8 @@ def _mask(photo: Any, corrected: Corrected) -> Pixels:
         raise PhotoError(photo.reason)
     if (why := why_unsafe(photo.name)) is not None:
         raise PhotoError(why)
+    if (other := claims.clash(str(PurePosixPath(photo.name).with_suffix("")))) is not None:
+        raise PhotoError(f"its mask could not stand beside that of {other} on every disk; rename one of them")
     size = photo_size_hw(photo.encoded)
     if size != (corrected.height, corrected.width):
         raise PhotoError(

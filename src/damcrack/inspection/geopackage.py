@@ -38,7 +38,7 @@ def _write_layer(
     values, masks = zip(*(_column([row[name] for row in rows]) for name in columns), strict=True)
     write(
         path,
-        np.array([None if place is None else _point(place) for place in places] or [], object),
+        np.array([None if place is None else _point(place) for place in places], object),
         list(values),
         list(columns),
         field_mask=list(masks),
