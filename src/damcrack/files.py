@@ -105,8 +105,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV with a header line into one dict per row, all values as text."""
-    with path.open(newline="", encoding="utf-8") as file:
+    """Read a CSV with a header line into one dict per row, all values as text; a byte order mark is skipped."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 

@@ -37,7 +37,7 @@ def damcrack(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def photos_in(survey: Path) -> list[str]:
-    with (survey / "photos.csv").open(newline="") as file:
+    with (survey / "photos.csv").open(newline="", encoding="utf-8-sig") as file:
         return [row["photo"] for row in csv.DictReader(file)]
 
 

@@ -133,3 +133,22 @@ def test_flat_photos_are_refused():
 def test_scale_of_a_homography():
     """Twice as large is 2 everywhere."""
     np.testing.assert_allclose(scale_at(np.diag([2.0, 2.0, 1.0]), np.array([[0.0, 0.0], [50.0, 9.0]])), 2.0)
+
+
+def test_growth_is_no_longer_than_the_crack():
+    """Two new branches far apart are as long as they are: the way between them is wall."""
+    size = (480, 640)
+    known = np.array([[x, 240.0, 5.0] for x in range(100, 300, 4)])
+    right = np.array([[x, 240.0, 5.0] for x in range(300, 361, 4)])
+    far = np.array([[x, 60.0, 5.0] for x in range(20, 81, 4)])
+    nothing, doubt = np.zeros(size, np.uint8), np.zeros(size, np.bool_)
+    possible = nothing.copy()
+    possible[238:243, 100:300] = 1
+    old = Side([200.0], [known], possible, doubt)
+    new = Side([320.0], [np.concatenate([known, right, far])], possible, doubt)
+    (change,) = changes(old, new, np.eye(3), 0.0, Limits())
+    assert change.status == "grown"
+    assert 110 <= change.length_change_px <= 140
+    short = Side([100.0], new.samples, possible, doubt)
+    (change,) = changes(old, short, np.eye(3), 0.0, Limits())
+    assert change.length_change_px == 100.0

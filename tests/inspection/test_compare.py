@@ -1,4 +1,5 @@
 import csv
+import html
 import json
 
 import cv2
@@ -45,7 +46,7 @@ def survey(folder, photos, model, **values):
 
 
 def rows_of(path):
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 
@@ -136,3 +137,82 @@ def test_an_unfinished_survey_is_refused(tmp_path):
     (tmp_path / "old").mkdir()
     with pytest.raises(InputError, match="no finished survey"):
         compare(tmp_path / "old", tmp_path / "old", tmp_path / "out", None, SilentRun())
+
+
+def test_surveys_of_different_models_or_rules_are_refused(tmp_path, model):
+    """Each finds other cracks, which are no change of the wall; where the page puts its limit does not matter."""
+    old = survey(tmp_path / "old", {"a.jpg": wall()}, model)
+    other = write_darkness_detector(tmp_path / "other.onnx", temperature=2.0)
+    for name, values in (("model", {}), ("rules", {"threshold": 0.4}), ("scales", {"scales": (1.0,)})):
+        new = survey(tmp_path / name, {"a.jpg": wall()}, other if name == "model" else model, **values)
+        with pytest.raises(InputError, match="expected the same"):
+            compare(old, new, tmp_path / "compared", None, SilentRun())
+        assert not (tmp_path / "compared").exists()
+    new = survey(tmp_path / "same", {"a.jpg": wall()}, model, page_mb=1.0)
+    compare(old, new, tmp_path / "compared", None, SilentRun())
+
+
+def scaled(factor):
+    """The wall from nearer: everything is `factor` times as large."""
+    return cv2.resize(wall(), None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize(
+    ("old_gsd", "new_gsd", "in_mm", "problem"),
+    [
+        (0.5, 0.5 / 1.5, True, False),
+        (0.5, 0.5, False, True),
+        (None, 0.5 / 1.5, True, True),
+        (0.5, None, False, True),
+        (None, None, False, False),
+    ],
+)
+def test_scales_that_do_not_fit_give_no_millimetres(tmp_path, model, old_gsd, new_gsd, in_mm, problem):
+    """From nearer with its own scale nothing has changed; scales that contradict the photos are said."""
+    old = survey(tmp_path / "old", {"a.jpg": wall()}, model, gsd_mm_per_px=old_gsd)
+    new = survey(tmp_path / "new", {"a.jpg": scaled(1.5)}, model, gsd_mm_per_px=new_gsd)
+    compare(old, new, tmp_path / "compared", None, SilentRun())
+    (row,), (pair,) = (rows_of(tmp_path / f"compared/{name}.csv") for name in ("changes", "pairs"))
+    assert row["status"] == "unchanged"
+    assert bool(row["width_change_mm"]) == in_mm
+    if in_mm:
+        assert abs(float(row["width_change_mm"])) < 0.25
+        assert float(row["length_mm"]) == pytest.approx(120, rel=0.05)
+    assert bool(pair["scale_problem"]) == problem
+    totals = json.loads((tmp_path / "compared/compare.json").read_text())
+    assert totals["scale_problems"] == problem
+    page = html.unescape((tmp_path / "compared/compare.html").read_text())
+    assert (pair["scale_problem"] in page) or not problem
+
+
+def test_names_pair_in_any_case_and_tables_in_any_spelling(tmp_path, model):
+    """Another disk, another case; a photo has one partner; what others put into a survey is left alone."""
+    old = survey(tmp_path / "old", {"Wehr.JPG": wall(), "b.jpg": wall(seed=12)}, model)
+    new = survey(tmp_path / "new", {"wehr.jpg": wall(), "b.jpg": wall(seed=12)}, model)
+    (old / "photos/.DS_Store").write_bytes(b"x")
+    (new / "photos/more").mkdir()
+    compare(old, new, tmp_path / "compared", None, SilentRun())
+    pairs = rows_of(tmp_path / "compared/pairs.csv")
+    assert [(row["old"], row["new"]) for row in pairs] == [("b.jpg", "b.jpg"), ("Wehr.JPG", "wehr.jpg")]
+    (tmp_path / "pairs.csv").write_text("Old;New\nWEHR.jpg ;.\\wehr.JPG\nWehr.JPG;wehr.jpg\n")
+    compare(old, new, tmp_path / "named", tmp_path / "pairs.csv", SilentRun())
+    assert [(row["old"], row["new"]) for row in rows_of(tmp_path / "named/pairs.csv")] == [
+        ("Wehr.JPG", "wehr.jpg")
+    ]
+    assert json.loads((tmp_path / "named/compare.json").read_text())["only_new"] == ["b.jpg"]
+    for table in ("old,new\nwehr.jpg,b.jpg\nb.jpg,b.jpg\n", "old,new\n", "old,new\nc.jpg,b.jpg\n"):
+        (tmp_path / "pairs.csv").write_text(table)
+        with pytest.raises(InputError):
+            compare(old, new, tmp_path / "refused", tmp_path / "pairs.csv", SilentRun())
+
+
+def test_a_survey_of_another_version_is_refused(tmp_path, model):
+    """With a sentence, whatever is missing in it."""
+    old = survey(tmp_path / "old", {"a.jpg": wall()}, model)
+    for name, content in (("survey.json", "{}"), ("survey.json", "{"), ("findings.json", "{}")):
+        (path,) = old.rglob(name)
+        kept = path.read_bytes()
+        path.write_text(content)
+        with pytest.raises(InputError, match="this version"):
+            compare(old, old, tmp_path / "out", None, SilentRun())
+        path.write_bytes(kept)

@@ -75,3 +75,24 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
 
     started = time.monotonic()
     show("compare", compare_surveys(old, new, out, pairs, Watcher()), time.monotonic() - started)
+
+
+def export_survey(survey: Path, formats: Sequence[str], out: Path) -> None:
+    """Write a survey in formats of other programs."""
+    from damcrack.inspection.exports import export_survey as export
+
+    started = time.monotonic()
+    show(
+        "export-survey",
+        export(survey, formats, out, Watcher()),
+        time.monotonic() - started,
+    )
+
+
+def import_coco(annotations: Path, places: Sequence[str], out: Path) -> None:
+    """Take corrected annotations in as a source of photos with masks."""
+    from damcrack.inspection.corrected import take_annotations
+
+    started = time.monotonic()
+    summary = take_annotations(annotations, places, out, open_source, Watcher())
+    show("import-coco", summary, time.monotonic() - started)

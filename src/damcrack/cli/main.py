@@ -36,6 +36,9 @@ EXTRA_OF = {
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "inspect",
+    "ezdxf": "cad",
+    "pyogrio": "gis",
+    "pycocotools": "cvat",
     "mlflow": "track",
     "boto3": "s3",
     "dvc": "graph",
@@ -284,6 +287,41 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
     from damcrack.cli import inspecting as inspection
 
     inspection.compare(old, new, out, pairs)
+
+
+@cli.command("export-survey")
+@click.argument("survey", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(("jpeg", "dxf", "gpkg")),
+    multiple=True,
+    required=True,
+    help="jpeg: each photo with its cracks; dxf: a drawing of each; gpkg: photos and cracks for GIS. May be repeated.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+def export_survey(survey: Path, formats: tuple[str, ...], out: Path) -> None:
+    """Write SURVEY as annotated photos, drawings for CAD, or a GeoPackage.
+
+    SURVEY is a folder that `damcrack inspect` wrote; its tables, GeoJSON and COCO file are in it already.
+    """
+    from damcrack.cli import inspecting as inspection
+
+    inspection.export_survey(survey, formats, out)
+
+
+@cli.command("import-coco")
+@click.argument("annotations", type=click.Path(path_type=Path))
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+def import_coco(annotations: Path, photos: tuple[str, ...], out: Path) -> None:
+    """Turn cracks that you corrected in CVAT (exported as COCO 1.0) into a source of masks for the next training.
+
+    A photo that the file lists without a crack counts as one without; other categories than `crack` are left alone.
+    """
+    from damcrack.cli import inspecting as inspection
+
+    inspection.import_coco(annotations, photos, out)
 
 
 for _command in COMMANDS:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from damcrack.inspection.align import Homography, moved, scale_at
+from damcrack.inspection.measure import SAMPLE_PX
 
 Mask = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -20,6 +21,7 @@ Bools = npt.NDArray[np.bool_]
 Status = Literal["new", "grown", "unchanged", "vanished", "unclear"]
 
 BORDER_PX = 8
+LARGEST_STEP_PX = 2 * SAMPLE_PX  # samples of one branch are nearer to each other, across corners too
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _of_new(
     matched = (seen.told & seen.there).sum() / seen.told.sum()
     if matched <= limits.matched_share:
         return Change("new", number, length, length, width, None)
-    grown_px = _length_of_runs(samples, fresh, known, near_px, limits.length_px)
+    grown_px = min(length, _length_of_runs(samples, fresh, known, near_px, limits.length_px))
     wider_px = _wider(samples[seen.there], known, near_px)
     changed = grown_px >= limits.length_px or (wider_px is not None and wider_px >= limits.width_px)
     return Change("grown" if changed else "unchanged", number, length, grown_px, width, wider_px)
@@ -130,15 +132,15 @@ def _of_old(number: int, length: float, samples: Floats, seen: _Seen, limits: Li
 def _length_of_runs(samples: Floats, fresh: Bools, known: Floats, near_px: float, min_px: float) -> float:
     """Length of runs of fresh samples; to each is added its distance from the known line, which it grew from.
 
+    Where the next branch begins elsewhere, a run ends: what lies between them is no crack.
     Faint lines reach past the end of a crack by some of its width, so a run begins later than the growth does.
     """
     total = 0.0
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], fresh.astype(np.int8), [0]])))
-    for start, end in edges.reshape(-1, 2).tolist():
-        run = samples[start:end]
-        steps = np.diff(run[:, :2], axis=0)
-        run_px = float(np.hypot(steps[:, 0], steps[:, 1]).sum())
-        if run_px + near_px >= min_px:
+    steps_px = np.hypot(*np.diff(samples[:, :2], axis=0).T)
+    ends = (np.diff(fresh.astype(np.int8)) != 0) | (steps_px > LARGEST_STEP_PX)
+    for run, of in zip(*(np.split(one, np.flatnonzero(ends) + 1) for one in (samples, fresh)), strict=True):
+        run_px = float(np.hypot(*np.diff(run[:, :2], axis=0).T).sum())
+        if of[0] and run_px + near_px >= min_px:
             total += run_px + _gap(run, known, near_px)
     return total
 

@@ -8,23 +8,30 @@ OUT/compare.json    totals
 Works on the folders that `damcrack inspect` wrote; the photos themselves are not needed.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from damcrack.files import InputError, new_directory, write_csv, write_json
-from damcrack.inspection.align import Registration, register
+from damcrack.files import InputError, new_directory, write_json
+from damcrack.inspection.align import Registration, register, scale_at
 from damcrack.inspection.changes import Change, Limits, Side, changes
 from damcrack.inspection.compare_page import write_compare_page
 from damcrack.inspection.findings import Findings, Pixels
+from damcrack.inspection.finished import FinishedSurvey
 from damcrack.inspection.overlay import lay_over
+from damcrack.inspection.photo import Rules
+from damcrack.inspection.spreadsheet import (
+    match_name,
+    name_key,
+    names_by_key,
+    read_user_table,
+    write_table,
+)
 from damcrack.run import Run
 
 CHANGE_COLUMNS = (
@@ -40,8 +47,19 @@ CHANGE_COLUMNS = (
     "width_mm",
     "width_change_mm",
 )
-PAIR_COLUMNS = ("old", "new", "matches", "error_px", "problem")
+PAIR_COLUMNS = (
+    "old",
+    "new",
+    "matches",
+    "error_px",
+    "problem",
+    "old_gsd_mm_per_px",
+    "new_gsd_mm_per_px",
+    "scale_problem",
+)
 STATUSES = ("new", "grown", "vanished", "unchanged", "unclear")
+# How far the sizes of a pixel may differ from what the photos themselves show, laid over each other.
+SCALE_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,6 +67,7 @@ class Pair:
     """Folders of the two photos, by the name of the new one."""
 
     name: str
+    old_name: str
     old: Path
     new: Path
 
@@ -57,29 +76,38 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> di
     """Compare surveys of the same wall photo by photo, paired by name or by a table old,new.
 
     Raises:
-        InputError: one of them is no survey, they used different models, or no photo has a partner.
+        InputError: one of them is no survey, they used different models or rules, or no photo has a partner.
     """
-    surveys = _photos_of(old), _photos_of(new)
-    matched = _pairs(*surveys, _read_pairs(pairs) if pairs else None)
+    surveys = FinishedSurvey.read(old), FinishedSurvey.read(new)
+    _refuse_unlike(*surveys)
+    photos = surveys[0].folders, surveys[1].folders
+    matched = _pairs(*photos, _read_pairs(pairs, *photos) if pairs else None)
     rows, pair_rows, drawn = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     with new_directory(out) as folder:
         for pair in run.track(matched, "comparing photos", len(matched)):
             registration, found = _compare_pair(pair)
-            pair_rows.append(_pair_row(pair, registration))
-            new_findings = Findings.read(pair.new)
-            rows += [_change_row(pair, change, new_findings.gsd_mm_per_px) for change in found]
-            drawn.append(_drawn(pair, registration, found))
-        write_csv(folder / "changes.csv", CHANGE_COLUMNS, rows)
-        write_csv(folder / "pairs.csv", PAIR_COLUMNS, pair_rows)
+            gsd, scale_problem = _scale(Findings.read(pair.old), Findings.read(pair.new), registration)
+            pair_rows.append(_pair_row(pair, registration) | {"scale_problem": scale_problem})
+            rows += [_change_row(pair, change, gsd) for change in found]
+            drawn.append(_drawn(pair, registration, found) | {"scale_problem": scale_problem})
+        write_table(folder / "changes.csv", CHANGE_COLUMNS, rows)
+        write_table(folder / "pairs.csv", PAIR_COLUMNS, pair_rows)
         alone = {
-            "only_old": sorted(surveys[0].keys() - {Findings.read(pair.old).photo for pair in matched}),
-            "only_new": sorted(surveys[1].keys() - {pair.name for pair in matched}),
+            "only_old": sorted(photos[0].keys() - {pair.old_name for pair in matched}),
+            "only_new": sorted(photos[1].keys() - {pair.name for pair in matched}),
         }
         counts = Counter(row["status"] for row in rows)
         totals = {status: counts[status] for status in STATUSES}
         failed = sum(bool(row["problem"]) for row in pair_rows)
         write_json(
-            folder / "compare.json", {"pairs": len(matched), "not_registered": failed, **totals, **alone}
+            folder / "compare.json",
+            {
+                "pairs": len(matched),
+                "not_registered": failed,
+                "scale_problems": sum(bool(row["scale_problem"]) for row in pair_rows),
+                **totals,
+                **alone,
+            },
         )
         write_compare_page(
             folder / "compare.html", f"{old.name} and {new.name}", drawn, rows, totals, failed, alone
@@ -91,38 +119,55 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> di
     }
 
 
-def _photos_of(survey: Path) -> dict[str, Path]:
-    if not (survey / "survey.json").is_file():
-        raise InputError(
-            f"{survey} is no finished survey: survey.json is missing; run `damcrack inspect` to its end"
-        )
-    return {Findings.read(folder).photo: folder for folder in sorted((survey / "photos").iterdir())}
+def _refuse_unlike(old: FinishedSurvey, new: FinishedSurvey) -> None:
+    """What another network or another rule does not find is no change of the wall."""
+    used = [
+        {"model": one.model_sha256[:12]} | {field.name: one.values.get(field.name) for field in fields(Rules)}
+        for one in (old, new)
+    ]
+    for name, value in used[0].items():
+        if used[1][name] != value:
+            raise InputError(
+                f"{old.root} was inspected with {name} {value}, {new.root} with {used[1][name]}; expected the same, "
+                "because each finds other cracks; inspect one of them again with the other's model and values"
+            )
 
 
-def _read_pairs(path: Path) -> list[tuple[str, str]]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-        return [(row["old"], row["new"]) for row in rows]
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: no table with the columns old,new ({error}); fix it") from error
+def _read_pairs(path: Path, old: Mapping[str, Path], new: Mapping[str, Path]) -> list[tuple[str, str]]:
+    known_old, known_new = names_by_key(old), names_by_key(new)
+    pairs = [
+        (match_name(row["old"], known_old, f"{path}: old"), match_name(row["new"], known_new, f"{path}: new"))
+        for row in read_user_table(path, ("old", "new"))
+    ]
+    twice = [name for name, number in Counter(name for _, name in dict.fromkeys(pairs)).items() if number > 1]
+    if twice or not pairs:
+        problem = f"{twice[0]} has several old photos, expected one" if twice else "no row with a pair"
+        raise InputError(f"{path}: {problem}; fix the table")
+    return list(dict.fromkeys(pairs))
 
 
 def _pairs(
     old: Mapping[str, Path], new: Mapping[str, Path], named: Sequence[tuple[str, str]] | None
 ) -> list[Pair]:
-    wanted = named if named is not None else [(name, name) for name in sorted(old.keys() & new.keys())]
-    for one, other in wanted:
-        for name, known in ((one, old), (other, new)):
-            if name not in known:
-                raise InputError(
-                    f"the table of pairs names {name}, which its survey does not have; fix the table"
-                )
-    if not wanted:
+    if named is None:
+        named = _same_names(old, new)
+    if not named:
         raise InputError(
             f"no photo of one survey has its name in the other (for example {min(old)} and {min(new)}); "
             "give --pairs with a table old,new"
         )
-    return [Pair(other, old[one], new[other]) for one, other in wanted]
+    return [Pair(other, one, old[one], new[other]) for one, other in named]
+
+
+def _same_names(old: Mapping[str, Path], new: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """Pairs of one name, in whatever case and Unicode form it came off the disks."""
+    by_key = names_by_key(old)
+    alike = {name: by_key.get(name_key(name), []) for name in new}
+    return [
+        (name if name in old else found[0], name)
+        for name, found in sorted(alike.items())
+        if name in old or len(found) == 1
+    ]
 
 
 def _compare_pair(pair: Pair) -> tuple[Registration, list[Change]]:
@@ -164,13 +209,39 @@ def _side(findings: Findings, folder: Path) -> Side:
 
 
 def _pair_row(pair: Pair, registration: Registration) -> dict[str, Any]:
+    old, new = Findings.read(pair.old), Findings.read(pair.new)
     return {
-        "old": Findings.read(pair.old).photo,
+        "old": pair.old_name,
         "new": pair.name,
         "matches": registration.num_matches,
         "error_px": "" if np.isnan(registration.error_px) else round(registration.error_px, 2),
         "problem": registration.reason,
+        "old_gsd_mm_per_px": "" if old.gsd_mm_per_px is None else old.gsd_mm_per_px,
+        "new_gsd_mm_per_px": "" if new.gsd_mm_per_px is None else new.gsd_mm_per_px,
     }
+
+
+def _scale(old: Findings, new: Findings, registration: Registration) -> tuple[float | None, str]:
+    """Millimetres per pixel for the changes of a pair, and what is wrong with the scales; empty if nothing is.
+
+    Changes are measured in pixels of the new photo, with the old one brought to its size: only the new one's scale
+    counts for them, but the old one's must agree with it.
+    """
+    if old.gsd_mm_per_px is None and new.gsd_mm_per_px is not None:
+        return new.gsd_mm_per_px, "the old photo has no scale: millimetres go by the new one's alone"
+    if new.gsd_mm_per_px is None and old.gsd_mm_per_px is not None:
+        return None, "the new photo has no scale: no millimetres"
+    if old.gsd_mm_per_px is None or new.gsd_mm_per_px is None or registration.reason:
+        return new.gsd_mm_per_px, ""
+    middle = np.array([[old.width_px / 2, old.height_px / 2]])
+    shown = float(scale_at(registration.old_to_new, middle)[0])
+    said = old.gsd_mm_per_px / new.gsd_mm_per_px
+    if max(shown, said) <= (1 + SCALE_TOLERANCE) * min(shown, said):
+        return new.gsd_mm_per_px, ""
+    return None, (
+        f"laid over each other, a pixel of the old photo is {shown:.2f} of the new one, "
+        f"by their scales {said:.2f}: no millimetres, one scale is wrong"
+    )
 
 
 def _change_row(pair: Pair, change: Change, gsd: float | None) -> dict[str, Any]:
@@ -180,7 +251,7 @@ def _change_row(pair: Pair, change: Change, gsd: float | None) -> dict[str, Any]
         "width": change.width_px,
         "width_change": change.width_change_px,
     }
-    photo = Findings.read(pair.old).photo if change.status == "vanished" else pair.name
+    photo = pair.old_name if change.status == "vanished" else pair.name
     row: dict[str, Any] = {
         "photo": pair.name,
         "status": change.status,

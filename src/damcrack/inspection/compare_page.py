@@ -36,6 +36,7 @@ def write_compare_page(
         num_pairs=len(pairs),
         num_failed=num_failed,
         alone=alone,
+        unfit=[pair for pair in pairs if pair["scale_problem"]],
         rows=changed[:LISTED],
         num_changed=len(changed),
         pairs=[

@@ -1,7 +1,7 @@
 """Stage `inspect`: photos in, an engineer's crack map out. Needs onnxruntime, not torch.
 
 OUT/report.html             everything on one page that needs no network
-OUT/photos.csv, blocks.csv, cracks.csv, cracks.geojson, cracks.coco.json, set-aside.csv    see inspection.files
+OUT/photos.csv, blocks.csv, cracks.csv, cracks.geojson, cracks.coco.json, set-aside.csv    see inspection.exports
 OUT/photos/                 one folder per photo, see inspection.survey
 OUT/decisions.json          what a person decided, put there by hand: see inspection.decisions
 OUT/survey.json             model, values and totals
@@ -17,12 +17,12 @@ from typing import Any
 from damcrack.files import InputError, new_directory, write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.files import write_files
+from damcrack.inspection.exports import write_files
 from damcrack.inspection.findings import Findings
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.places import OpenBucket, Unusable
 from damcrack.inspection.report import model_card, write_page
-from damcrack.inspection.scale import Scale
+from damcrack.inspection.scale import Scale, for_photos, without_number
 from damcrack.inspection.sources import Listed, list_photos, opened, summarised, title_of
 from damcrack.inspection.survey import Survey
 from damcrack.run import Run
@@ -88,11 +88,12 @@ def inspect_photos(
         InputError: no photo there, none that could be looked at, or the model is not one of ours.
     """
     detector = OnnxDetector.load(model)
-    scale = Scale(config.gsd_mm_per_px, config.distance_m, gsd_by_photo or {})
     listed, set_aside = list_photos(given, open_source)
-    unknown = sorted(scale.by_photo.keys() - {one.name for one in listed})
-    if unknown:
-        run.say(f"the table of ground sampling distances names {unknown[0]}, which is no photo here")
+    names = [one.name for one in listed]
+    by_photo = for_photos(gsd_by_photo, names) if gsd_by_photo else {}
+    scale = Scale(config.gsd_mm_per_px, config.distance_m, by_photo)
+    if gsd_by_photo and (line := without_number(scale, names)):
+        run.say(line)
     _, totals = survey(listed, detector, scale, out, config, run, title_of(given), set_aside)
     return _summary(out, totals)
 
@@ -133,7 +134,7 @@ def survey(
             f"none of {len(set_aside)} photos could be looked at; the first: {set_aside[0].name}: {set_aside[0].reason}"
         )
     _forget_others(out, folders)
-    write_files(out, folders, set_aside)
+    write_files(out, folders, set_aside, rules.join_px)
     card = model_card(detector.contract, detector.sha256)
     shown = summarised(set_aside)
     linked = write_page(out / "report.html", title, folders, shown, rules, card, config.page_mb)

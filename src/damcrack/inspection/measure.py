@@ -62,7 +62,7 @@ def measure_cracks(
     line = thin(mask)
     if not line.any():
         return []
-    labels = _joined(mask, join_px)
+    labels = joined(mask, join_px)
     # Where all pixels are crack, OpenCV's distance to the next other one is infinite.
     to_wall = np.minimum(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_5), max(mask.shape))
     parts_of: dict[int, list[_Measured]] = defaultdict(list)
@@ -82,7 +82,7 @@ def measure_cracks(
     return sorted(kept, key=lambda crack: (-crack.length_px, crack.box_xyxy))
 
 
-def _joined(mask: Mask, join_px: int) -> Labels:
+def joined(mask: Mask, join_px: int) -> Labels:
     """Labels (H, W) of cracks: pieces whose margins of half `join_px` touch are one."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (join_px | 1, join_px | 1))
     _, labels = cv2.connectedComponents(cv2.dilate(mask, kernel), connectivity=8)

@@ -1,29 +1,27 @@
-"""Millimetres per pixel, and where a photo was taken, from what the user or the camera says."""
+"""Millimetres per pixel of each photo, from what the user says, or from the distance and the camera's EXIF.
 
-import csv
-import io
+A drone's altitude and the camera's focus distance are no distance to the wall: nothing here reads them.
+"""
+
 import math
-import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from PIL import ExifTags, Image
 
 from damcrack.files import InputError, PhotoError
+from damcrack.inspection.camera import Camera
+from damcrack.inspection.spreadsheet import match_name, names_by_key, read_number, read_user_table
 
-FULL_FRAME_WIDTH_MM = 36.0
-PER_CM = 3  # EXIF's FocalPlaneResolutionUnit; 2 is per inch
 # Beyond these nobody photographs cracks: a microscope, and a pixel wider than a hand.
 PLAUSIBLE_MM_PER_PX = (0.001, 100.0)
+COLUMNS = ("photo", "gsd_mm_per_px")
 
 
 @dataclass(frozen=True)
 class Scale:
     """How large a pixel is on the wall: one number, the camera's distance, or a number per photo by its name.
 
-    The photo's own number overrides the one for all, and that over the distance.
+    The photo's own number overrides the one for all, and that the distance. A video's number is that of its frames.
     """
 
     gsd_mm_per_px: float | None = None
@@ -43,18 +41,24 @@ class Scale:
         """Millimetres per pixel of one photo; None if nothing says so.
 
         Raises:
-            PhotoError: the distance is given, and the photo does not say its focal length.
+            PhotoError: the distance is given, and the photo does not say what a pixel sees, or nothing plausible.
         """
-        given = self.by_photo.get(name, self.gsd_mm_per_px)
+        video = name.rpartition("@")[0]
+        given = self.by_photo.get(name, self.by_photo.get(video, self.gsd_mm_per_px))
         if given is not None or self.distance_m is None:
             return given
-        per_focal = sensor_per_focal(encoded, max(width_px, height_px))
-        if per_focal is None:
+        gsd = 1000 * self.distance_m * Camera.of(encoded).pixel_per_focal((height_px, width_px))
+        if not _is_plausible(gsd):
             raise PhotoError(
-                "its EXIF says neither the focal length for 35 mm nor that of its sensor, which distance_m needs; "
-                "give gsd_mm_per_px for it"
+                f"distance_m {self.distance_m:g} and its EXIF make {gsd:g} mm per pixel, "
+                f"expected {PLAUSIBLE_MM_PER_PX[0]:g} to {PLAUSIBLE_MM_PER_PX[1]:g}; give gsd_mm_per_px for it"
             )
-        return 1000 * self.distance_m * per_focal / max(width_px, height_px)
+        return gsd
+
+
+def _is_plausible(gsd: float) -> bool:
+    low, high = PLAUSIBLE_MM_PER_PX
+    return math.isfinite(gsd) and low <= gsd <= high
 
 
 def check_gsd(value: float) -> None:
@@ -63,8 +67,8 @@ def check_gsd(value: float) -> None:
     Raises:
         InputError: not a number, or not plausible.
     """
-    low, high = PLAUSIBLE_MM_PER_PX
-    if not (math.isfinite(value) and low <= value <= high):
+    if not _is_plausible(value):
+        low, high = PLAUSIBLE_MM_PER_PX
         raise InputError(
             f"ground sampling distance {value:g} mm per pixel; expected {low:g} to {high:g}. "
             "It is the width of one pixel on the wall: 0.5 where 2000 pixels show one metre"
@@ -72,67 +76,55 @@ def check_gsd(value: float) -> None:
 
 
 def read_scale_csv(path: Path) -> dict[str, float]:
-    """Read a table with the columns photo, gsd_mm_per_px.
+    """Read a table with the columns photo, gsd_mm_per_px; rows without a number are left out.
 
     Raises:
-        InputError: it cannot be read so.
+        InputError: it cannot be read so, a number is not plausible, or one photo has two of them.
     """
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-        return {row["photo"]: float(row["gsd_mm_per_px"]) for row in rows}
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: no table with the columns photo,gsd_mm_per_px ({error}); fix it"
-        ) from error
+    by_photo: dict[str, float] = {}
+    for row in read_user_table(path, COLUMNS):
+        if not row["gsd_mm_per_px"]:
+            continue
+        name, gsd = row["photo"], read_number(row["gsd_mm_per_px"])
+        if gsd is None or not _is_plausible(gsd):
+            raise InputError(
+                f"{path}: gsd_mm_per_px of {name} is {row['gsd_mm_per_px']!r}; expected millimetres per pixel, "
+                f"{PLAUSIBLE_MM_PER_PX[0]:g} to {PLAUSIBLE_MM_PER_PX[1]:g}"
+            )
+        if by_photo.setdefault(name, gsd) != gsd:
+            raise InputError(f"{path}: {name} has {by_photo[name]:g} and {gsd:g}; leave one row for it")
+    if not by_photo:
+        raise InputError(f"{path}: no row with a number in gsd_mm_per_px; fill it in")
+    return by_photo
 
 
-def sensor_per_focal(encoded: bytes, long_side_px: int) -> float | None:
-    """Width of the sensor's long side over the focal length, from EXIF; None if it does not say."""
-    exif = _exif(encoded, ExifTags.IFD.Exif)
-    at_35mm = _number(exif.get(ExifTags.Base.FocalLengthIn35mmFilm))
-    if at_35mm:
-        return FULL_FRAME_WIDTH_MM / at_35mm
-    focal_mm = _number(exif.get(ExifTags.Base.FocalLength))
-    per_unit = _number(exif.get(ExifTags.Base.FocalPlaneXResolution))
-    if not focal_mm or not per_unit:
-        return None
-    unit_mm = 10.0 if exif.get(ExifTags.Base.FocalPlaneResolutionUnit) == PER_CM else 25.4
-    return long_side_px / per_unit * unit_mm / focal_mm
+def for_photos(by_photo: Mapping[str, float], photos: Collection[str]) -> dict[str, float]:
+    """The table's numbers by the names of the survey's photos and videos, however the table spells them.
+
+    Raises:
+        InputError: a row is of no photo, or two rows of one photo differ.
+    """
+    found: dict[str, float] = {}
+    known = names_by_key(photos)
+    for written, gsd in by_photo.items():
+        name = match_name(written, known, "the table of ground sampling distances")
+        if found.setdefault(name, gsd) != gsd:
+            raise InputError(
+                f"the table of ground sampling distances has {found[name]:g} and {gsd:g} for {name}; "
+                "leave one row for it"
+            )
+    return found
 
 
-def position(encoded: bytes) -> tuple[float, float] | None:
-    """Longitude and latitude in degrees (WGS 84) of the camera, from EXIF; None if it does not say."""
-    gps = _exif(encoded, ExifTags.IFD.GPSInfo)
-    latitude = _degrees(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef), "S")
-    longitude = _degrees(gps.get(ExifTags.GPS.GPSLongitude), gps.get(ExifTags.GPS.GPSLongitudeRef), "W")
-    if latitude is None or longitude is None or not (abs(latitude) <= 90 and abs(longitude) <= 180):
-        return None
-    return longitude, latitude
-
-
-def _exif(encoded: bytes, part: int) -> Mapping[int, Any]:
-    """One part of the EXIF data by tag; nothing where it is damaged: the photo itself may well be whole."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return dict(image.getexif().get_ifd(part))
-    except (OSError, SyntaxError, ValueError, struct.error):
-        return {}
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    return number if math.isfinite(number) and number > 0 else None
-
-
-def _degrees(parts: Any, direction: Any, negative: str) -> float | None:
-    try:
-        degrees, minutes, seconds = (float(part) for part in parts)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    value = degrees + minutes / 60 + seconds / 3600
-    if not math.isfinite(value):
-        return None
-    return -value if direction == negative else value
+def without_number(scale: Scale, photos: Sequence[str]) -> str:
+    """What is said of photos that the table leaves out; empty if there are none."""
+    videos = {name.rpartition("@")[0] for name in scale.by_photo}
+    missing = [name for name in photos if name not in scale.by_photo and name not in videos]
+    if not missing:
+        return ""
+    if scale.gsd_mm_per_px is not None:
+        instead = f"{scale.gsd_mm_per_px:g} mm per pixel, the number for all"
+    else:
+        instead = "the distance" if scale.distance_m is not None else "pixels alone"
+    names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    return f"the table of ground sampling distances has no number for {names}: measured by {instead}"

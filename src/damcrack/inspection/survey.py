@@ -28,12 +28,13 @@ from damcrack.files import (
     sha256_bytes,
     write_bytes,
 )
+from damcrack.inspection.camera import Camera
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.findings import Findings, Pixels, folder_name, preview
 from damcrack.inspection.gaps import filled
 from damcrack.inspection.photo import Inspected, Rules, look_at
 from damcrack.inspection.places import Unusable
-from damcrack.inspection.scale import Scale, position
+from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Photo
 
 FORMAT = 2  # of a photo's folder; folders of another format are written again
@@ -108,7 +109,7 @@ class Survey:
             sha256=digest,
             key=self._key(photo, digest, size_hw),
             gsd_mm_per_px=gsd,
-            lon_lat=position(photo.encoded),
+            lon_lat=Camera.of(photo.encoded).lon_lat(),
             block_px=self.detector.tile_px,
             threshold=self.rules.threshold,
             uncertain=self.rules.uncertain,

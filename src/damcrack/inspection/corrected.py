@@ -1,0 +1,158 @@
+"""Annotations that a person corrected in CVAT or another tool (COCO), as masks for the next training.
+
+OUT/images/NAME       the photos that the file lists
+OUT/masks/STEM.png    their crack pixels; all black where the person left no crack
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from damcrack.data.names import Claims, why_unsafe
+from damcrack.data.photo import encode_mask, photo_size_hw
+from damcrack.files import InputError, PhotoError, new_directory, write_bytes
+from damcrack.inspection.findings import Pixels
+from damcrack.inspection.places import OpenBucket
+from damcrack.inspection.sources import Photo, list_photos, opened
+from damcrack.inspection.spreadsheet import match_name, names_by_key
+from damcrack.run import Run
+
+CRACK = ("crack", "cracks")
+VIDEO_EVERY_S = 1.0
+LARGEST_PX = 10**6
+MISSING = f"no such frame, a video gives one every {VIDEO_EVERY_S:g} s"
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A photo as the file lists it, and the shapes of its cracks."""
+
+    height: int
+    width: int
+    shapes: Sequence[Mapping[str, Any]]
+
+
+def take_annotations(
+    path: Path, places: Sequence[str], out: Path, open_source: OpenBucket, run: Run
+) -> dict[str, object]:
+    """Make a source of photos with masks from a COCO file and the photos that it is about.
+
+    Raises:
+        InputError: no such file, no category `crack` in it, a photo of it is not in `places`, or none can be used.
+    """
+    listed, _ = list_photos(places, open_source)
+    corrected = _by_photo(path, [one.name for one in listed])
+    wanted = [one for one in listed if one.name in corrected or one.video]
+    num_masks, num_cracked, left_out, claims = 0, 0, dict.fromkeys(corrected, MISSING), Claims()
+    with new_directory(out) as folder:
+        for photo in run.track(opened(wanted, VIDEO_EVERY_S), "masks", len(wanted)):
+            if photo.name not in corrected:
+                continue
+            try:
+                mask = _mask(photo, corrected[photo.name], claims)
+            except PhotoError as error:
+                left_out[photo.name] = str(error)
+                continue
+            _write(folder, photo, mask)
+            del left_out[photo.name]
+            num_masks, num_cracked = num_masks + 1, num_cracked + bool(mask.any())
+        for name, reason in left_out.items():
+            run.say(f"left out: {name}: {reason}")
+        if not num_masks:
+            raise InputError(f"{path}: none of its {len(corrected)} photos can be used, see the lines above")
+    return {
+        "taken": f"{num_cracked} photos with cracks, {num_masks - num_cracked} without",
+        **({"left out": len(left_out)} if left_out else {}),
+        "train on them": f"add `corrected: {out}` to photos.sources in params.yaml, then `damcrack snapshot photos`",
+    }
+
+
+def _by_photo(path: Path, names: Sequence[str]) -> dict[str, Corrected]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        cracks = {one["id"] for one in content["categories"] if one["name"].strip().casefold() in CRACK}
+        shapes: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+        for one in content["annotations"]:
+            if one["category_id"] in cracks:
+                shapes[one["image_id"]].append(one)
+        images = [
+            (one["file_name"], int(one["height"]), int(one["width"]), one["id"]) for one in content["images"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: no COCO file ({type(error).__name__}: {error}); expected images, categories, annotations: "
+            "export it as COCO 1.0"
+        ) from error
+    if not cracks or not images:
+        found = ", ".join(one["name"] for one in content["categories"]) or "none"
+        problem = f"no category is called crack (found: {found})" if not cracks else "it lists no image"
+        raise InputError(f"{path}: {problem}; annotate cracks as `crack` and export again")
+    known = names_by_key(names)
+    return {
+        match_name(name, known, str(path)): Corrected(height, width, shapes[identity])
+        for name, height, width, identity in images
+    }
+
+
+def _mask(photo: Any, corrected: Corrected, claims: Claims) -> Pixels:
+    """Crack pixels (H, W) of one photo, 0/1.
+
+    Raises:
+        PhotoError: the photo cannot be read, has another size or the stem of another one, or a shape is no area.
+    """
+    from pycocotools import mask as coco
+
+    if not isinstance(photo, Photo):
+        raise PhotoError(photo.reason)
+    if (why := why_unsafe(photo.name)) is not None:
+        raise PhotoError(why)
+    if (other := claims.clash(str(PurePosixPath(photo.name).with_suffix("")))) is not None:
+        raise PhotoError(f"its mask could not stand beside that of {other} on every disk; rename one of them")
+    size = photo_size_hw(photo.encoded)
+    if size != (corrected.height, corrected.width):
+        raise PhotoError(
+            f"it has {size[1]} x {size[0]} pixels, the annotations are of {corrected.width} x {corrected.height}; "
+            "annotate the photo itself"
+        )
+    drawn = np.zeros(size, np.uint8)
+    for shape in corrected.shapes:
+        outline = shape.get("segmentation")
+        if not _is_area(outline, size):
+            raise PhotoError(
+                f"annotation {shape.get('id')} is no polygon and no mask of the photo's size; draw it as one of them"
+            )
+        parts = [outline] if isinstance(outline, dict) else outline
+        if not (isinstance(outline, dict) and isinstance(outline["counts"], str)):
+            parts = coco.frPyObjects(parts, *size)
+        drawn |= coco.decode(coco.merge(parts))
+    return drawn
+
+
+def _is_area(outline: Any, size_hw: tuple[int, int]) -> bool:
+    """Tell whether pycocotools can draw it: it trusts what it gets."""
+    if isinstance(outline, dict):
+        counts, same_size = outline.get("counts"), outline.get("size") == list(size_hw)
+        if isinstance(counts, list) and all(isinstance(one, int) and one >= 0 for one in counts):
+            return same_size and sum(counts) == size_hw[0] * size_hw[1]
+        return same_size and isinstance(counts, str)
+    if not isinstance(outline, list) or not outline:
+        return False
+    return all(
+        isinstance(part, list)
+        and len(part) >= 6
+        and len(part) % 2 == 0
+        and all(isinstance(one, (int, float)) and abs(one) <= LARGEST_PX for one in part)
+        for part in outline
+    )
+
+
+def _write(folder: Path, photo: Any, mask: Pixels) -> None:
+    places = folder / "images" / photo.name, folder / "masks" / PurePosixPath(photo.name).with_suffix(".png")
+    for place, content in zip(places, (photo.encoded, encode_mask(mask)), strict=True):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(place, content)
