@@ -317,7 +317,7 @@ def test_a_survey_without_cracks_is_exported(world, tmp_path):
     shutil.copy(world / "in/sound.jpg", tmp_path / "in/sound.jpg")
     model, places = world / "model.onnx", [str(tmp_path / "in")]
     inspect_photos(places, model, tmp_path / "out", InspectConfig(), open_source, SilentRun())
-    export_survey(tmp_path / "out", ("jpeg", "dxf", "gpkg"), places, tmp_path / "x", open_source, SilentRun())
+    export_survey(tmp_path / "out", ("jpeg", "dxf", "gpkg"), tmp_path / "x", SilentRun())
     assert pyogrio.read_info(tmp_path / "x/survey.gpkg", layer="cracks")["features"] == 0
     (drawing,) = (tmp_path / "x/dxf").iterdir()
     assert not ezdxf.readfile(drawing).audit().has_errors
