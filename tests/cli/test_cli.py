@@ -10,7 +10,7 @@ import click
 import pytest
 
 from damcrack.cli import main as cli
-from damcrack.files import InputError, new_directory
+from damcrack.files import OUTPUT_MARKER, InputError, new_directory
 from damcrack.stage_runner import content_digest, failure_kept
 from damcrack.stage_table import STAGES
 
@@ -114,14 +114,13 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_interruption_leaves_no_output(tmp_path: Path) -> None:
     """Ctrl-C while writing removes what was begun and keeps what was there."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").touch()
+    with new_directory(tmp_path / "out") as folder:
+        (folder / "old").touch()
     with pytest.raises(KeyboardInterrupt), new_directory(tmp_path / "out") as folder:
         (folder / "new").touch()
         raise KeyboardInterrupt
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name != "params.yaml"] == [
-        "old"
-    ]
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert files - {"params.yaml"} == {"old", OUTPUT_MARKER}
 
 
 def test_interrupted_command_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

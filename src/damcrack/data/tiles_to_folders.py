@@ -17,7 +17,7 @@ def tiles_to_folders(tiles: Path, out: Path, run: Run) -> dict[str, object]:
     """
     images = ImageSet.open(tiles)
     folders = [name.replace(" ", "-") for name in images.classes]
-    with new_directory(out) as root:
+    with new_directory(out, "tiles-to-folders") as root:
         for split in sorted({row["split"] for row in images.rows}):
             for folder in folders if split != UNLABELLED else [""]:
                 (root / split / folder).mkdir(parents=True)

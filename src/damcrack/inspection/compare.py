@@ -19,11 +19,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from damcrack.files import InputError, new_directory, write_csv, write_json
+from damcrack.files import InputError, check_output, new_directory, write_csv, write_json
 from damcrack.inspection.align import Registration, register
 from damcrack.inspection.changes import Change, Limits, Side, changes
 from damcrack.inspection.compare_page import write_compare_page
-from damcrack.inspection.findings import Findings, Pixels
+from damcrack.inspection.findings import Findings, Pixels, survey_folders
 from damcrack.inspection.overlay import lay_over
 from damcrack.run import Run
 
@@ -40,6 +40,7 @@ CHANGE_COLUMNS = (
     "width_mm",
     "width_change_mm",
 )
+KIND = "comparison"
 PAIR_COLUMNS = ("old", "new", "matches", "error_px", "problem")
 STATUSES = ("new", "grown", "vanished", "unchanged", "unclear")
 
@@ -59,10 +60,11 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> di
     Raises:
         InputError: one of them is no survey, they used different models, or no photo has a partner.
     """
+    check_output(out, KIND)
     surveys = _photos_of(old), _photos_of(new)
     matched = _pairs(*surveys, _read_pairs(pairs) if pairs else None)
     rows, pair_rows, drawn = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
-    with new_directory(out) as folder:
+    with new_directory(out, KIND) as folder:
         for pair in run.track(matched, "comparing photos", len(matched)):
             registration, found = _compare_pair(pair)
             pair_rows.append(_pair_row(pair, registration))
@@ -92,11 +94,7 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> di
 
 
 def _photos_of(survey: Path) -> dict[str, Path]:
-    if not (survey / "survey.json").is_file():
-        raise InputError(
-            f"{survey} is no finished survey: survey.json is missing; run `damcrack inspect` to its end"
-        )
-    return {Findings.read(folder).photo: folder for folder in sorted((survey / "photos").iterdir())}
+    return {Findings.read(folder).photo: folder for folder in survey_folders(survey)}
 
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:

@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.files import sha256_bytes, write_bytes
+from damcrack.files import InputError, read_marker, sha256_bytes, write_bytes
 from damcrack.inspection.measure import Crack
 
 Pixels = npt.NDArray[np.uint8]
 Verdict = Literal["crack", "unsure", "no crack"]
 FILE = "findings.json"
+SUMMARY = "survey.json"  # of a survey: there once it is finished
 
 
 class Block(NamedTuple):
@@ -81,6 +82,22 @@ class Findings:
             return cls.read(folder)
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def survey_folders(survey: Path) -> list[Path]:
+    """Folders of all photos of a finished survey, by the photos' names.
+
+    Raises:
+        InputError: it is no survey, or `damcrack inspect` has not finished it.
+    """
+    marker = read_marker(survey) or {}
+    if marker.get("open") or not (survey / SUMMARY).is_file():
+        raise InputError(f"{survey} is no finished survey; run `damcrack inspect` to its end")
+    folders = [path.parent for path in (survey / "photos").glob(f"*/{FILE}")]
+    if "calls" in marker:
+        ours = {name for call in marker["calls"] for name in call["photos"]}
+        folders = [folder for folder in folders if folder.name in ours]
+    return sorted(folders, key=lambda folder: Findings.read(folder).photo)
 
 
 def _pair(values: Any) -> Any:

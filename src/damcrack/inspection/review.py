@@ -5,6 +5,7 @@ OUT/review/crack, no-crack/     where the engineer moves them
 OUT/review/blocks.csv           which photo and place each is of
 """
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ import numpy as np
 
 from damcrack.data.encode import encode_tile
 from damcrack.data.layouts import GROUPS_FILE
-from damcrack.files import InputError, new_directory, read_csv, write_csv
+from damcrack.files import InputError, new_directory, read_csv, write_bytes, write_csv
 from damcrack.inspection.findings import Block, Findings, Pixels
 
 COLUMNS = ("file", "photo", "sha256", "x0_px", "y0_px", "x1_px", "y1_px", "crack_prob")
 UNSORTED = "unsorted"
+OUR_NAME = re.compile(r"(\d\.\d{3}-[0-9a-f]{12}-\d{5}-\d{5}\.jpg)|(\..*\.jpg\.part)")
 # The engineer's folder: the folder of ready tiles that the photos stage takes in.
 SORTED = {"crack": "Positive", "no-crack": "Negative"}
 QUALITY = 95
@@ -40,8 +42,8 @@ def block_files(rgb: Pixels, findings: Findings) -> dict[str, bytes]:
     }
 
 
-def write_review(root: Path, folders: Sequence[Path]) -> int:
-    """Lay the blocks of all photos out to be sorted; what was sorted before stays where it is.
+def write_review(root: Path, new: Path, folders: Sequence[Path]) -> int:
+    """Lay the blocks of all photos out to be sorted, their table in `new`; what was sorted before stays where it is.
 
     Returns how many are unsorted.
     """
@@ -57,11 +59,12 @@ def write_review(root: Path, folders: Sequence[Path]) -> int:
             rows.append(dict(zip(COLUMNS, values, strict=True)))
             if name not in done:
                 unsorted.add(name)
-                shutil.copyfile(folder / "review" / name, review / UNSORTED / name)
-    for path in (review / UNSORTED).glob("*.jpg"):
-        if path.name not in unsorted:
+                write_bytes(review / UNSORTED / name, (folder / "review" / name).read_bytes())
+    for path in (review / UNSORTED).iterdir():
+        if OUR_NAME.fullmatch(path.name) and path.name not in unsorted:
             path.unlink()
-    write_csv(review / "blocks.csv", COLUMNS, sorted(rows, key=lambda row: str(row["file"])))
+    (new / "review").mkdir()
+    write_csv(new / "review" / "blocks.csv", COLUMNS, sorted(rows, key=lambda row: str(row["file"])))
     return len(unsorted)
 
 
@@ -86,7 +89,7 @@ def take_back(root: Path, out: Path) -> dict[str, object]:
             f"nothing is sorted yet; move blocks from {review / UNSORTED} to crack or no-crack beside it"
         )
     groups = []
-    with new_directory(out) as folder:
+    with new_directory(out, "labelled-blocks") as folder:
         for name, label in SORTED.items():
             (folder / label).mkdir()
             for file in sorted_names[name]:

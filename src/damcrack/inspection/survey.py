@@ -111,7 +111,7 @@ class Survey:
         return sha256_bytes(repr((photo.name, digest, self.detector.sha256, self.rules, gsd)).encode())
 
     def _write(self, out: Path, rgb: Pixels, findings: Findings, inspected: Inspected) -> None:
-        with new_directory(out) as folder:
+        with new_directory(out, "photo") as folder:
             write_bytes(folder / "preview.jpg", _jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
             if findings.verdict == "crack":
                 write_bytes(folder / "mask.png", encode_mask(inspected.masks.sure))
