@@ -1,6 +1,7 @@
 """Files appear atomically (written next to their place, renamed last); errors; ordered work on all cores."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -30,10 +31,9 @@ class NonFiniteLossError(InputError):
 OUTPUT_MARKER = (
     ".damcrack-output"  # in each folder that we write: the kind of output, and the names of our files
 )
-# What viewers, file systems and a killed call leave behind: a folder that holds nothing else is empty.
-_NO_CONTENT = frozenset(
-    {".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", ".damcrack-lock", f".{OUTPUT_MARKER}.part"}
-)
+_TRACES = frozenset({".damcrack-lock", f".{OUTPUT_MARKER}.part"})  # of calls that run or were killed
+# What viewers and file systems put everywhere: a folder that holds nothing else is empty.
+_NO_CONTENT = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "lost+found"}) | _TRACES
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
@@ -106,9 +106,26 @@ def new_directory(out: Path, kind: str = "output") -> Iterator[Path]:
             remove_unfinished(new)
 
 
+def check_output_file(out: Path, kind: str, start: str) -> None:
+    """Refuse to replace a file that does not start as we write it.
+
+    Raises:
+        InputError: it is another file, a folder, or cannot be read.
+    """
+    try:
+        with out.open("rb") as file:
+            head = file.read(len(start))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}; choose another file") from error
+    if head and head != start.encode():
+        raise InputError(f"{out} is there already and is no {kind}; choose another file")
+
+
 @contextmanager
 def writable(out: Path) -> Iterator[None]:
-    """Explain a refusal of the file system.
+    """Explain a refusal of the file system; a full disk is explained at the end of the command.
 
     Raises:
         InputError: in place of OSError.
@@ -116,6 +133,8 @@ def writable(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise InputError(
             f"cannot write {out}: {error.strerror}; choose another --out or fix the permissions or the disk"
         ) from error
@@ -155,7 +174,7 @@ def content_names(folder: Path) -> set[str]:
         parent = Path(root).relative_to(folder)
         names |= {(parent / name).as_posix() for name in files}
         names |= {f"{(parent / name).as_posix()}/" for name in folders}
-    return names - {OUTPUT_MARKER, *_NO_CONTENT}
+    return names - {OUTPUT_MARKER, *_TRACES}
 
 
 def foreign_names(folder: Path) -> set[str]:
@@ -172,7 +191,7 @@ def remove_ours(folder: Path) -> None:
         path = folder / name
         with suppress(OSError):  # a folder with something else in it stays
             path.rmdir() if name.endswith("/") and not path.is_symlink() else path.unlink(missing_ok=True)
-    if _names_in(folder) - {OUTPUT_MARKER}:
+    if content_names(folder):
         write_marker(folder, marker["kind"], ())
     else:
         shutil.rmtree(folder)

@@ -1,6 +1,7 @@
 """The command line: each stage as a command, and a few that help around them."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import click
 import damcrack
 from damcrack.cli.champion import COMMANDS
 from damcrack.cli.imagery import imagery
+from damcrack.cli.options import OUT
 from damcrack.cli.pipeline import pipeline
 from damcrack.files import InputError
 from damcrack.stage_table import INPUT_HELP, STAGES, Stage
@@ -56,6 +58,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the user's mistakes end in one message, ours in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a console that lacks a letter of a name shows its number
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped container ends like Ctrl-C
     try:
         cli(standalone_mode=False)
@@ -109,7 +116,7 @@ def _stage_command(stage: Stage) -> click.Command:
 def _with_stage_options(stage: Stage, command: Callable[..., None]) -> Callable[..., None]:
     command = PARAMS(command)
     path = click.Path(path_type=Path)
-    command = click.option("--out", type=path, required=True, help="Folder to write.")(command)
+    command = OUT(command)
     if stage.has_items:
         command = click.option("--item", required=True, help="Which item of its section.")(command)
     for name in reversed(stage.inputs):
@@ -165,7 +172,7 @@ def send() -> None:
 
 @cli.command("tiles-to-folders")
 @click.option("--tiles", type=click.Path(path_type=Path), required=True, help="Output folder of `tile`.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@OUT
 def tiles_to_folders(tiles: Path, out: Path) -> None:
     """Unpack tiles into two folders per split, as the paper keeps them: SPLIT/crack, SPLIT/no-crack."""
     from damcrack.data.tiles_to_folders import tiles_to_folders as unpack
@@ -182,7 +189,7 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
     show_default=True,
     help=f"{INPUT_HELP['detector']}; `shipped`: the detector that comes with the package.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@OUT
 @click.option("--gsd", type=float, help="Millimetres per pixel on the wall, for all photos.")
 @click.option(
     "--gsd-csv", type=click.Path(path_type=Path), help="Table photo,gsd_mm_per_px; overrides --gsd."
@@ -213,7 +220,9 @@ def inspect(
     """Look for cracks in photos; write maps, tables and a report for the engineer.
 
     PHOTOS are files, folders, patterns, videos and s3:// prefixes. Needs neither params.yaml nor torch. Called
-    again with the same --out it resumes, and looks only at what is new or changed.
+    again with the same --out it resumes, and looks only at what is new or changed; photos that are gone from their
+    folder leave the survey. Another folder with the same --out adds to the survey, as long as model and values are
+    the same.
 
     \b
     damcrack inspect spillway/ --out survey --gsd 0.8
@@ -228,7 +237,7 @@ def inspect(
 
 @cli.command()
 @click.argument("survey", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@OUT
 def review(survey: Path, out: Path) -> None:
     """Turn the blocks that you sorted in SURVEY/review into a source of labelled tiles for the next training."""
     from damcrack.cli import inspecting as inspection
@@ -239,7 +248,7 @@ def review(survey: Path, out: Path) -> None:
 @cli.command()
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@OUT
 @click.option(
     "--pairs", type=click.Path(path_type=Path), help="Table old,new of photo names; default: same names."
 )

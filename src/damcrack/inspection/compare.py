@@ -23,7 +23,7 @@ from damcrack.files import InputError, check_output, new_directory, write_csv, w
 from damcrack.inspection.align import Registration, register
 from damcrack.inspection.changes import Change, Limits, Side, changes
 from damcrack.inspection.compare_page import write_compare_page
-from damcrack.inspection.findings import Findings, Pixels, survey_folders
+from damcrack.inspection.findings import Findings, Pixels, read_image, survey_folders
 from damcrack.inspection.overlay import lay_over
 from damcrack.run import Run
 
@@ -139,15 +139,14 @@ def _compare_pair(pair: Pair) -> tuple[Registration, list[Change]]:
 
 
 def _grey(folder: Path) -> Pixels:
-    return np.asarray(cv2.imread(str(folder / "preview.jpg"), cv2.IMREAD_GRAYSCALE), np.uint8)
+    return read_image(folder / "preview.jpg", cv2.IMREAD_GRAYSCALE)
 
 
 def _side(findings: Findings, folder: Path) -> Side:
     size_hw = findings.height_px, findings.width_px
     possible = np.zeros(size_hw, np.uint8)
     if (folder / "possible.png").is_file():
-        stored = cv2.imread(str(folder / "possible.png"), cv2.IMREAD_GRAYSCALE)
-        possible = (np.asarray(stored) > 0).astype(np.uint8)
+        possible = (read_image(folder / "possible.png", cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8)
     doubt = np.zeros(size_hw, np.bool_)
     low, high = findings.uncertain
     for x0, y0, x1, y1, prob in findings.blocks:

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from damcrack.files import write_csv
-from damcrack.inspection.findings import Findings, crack_name
+from damcrack.inspection.findings import Findings, crack_name, read_image
 from damcrack.inspection.sources import Unusable
 
 PHOTO_COLUMNS = (
@@ -215,7 +215,7 @@ def _annotations(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
         findings = Findings.read(folder)
         if not findings.cracks:
             continue
-        mask = np.asarray(cv2.imread(str(folder / "mask.png"), cv2.IMREAD_GRAYSCALE), np.uint8)
+        mask = read_image(folder / "mask.png", cv2.IMREAD_GRAYSCALE)
         for crack in findings.cracks:
             identity += 1
             x0, y0, x1, y1 = crack.box_xyxy

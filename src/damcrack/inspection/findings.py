@@ -64,7 +64,7 @@ class Findings:
     @classmethod
     def read(cls, folder: Path) -> "Findings":
         """Read `folder`/findings.json."""
-        values: dict[str, Any] = json.loads((folder / FILE).read_text())
+        values: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return cls(
             **values
             | {
@@ -139,6 +139,11 @@ def folder_name(photo: str, digest: str) -> str:
     stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in Path(photo).stem)[:60]
     unique = sha256_bytes(repr((photo, digest)).encode())
     return f"{stem}-{unique[:12]}"
+
+
+def read_image(path: Path, flags: int) -> Pixels:
+    """Pixels of a file of ours; OpenCV alone opens no path with letters that the code page of Windows lacks."""
+    return np.asarray(cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags), np.uint8)
 
 
 def preview(rgb: Pixels, side_px: int) -> Pixels:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from damcrack.inspection.findings import Findings, Pixels, preview
+from damcrack.inspection.findings import Findings, Pixels, preview, read_image
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.sources import Unusable
 
@@ -265,7 +265,7 @@ def _round_up(value: float) -> float:
 
 
 def _read(path: Path) -> Pixels:
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), np.uint8)
+    return read_image(path, cv2.IMREAD_COLOR_RGB)
 
 
 def _jpeg(rgb: Pixels) -> str:
