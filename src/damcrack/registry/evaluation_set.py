@@ -210,7 +210,7 @@ def fetch_set(place: str, expected: str | None, open_source: OpenSource, scratch
             "printed"
         )
     cached = scratch / CACHE / expected
-    with one_at_a_time(cached):
+    with one_at_a_time(cached.parent):
         if not cached.is_dir():
             with new_directory(cached) as folder:
                 _download(open_source(place), place, expected, folder)

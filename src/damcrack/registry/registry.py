@@ -151,7 +151,7 @@ class MlflowRegistry:
         found, name = self.version(model_name, version), f"{model_name} version {version}"
         expected = _expected_files(found, name)
         cached = CACHE / f"{model_name}-{version}-{expected['model.onnx'][:12]}"
-        with one_at_a_time(cached):
+        with one_at_a_time(CACHE):
             if _changed(cached, {file: expected[file] for file in CACHED_FILES if file in expected}):
                 self._download(found, expected, cached, name)
         return cached
