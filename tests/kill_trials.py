@@ -175,13 +175,9 @@ def check_left(left: dict[str, bytes], before: dict[str, bytes], after: dict[str
 
 def is_table(name: str) -> bool:
     """Tables and pages; notes may wait in the folder that was replaced until the next call."""
-    parts = name.split("/")
-    return (
-        parts[-1] not in ("notes.docx", "mine.txt")
-        and parts[0] == "out"
-        and (len(parts) == 2 or name == "out/review/blocks.csv")
-        and parts[1][0] != "."
-    )
+    *folders, last = name.split("/")
+    in_place = folders == ["out"] or name == "out/review/blocks.csv"
+    return in_place and last[0] != "." and last not in ("notes.docx", "mine.txt")
 
 
 def main_trials(num: int, seed: int, folder: Path) -> dict[str, dict[str, int]]:
