@@ -68,7 +68,8 @@ def check_output(out: Path, kind: str) -> Path:
     marker = read_marker(place)
     if names and marker is None:
         raise InputError(
-            f"{out} holds {names[0]}, which is no output of damcrack; choose a new or an empty folder as --out"
+            f"{out} holds {names[0]} and was not written by this version of damcrack; "
+            "choose a new or an empty folder as --out"
         )
     if marker and marker["kind"] != kind:
         raise InputError(f"{out} is an output of the kind {marker['kind']}, not {kind}; choose another --out")

@@ -1,6 +1,7 @@
 """A survey of several calls: what adds up, what is refused, what stays, and when it is finished."""
 
 import csv
+import errno
 import json
 import shutil
 import subprocess
@@ -231,6 +232,29 @@ def test_a_survey_that_is_redone_is_not_finished(model: Path, monkeypatch: pytes
             compare(Path(old), Path(new), Path("compared"), None, SilentRun())
     inspect(model, "in")
     assert tree("out") == tree("old")
+
+
+def test_a_disk_that_fills_up_at_the_end_keeps_the_photos(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No table is left half, nothing is inspected again, and the same call finishes the survey."""
+    from damcrack.inspection import inspect as module
+    from damcrack.inspection import survey
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    draw("in/A.jpg")
+    inspect(model, "in")
+    shutil.copytree("out", "whole")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(module, "write_page", full)
+        inspect(model, "in")
+    assert [path.name for path in Path("out").iterdir() if path.is_file()] == [OUTPUT_MARKER]
+    with monkeypatch.context() as patch:
+        patch.setattr(survey, "look_at", None)
+        inspect(model, "in")
+    assert tree("out") == tree("whole")
 
 
 def test_a_call_that_did_not_end_is_not_forgotten(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
