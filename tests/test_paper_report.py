@@ -12,7 +12,7 @@ import torch
 
 from damcrack.data.imageset import ImageSet, ImageSetWriter
 from damcrack.evaluate.trained import TrainedModel
-from damcrack.files import InputError, write_csv
+from damcrack.files import OUTPUT_MARKER, InputError, write_csv
 from damcrack.run import SilentRun
 from damcrack.scores.statistics import mean_interval
 from damcrack.train.networks import build_network
@@ -109,7 +109,7 @@ def test_a_failed_cell_does_not_lose_the_others(study_folder: Path, monkeypatch:
     assert "| resnet18-scratch | 2 | 94.93 |" in markdown
     assert "nan" not in markdown.replace("was nan", "")
     names = {path.name for path in (study_folder / "out").iterdir()}
-    assert names == {"results.md", "results.html", "figures", "cells.csv", "verdicts.csv"}
+    assert names == {OUTPUT_MARKER, "results.md", "results.html", "figures", "cells.csv", "verdicts.csv"}
     monkeypatch.setattr(paper, "load_model", None)
     assert report(study_folder, study_folder / "out", "Header.", run)[0] == markdown
 

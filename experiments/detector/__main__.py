@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from damcrack.files import new_directory, sha256_file, write_json
+from damcrack.files import OUTPUT_MARKER, new_directory, sha256_file, write_json
 from damcrack.inspection.detector import SHIPPED
 from damcrack.train.weights import ModelInfo, load_model, save_tensors
 
@@ -40,11 +40,13 @@ def main() -> None:
     description = json.loads((EXPORT / "model.json").read_text())
     info = ModelInfo.read(MODEL)
     assert description["weights_sha256"] == info.weights_sha256, "export again: the model was trained since"
+    shutil.rmtree(SHIPPED)  # under version control
     with new_directory(SHIPPED) as folder:
         for name in ("model.onnx", "model.json"):
             shutil.copyfile(EXPORT / name, folder / name)
         write_training_weights(folder / "training", MODEL)
         (folder / "CARD.md").write_text(card)
+    (SHIPPED / OUTPUT_MARKER).unlink()
     total = sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file())
     print(f"{SHIPPED}: {total / 1e6:.1f} MB, model.onnx sha256 {description['onnx_sha256']}")
 

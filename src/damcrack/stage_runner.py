@@ -8,25 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from damcrack.files import InputError, sha256_bytes, sha256_file, write_json
+from damcrack.files import InputError, check_output, sha256_bytes, sha256_file, write_json
 from damcrack.params import flatten, flatten_values, read_params, stage_config
 from damcrack.progress import Watcher
 from damcrack.run import Run
-from damcrack.scratch import scratch_in_use
 from damcrack.source import source_sha256
 from damcrack.stage_table import Stage
-from damcrack.tracking.recorded import Graph, caller_tags, start_run
+
+if TYPE_CHECKING:
+    from damcrack.tracking.recorded import Graph
 
 
 def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict[str, Path | None]) -> None:
     """Run one stage function with its config, recorded as one MLflow run, and print its summary."""
+    from damcrack.scratch import scratch_in_use  # these need Unix, the tools around the graph do not
+    from damcrack.tracking.recorded import caller_tags, start_run
+
     started = time.monotonic()
     given = check_inputs(inputs)
+    check_output(out, "model" if stage.room == "train" else stage.name)
     function = getattr(import_module(stage.module), stage.name)
     arguments: dict[str, Any] = {**given, "out": out, "config": config}
     arguments |= {"item": item} if item else {}
@@ -71,8 +76,10 @@ def check_inputs(inputs: dict[str, Path | None]) -> dict[str, Path]:
     return given
 
 
-def _graph() -> Graph | None:
+def _graph() -> "Graph | None":
     """The run of the graph that called us, with the values of its params.yaml; None outside of a graph."""
+    from damcrack.tracking.recorded import Graph
+
     name, path = os.environ.get("DAMCRACK_GRAPH_RUN"), Path("params.yaml")
     if not name or not path.is_file():
         return None

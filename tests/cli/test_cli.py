@@ -10,7 +10,7 @@ import click
 import pytest
 
 from damcrack.cli import main as cli
-from damcrack.files import InputError, new_directory
+from damcrack.files import OUTPUT_MARKER, InputError, new_directory
 from damcrack.stage_runner import content_digest, failure_kept
 from damcrack.stage_table import STAGES
 
@@ -112,16 +112,58 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'pip install "damcrack[s3]"' in cli._explain(error)
 
 
+def test_a_foreign_folder_is_refused_before_a_stage_begins() -> None:
+    """Every stage asks first; what is in the folder stays."""
+    Path("mine").mkdir()
+    Path("mine/notes").touch()
+    for name in ("data", "images"):
+        Path(name).mkdir()
+    calls = [
+        ("photos", "--snapshot", "params.yaml"),
+        ("tile", "--photos", "data"),
+        ("pretrain", "--item", "resnet50", "--images", "images"),
+        ("evaluate", "--tiles", "data", "--models", "data"),
+        ("export", "--tiles", "data", "--model", "data"),
+        ("inspect", "data", "--tiles", "data", "--model", "data", "--params", "params.yaml"),
+        ("tiles-to-folders", "--tiles", "data"),
+        ("freeze", "--photos", "data", "--tiles", "data"),
+    ]
+    for call in calls:
+        assert "notes" in damcrack(*call, "--out", "mine"), call
+    assert [path.name for path in Path("mine").iterdir()] == ["notes"]
+
+
+def test_a_file_that_is_not_ours_is_not_overwritten() -> None:
+    """A snapshot or a compiled pipeline replaces only its like."""
+    Path("imagery.yaml").write_text("incoming: in\nstore: store\n")
+    Path("notes.txt").write_text("file,who")
+    images = ("--cpu-image", "a@sha256:0", "--train-image", "b@sha256:0", "--revision", "0" * 40)
+    for call in (
+        ("imagery", "take-in", "--outcome", "notes.txt"),
+        ("pipeline", "compile", "--remote", "s3://dam/dvc", *images, "--out", "notes.txt"),
+    ):
+        assert "notes.txt" in damcrack(*call)
+        assert Path("notes.txt").read_text() == "file,who"
+
+
+def test_a_home_that_the_shell_left_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--out=~/x reaches us as it was typed."""
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    Path("home/x").mkdir(parents=True)
+    Path("home/x/notes").touch()
+    assert "notes" in damcrack("tiles-to-folders", "--tiles", "data", "--out=~/x")
+    assert not Path("~").exists()
+
+
 def test_interruption_leaves_no_output(tmp_path: Path) -> None:
     """Ctrl-C while writing removes what was begun and keeps what was there."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").touch()
+    with new_directory(tmp_path / "out") as folder:
+        (folder / "old").touch()
     with pytest.raises(KeyboardInterrupt), new_directory(tmp_path / "out") as folder:
         (folder / "new").touch()
         raise KeyboardInterrupt
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name != "params.yaml"] == [
-        "old"
-    ]
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert files - {"params.yaml"} == {"old", OUTPUT_MARKER}
 
 
 def test_interrupted_command_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

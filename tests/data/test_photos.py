@@ -13,7 +13,7 @@ from damcrack.data.imageset import ImageSet
 from damcrack.data.photo import decode_mask, decode_photo
 from damcrack.data.photos import photos
 from damcrack.data.snapshot import snapshot
-from damcrack.files import InputError, read_csv, sha256_bytes
+from damcrack.files import OUTPUT_MARKER, InputError, read_csv, sha256_bytes
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
 
@@ -116,7 +116,7 @@ def test_bad_photos_are_set_aside_and_the_rest_goes_on(tmp_path):
     found = reasons(out)
     assert found.keys() == BAD.keys()
     assert all(says in found[name] for name, (_, says) in BAD.items())
-    assert set(everything(out)) == {"photos.csv", "quarantine.csv", "photos/dam/a.jpg"}
+    assert set(everything(out)) == {OUTPUT_MARKER, "photos.csv", "quarantine.csv", "photos/dam/a.jpg"}
     assert str(summary["set aside"]).startswith(f"{len(BAD)}, reasons in ")
 
 

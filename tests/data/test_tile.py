@@ -12,7 +12,7 @@ from damcrack.data.imageset import ImageSet, ImageSetWriter
 from damcrack.data.tile import tile
 from damcrack.data.tile_pool import Pool, choose_training
 from damcrack.data.tiles_to_folders import tiles_to_folders
-from damcrack.files import InputError, sha256_bytes, write_csv
+from damcrack.files import OUTPUT_MARKER, InputError, sha256_bytes, write_csv
 from damcrack.run import SilentRun
 from photo_folders import COLUMNS, CONFIG, PhotosDirectory, concrete, half_cracked
 
@@ -198,7 +198,13 @@ def test_the_number_of_workers_changes_no_byte(
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         digests.append([(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files])
     assert digests[0] == digests[1]
-    assert [name for name, _ in digests[0]] == ["00000.tar", "set.json", "00000.tar", "tiles.csv"]
+    assert [name for name, _ in digests[0]] == [
+        OUTPUT_MARKER,
+        "00000.tar",
+        "set.json",
+        "00000.tar",
+        "tiles.csv",
+    ]
 
 
 def test_another_seed_chooses_other_tiles(photos: PhotosDirectory, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from damcrack.data.imageset import ImageSet
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN, decode_targets, targets_of
 from damcrack.data.tile import tile
 from damcrack.data.tiles_to_folders import tiles_to_folders
-from damcrack.files import InputError, sha256_bytes
+from damcrack.files import OUTPUT_MARKER, InputError, sha256_bytes
 from damcrack.run import SilentRun
 from photo_folders import CONFIG, PhotosDirectory, concrete, half_cracked
 
@@ -204,5 +204,5 @@ def test_folders_hold_unlabelled_tiles_beside_the_classes(photos: PhotosDirector
     root = tmp_path / "folders"
     found = {path.name for path in (root / "unlabelled").iterdir()}
     assert found == {images.rows[number]["key"] for number in images.where("unlabelled")}
-    assert sorted(path.name for path in root.iterdir()) == ["train", "unlabelled", "val"]
+    assert sorted(path.name for path in root.iterdir()) == [OUTPUT_MARKER, "train", "unlabelled", "val"]
     assert len(list(root.rglob("*.jpg"))) == len(images)

@@ -14,7 +14,7 @@ from damcrack.export.config import ExportConfig
 from damcrack.export.deployed import BLOCK_SHARE, Deployed
 from damcrack.export.export import export
 from damcrack.export.onnx_file import in_half_precision, to_onnx, with_metadata
-from damcrack.files import InputError, sha256_file
+from damcrack.files import OUTPUT_MARKER, InputError, sha256_file
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.run import SilentRun
 from damcrack.train.fitting import PIXEL_STATISTICS
@@ -103,7 +103,7 @@ def test_onnx_scores_raw_tiles_like_torch(world, shape):
 def test_folder_holds_files_that_name_each_other(world):
     """One ONNX file without outside data, with its hash, parents, inputs and outputs in model.json."""
     names = {path.name for path in (world / "out").iterdir()}
-    assert names == {"model.onnx", "model.json", "weights.safetensors", "parity.json"}
+    assert names == {OUTPUT_MARKER, "model.onnx", "model.json", "weights.safetensors", "parity.json"}
     description = json.loads((world / "out/model.json").read_text())
     assert description["onnx_sha256"] == sha256_file(world / "out/model.onnx")
     assert description["weights_sha256"] == sha256_file(world / "out/weights.safetensors")

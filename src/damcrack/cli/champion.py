@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from damcrack.cli.options import OUT
+
 MODEL = "dam-crack-detector"
 MODEL_NAME = click.option("--model-name", default=MODEL, show_default=True, help="Name in the registry.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -18,7 +20,7 @@ OF_THE_GRAPH = Path("results/register/evaluation-set")
 @click.command()
 @click.option("--photos", type=PATH, required=True, help="Output folder of `photos`.")
 @click.option("--tiles", type=PATH, required=True, help="Output folder of `tile`, cut from these photos.")
-@click.option("--out", type=PATH, required=True, help="Folder to write.")
+@OUT
 def freeze(photos: Path, tiles: Path, out: Path) -> None:
     """Write the test tiles as an evaluation set that later models are compared on.
 

@@ -1,6 +1,7 @@
 """The command line: each stage as a command, and a few that help around them."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import click
 import damcrack
 from damcrack.cli.champion import COMMANDS
 from damcrack.cli.imagery import imagery
+from damcrack.cli.options import OUT
 from damcrack.cli.pipeline import pipeline
 from damcrack.files import InputError
 from damcrack.stage_table import INPUT_HELP, STAGES, Stage
@@ -59,6 +61,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the user's mistakes end in one message, ours in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a console that lacks a letter of a name shows its number
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped container ends like Ctrl-C
     try:
         cli(standalone_mode=False)
@@ -112,7 +119,7 @@ def _stage_command(stage: Stage) -> click.Command:
 def _with_stage_options(stage: Stage, command: Callable[..., None]) -> Callable[..., None]:
     command = PARAMS(command)
     path = click.Path(path_type=Path)
-    command = click.option("--out", type=path, required=True, help="Folder to write.")(command)
+    command = OUT(command)
     if stage.has_items:
         command = click.option("--item", required=True, help="Which item of its section.")(command)
     for name in reversed(stage.inputs):
@@ -168,7 +175,7 @@ def send() -> None:
 
 @cli.command("tiles-to-folders")
 @click.option("--tiles", type=click.Path(path_type=Path), required=True, help="Output folder of `tile`.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@OUT
 def tiles_to_folders(tiles: Path, out: Path) -> None:
     """Unpack tiles into two folders per split, as the paper keeps them: SPLIT/crack, SPLIT/no-crack."""
     from damcrack.data.tiles_to_folders import tiles_to_folders as unpack
@@ -185,7 +192,7 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
     show_default=True,
     help=f"{INPUT_HELP['detector']}; `shipped`: the detector that comes with the package.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@OUT
 @click.option("--gsd", type=float, help="Millimetres per pixel on the wall, for all photos.")
 @click.option(
     "--gsd-csv", type=click.Path(path_type=Path), help="Table photo,gsd_mm_per_px; overrides --gsd."
@@ -216,7 +223,9 @@ def inspect(
     """Look for cracks in photos; write maps, tables and a report for the engineer.
 
     PHOTOS are files, folders, patterns, videos and s3:// prefixes. Needs neither params.yaml nor torch. Called
-    again with the same --out it resumes, and looks only at what is new or changed.
+    again with the same --out it resumes, and looks only at what is new or changed; photos that are gone from their
+    folder leave the survey. Another folder with the same --out adds to the survey, as long as model and values are
+    the same.
 
     \b
     damcrack inspect spillway/ --out survey --gsd 0.8
@@ -231,7 +240,7 @@ def inspect(
 
 @cli.command()
 @click.argument("survey", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@OUT
 @click.option(
     "--decisions", type=click.Path(path_type=Path), help="File of decisions; default: SURVEY/decisions.json."
 )
@@ -275,7 +284,7 @@ def report(
 @cli.command()
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@OUT
 @click.option(
     "--pairs", type=click.Path(path_type=Path), help="Table old,new of photo names; default: same names."
 )
@@ -299,7 +308,7 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
     required=True,
     help="jpeg: each photo with its cracks; dxf: a drawing of each; gpkg: photos and cracks for GIS. May be repeated.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@OUT
 def export_survey(survey: Path, formats: tuple[str, ...], out: Path) -> None:
     """Write SURVEY as annotated photos, drawings for CAD, or a GeoPackage.
 
@@ -313,7 +322,7 @@ def export_survey(survey: Path, formats: tuple[str, ...], out: Path) -> None:
 @cli.command("import-coco")
 @click.argument("annotations", type=click.Path(path_type=Path))
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@OUT
 def import_coco(annotations: Path, photos: tuple[str, ...], out: Path) -> None:
     """Turn cracks that you corrected in CVAT (exported as COCO 1.0) into a source of masks for the next training.
 

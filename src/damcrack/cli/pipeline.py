@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from damcrack.files import InputError
+from damcrack.files import InputError, check_output_file
 
 COMPILED = Path(".damcrack/pipeline.yaml")
 PATH = click.Path(path_type=Path)
@@ -74,6 +74,7 @@ def pipeline() -> None:
 @click.option("--out", type=PATH, default=Path("training.yaml"), show_default=True, help="File to write.")
 def compile_(out: Path, **setting: Any) -> None:
     """Write the pipeline of these values as YAML; the same input gives the same bytes."""
+    check_output_file(out, "compiled pipeline", "# PIPELINE DEFINITION")
     _compile(out, **setting)
     click.echo(f"{out}: {out.stat().st_size} bytes")
 

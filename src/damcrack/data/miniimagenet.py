@@ -56,7 +56,7 @@ def miniimagenet(
     labels = sorted(layout.names_of)[: config.max_classes]
     if len(labels) < 2:
         raise InputError(f"{config.source}: {len(labels)} classes, expected at least 2; {_EXPECTED}")
-    with new_directory(out) as folder:
+    with new_directory(out, "miniimagenet") as folder:
         with tempfile.TemporaryFile(dir=folder) as spool:
             drawn = {label: _drawn(layout.names_of[label], label, config.split_seed) for label in labels}
             good, bad = _fill(drawn, read, config, spool, run)

@@ -48,7 +48,7 @@ def photos(
     """
     fixed = open_fixed(snapshot, config.sources, open_source, "photos")
     layout = read_layouts(fixed, config.ready_tile_block)
-    with new_directory(out) as folder:
+    with new_directory(out, "photos") as folder:
         rows, bad_photos = _take_photos(layout.photos, fixed, folder, config, run)
         num_ready, bad_tiles = take_tiles(layout.tiles, fixed, folder / "ready", config.max_pixels, run)
         set_aside = [*layout.set_aside, *bad_photos, *bad_tiles]

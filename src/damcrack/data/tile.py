@@ -53,7 +53,7 @@ def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, obj
     _check_sources(photos, config)
     run.dataset("photos", sha256_file(photos / "photos.csv"), "photos stage", "training")
     chosen, is_test = _choose(pool, config, run)
-    with new_directory(out) as folder, closing(ImageSetWriter(folder)) as writer:
+    with new_directory(out, "tile") as folder, closing(ImageSetWriter(folder)) as writer:
         jobs = _jobs(photos, pool, chosen, config)
         hashes, thumbnails = _cut(jobs, pool, chosen, writer, run, tile_px=config.tile_px)
         duplicate = duplicate_groups(hashes, thumbnails, config.duplicate_bits)

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from damcrack.data.imageset import UNLABELLED, ImageSet
-from damcrack.files import new_directory
+from damcrack.files import check_output, new_directory
 from damcrack.run import Run
+
+KIND = "tiles-to-folders"
 
 
 def tiles_to_folders(tiles: Path, out: Path, run: Run) -> dict[str, object]:
@@ -15,9 +17,10 @@ def tiles_to_folders(tiles: Path, out: Path, run: Run) -> dict[str, object]:
     Raises:
         InputError: `tiles` is no image set, or its shards do not fit its index.
     """
+    check_output(out, KIND)
     images = ImageSet.open(tiles)
     folders = [name.replace(" ", "-") for name in images.classes]
-    with new_directory(out) as root:
+    with new_directory(out, KIND) as root:
         for split in sorted({row["split"] for row in images.rows}):
             for folder in folders if split != UNLABELLED else [""]:
                 (root / split / folder).mkdir(parents=True)

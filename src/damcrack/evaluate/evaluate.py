@@ -53,7 +53,7 @@ def evaluate(tiles: Path, models: Path, out: Path, config: EvaluateConfig, run: 
     results = Results(data, experiments, baselines, pretraining, metrics)
     shown = choose_tiles(results, config.worst_tiles)
     charts, pictures = draw_figures(results, config.calibration_bins), draw_tiles(results, shown, run)
-    with new_directory(out) as folder:
+    with new_directory(out, "evaluate") as folder:
         write_tables(folder, results)
         write_figures(folder / "figures", [*charts, *pictures])
         page = render(results, shown, charts, pictures, config.worst_photos)

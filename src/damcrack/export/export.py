@@ -68,7 +68,7 @@ def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) 
     contract = _contract(info, config.block_px or images.image_hw[0], calibration)
     stored = with_metadata(in_half_precision(exact), contract)
     parity["half_precision"] = difference(stored, exact, compared)
-    with new_directory(out) as folder:
+    with new_directory(out, "export") as folder:
         write_bytes(folder / "model.onnx", stored)
         write_json(folder / "model.json", _description(info, stored, config.opset) | contract)
         write_json(folder / "parity.json", parity)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from damcrack.files import InputError, sha256_bytes, write_json
+from damcrack.files import InputError, check_output_file, sha256_bytes, write_json
 from damcrack.imagery import arrivals
 from damcrack.imagery import catalogue as catalogues
 from damcrack.imagery.catalogue import Catalogue, last_trained, read_catalogue
@@ -64,6 +64,8 @@ def take_in(
         InputError: an object failed; all others were taken in.
     """
     started, (config, store) = time.monotonic(), _opened(path, settings)
+    if outcome is not None:
+        check_output_file(outcome, "outcome of an earlier call", '{\n  "catalogue"')
     done = arrivals.take_in(open_source(config.incoming), store, config, Watcher())
     catalogue, counts = done.catalogue, dict(sorted((+done.counts).items()))
     next_steps = {

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from damcrack.data.snapshot import COLUMNS as SNAPSHOT_COLUMNS
-from damcrack.files import InputError, in_order, read_csv, write_csv
+from damcrack.files import InputError, check_output_file, in_order, read_csv, write_csv
 from damcrack.storage.source import Store
 
 
@@ -180,6 +180,7 @@ def write_snapshot(out: Path, source: str, catalogue: Catalogue) -> dict[str, ob
 
 
 def _existing(out: Path) -> list[dict[str, str]]:
+    check_output_file(out, "snapshot", ",".join(SNAPSHOT_COLUMNS))
     rows = read_csv(out) if out.is_file() else []
     if any(tuple(row) != SNAPSHOT_COLUMNS for row in rows):
         raise InputError(f"{out} has other columns than a snapshot, {', '.join(SNAPSHOT_COLUMNS)}; remove it")

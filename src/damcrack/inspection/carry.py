@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from damcrack.inspection.align import Homography, moved, register
 from damcrack.inspection.decisions import FILE, Box, Decision, asked, by_photo, matched, read_decisions
-from damcrack.inspection.findings import Findings, survey_folders
+from damcrack.inspection.findings import Findings, read_picture, survey_folders
 from damcrack.run import Run
 
 
@@ -54,7 +54,7 @@ def _old_to_new(old: Path, new: Path) -> Homography | None:
 
 
 def _grey(folder: Path) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.imread(str(folder / "preview.jpg"), cv2.IMREAD_GRAYSCALE), np.uint8)
+    return read_picture(folder / "preview.jpg", cv2.IMREAD_GRAYSCALE)
 
 
 def _moved(one: Decision, to_new: Homography) -> Decision:

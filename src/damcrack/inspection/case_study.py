@@ -21,7 +21,7 @@ from damcrack.data.tiling import crack_fractions
 from damcrack.files import InputError, in_order, read_csv, write_bytes, write_json
 from damcrack.inspection.case_pictures import as_jpeg, attention, side_by_side, stacked
 from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.findings import Findings, Pixels
+from damcrack.inspection.findings import Findings, Pixels, read_picture
 from damcrack.inspection.pixel_scores import PixelCounts, count_pixels
 from damcrack.inspection.sources import Listed
 from damcrack.run import Run
@@ -177,7 +177,7 @@ def segmentations(
     grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     ours = np.zeros(grey.shape, np.uint8)
     if (folder / "mask.png").is_file():
-        ours = (np.asarray(cv2.imread(str(folder / "mask.png"), cv2.IMREAD_GRAYSCALE)) > 0).astype(np.uint8)
+        ours = (read_picture(folder / "mask.png", cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8)
     masks = {NETWORK: ours} | {
         name: np.zeros(grey.shape, np.uint8) for name in (THRESHOLD, "Otsu", "adaptive")
     }

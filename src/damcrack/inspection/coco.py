@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from damcrack.inspection.findings import Findings, Pixels
+from damcrack.inspection.findings import Findings, Pixels, read_picture
 from damcrack.inspection.json_list import write_json_list
 from damcrack.inspection.measure import Crack, joined
 from damcrack.inspection.pieces import box_around
@@ -49,7 +49,7 @@ def _annotations(folders: Iterable[Path], join_px: int) -> Iterator[dict[str, An
         findings = Findings.read(folder)
         if not findings.cracks:
             continue
-        mask = np.asarray(cv2.imread(str(folder / "mask.png"), cv2.IMREAD_GRAYSCALE), np.uint8)
+        mask = read_picture(folder / "mask.png", cv2.IMREAD_GRAYSCALE)
         for crack, own in zip(findings.cracks, own_masks(mask, findings.cracks, join_px), strict=True):
             identity += 1
             x0, y0, x1, y1 = crack.box_xyxy

@@ -17,11 +17,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from damcrack.files import InputError, new_directory, write_json
+from damcrack.files import InputError, check_output, new_directory, write_json
 from damcrack.inspection.align import Registration, register, scale_at
 from damcrack.inspection.changes import Change, Limits, Side, changes
 from damcrack.inspection.compare_page import write_compare_page
-from damcrack.inspection.findings import Findings, Pixels
+from damcrack.inspection.findings import Findings, Pixels, read_picture
 from damcrack.inspection.finished import FinishedSurvey
 from damcrack.inspection.overlay import lay_over
 from damcrack.inspection.photo import Rules
@@ -47,6 +47,7 @@ CHANGE_COLUMNS = (
     "width_mm",
     "width_change_mm",
 )
+KIND = "comparison"
 PAIR_COLUMNS = (
     "old",
     "new",
@@ -78,12 +79,13 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> di
     Raises:
         InputError: one of them is no survey, they used different models or rules, or no photo has a partner.
     """
+    check_output(out, KIND)
     surveys = FinishedSurvey.read(old), FinishedSurvey.read(new)
     _refuse_unlike(*surveys)
     photos = surveys[0].folders, surveys[1].folders
     matched = _pairs(*photos, _read_pairs(pairs, *photos) if pairs else None)
     rows, pair_rows, drawn = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
-    with new_directory(out) as folder:
+    with new_directory(out, KIND) as folder:
         for pair in run.track(matched, "comparing photos", len(matched)):
             registration, found = _compare_pair(pair)
             gsd, scale_problem = _scale(Findings.read(pair.old), Findings.read(pair.new), registration)
@@ -186,15 +188,14 @@ def _compare_pair(pair: Pair) -> tuple[Registration, list[Change]]:
 
 
 def _grey(folder: Path) -> Pixels:
-    return np.asarray(cv2.imread(str(folder / "preview.jpg"), cv2.IMREAD_GRAYSCALE), np.uint8)
+    return read_picture(folder / "preview.jpg", cv2.IMREAD_GRAYSCALE)
 
 
 def _side(findings: Findings, folder: Path) -> Side:
     size_hw = findings.height_px, findings.width_px
     possible = np.zeros(size_hw, np.uint8)
     if (folder / "possible.png").is_file():
-        stored = cv2.imread(str(folder / "possible.png"), cv2.IMREAD_GRAYSCALE)
-        possible = (np.asarray(stored) > 0).astype(np.uint8)
+        possible = (read_picture(folder / "possible.png", cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8)
     doubt = np.zeros(size_hw, np.bool_)
     low, high = findings.uncertain
     for x0, y0, x1, y1, prob in findings.blocks:

@@ -49,7 +49,7 @@ def take_annotations(
     corrected = _by_photo(path, [one.name for one in listed])
     wanted = [one for one in listed if one.name in corrected or one.video]
     num_masks, num_cracked, left_out, claims = 0, 0, dict.fromkeys(corrected, MISSING), Claims()
-    with new_directory(out) as folder:
+    with new_directory(out, "corrected-annotations") as folder:
         for photo in run.track(opened(wanted, VIDEO_EVERY_S), "masks", len(wanted)):
             if photo.name not in corrected:
                 continue

@@ -192,7 +192,7 @@ def _check_unchanged(file: Path, sha256: str) -> None:
         InputError: the ONNX file was changed since, or belongs to another export.
     """
     path = file.with_name("model.json")
-    expected = json.loads(path.read_text()).get("onnx_sha256") if path.is_file() else sha256
+    expected = json.loads(path.read_text(encoding="utf-8")).get("onnx_sha256") if path.is_file() else sha256
     if sha256 != expected:
         raise InputError(
             f"{file} has sha256 {sha256[:12]}, {path} expects {str(expected)[:12]}; "

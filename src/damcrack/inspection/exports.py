@@ -39,7 +39,7 @@ def export_survey(survey: Path, formats: Sequence[str], out: Path, run: Run) -> 
     """
     folders = FinishedSurvey.read(survey).folders.values()
     summary: dict[str, object] = {}
-    with new_directory(out) as folder:
+    with new_directory(out, "exports") as folder:
         for name in (name for name in ("jpeg", "dxf") if name in formats):
             (folder / name).mkdir()
             for one in run.track(folders, f"writing {name}", len(folders)):

@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.files import InputError, sha256_bytes, write_bytes
+from damcrack.files import InputError, read_marker, sha256_bytes, write_bytes
 from damcrack.inspection.measure import Crack
 
 Pixels = npt.NDArray[np.uint8]
 Verdict = Literal["crack", "unsure", "no crack"]
 FILE = "findings.json"
+SUMMARY = "survey.json"  # of a survey: there once it is finished
 
 
 class Block(NamedTuple):
@@ -70,7 +71,7 @@ class Findings:
     @classmethod
     def read(cls, folder: Path) -> "Findings":
         """Read `folder`/findings.json."""
-        values: dict[str, Any] = json.loads((folder / FILE).read_text())
+        values: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return cls(
             **values
             | {
@@ -96,11 +97,13 @@ def survey_folders(survey: Path) -> list[Path]:
     Raises:
         InputError: it is no survey, or `damcrack inspect` has not finished it.
     """
-    if not (survey / "survey.json").is_file():
-        raise InputError(
-            f"{survey} is no finished survey: survey.json is missing; run `damcrack inspect` to its end"
-        )
+    marker = read_marker(survey) or {}
+    if marker.get("open") or not (survey / SUMMARY).is_file():
+        raise InputError(f"{survey} is no finished survey; run `damcrack inspect` to its end")
     folders = [path.parent for path in (survey / "photos").glob(f"*/{FILE}")]
+    if "calls" in marker:
+        ours = {name for call in marker["calls"] for name in call["photos"]}
+        folders = [folder for folder in folders if folder.name in ours]
     return sorted(folders, key=lambda folder: Findings.read(folder).photo)
 
 
@@ -158,13 +161,18 @@ def preview(rgb: Pixels, side_px: int) -> Pixels:
     return np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def read_picture(path: Path) -> Pixels:
-    """A JPEG that the survey wrote, (H, W, 3).
+def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR_RGB) -> Pixels:
+    """A picture that the survey wrote: (H, W, 3), or (H, W) with `flags` for grey.
+
+    OpenCV alone opens no path with letters that the code page of Windows lacks.
 
     Raises:
         InputError: it is gone or damaged.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    try:
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+    except (OSError, cv2.error):
+        image = None
     if image is None:
         raise InputError(f"{path} cannot be read; remove its folder and run `damcrack inspect` again")
     return np.asarray(image, np.uint8)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from damcrack.files import InputError
-from damcrack.inspection.findings import FILE, Findings
+from damcrack.inspection.findings import SUMMARY, Findings, survey_folders
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,12 @@ class FinishedSurvey:
         Raises:
             InputError: it is no survey, was not finished, or another version wrote it.
         """
-        again = "run `damcrack inspect` to its end"
-        if not (root / "survey.json").is_file():
-            raise InputError(f"{root} is no finished survey: survey.json is missing; {again}")
+        folders = survey_folders(root)
         try:
-            made = json.loads((root / "survey.json").read_text(encoding="utf-8"))
-            folders = {
-                Findings.read(at.parent).photo: at.parent for at in sorted(root.glob(f"photos/*/{FILE}"))
-            }
-            return cls(root, made["model_sha256"], made["values"], dict(sorted(folders.items())))
+            values = json.loads((root / SUMMARY).read_text(encoding="utf-8"))
+            names = {Findings.read(folder).photo: folder for folder in folders}
+            return cls(root, values["model_sha256"], values["values"], names)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{root} is no survey of this version ({type(error).__name__}: {error}); {again} with it"
+                f"{root} is no survey of this version ({type(error).__name__}: {error}); run `damcrack inspect` with it"
             ) from error

@@ -8,23 +8,24 @@ OUT/survey.json             model, values and totals
 As a stage of the graph, the case study: OUT/case-study.json, OUT/figures/, see inspection.case_study
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from damcrack.files import InputError, new_directory, write_json
+from damcrack.files import InputError, check_output, new_directory, sha256_bytes, write_json
 from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.decisions import FILE as DECISIONS
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.exports import write_files
-from damcrack.inspection.findings import Findings
+from damcrack.inspection.findings import SUMMARY, Findings
 from damcrack.inspection.photo import Rules
 from damcrack.inspection.places import OpenBucket, Unusable
 from damcrack.inspection.report import model_card, write_page
 from damcrack.inspection.scale import Scale, for_photos, without_number
 from damcrack.inspection.sources import Listed, list_photos, opened, summarised, title_of
 from damcrack.inspection.survey import Survey
+from damcrack.inspection.survey_folder import KIND, Call, SurveyFolder, place_of, survey_folder
 from damcrack.run import Run
 
 FORMAT = 1
@@ -44,8 +45,8 @@ def inspect(
     detector = OnnxDetector.load(model)
     listed = listed_photos(photos, unseen_photos(photos, tiles))
     scale = Scale(config.gsd_mm_per_px, config.distance_m)
-    with new_directory(out) as folder:
-        folders, totals = survey(listed, detector, scale, folder, config, run, "case study")
+    with new_directory(out, "inspect") as folder:
+        folders, totals = survey(listed, detector, scale, folder, config, run, "case study", kind="inspect")
         results = study(
             photos, tiles, folder, folders, detector, config.threshold, config.crack_fraction, run
         )
@@ -87,14 +88,16 @@ def inspect_photos(
     Raises:
         InputError: no photo there, none that could be looked at, or the model is not one of ours.
     """
+    root = check_output(out, KIND)
+    places = [place_of(one, root) for one in given]
     detector = OnnxDetector.load(model)
-    listed, set_aside = list_photos(given, open_source)
+    listed, not_listed = list_photos(given, open_source)
     names = [one.name for one in listed]
     by_photo = for_photos(gsd_by_photo, names) if gsd_by_photo else {}
     scale = Scale(config.gsd_mm_per_px, config.distance_m, by_photo)
     if gsd_by_photo and (line := without_number(scale, names)):
         run.say(line)
-    _, totals = survey(listed, detector, scale, out, config, run, title_of(given), set_aside)
+    _, totals = survey(listed, detector, scale, out, config, run, title_of(given), places, not_listed)
     return _summary(out, totals)
 
 
@@ -106,50 +109,87 @@ def survey(
     config: InspectConfig,
     run: Run,
     title: str,
+    places: Sequence[str] = (),
     not_listed: Sequence[Unusable] = (),
+    kind: str = KIND,
 ) -> tuple[list[Path], dict[str, Any]]:
-    """Look at all listed photos and write what was found; returns their folders and the totals.
+    """Look at all listed photos and write what was found; returns the folders of all photos, and the totals.
 
-    `not_listed` files are reported as set aside too.
+    `places` are where the photos come from: those of earlier calls with other places stay in the survey. `not_listed`
+    files are reported as set aside too.
 
     Raises:
-        InputError: no photo could be looked at.
+        InputError: no photo could be looked at, or `out` cannot hold this survey.
     """
     rules = Rules.of(config)
-    work = Survey(out, detector, rules, scale, config.max_megapixels * 10**6)
-    _make(out)
-    folders, set_aside = list[Path](), list(not_listed)
-    for aside in summarised(not_listed):
-        run.say(f"set aside: {aside.name}: {aside.reason}")
-    max_bytes = MAX_BYTES_PER_PIXEL * work.max_pixels
-    found = work.look_at_all(opened(listed, config.video_every_s, max_bytes))
-    for one in run.track(found, "inspecting photos", len(listed)):
-        if isinstance(one, Unusable):
-            run.say(f"set aside: {one.name}: {one.reason}")
-            set_aside.append(one)
-        else:
-            folders.append(one)
-    if not folders:
-        raise InputError(
-            f"none of {len(set_aside)} photos could be looked at; the first: {set_aside[0].name}: {set_aside[0].reason}"
+    call = Call(title, tuple(sorted(places)), {})
+    made_by = sha256_bytes(repr((detector.sha256, rules)).encode())
+    with survey_folder(out, call, [one.name for one in listed], made_by, kind) as folder:
+        work = Survey(folder.root, detector, rules, scale, config.max_megapixels * 10**6)
+        photos, set_aside = dict[str, str](), list(not_listed)
+        for aside in summarised(not_listed):
+            run.say(f"set aside: {aside.name}: {aside.reason}")
+        max_bytes = MAX_BYTES_PER_PIXEL * work.max_pixels
+        found = work.look_at_all(opened(listed, config.video_every_s, max_bytes))
+        for one in run.track(found, "inspecting photos", len(listed)):
+            if isinstance(one, Unusable):
+                run.say(f"set aside: {one.name}: {one.reason}")
+                set_aside.append(one)
+            else:
+                photos[one.name] = Findings.read(one).photo
+        if not photos and not folder.earlier:
+            raise InputError(
+                f"none of {len(set_aside)} photos could be looked at; "
+                f"the first: {set_aside[0].name}: {set_aside[0].reason}"
+            )
+        _say_what_changes(folder, photos, run)
+        return _publish(folder, folder.calls(photos, set_aside), detector, rules, config, run)
+
+
+def _say_what_changes(folder: SurveyFolder, photos: Mapping[str, str], run: Run) -> None:
+    """Say which photos of earlier calls stay in the survey, and which leave it."""
+    num_stay = sum(len(call.photos) for call in folder.earlier)
+    if num_stay:
+        run.say(f"{num_stay} photos of earlier calls stay in {folder.root}")
+    before = {name for call in folder.replaced for name in call.photos.values()}
+    gone = sorted(before - set(photos.values()))
+    if gone:
+        run.say(
+            f"{len(gone)} photos that were inspected before are gone, and leave the survey: {', '.join(gone[:5])}"
         )
-    _forget_others(out, folders)
-    write_files(out, folders, set_aside, rules.join_px)
+
+
+def _publish(
+    survey: SurveyFolder,
+    calls: Sequence[Call],
+    detector: OnnxDetector,
+    rules: Rules,
+    config: InspectConfig,
+    run: Run,
+) -> tuple[list[Path], dict[str, Any]]:
+    folders = [survey.root / "photos" / name for call in calls for name in call.photos]
+    set_aside = [one for call in calls for one in call.set_aside]
+    title = calls[0].title if len(calls) == 1 else f"{sum(len(call.places) for call in calls)} places"
     card = model_card(detector.contract, detector.sha256)
-    shown = summarised(set_aside)
-    linked = write_page(out / "report.html", title, folders, shown, rules, card, config.page_mb)
-    totals = _totals(folders, set_aside) | {"num_without_detail": linked}
-    write_json(
-        out / "survey.json",
-        {
-            "format": FORMAT,
-            "title": title,
-            "model_sha256": detector.sha256,
-            "model": dict(detector.contract),
-            "values": asdict(config),
-            "totals": totals,
-        },
-    )
+    with survey.publication(calls) as new:
+        write_files(new, folders, set_aside, rules.join_px)
+        decisions = survey.root / DECISIONS
+        shown = summarised(set_aside)
+        linked = write_page(
+            new / "report.html", title, folders, shown, rules, card, config.page_mb, decisions
+        )
+        totals = _totals(folders, set_aside) | {"num_without_detail": linked}
+        write_json(
+            new / SUMMARY,
+            {
+                "format": FORMAT,
+                "title": title,
+                "model_sha256": detector.sha256,
+                "model": dict(detector.contract),
+                "values": asdict(config),
+                "totals": totals,
+            },
+        )
     run.metrics({f"inspect/{name}": float(value) for name, value in totals.items()})
     return folders, totals
 
@@ -166,21 +206,6 @@ def _summary(out: Path, totals: Mapping[str, Any]) -> dict[str, object]:
     if totals["num_without_detail"]:
         summary["page"] = f"shows {totals['num_without_detail']} photos from the folder beside it"
     return summary | {"report": out / "report.html"}
-
-
-def _forget_others(root: Path, folders: Sequence[Path]) -> None:
-    """Remove the folders of photos that are not in the survey any more."""
-    wanted = {path.name for path in folders}
-    for path in (root / "photos").glob("*"):
-        if path.name not in wanted:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _make(out: Path) -> None:
-    try:
-        (out / "photos").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from error
 
 
 def _totals(folders: Sequence[Path], set_aside: Sequence[Unusable]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from damcrack.data.photo import encode_jpeg
 from damcrack.inspection.align import Registration, moved
 from damcrack.inspection.changes import Change
-from damcrack.inspection.findings import Findings, Pixels, preview
+from damcrack.inspection.findings import Findings, Pixels, preview, read_picture
 from damcrack.inspection.measure import Crack
 
 SIDE_PX, QUALITY = 900, 80
@@ -53,4 +53,4 @@ def _draw(picture: Pixels, crack: Crack, homography: Any, scale: float, status: 
 
 
 def _read(folder: Path) -> Pixels:
-    return np.asarray(cv2.imread(str(folder / "preview.jpg"), cv2.IMREAD_COLOR_RGB), np.uint8)
+    return read_picture(folder / "preview.jpg")

@@ -14,7 +14,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from damcrack.files import sha256_bytes
 from damcrack.inspection.decisions import (
     CLASSES,
-    FILE,
     NEAR_PX,
     SAME_SHARE,
     SEVERITIES,
@@ -96,6 +95,7 @@ def write_page(
     rules: Rules,
     card: Sequence[tuple[str, str]],
     budget_mb: float,
+    decisions: Path,
 ) -> int:
     """Write the page; return for how many photos with findings it shows the file beside it, not a picture inside.
 
@@ -104,7 +104,7 @@ def write_page(
     """
     totals, shown = _look_through(folders)
     pictures = _within_budget(shown, budget_mb)
-    decided = read_decisions(path.with_name(FILE)) if path.with_name(FILE).is_file() else []
+    decided = read_decisions(decisions) if decisions.is_file() else []
     linked = sum(
         one.has_findings and pictures.get(number) != "detail.jpg" for number, one in enumerate(shown)
     )

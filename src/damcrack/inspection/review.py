@@ -49,7 +49,7 @@ def take_back(root: Path, out: Path, decisions: Path | None = None) -> dict[str,
         by_photo([one for one in read_decisions(path) if not one.carried]),
     )
     groups, num = list[dict[str, str]](), dict.fromkeys(LABELS, 0)
-    with new_directory(out) as folder:
+    with new_directory(out, "labelled-blocks") as folder:
         for label in LABELS.values():
             (folder / label).mkdir()
         for photo in folders:

@@ -103,7 +103,7 @@ def report(
             _write(Path(folder), survey, folders, judged, block)
             print_page(Path(folder) / "report.html", out, browser)
         return _summary(judged, out)
-    with new_directory(out) as folder:
+    with new_directory(out, "report") as folder:
         _write(folder, survey, folders, judged, block)
         if browser:
             print_page(folder / "report.html", folder / "report.pdf", browser)

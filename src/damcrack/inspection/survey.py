@@ -136,7 +136,7 @@ class Survey:
         )
 
     def _write(self, out: Path, rgb: Pixels, findings: Findings, inspected: Inspected) -> None:
-        with new_directory(out) as folder:
+        with new_directory(out, "photo") as folder:
             write_bytes(folder / "preview.jpg", _jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
             write_bytes(folder / "detail.jpg", _jpeg(preview(rgb, DETAIL_PX), DETAIL_QUALITY))
             if findings.cracks:

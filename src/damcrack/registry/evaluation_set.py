@@ -26,7 +26,15 @@ from damcrack.data.encode import decode_file
 from damcrack.data.imageset import ImageSet, ImageSetWriter
 from damcrack.data.photo import decode_mask
 from damcrack.data.snapshot import OpenSource, Source
-from damcrack.files import InputError, new_directory, read_csv, sha256_bytes, sha256_file, write_bytes
+from damcrack.files import (
+    InputError,
+    new_directory,
+    one_at_a_time,
+    read_csv,
+    sha256_bytes,
+    sha256_file,
+    write_bytes,
+)
 from damcrack.registry.policy import Truth
 from damcrack.run import Run
 
@@ -102,7 +110,7 @@ def freeze(photos: Path, tiles: Path, out: Path, run: Run) -> dict[str, object]:
     Raises:
         InputError: no tiles of either, or photos and tiles do not belong together.
     """
-    with new_directory(out) as folder:
+    with new_directory(out, "freeze") as folder:
         write_set(photos, tiles, folder, run)
     written = open_set(out)
     return {
@@ -202,9 +210,10 @@ def fetch_set(place: str, expected: str | None, open_source: OpenSource, scratch
             "printed"
         )
     cached = scratch / CACHE / expected
-    if not cached.is_dir():
-        with new_directory(cached) as folder:
-            _download(open_source(place), place, expected, folder)
+    with one_at_a_time(cached.parent):
+        if not cached.is_dir():
+            with new_directory(cached) as folder:
+                _download(open_source(place), place, expected, folder)
     return open_set(cached, expected)
 
 

@@ -95,7 +95,7 @@ def register(
     Raises:
         InputError: files are missing or contradict each other, or the registry does not answer.
     """
-    with new_directory(out) as folder:
+    with new_directory(out, "register") as folder:
         entry = read_entry(evaluation / "metrics.json", export, folder, config.model_name)
         write_csv(entry.photos, PHOTO_COLUMNS, training_photos(photos, tiles))
         chosen = _evaluation_set(photos, tiles, folder / EVALUATION_SET, config, open_source, run)

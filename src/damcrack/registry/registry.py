@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from damcrack.files import InputError, new_directory, sha256_file
+from damcrack.files import InputError, new_directory, one_at_a_time, sha256_file
 from damcrack.registry import registration
 from damcrack.registry.gate import CHAMPION, Record, present_champion
 from damcrack.registry.register import Entry
@@ -151,8 +151,9 @@ class MlflowRegistry:
         found, name = self.version(model_name, version), f"{model_name} version {version}"
         expected = _expected_files(found, name)
         cached = CACHE / f"{model_name}-{version}-{expected['model.onnx'][:12]}"
-        if _changed(cached, {file: expected[file] for file in CACHED_FILES if file in expected}):
-            self._download(found, expected, cached, name)
+        with one_at_a_time(CACHE):
+            if _changed(cached, {file: expected[file] for file in CACHED_FILES if file in expected}):
+                self._download(found, expected, cached, name)
         return cached
 
     def _download(self, found: "ModelVersion", expected: Mapping[str, str], cached: Path, name: str) -> None:

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from damcrack.files import new_directory, write_json
+from damcrack.files import new_directory, one_at_a_time, write_json
 from damcrack.train.weights import load_tensors, save_tensors, snapshot_of
 
 
@@ -88,7 +88,7 @@ class FolderCheckpoint:
             return
         groups = {name: snapshot_of(part) for name, part in parts.items()}
         groups |= {"optimiser": _state_of(optimiser), "best": progress.best}
-        with new_directory(self.folder) as folder:
+        with one_at_a_time(self.folder), new_directory(self.folder) as folder:
             flat = {
                 f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()
             }

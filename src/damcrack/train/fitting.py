@@ -150,7 +150,7 @@ def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: 
     checkpoint = FolderCheckpoint(run.scratch / "checkpoints" / source_name() / _key(info))
     log = partial(_log, run, config.epochs)
     trained = train(task.network, task.objective, data, config, checkpoint, log, forward)
-    with new_directory(out) as folder:
+    with new_directory(out, "model") as folder:
         save_model(folder, replace(info, best_epoch=trained.best_epoch), trained.best, trained.last)
         write_csv(folder / "history.csv", HISTORY_COLUMNS, trained.history)
     checkpoint.remove()

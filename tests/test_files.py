@@ -1,0 +1,222 @@
+"""Folders that we write: whose they are, what is never touched, and what a killed call leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from damcrack.files import (
+    OUTPUT_MARKER,
+    InputError,
+    check_output,
+    check_output_file,
+    new_directory,
+    one_at_a_time,
+)
+
+
+def write(out: Path, kind: str = "output", **files: str) -> None:
+    with new_directory(out, kind) as folder:
+        for name, text in files.items():
+            (folder / name).write_text(text)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files in a folder, hidden ones too."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_an_output_is_replaced_by_the_next(tmp_path: Path) -> None:
+    """What the earlier call wrote is gone, and nothing else is next to it."""
+    write(tmp_path / "out", a="1", b="1")
+    write(tmp_path / "out", a="2")
+    assert tree(tmp_path / "out").keys() == {"a", OUTPUT_MARKER}
+    assert (tmp_path / "out/a").read_text() == "2"
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_equal_outputs_have_equal_bytes(tmp_path: Path) -> None:
+    """The marker too, whatever folder was replaced."""
+    write(tmp_path / "one", b="1")
+    write(tmp_path / "one", a="2")
+    write(tmp_path / "two", a="2")
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+@pytest.mark.parametrize("kind", ["survey", "output"])
+def test_a_foreign_folder_is_refused_before_any_work(tmp_path: Path, kind: str) -> None:
+    """With and without a folder of the names that we use; nothing in it or beside it changes."""
+    (tmp_path / "out/photos").mkdir(parents=True)
+    (tmp_path / "out/photos/IMG_1.jpg").write_bytes(b"a photograph")
+    with pytest.raises(InputError, match="photos"), new_directory(tmp_path / "out", kind):
+        pytest.fail("work began")
+    assert tree(tmp_path) == {"out/photos/IMG_1.jpg": b"a photograph"}
+
+
+def test_an_output_of_another_kind_is_refused(tmp_path: Path) -> None:
+    """A comparison does not replace a survey."""
+    write(tmp_path / "out", "survey", a="1")
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match="survey"), new_directory(tmp_path / "out", "comparison"):
+        pytest.fail("work began")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
+def test_files_of_viewers_do_not_fill_a_folder(tmp_path: Path, name: str) -> None:
+    """A folder that Finder or Explorer has looked at is still empty, and keeps their files."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(b"icons")
+    write(tmp_path / "out", a="1")
+    assert tree(tmp_path / "out").keys() == {"a", OUTPUT_MARKER, name}
+
+
+def test_notes_in_an_output_stay(tmp_path: Path) -> None:
+    """Files, folders, empty folders and links that somebody put there move along."""
+    write(tmp_path / "out", a="1")
+    (tmp_path / "out/notes.docx").write_text("assessment")
+    (tmp_path / "out/mine/empty").mkdir(parents=True)
+    (tmp_path / "out/mine/b").write_text("b")
+    (tmp_path / "out/link").symlink_to(tmp_path)
+    write(tmp_path / "out", c="2")
+    assert (tmp_path / "out/notes.docx").read_text() == "assessment"
+    assert (tmp_path / "out/mine/b").read_text() == "b"
+    assert (tmp_path / "out/mine/empty").is_dir()
+    assert (tmp_path / "out/link").is_symlink()
+    assert not (tmp_path / "out/a").exists() and (tmp_path / "out/c").exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_a_foreign_file_of_our_name_is_not_replaced(tmp_path: Path) -> None:
+    """The call ends with its name; the earlier output stays as it was."""
+    write(tmp_path / "out", a="1")
+    (tmp_path / "out/c").write_text("mine")
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match="not ours"):
+        write(tmp_path / "out", c="2")
+    assert tree(tmp_path) == before
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    """The output is written where it leads."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    write(tmp_path / "out", a="1")
+    write(tmp_path / "out", a="2")
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "disk/a").read_text() == "2"
+
+
+def test_what_is_no_folder_of_ours_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, the root, the home folder, the current folder and what is above it."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/mail").touch()
+    (tmp_path / "empty/deep").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "empty/deep")
+    for out in ("/", "~", ".", "..", str(tmp_path / "file")):
+        with pytest.raises(InputError), new_directory(Path(out)):
+            pytest.fail("work began")
+    assert tree(tmp_path) == {"file": b"mine", "home/mail": b""}
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    """Before any work."""
+    tmp_path.chmod(0o555)
+    with pytest.raises(InputError, match="cannot write"), new_directory(tmp_path / "out"):
+        pytest.fail("work began")
+    tmp_path.chmod(0o755)
+
+
+def test_a_marker_that_names_other_places_is_none(tmp_path: Path) -> None:
+    """Whoever writes "../x" into a marker has nothing removed by it."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "precious").touch()
+    for name in ("../precious", str(tmp_path / "precious")):
+        (tmp_path / "out" / OUTPUT_MARKER).write_text(json.dumps({"kind": "output", "files": [name]}))
+        with pytest.raises(InputError):
+            check_output(tmp_path / "out", "output")
+    assert (tmp_path / "precious").exists()
+
+
+def test_a_second_call_is_refused_while_the_first_writes(tmp_path: Path) -> None:
+    """At once, and only as long as the first one lives."""
+    with new_directory(tmp_path / "out") as folder:
+        (folder / "a").touch()
+        with pytest.raises(InputError, match="in use"), new_directory(tmp_path / "out"):
+            pytest.fail("both write")
+    assert (tmp_path / "out/a").exists()
+    write(tmp_path / "out", b="2")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from damcrack.files import new_directory
+num = 0
+def kill_at(event, arguments):
+    global num
+    changes = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "open")
+    if event in changes and str(arguments[0]).startswith(sys.argv[1]):
+        num += 1
+        if num == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill_at)
+with new_directory(Path(sys.argv[1], "out")) as folder:
+    (folder / "a").write_text("new")
+    (folder / "sub").mkdir()
+    (folder / "sub/b").write_text("new")
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_anywhere_loses_neither_output_nor_notes(tmp_path: Path) -> None:
+    """After the next call all is as if there had been no kill; before it the old or the new output is there."""
+    for at in range(1, 200):
+        folder = tmp_path / str(at)
+        write(folder / "out", a="old", c="old")
+        (folder / "out/notes").write_text("mine")
+        done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(at)], capture_output=True)
+        left = [path.read_text() for path in folder.rglob("a")]
+        assert {"old", "new"} & set(left)
+        assert [path.read_text() for path in folder.rglob("notes")] == ["mine"]
+        write(folder / "out", a="last")
+        assert tree(folder / "out").keys() == {"a", "notes", OUTPUT_MARKER}
+        assert list(folder.iterdir()) == [folder / "out"]
+        if done.returncode == 0:
+            break
+    assert at > 20
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_process_at_a_time_waits(tmp_path: Path) -> None:
+    """The second one begins when the first one has ended."""
+    code = (
+        "import sys; from pathlib import Path; from damcrack.files import one_at_a_time\n"
+        "with one_at_a_time(Path(sys.argv[1])): print('in')"
+    )
+    with one_at_a_time(tmp_path / "x"):
+        second = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "x")], stdout=subprocess.PIPE, text=True
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(1.5)
+    assert second.communicate(timeout=60)[0] == "in\n"
+
+
+@pytest.mark.parametrize(("content", "refused"), [("", False), ("a,b\n1,2\n", False), ("my notes", True)])
+def test_a_foreign_file_is_not_overwritten(tmp_path: Path, content: str, refused: bool) -> None:
+    """A file to write may be absent, empty, or one that starts as ours do."""
+    (tmp_path / "out").write_text(content)
+    check_output_file(tmp_path / "absent", "table", "a,b")
+    if refused:
+        with pytest.raises(InputError):
+            check_output_file(tmp_path / "out", "table", "a,b")
+    else:
+        check_output_file(tmp_path / "out", "table", "a,b")
