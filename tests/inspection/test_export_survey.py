@@ -360,6 +360,19 @@ def test_a_photo_with_damaged_or_endless_exif_is_annotated(world):
             assert not picture.getexif().get_ifd(0x8825)
 
 
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("PNG", "RGB"), ("PNG", "L"), ("PNG", "RGBA"), ("TIFF", "RGB"), ("TIFF", "L")]
+)
+def test_photos_of_every_kind_are_annotated(world, kind, mode):
+    """The picture is a colour JPEG with a red line."""
+    file = io.BytesIO()
+    Image.fromarray(rgb(cracked(2, angle=-40))).convert(mode).save(file, kind)
+    findings = findings_of(world, "plain")[1]
+    picture = decode_photo(annotated(file.getvalue(), findings, 10**7), 10**7).astype(int)
+    assert picture.shape == (*SIZE, 3)
+    assert (picture[..., 0] - picture[..., 2] > 100).sum() > 200
+
+
 def test_a_survey_without_cracks_is_exported(world, tmp_path):
     """Empty layers and drawings are files all the same."""
     (tmp_path / "in").mkdir()

@@ -31,7 +31,7 @@ def annotated(encoded: bytes, findings: Findings, max_pixels: int) -> bytes:
     Raises:
         PhotoError: the photo cannot be decoded.
     """
-    rgb = np.ascontiguousarray(decode_photo(encoded, max_pixels))
+    rgb = np.array(decode_photo(encoded, max_pixels))  # Pillow's own memory cannot be drawn on
     thickness = max(2, round(max(rgb.shape) / 800))
     lines = [line.astype(np.int32) for crack in findings.cracks for line in crack.lines]
     for width, colour in ((thickness + 2, HALO), (thickness, LINE)):
