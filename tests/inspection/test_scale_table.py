@@ -127,3 +127,10 @@ def test_other_cells_stay_as_they_are(value):
 def test_names_of_our_own_tables_are_understood(tmp_path):
     """photos.csv with its column filled in is such a table."""
     assert read(tmp_path, "photo,gsd_mm_per_px\n'=1.jpg,0.5\n") == {"=1.jpg": 0.5}
+
+
+def test_a_table_that_is_not_there_is_refused(tmp_path):
+    """As is a folder."""
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(InputError, match="fix the path"):
+            read_scale_csv(path)

@@ -21,7 +21,7 @@ Box = tuple[int, int, int, int]
 
 def annotated(rgb: Pixels, findings: Findings) -> bytes:
     """Draw the cracks of a photo on it, shown in (h, w, 3) at any size; a JPEG."""
-    rgb = np.ascontiguousarray(rgb)
+    rgb = rgb.copy()
     scale = rgb.shape[1] / findings.width_px
     cracks = [_at_scale(crack, scale) for crack in findings.cracks]
     thickness = max(2, round(max(rgb.shape) / 800))

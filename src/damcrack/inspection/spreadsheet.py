@@ -66,7 +66,9 @@ def read_user_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     try:
         rows = _rows(path.read_bytes())
-    except (OSError, ValueError, csv.Error) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); fix the path") from error
+    except (ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a table ({error}); save it as CSV UTF-8") from error
     header = [_column(cell) for cell in rows[0]] if rows else []
     wrong = [name for name in columns if header.count(name) != 1]
