@@ -189,6 +189,26 @@ def test_damaged_exif_damages_no_pixel(kind, exif):
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (b"eXIf", b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0"),
+        (b"iCCP", b"profile\0\0not deflated"),
+        (b"zTXt", b"Raw\0\0" + zlib.compress(bytes(10**8))),
+        (b"pHYs", b"\0"),
+    ],
+)
+def test_damaged_notes_of_a_png_damage_no_pixel(kind, content):
+    """A wrong checksum or content where no pixel lies."""
+    file = encoded(Image.fromarray(noise()))
+    chunk = struct.pack(">I", len(content)) + kind + content + b"\0\0\0\0"
+    assert np.array_equal(decode_photo(file[:33] + chunk + file[33:], MEGAPIXEL), noise())
+    damaged = bytearray(file)
+    damaged[file.index(b"IDAT") + 100] ^= 1
+    with pytest.raises(PhotoError):
+        decode_photo(bytes(damaged), MEGAPIXEL)
+
+
 def test_first_page_of_a_tiff_is_the_photo():
     """Later pages (thumbnails, masks) are not looked at."""
     first, second = noise(), noise()[::-1]

@@ -222,6 +222,15 @@ def collar(size=(300, 400), value=0):
     return wall, outside
 
 
+def test_nodata_in_a_jpeg_is_about_its_value():
+    """Compression changes the collar by some grey values, and its edge by a few pixels."""
+    wall, outside = collar()
+    file = io.BytesIO()
+    Image.fromarray(wall).save(file, "TIFF", compression="jpeg", quality=90, tiffinfo={42113: "0"})
+    gaps = decode_with_gaps(file.getvalue(), MEGAPIXEL)[1]
+    assert (gaps != outside).mean() < 0.01
+
+
 @pytest.mark.parametrize("value", [0, 255])
 def test_nodata_of_a_geotiff_is_a_gap(value):
     """All of the collar, up to its slanted edge, and nothing of the wall; it is shown white."""

@@ -35,10 +35,10 @@ def model(tmp_path_factory):
 
 
 def survey(folder, photos, model, **values):
-    """Inspect photos by name, kept as lightly compressed JPEGs."""
+    """Inspect photos by name, kept as lightly compressed JPEGs of bytes of their own."""
     (folder / "in").mkdir(parents=True)
     for name, grey in photos.items():
-        Image.fromarray(rgb(grey)).save(folder / "in" / name, quality=92)
+        Image.fromarray(rgb(grey)).save(folder / "in" / name, quality=92, comment=name)
     inspect_photos(
         [str(folder / "in")], model, folder / "out", InspectConfig(**values), open_source, SilentRun()
     )

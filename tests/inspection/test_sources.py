@@ -405,6 +405,14 @@ def test_the_edge_of_what_a_photo_shows_is_no_crack(tmp_path, model, kind, colla
     assert float(rows["cracked.tif"]["length_px"]) <= 252
 
 
+def test_a_photo_of_nothing_is_set_aside(tmp_path, model):
+    """All transparent: no verdict on what nobody sees."""
+    Image.new("RGBA", SIZE, (10, 20, 30, 0)).save(tmp_path / "empty.png")
+    Image.fromarray(wall()).save(tmp_path / "a.png")
+    rows, reasons = inspected([tmp_path], model, tmp_path / "out")
+    assert (list(rows), list(reasons)) == (["a.png"], ["empty.png"])
+
+
 def test_large_photos_are_not_in_memory_together():
     """One that needs more than all of it is alone; the others share it, and nobody waits for ever."""
     memory, together, most = Memory(100), [], []

@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from damcrack.inspection import width as width_module
 from damcrack.inspection.config import Segmentation
 from damcrack.inspection.measure import measure_cracks
 from damcrack.inspection.segment import crack_masks
@@ -74,3 +75,17 @@ def test_a_single_point_has_a_width():
     """A crack of one pixel does not fail."""
     picture = photo(concrete(SIZE), coverage(SIZE, line(np.array([70.0, 70.0]), 0, 100), 3))
     assert widths_px(picture, np.array([[70, 70]]), np.array([[70.0, 70.0]]), 3.0).shape == (1,)
+
+
+@pytest.mark.parametrize("angle", [0.0, 45.0, 90.0, 133.0])
+def test_a_crack_too_long_for_one_call_has_the_same_widths(monkeypatch, angle):
+    """OpenCV takes no more than 32,767 rows; in parts, to the photo's border, nothing changes."""
+    picture = photo(
+        concrete(SIZE, roughness=2.0), coverage(SIZE, line(np.array([71.6, 72.3]), angle, 190), 5)
+    )
+    path = np.round(np.linspace(*line(np.array([71.6, 72.3]), angle, 190), 150)).astype(np.int64)
+    path = path[((path >= 0) & (path < SIZE[0])).all(axis=1)]
+    whole = widths_px(picture, path, smoothed(path), 5.0)
+    monkeypatch.setattr(width_module, "REMAP_LIMIT_PX", 100)
+    monkeypatch.setattr(width_module, "PART_POINTS", 17)
+    assert np.array_equal(widths_px(picture, path, smoothed(path), 5.0), whole)

@@ -7,7 +7,9 @@ Pillow spends on fresh memory, and what libjpeg only warns of (a lost part comes
 """
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,6 +27,7 @@ Image.MAX_IMAGE_PIXELS = None
 # They tell of damaged EXIF, which does not concern the pixels, and name no photo.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+PNG_START = b"\x89PNG\r\n\x1a\n"
 # Suffix of each format that is read, as Pillow calls it.
 SUFFIX_OF = {
     "JPEG": ".jpg",
@@ -208,10 +211,10 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     if not encoded:
         raise PhotoError(f"the file is empty (0 bytes), expected {WANTED}; copy it again")
     try:
-        is_tiff = encoded.startswith(tiff.STARTS)
-        yield (
-            tiff.open_tiff(encoded) if is_tiff else Image.open(io.BytesIO(encoded), formats=_formats(encoded))
-        )
+        if encoded.startswith(tiff.STARTS):
+            yield tiff.open_tiff(encoded)
+        else:
+            yield Image.open(io.BytesIO(_picture_chunks(encoded)), formats=_formats(encoded))
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
@@ -220,6 +223,26 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
         raise PhotoError(
             f"truncated or corrupt ({error}), expected a whole image; copy or export it again"
         ) from error
+
+
+def _picture_chunks(encoded: bytes) -> bytes:
+    """A PNG without the chunks that say nothing of its pixels, as one damaged chunk makes Pillow refuse the file.
+
+    Other content as it is.
+    """
+    if not encoded.startswith(PNG_START):
+        return encoded
+    kept, at = [PNG_START], len(PNG_START)
+    while at + 12 <= len(encoded):
+        (size,) = struct.unpack_from(">I", encoded, at)
+        end = at + 12 + size
+        kind, checksum = encoded[at + 4 : at + 8], encoded[end - 4 : end]
+        whole = checksum == struct.pack(">I", zlib.crc32(encoded[at + 4 : end - 4]))
+        needed = kind[:1].isupper()  # as the format has it
+        if needed or kind == b"tRNS" or (kind == b"eXIf" and whole):
+            kept.append(encoded[at:end])
+        at = end
+    return b"".join([*kept, encoded[at:]])
 
 
 def _formats(encoded: bytes) -> list[str]:

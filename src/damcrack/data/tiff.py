@@ -55,6 +55,7 @@ _NAMES = {6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002
 _KINDS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 # Parts of a photo are clipped to black too, but not in squares as wide as this.
 NODATA_PX = 31
+JPEG_NOISE = 8
 NEAR_PX = 7  # and tips of a gap reach no farther out of such squares
 
 Tags = Mapping[int, Any]
@@ -159,7 +160,8 @@ def nodata_gaps(image: Image.Image, encoded: bytes) -> Mask | None:
     if mask is not None or value is None:
         return mask
     values = np.asarray(image).reshape(image.height, image.width, -1)
-    equal = np.asarray((values == value).all(axis=2), np.uint8)
+    about = JPEG_NOISE if image.tag_v2.get(_COMPRESSION) == _JPEG else 0  # type: ignore[attr-defined]
+    equal = np.asarray(((values >= value - about) & (values <= value + about)).all(axis=2), np.uint8)
     padded = np.pad(equal, NODATA_PX, constant_values=1)
     wide = cv2.morphologyEx(padded, cv2.MORPH_OPEN, np.ones((NODATA_PX, NODATA_PX), np.uint8))
     inside = np.ascontiguousarray(wide[NODATA_PX:-NODATA_PX, NODATA_PX:-NODATA_PX])
@@ -212,6 +214,10 @@ def _refuse_unreadable(tags: Tags, num_bytes: int) -> None:
     if kind in _KINDS or max(bits) > 16:
         raise PhotoError(
             f"{max(bits)}-bit {_KINDS.get(kind, 'integer')} values, expected 8 or 16 bits without a sign; export it so"
+        )
+    if max(bits) not in (1, 2, 4, 8, 16) and (max(bits), num_bands) != (12, 1):
+        raise PhotoError(
+            f"{max(bits)}-bit values in {num_bands} bands, expected 8 or 16 bits, or 12 of grey; export it so"
         )
     if compression not in _GROWTH:
         raise PhotoError(
@@ -310,8 +316,8 @@ def _wide_rgb(encoded: bytes, image: Image.Image) -> npt.NDArray[np.uint16]:
 
 def _nodata_value(tags: Tags) -> float | None:
     try:
-        value = float(str(tags[_NODATA]).strip("\0 "))
-    except (KeyError, ValueError):
+        value = float(str(tags[_NODATA]).strip("\0 ").split()[0])
+    except (KeyError, ValueError, IndexError):
         return None
     if tags.get(_PHOTOMETRIC) == _RGB and _is_wide(tags):
         return value // 256  # Pillow gives the high byte of RGB

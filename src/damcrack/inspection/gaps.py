@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.files import PhotoError
+
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -15,9 +17,15 @@ MARGIN_PX = 2  # pixels beside a gap are mixed with it
 
 
 def filled(rgb: Pixels, gaps: Mask) -> Pixels:
-    """The photo (H, W, 3) with the mean colour of what lies nearest in its `gaps` (H, W), without texture."""
+    """The photo (H, W, 3) with the mean colour of what lies nearest in its `gaps` (H, W), without texture.
+
+    Raises:
+        PhotoError: there is nothing but gaps.
+    """
     height, width = rgb.shape[:2]
     wide = cv2.dilate(gaps.astype(np.uint8), np.ones((2 * MARGIN_PX + 1, 2 * MARGIN_PX + 1), np.uint8)) > 0
+    if wide.all():
+        raise PhotoError("nothing but transparent pixels or nodata, expected a photo; export it again")
     size_wh = -(-width // COARSE), -(-height // COARSE)
     seen = np.where(wide[..., None], np.uint8(0), rgb)
     colors = _smaller(seen, size_wh)

@@ -22,6 +22,8 @@ LARGEST_REACH_PX = 80.0
 BLUR_PX, RESOLVED_PX = 2.0, 3.5
 # A thin line is as wide as it takes away light, if it is at least so much darker inside than the wall (see widths_px).
 INSIDE_DARKER = 0.6
+REMAP_LIMIT_PX = 32_767  # of cv2.remap, for rows and columns
+PART_POINTS = 4096
 
 
 class Profiles(NamedTuple):
@@ -70,7 +72,7 @@ def _profiles(grey: Grey, points: Points, across: Floats, reach_px: float) -> Pr
     offsets_px = np.arange(-reach_px, reach_px + STEP_PX / 2, STEP_PX)
     x = (points[:, :1] + across[:, :1] * offsets_px).astype(np.float32)
     y = (points[:, 1:] + across[:, 1:] * offsets_px).astype(np.float32)
-    light = cv2.remap(grey, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    light = _brightness(grey, x, y).astype(np.float32)
     light = np.asarray(cv2.blur(light, (1, SMOOTHED_ALONG), borderType=cv2.BORDER_REPLICATE), np.float32)
     # The wall is the median of the outer quarter on each side, and runs straight from one side to the other.
     outer = max(1, len(offsets_px) // 8)
@@ -78,6 +80,21 @@ def _profiles(grey: Grey, points: Points, across: Floats, reach_px: float) -> Pr
     share = (offsets_px + reach_px) / (2 * reach_px)
     wall = one[:, None] + (other - one)[:, None] * share
     return Profiles(wall - light, (one + other) / 2, offsets_px)
+
+
+def _brightness(grey: Grey, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> Grey:
+    """Grey values at places (P, T) between pixels; in parts where a crack or its photo is too long for OpenCV."""
+    if max(*grey.shape, len(x)) < REMAP_LIMIT_PX:
+        return np.asarray(cv2.remap(grey, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    parts = []
+    for start in range(0, len(x), PART_POINTS):
+        part_x, part_y = x[start : start + PART_POINTS], y[start : start + PART_POINTS]
+        left, top = max(0, int(part_x.min()) - 1), max(0, int(part_y.min()) - 1)
+        part = np.ascontiguousarray(grey[top : int(part_y.max()) + 3, left : int(part_x.max()) + 3])
+        parts.append(
+            cv2.remap(part, part_x - left, part_y - top, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        )
+    return np.asarray(np.concatenate(parts), np.uint8)
 
 
 def medians(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

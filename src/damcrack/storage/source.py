@@ -187,6 +187,8 @@ class Bucket:
             with _explained(self._bucket, name):
                 try:
                     content = read()
+                except (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError):
+                    raise  # after boto3's own attempts
                 except (exceptions.BotoCoreError, exceptions.HTTPClientError):
                     if last:
                         raise
