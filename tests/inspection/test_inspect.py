@@ -1,7 +1,6 @@
 import csv
 import io
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +13,6 @@ from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.findings import Findings, folder_name
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.pixel_scores import count_pixels
-from damcrack.inspection.review import take_back
 from damcrack.inspection.scale import Scale
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
@@ -329,63 +327,6 @@ def test_a_geotagged_photo_gives_points(tmp_path, model):
     assert feature["properties"]["lines_px"]
 
 
-def test_sorted_blocks_become_labelled_tiles(tmp_path, model):
-    """Unsure blocks are laid out; what the engineer sorts survives the next call, and goes into a source of tiles."""
-    save(tmp_path / "in/a.jpg", cracked(1, length=300, width=5))
-    config = InspectConfig(uncertain=(0.0, 1.0))
-    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", config, open_source, SilentRun())
-    review = tmp_path / "out/review"
-    unsorted = sorted(path.name for path in (review / "unsorted").iterdir())
-    assert len(unsorted) == len(tile_boxes_xyxy(SIZE, 112, 0.0))
-    with pytest.raises(InputError, match="nothing is sorted yet"):
-        take_back(tmp_path / "out", tmp_path / "source")
-    (review / "unsorted" / unsorted[0]).rename(review / "crack" / unsorted[0])
-    (review / "unsorted" / unsorted[1]).rename(review / "no-crack" / unsorted[1])
-    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", config, open_source, SilentRun())
-    assert (review / "crack" / unsorted[0]).is_file()
-    assert not (review / "unsorted" / unsorted[0]).exists()
-    take_back(tmp_path / "out", tmp_path / "source")
-    groups = rows_of(tmp_path / "source/groups.csv")
-    assert {row["file"] for row in groups} == {f"Positive/{unsorted[0]}", f"Negative/{unsorted[1]}"}
-    assert len({row["group"] for row in groups}) == 1
-
-
-def test_reviewed_tiles_are_taken_in_by_the_graph(tmp_path, model):
-    """The photos stage reads the new source as ready tiles with their labels, one group for their photo."""
-    from damcrack.data.imageset import ImageSet
-    from damcrack.data.photos import photos
-    from damcrack.data.snapshot import snapshot
-    from damcrack.params import read_params, stage_config
-
-    save(tmp_path / "in/a.jpg", cracked(1))
-    config = InspectConfig(uncertain=(0.0, 1.0))
-    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", config, open_source, SilentRun())
-    review = tmp_path / "out/review"
-    for number, path in enumerate(sorted((review / "unsorted").iterdir())):
-        path.rename(review / ("crack" if number % 2 else "no-crack") / path.name)
-    take_back(tmp_path / "out", tmp_path / "source")
-    sources = {"review": str(tmp_path / "source")}
-    snapshot(sources, tmp_path / "listed.csv", open_source, SilentRun())
-    values = read_params(Path(__file__).parents[2] / "params.yaml")
-    settings = stage_config(values, "photos", None, {"sources": sources, "min_side_px": 64})
-    photos(
-        tmp_path / "listed.csv", tmp_path / "photos", settings, open_source, SilentRun(tmp_path / "scratch")
-    )
-    taken = ImageSet.open(tmp_path / "photos/ready")
-    assert sorted(set(taken.labels)) == [0, 1]
-    assert len({row["group"] for row in taken.rows}) == 1
-
-
-def test_a_block_in_both_folders_is_refused(tmp_path):
-    """It cannot be both."""
-    for name in ("crack", "no-crack"):
-        (tmp_path / "review" / name).mkdir(parents=True)
-        (tmp_path / "review" / name / "x.jpg").write_bytes(b"x")
-    (tmp_path / "review/blocks.csv").write_text("file,sha256\nx.jpg,00\n")
-    with pytest.raises(InputError, match="lies in crack and in no-crack"):
-        take_back(tmp_path, tmp_path / "out")
-
-
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("size_hw", [(112, 112), (113, 500), (340, 450), (1000, 112)])
 def test_blocks_cover_all_and_stay_inside(size_hw, overlap):
@@ -449,13 +390,36 @@ def test_png_and_rotated_photos_are_read(tmp_path, model):
 
 
 def test_encode_is_not_needed_for_the_page_to_be_whole(world):
-    """The page holds every photo's card, every crack's row, and no address of another machine."""
+    """The page holds every photo's card, every crack, and no address of another machine."""
     page = (world[0] / "out/report.html").read_text()
     assert page.count('class="card"') == 3
-    assert page.count("<tr data-photo") == len(rows_of(world[0] / "out/cracks.csv"))
+    assert page.count('"kind":"crack"') == len(rows_of(world[0] / "out/cracks.csv"))
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "https://" not in page
     assert "broken.jpg" in page
+
+
+@pytest.mark.parametrize("given", [".", "./", "../wall", "../wall/."])
+def test_the_title_is_the_folders_name(tmp_path, model, monkeypatch, given):
+    """However the folder is written."""
+    save(tmp_path / "wall/a.jpg", sound(1))
+    monkeypatch.chdir(tmp_path / "wall")
+    inspect_photos([given], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+    assert json.loads((tmp_path / "out/survey.json").read_text())["title"] == "wall"
+    assert "<title>wall:" in (tmp_path / "out/report.html").read_text()
+
+
+def test_lengths_are_in_mm_where_a_scale_is_known(tmp_path, model):
+    """One photo without a scale does not take the millimetres of all others away; the page names it."""
+    save(tmp_path / "in/known.jpg", cracked(1))
+    save(tmp_path / "in/unknown.jpg", cracked(2))
+    inspect_photos(
+        [str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun(), {"known.jpg": 0.5}
+    )
+    page = (tmp_path / "out/report.html").read_text()
+    lead = page[page.index("<header>") : page.index("</header>")]
+    assert " mm and " in lead and " px" in lead
+    assert "unknown.jpg" in lead and ": known.jpg" not in lead
 
 
 def test_names_cannot_break_the_page(tmp_path, model):

@@ -10,7 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from damcrack.inspection.align import Homography, moved, register
-from damcrack.inspection.decisions import FILE, Box, Decision, asked, by_photo, matched, read_decisions
+from damcrack.inspection.decisions import (
+    FILE,
+    Box,
+    Decision,
+    asked,
+    by_photo,
+    carried,
+    matched,
+    read_decisions,
+)
 from damcrack.inspection.findings import Findings, read_picture, survey_folders
 from damcrack.run import Run
 
@@ -37,10 +46,10 @@ def carried_over(old: Path, new: Sequence[Path], run: Run) -> Iterator[Decision]
             run.say(f"{findings.photo}: its decisions are not carried over: old and new photo do not fit")
             continue
         there = [_moved(one, to_new) for one in known]
-        found = matched(asked(findings)[0], there)[0]
-        yield from (
-            replace(one, photo=findings.photo, sha256=findings.sha256, carried=True) for one in found if one
-        )
+        found, _ = asked(findings)
+        for finding, one in zip(found, matched(found, there)[0], strict=True):
+            if one:
+                yield replace(carried(one, finding), photo=findings.photo, sha256=findings.sha256)
 
 
 def _old_to_new(old: Path, new: Path) -> Homography | None:

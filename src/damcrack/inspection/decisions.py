@@ -242,6 +242,11 @@ def matched(
 def _on(finding: Finding, decision: Decision) -> Decision:
     if finding.kind == decision.kind and iou(finding.box_xyxy, decision.box_xyxy) >= UNMOVED_IOU:
         return decision
+    return carried(decision, finding)
+
+
+def carried(decision: Decision, finding: Finding) -> Decision:
+    """The decision as one on a similar finding, to be confirmed."""
     return replace(decision, kind=finding.kind, box_xyxy=finding.box_xyxy, lines=finding.lines, carried=True)
 
 
