@@ -52,8 +52,8 @@ def world(tmp_path_factory):
     model = write_darkness_detector(root / "model.onnx")
     save(root / "in/diagonal.jpg", diagonal(), CAPE)
     save(root / "in/ring.jpg", ring())
-    for name in NAMES:
-        save(root / "in" / name, ring())
+    for number, name in enumerate(NAMES, 1):
+        save(root / "in" / name, ring() - np.uint8(number))
     (root / "in/+broken.jpg").write_bytes(b"no photo")
     inspect_photos(
         [str(root / "in")],

@@ -26,11 +26,13 @@ class FinishedSurvey:
         Raises:
             InputError: it is no survey, was not finished, or another version wrote it.
         """
-        folders = survey_folders(root)
         try:
+            folders = survey_folders(root)
             values = json.loads((root / SUMMARY).read_text(encoding="utf-8"))
             names = {Findings.read(folder).photo: folder for folder in folders}
             return cls(root, values["model_sha256"], values["values"], names)
+        except InputError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{root} is no survey of this version ({type(error).__name__}: {error}); run `damcrack inspect` with it"
