@@ -279,17 +279,13 @@ def _share_near(short: Points, long: Points) -> float:
 
 
 def points(lines: Sequence[Line]) -> Points:
-    """Points (P, 2) every few pixels along lines."""
-    found = [np.empty((0, 2))]
-    for line in lines:
-        steps = np.diff(line, axis=0)
-        num = np.maximum(1, np.rint(np.hypot(*steps.T) / STEP_PX)).astype(int)
-        part = (np.arange(num.sum()) - np.repeat(np.cumsum(num) - num, num)) / np.repeat(num, num)
-        found += [
-            np.repeat(line[:-1], num, axis=0) + part[:, None] * np.repeat(steps, num, axis=0),
-            line[-1:],
-        ]
-    return np.concatenate(found)
+    """Points (P, 2) every few pixels along lines, in no order."""
+    starts = np.concatenate([np.empty((0, 2)), *(line[:-1] for line in lines)])
+    steps = np.concatenate([np.empty((0, 2)), *(line[1:] for line in lines)]) - starts
+    num = np.maximum(1, np.rint(np.hypot(steps[:, 0], steps[:, 1]) / STEP_PX)).astype(int)
+    part = (np.arange(num.sum()) - np.repeat(np.cumsum(num) - num, num)) / np.repeat(num, num)
+    along = np.repeat(starts, num, axis=0) + part[:, None] * np.repeat(steps, num, axis=0)
+    return np.concatenate([along, *(line[-1:] for line in lines)])
 
 
 def share_inside(lines: Sequence[Line], box: Sequence[float]) -> float:
