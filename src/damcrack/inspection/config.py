@@ -40,8 +40,8 @@ class InspectConfig:
     """Section `inspect`; the defaults are those of the command without a params file.
 
     `scales` are the sizes at which the network sees a photo, as shares of its own: at half size it finds cracks that
-    are twice as wide. A block is cracked from `threshold` on; blocks from the first of `uncertain` on are for an engineer to
-    decide on. `overlap` is the share of a block's side that neighbouring blocks have in common. Pieces within `join_px` are
+    are twice as wide. A block is cracked from `threshold` on; an engineer is asked about blocks from the first of
+    `uncertain` on. `overlap` is the share of a block's side that neighbours have in common. Pieces within `join_px` are
     one crack. `gsd_mm_per_px` is the ground sampling distance; with `distance_m` the focal length comes from EXIF.
     `page_mb` bounds the full detail inside the report. `crack_fraction` is the share of crack pixels that makes a block
     cracked where masks tell, in the case study alone.
