@@ -98,10 +98,9 @@ def test_layers_are_toggled(opened):
     find(opened, ".card")[0].click()
     for box, layer, shown in (("#show-cracks", ".cracks", True), ("#show-blocks", ".blocks", False)):
         for is_shown in (shown, not shown, shown):
-            style = (
-                "return getComputedStyle(arguments[0]).display"  # a straight line has no area to be displayed
-            )
-            assert (opened.execute_script(style, the(opened, f"#sheet {layer}")) != "none") == is_shown
+            part = the(opened, f"#sheet {layer}")
+            display = opened.execute_script("return getComputedStyle(arguments[0]).display", part)
+            assert (display != "none") == is_shown
             the(opened, box).click()
     assert find(opened, "#sheet .blocks text")
     assert find(opened, "#sheet polyline")

@@ -41,7 +41,7 @@ class InspectConfig:
 
     `scales` are the sizes at which the network sees a photo, as shares of its own: at half size it finds cracks that
     are twice as wide. A block is cracked from `threshold` on, and lines are traced where they touch one; blocks within
-    `uncertain` are laid out for an engineer to sort. A photo is called "unsure" and "crack" from these `confident` on:
+    `uncertain` are in doubt. A photo is called "unsure" and "crack" from these `confident` on:
     at 0.9, one of ten clean photos that are hard to judge is called so, whatever its size. `overlap` is the share of a
     block's side that neighbouring blocks have in common. Pieces within `join_px` are one crack. `gsd_mm_per_px` is the
     ground sampling distance; with `distance_m` the focal length comes from EXIF. `page_mb` bounds the full detail in

@@ -7,7 +7,6 @@ numbers change with the model, places do not.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -76,7 +75,7 @@ def asked(findings: Findings) -> tuple[list[Finding], int]:
     cracks = [Finding("crack", one.box_xyxy, one.lines, one.crack_prob, one) for one in findings.cracks]
     cracks.sort(key=rank)
     blocks = [block for block in findings.blocks if block.crack_prob >= findings.uncertain[0]]
-    untraced = [block for block in blocks if not _holds_line(block, findings.cracks)]
+    untraced = _without_line(blocks, findings.cracks) if cracks else blocks
     untraced.sort(key=lambda block: -block.crack_prob)
     found = [Finding("block", block.box_xyxy, (), block.crack_prob) for block in untraced[:ASKED_BLOCKS]]
     return cracks + found, len(untraced) - len(found)
@@ -91,13 +90,19 @@ def rank(finding: Finding) -> tuple[bool, float, float]:
     )
 
 
-def _holds_line(block: Block, cracks: Sequence[Crack]) -> bool:
-    """Tell whether a crack is traced in a block or so close that it reaches into it with its width."""
-    return any(share_inside(crack.lines, _grown(block, NEAR_PX + crack.width_max_px)) > 0 for crack in cracks)
-
-
-def _grown(block: Block, by_px: float) -> tuple[float, float, float, float]:
-    return block.x0 - by_px, block.y0 - by_px, block.x1 + by_px, block.y1 + by_px
+def _without_line(blocks: Sequence[Block], cracks: Sequence[Crack]) -> list[Block]:
+    """Blocks in which no crack is traced, nor so close that it reaches into them with its width."""
+    along = [points(crack.lines) for crack in cracks]
+    reach = np.concatenate(
+        [np.full(len(p), NEAR_PX + c.width_max_px) for p, c in zip(along, cracks, strict=True)]
+    )
+    xy = np.concatenate(along)
+    low, high = xy + reach[:, None], xy - reach[:, None]
+    return [
+        block
+        for block in blocks
+        if not ((low >= block.box_xyxy[:2]) & (high < block.box_xyxy[2:])).all(axis=1).any()
+    ]
 
 
 def read_decisions(path: Path) -> list[Decision]:
@@ -274,14 +279,13 @@ def _share_near(short: Points, long: Points) -> float:
 
 
 def points(lines: Sequence[Line]) -> Points:
-    """Points (P, 2) every few pixels along lines."""
-    found = [np.empty((0, 2))]
-    for line in lines:
-        for start, end in pairwise(line):
-            num = max(1, round(float(np.hypot(*(end - start))) / STEP_PX))
-            found.append(start + np.arange(num)[:, None] / num * (end - start))
-        found.append(line[-1:].astype(np.float64))
-    return np.concatenate(found)
+    """Points (P, 2) every few pixels along lines, in no order."""
+    starts = np.concatenate([np.empty((0, 2)), *(line[:-1] for line in lines)])
+    steps = np.concatenate([np.empty((0, 2)), *(line[1:] for line in lines)]) - starts
+    num = np.maximum(1, np.rint(np.hypot(steps[:, 0], steps[:, 1]) / STEP_PX)).astype(int)
+    part = (np.arange(num.sum()) - np.repeat(np.cumsum(num) - num, num)) / np.repeat(num, num)
+    along = np.repeat(starts, num, axis=0) + part[:, None] * np.repeat(steps, num, axis=0)
+    return np.concatenate([along, *(line[-1:] for line in lines)])
 
 
 def share_inside(lines: Sequence[Line], box: Sequence[float]) -> float:
