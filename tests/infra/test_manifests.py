@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "infra/kubernetes"
-KUBERNETES = "1.32"
+KUBERNETES = ("1.32", "1.36")  # the oldest and the newest that Kubeflow is run on
 KUSTOMIZATIONS = sorted(path.parent for path in PLACE.rglob("kustomization.yaml"))
 EXAMPLES = sorted(PLACE.rglob("*.example.yaml"))
 VALUES = {("ConfigMap", "damcrack-values")}
@@ -76,8 +76,8 @@ def containers(pod: Manifest) -> list[Manifest]:
 
 def check_valid(manifests: tuple[Manifest, ...]) -> None:
     validator = pytest.importorskip("kubernetes_validate", reason="needs pip install kubernetes-validate")
-    for one in manifests:
-        validator.validate(one, KUBERNETES, strict=True)
+    for one, version in itertools.product(manifests, KUBERNETES):
+        validator.validate(one, version, strict=True)
 
 
 REFERENCES = {  # key in a pod's spec -> kind, and the key of the name below it
