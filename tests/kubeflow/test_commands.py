@@ -188,6 +188,10 @@ def test_new_imagery_is_checked_compiled_and_scheduled(kubeflow):
         (["--snapshot", "photos"], "expected STAGE=FILE"),
         (["--snapshot", "fotos=s3://dam/photos.csv"], "snapshot of 'fotos'"),
         (["--snapshot", "photos=large.csv"], "snapshot of photos: 70000 bytes"),
+        (
+            ["--snapshot", "photos=half.csv", "--snapshot", "miniimagenet=half.csv"],
+            "miniimagenet: 80000 bytes",
+        ),
     ],
 )
 def test_wrong_input_is_refused_before_anything_is_sent(kubeflow, changed, says):
@@ -196,6 +200,7 @@ def test_wrong_input_is_refused_before_anything_is_sent(kubeflow, changed, says)
         re.sub(r"epochs: \d+", "epochs: many", Path("params.yaml").read_text(), count=1)
     )
     Path("large.csv").write_text("x" * 70_000)
+    Path("half.csv").write_text("x" * 40_000)
     got = command("schedule", *GIVEN, "--cron", CRON, *changed)
     assert isinstance(got.exception, InputError), got.output
     assert says in str(got.exception)

@@ -19,7 +19,9 @@ from damcrack.kubeflow.views import metrics_of
         ("epoch\n3,4,5\n", {"epoch": 3.0}),
     ],
 )
-def test_only_finite_numbers_of_a_training_reach_kubeflow(tmp_path: Path, history: str, numbers: dict) -> None:
+def test_only_finite_numbers_of_a_training_reach_kubeflow(
+    tmp_path: Path, history: str, numbers: dict
+) -> None:
     """Kubeflow refuses a whole result with another in it, after the stage's work is done."""
     (tmp_path / "history.csv").write_text(history)
     assert metrics_of([tmp_path]) == numbers

@@ -16,7 +16,7 @@ from damcrack.kubeflow.cluster import OPTIONAL, REQUIRED, SECRETS, SETTINGS
 from damcrack.kubeflow.graph import Needs, as_text, derive
 
 NAME = "damcrack-training"
-LARGEST_SNAPSHOT = 64 * 2**10  # the launcher passes all parameters as one argument; Linux takes 128 KiB
+LARGEST_SNAPSHOTS = 64 * 2**10  # the launcher passes all parameters as one argument; Linux takes 128 KiB
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,17 @@ def training(setting: Setting) -> Any:
     """
     nodes = derive(setting.checkout, setting.params)
     graph = as_text(nodes)
-    for stage, text in setting.snapshots.items():
+    for stage in setting.snapshots:
         if stage not in {node.name for node in nodes}:
             raise InputError(
                 f"snapshot of {stage!r}: expected a stage, one of {', '.join(n.name for n in nodes)}"
             )
-        if len(text.encode()) > LARGEST_SNAPSHOT:
-            raise InputError(
-                f"snapshot of {stage}: {len(text.encode())} bytes, at most {LARGEST_SNAPSHOT} fit into a "
-                "parameter; copy the file into a bucket and give its s3:// address"
-            )
+    size = sum(len(text.encode()) for text in setting.snapshots.values())
+    if size > LARGEST_SNAPSHOTS:
+        raise InputError(
+            f"snapshot of {', '.join(setting.snapshots)}: {size} bytes, at most {LARGEST_SNAPSHOTS} in all fit into "
+            "a run's parameters; copy the file into a bucket and give its s3:// address"
+        )
 
     @dsl.pipeline(name=NAME, description="From photographs to a registered crack detector, as dvc.yaml says.")
     def pipeline(
