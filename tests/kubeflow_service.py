@@ -10,25 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import parse_qs, urlparse
 
 
 class Kubeflow:
-    """The posted bodies by kind, tokens of all requests; with `refuse` it answers that status."""
+    """The posted bodies by kind, tokens of all requests; with `refuse` it answers that status and sentence."""
 
     def __init__(self) -> None:
         self.lists: dict[str, list[dict[str, Any]]] = {"experiments": [], "recurringruns": [], "runs": []}
         self.tokens: set[str | None] = set()
         self.refuse: int | None = None
+        self.says = "no rights here"
+        self.health = {"commit_sha": "4a3592cb", "tag_name": "2.17.0", "multi_user": False}
 
-    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+    def answer(self, method: str, path: str, body: Any, query: dict[str, list[str]]) -> tuple[int, Any]:
         if self.refuse and not path.endswith("/healthz"):
-            return self.refuse, {"message": "no rights here"}
+            return self.refuse, {"message": self.says}
         match method, path.removeprefix("/apis/v2beta1/").split("/"):
             case "GET", ["healthz"]:
-                return 200, {"multi_user": False}
+                return 200, self.health
             case "GET", [kind] if kind in self.lists:
-                return 200, {"recurringRuns" if kind == "recurringruns" else kind: self.lists[kind][::-1]}
+                found = [one for one in self.lists[kind] if self._wanted(one, query)]
+                return 200, {"recurringRuns" if kind == "recurringruns" else kind: found[::-1]}
             case "POST", [kind] if kind in self.lists:
                 key = {"experiments": "experiment_id", "recurringruns": "recurring_run_id", "runs": "run_id"}[
                     kind
@@ -42,6 +45,10 @@ class Kubeflow:
                 return 200, {}
         return 404, {"message": f"{method} {path}"}
 
+    def _wanted(self, one: dict[str, Any], query: dict[str, list[str]]) -> bool:
+        predicates = json.loads(query.get("filter", ['{"predicates": []}'])[0])["predicates"]
+        return all(one.get(each["key"]) == each["stringValue"] for each in predicates)
+
 
 @contextmanager
 def serving(kubeflow: Kubeflow) -> Iterator[str]:
@@ -52,7 +59,8 @@ def serving(kubeflow: Kubeflow) -> Iterator[str]:
             kubeflow.tokens.add(self.headers.get("Authorization"))
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
-            status, answer = kubeflow.answer(self.command, urlparse(self.path).path, body)
+            url = urlparse(self.path)
+            status, answer = kubeflow.answer(self.command, url.path, body, parse_qs(url.query))
             content = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

@@ -19,6 +19,6 @@ output "mlflow_artifacts" {
 }
 
 output "role_arn" {
-  description = "For the service accounts' annotation in infra/kubernetes/overlays/gpu; null without a cluster."
+  description = "For the service accounts' annotation in infra/kubernetes/gpu; null without a cluster."
   value       = one(aws_iam_role.pods[*].arn)
 }

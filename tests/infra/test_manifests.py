@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "infra/kubernetes"
-KUBERNETES = "1.32"
+KUBERNETES = ("1.32", "1.36")  # the oldest and the newest that Kubeflow is run on
 KUSTOMIZATIONS = sorted(path.parent for path in PLACE.rglob("kustomization.yaml"))
 EXAMPLES = sorted(PLACE.rglob("*.example.yaml"))
 VALUES = {("ConfigMap", "damcrack-values")}
@@ -76,8 +76,8 @@ def containers(pod: Manifest) -> list[Manifest]:
 
 def check_valid(manifests: tuple[Manifest, ...]) -> None:
     validator = pytest.importorskip("kubernetes_validate", reason="needs pip install kubernetes-validate")
-    for one in manifests:
-        validator.validate(one, KUBERNETES, strict=True)
+    for one, version in itertools.product(manifests, KUBERNETES):
+        validator.validate(one, version, strict=True)
 
 
 REFERENCES = {  # key in a pod's spec -> kind, and the key of the name below it
@@ -206,15 +206,96 @@ def test_rights_are_few(folder: Path) -> None:
             assert "secrets" not in rule["resources"] or rule["resourceNames"]
 
 
-def test_nothing_is_open_on_the_network_by_default() -> None:
-    """One policy closes every pod, both ways."""
-    closed = [one["spec"] for one in rendered(PLACE / "base") if one["kind"] == "NetworkPolicy"]
-    assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in closed
+def of_kind(kind: str, manifests: tuple[Manifest, ...]) -> list[Manifest]:
+    return [one for one in manifests if one["kind"] == kind]
 
 
-def test_gpu_pods_ask_for_the_nodes_that_terraform_makes() -> None:
+PROFILE, STANDALONE, LOCAL = (
+    PLACE / "overlays" / name for name in ("kubeflow-profile", "kubeflow-standalone", "local")
+)
+PIPELINE_PODS = {"matchExpressions": [{"key": "pipelines.kubeflow.org/v2_component", "operator": "Exists"}]}
+
+
+@pytest.mark.parametrize(("overlay", "selector"), [(LOCAL, {}), (PROFILE, PIPELINE_PODS)])
+def test_nothing_is_open_on_the_network_by_default(overlay: Path, selector: Manifest) -> None:
+    """One policy closes every pod, both ways; in a Profile's namespace, where Kubeflow has pods too, every task."""
+    closed = [one["spec"] for one in of_kind("NetworkPolicy", rendered(overlay))]
+    assert {"podSelector": selector, "policyTypes": ["Ingress", "Egress"]} in closed
+    assert all(spec["podSelector"] == selector or overlay == LOCAL for spec in closed)
+
+
+@pytest.mark.parametrize("folder", RENDERED, ids=name_of)
+def test_a_namespace_carries_no_label_that_kubeflow_reads(folder: Path) -> None:
+    """By `part-of` and its own prefix Kubeflow decides whom it lets in: they are not ours to set."""
+    for one in of_kind("Namespace", rendered(folder)):
+        labels = one["metadata"].get("labels", {})
+        assert not [key for key in labels if key.endswith("/part-of") or "kubeflow.org" in key]
+
+
+@pytest.mark.parametrize(("overlay", "namespace"), [(PROFILE, "damcrack"), (STANDALONE, "kubeflow")])
+def test_kubeflows_namespace_is_not_ours_to_make(overlay: Path, namespace: str) -> None:
+    """Both overlays bring account, rights and settings into a namespace that is there, and bind them in it."""
+    manifests = rendered(overlay)
+    assert not of_kind("Namespace", manifests)
+    assert {one["metadata"]["namespace"] for one in manifests} == {namespace}
+    names = {(one["kind"], one["metadata"]["name"]) for one in manifests}
+    assert names > {("ServiceAccount", "damcrack-pipeline"), ("ConfigMap", "damcrack-services")}
+    (binding,) = of_kind("RoleBinding", manifests)
+    assert binding["subjects"][0]["namespace"] == namespace
+
+
+def test_nothing_bounds_kubeflow_itself() -> None:
+    """Standalone shares Kubeflow's namespace: a policy, quota or default there would hold for Kubeflow."""
+    kinds = {one["kind"] for one in rendered(STANDALONE)}
+    assert kinds == {"ConfigMap", "Role", "RoleBinding", "ServiceAccount"}
+
+
+def test_tasks_reach_kubeflow_the_api_and_names() -> None:
+    """Policies see the port behind a service: SeaweedFS' 8333, the API server of each distribution; DNS on the node."""
+    policies = {one["metadata"]["name"]: one["spec"]["egress"] for one in of_kind("NetworkPolicy", rendered(PROFILE))
+                if "egress" in one["spec"]}  # fmt: skip
+    inside, api = ({port["port"] for port in rule["ports"]} for rule in policies["kubeflow"])
+    assert inside >= {8080, 8887, 8888, 8333, 9000} and api >= {443, 6443, 8443}
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in policies["names"][0]["to"]
+
+
+def gibibytes(quantity: str) -> int:
+    return int(quantity.removesuffix("Gi"))
+
+
+@pytest.mark.parametrize("overlay", [PROFILE, LOCAL])
+def test_a_task_has_disk_for_a_workspace(overlay: Path) -> None:
+    """A pod that cannot say what it needs gets 64 GiB per container, and the quota admits all pods of that default."""
+    (limits,), (quota,) = (of_kind(kind, rendered(overlay)) for kind in ("LimitRange", "ResourceQuota"))
+    (default,), hard = limits["spec"]["limits"], quota["spec"]["hard"]
+    assert gibibytes(default["default"]["ephemeral-storage"]) >= 64
+    assert "limits.ephemeral-storage" not in hard
+    asked = int(hard["pods"]) * 2 * gibibytes(default["defaultRequest"]["ephemeral-storage"])
+    assert asked <= gibibytes(hard["requests.ephemeral-storage"])
+
+
+@pytest.mark.parametrize("folder", RENDERED, ids=name_of)
+def test_no_volume_is_asked_for_that_nobody_mounts(folder: Path) -> None:
+    """A claim costs money."""
+    manifests = rendered(folder)
+    used = set(named(list(pods(list(manifests)))))
+    for claim in of_kind("PersistentVolumeClaim", manifests):
+        assert ("PersistentVolumeClaim", claim["metadata"]["name"]) in used
+
+
+def test_jobs_have_no_sidecar_of_istio(with_component: Any) -> None:
+    """In a Profile's namespace it would outlive the job's own container."""
+    for component in (PLACE / "poll", PLACE / "gpu"):
+        for one in with_component(component):
+            if one["kind"] in ("CronJob", "Job"):
+                job = one["spec"]["jobTemplate"]["spec"] if one["kind"] == "CronJob" else one["spec"]
+                annotations = job["template"]["metadata"]["annotations"]
+                assert annotations["sidecar.istio.io/inject"] == "false"
+
+
+def test_gpu_pods_ask_for_the_nodes_that_terraform_makes(with_component: Any) -> None:
     """Label, taint and quota fit: whoever wants a GPU gets on such a node, and nobody else does."""
-    manifests = rendered(PLACE / "overlays/gpu")
+    manifests = with_component(PLACE / "gpu")
     wanting = [pod for pod in pods(list(manifests)) if "nvidia.com/gpu" in str(pod["containers"])]
     assert wanting
     terraform = (ROOT / "infra/terraform/cluster.tf").read_text()
@@ -223,5 +304,5 @@ def test_gpu_pods_ask_for_the_nodes_that_terraform_makes() -> None:
         assert f'"{label}" = "{value}"' in terraform
         (toleration,) = pod["tolerations"]
         assert f'key    = "{toleration["key"]}"' in terraform
-    quota = next(one for one in manifests if one["kind"] == "ResourceQuota")
+    (quota,) = of_kind("ResourceQuota", rendered(PROFILE))
     assert int(quota["spec"]["hard"]["requests.nvidia.com/gpu"]) > 0

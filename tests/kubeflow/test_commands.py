@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,86 @@ def test_status_shows_schedules_and_runs(kubeflow):
     assert kubeflow.lists["runs"][0]["run_id"] in shown
 
 
+def as_argo_tells(run, of_stages):
+    """`task_details` as the API makes them of Argo's nodes: no stage by its name, one executor for each try."""
+    tasks = run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+    nodes = [("damcrack-training-x7k2f", "RUNNING"), ("root-driver", "SUCCEEDED"), ("root", "RUNNING")]
+    for name, task in tasks.items():
+        state = of_stages.get(task["taskInfo"]["name"])
+        if state == "DRIVER FAILED":
+            nodes += [(f"{name}-driver", "FAILED"), (name, "RUNTIME_STATE_UNSPECIFIED")]
+        elif state:
+            nodes += [(f"{name}-driver", "SUCCEEDED"), (name, state)]
+            nodes += [("executor", state), ("executor(0)", "FAILED"), ("executor(1)", state)]
+    return {"task_details": [{"display_name": name, "state": state} for name, state in nodes]}
+
+
+def test_status_names_stages_in_place_of_argos_nodes(kubeflow):
+    """What is done, runs and failed, by the names of dvc.yaml; a stage whose pod could not even be made failed too."""
+    command("submit", *GIVEN)
+    (run,) = kubeflow.lists["runs"]
+    states = {"photos": "SUCCEEDED", "tile": "SUCCEEDED", "miniimagenet": "DRIVER FAILED"}
+    states |= {"distill@dynamic": "RUNNING", "distill@fixed": "FAILED"}
+    run |= {"state": "RUNNING", "run_details": as_argo_tells(run, states)}
+    shown = command("status").output
+    assert "2 done; running: distill@dynamic; failed: distill@fixed, miniimagenet" in shown
+    assert not re.search(r"executor|driver|run-stage|x7k2f", shown)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "mode", "has_run", "says"),
+    [
+        (50, "ENABLE", True, "kfp run terminate hung"),
+        (50, "ENABLE", False, "has not run since"),
+        (20, "ENABLE", True, None),
+        (50, "DISABLE", True, None),
+    ],
+)
+def test_status_says_which_schedule_is_late(kubeflow, minutes, mode, has_run, says):
+    """Every 15 minutes, the last run longer ago than three of them: that is said, and which run it waits for."""
+    command("schedule", *GIVEN, "--cron", "0 */15 * * * *", "--name", "arrivals")
+    (schedule,) = kubeflow.lists["recurringruns"]
+    then = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
+    schedule |= {"mode": mode, "created_at": then}
+    run = {"run_id": "hung", "recurring_run_id": schedule["recurring_run_id"], "created_at": then}
+    kubeflow.lists["runs"] += [run | {"state": "RUNNING"}] if has_run else []
+    kubeflow.lists["runs"].append({"run_id": "by hand", "created_at": datetime.now(UTC).isoformat()})
+    shown = command("status").output
+    assert (says or "arrivals") in shown and ("has not run since" in shown) == bool(says)
+
+
+def test_status_shows_schedules_that_others_made(kubeflow):
+    """One that counts seconds, and one with a line that no cron has."""
+    made = [{"periodic_schedule": {"interval_second": "60"}}, {"cron_schedule": {"cron": "@every 1h"}}]
+    kubeflow.lists["recurringruns"] += [
+        {"recurring_run_id": str(number), "display_name": f"theirs-{number}", "mode": "ENABLE", "trigger": trigger,
+         "created_at": "2026-01-01T00:00:00Z"}
+        for number, trigger in enumerate(made)
+    ]  # fmt: skip
+    shown = command("status")
+    assert shown.exit_code == 0 and "theirs-0" in shown.output and "@every 1h" in shown.output
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["failed to unmarshal kubernetes config: unknown field", "cannot unmarshal platform specific configs"],
+)
+def test_an_old_kubeflow_is_called_old(kubeflow, answer):
+    """In place of an error of its protobuf library alone."""
+    kubeflow.refuse, kubeflow.says = 400, answer
+    got = command("submit", *GIVEN)
+    assert isinstance(got.exception, InputError) and "2.16" in str(got.exception)
+
+
+def test_many_users_need_a_namespace(kubeflow):
+    """A run without one would be refused by the service in other words."""
+    kubeflow.health["multi_user"] = True
+    got = command("submit", *GIVEN)
+    assert isinstance(got.exception, InputError) and "--namespace" in str(got.exception)
+    assert command("submit", *GIVEN, "--namespace", "dam").exit_code == 0
+    assert [one["namespace"] for one in kubeflow.lists["experiments"]] == ["dam"]
+
+
 def test_new_imagery_is_checked_compiled_and_scheduled(kubeflow):
     """With --imagery the pipeline is the recurring one; values that do not read what is ingested are refused."""
     Path("imagery.yaml").write_text("incoming: s3://dam/incoming\nstore: s3://dam/imagery\n")
@@ -107,6 +188,10 @@ def test_new_imagery_is_checked_compiled_and_scheduled(kubeflow):
         (["--snapshot", "photos"], "expected STAGE=FILE"),
         (["--snapshot", "fotos=s3://dam/photos.csv"], "snapshot of 'fotos'"),
         (["--snapshot", "photos=large.csv"], "snapshot of photos: 70000 bytes"),
+        (
+            ["--snapshot", "photos=half.csv", "--snapshot", "miniimagenet=half.csv"],
+            "miniimagenet: 80000 bytes",
+        ),
     ],
 )
 def test_wrong_input_is_refused_before_anything_is_sent(kubeflow, changed, says):
@@ -115,6 +200,7 @@ def test_wrong_input_is_refused_before_anything_is_sent(kubeflow, changed, says)
         re.sub(r"epochs: \d+", "epochs: many", Path("params.yaml").read_text(), count=1)
     )
     Path("large.csv").write_text("x" * 70_000)
+    Path("half.csv").write_text("x" * 40_000)
     got = command("schedule", *GIVEN, "--cron", CRON, *changed)
     assert isinstance(got.exception, InputError), got.output
     assert says in str(got.exception)

@@ -14,6 +14,7 @@ from walls import write_darkness_detector
 pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
 from kfp import compiler, dsl, local
 
+from damcrack.kubeflow import cluster
 from damcrack.kubeflow.new_imagery import new_imagery
 from damcrack.kubeflow.pipeline import NAME, Setting, training
 
@@ -102,6 +103,26 @@ def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
     assert [file.read_text() for file in own] == ["ours: 1\n"] * 2
 
 
+def test_photos_that_came_while_a_run_hung_are_taken_in_by_the_next(run, tmp_path, monkeypatch):
+    """The run that was stopped between take-in and report left its batch; the next adds the new photos, each once."""
+    rng = np.random.default_rng(0)
+    photos = [png(rng.integers(120, 200, (40, 40, 3), dtype=np.uint8)) for _ in range(3)]
+    (tmp_path / "incoming/0.png").write_bytes(photos[0])
+    model = (tmp_path / "model.onnx").read_bytes()
+    (tmp_path / "model.onnx").unlink()
+    with pytest.raises(RuntimeError):
+        run()
+    store = tmp_path / "store"
+    assert list((store / "catalogue").iterdir()) and not (store / "inspected").is_dir()
+    (tmp_path / "model.onnx").write_bytes(model)
+    for number, photo in enumerate(photos):
+        (tmp_path / f"incoming/again-{number}.png").write_bytes(photo)
+    run()
+    assert len(list((store / "accepted/photos").iterdir())) == 3
+    reports = [yaml.safe_load(path.read_text()) for path in (store / "inspected").iterdir()]
+    assert sorted(len(report["photos"]) for report in reports) == [1, 2]
+
+
 def test_the_compiled_pipeline_is_the_same_every_time_and_caches_nothing(tmp_path):
     """Every task looks at the bucket again, in our image, and is tried again."""
     files = [tmp_path / f"{number}.yaml" for number in range(2)]
@@ -123,6 +144,25 @@ def test_the_compiled_pipeline_is_the_same_every_time_and_caches_nothing(tmp_pat
     assert tasks["note-trained"]["dependentTasks"] == ["snapshot-new", "write-down"]
 
 
+def test_nothing_hangs_for_ever(tmp_path):
+    """Each task has a deadline, polling one of an hour at most; a run has one too, for a pod that no node takes."""
+    compiler.Compiler().compile(build(), str(tmp_path / "p.yaml"))
+    _, platform = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
+    kubernetes = platform["platforms"]["kubernetes"]
+    deadlines = {
+        name: int(pod["activeDeadlineSeconds"])
+        for name, pod in kubernetes["deploymentSpec"]["executors"].items()
+    }
+    assert {name: deadline <= 3600 for name, deadline in deadlines.items()} == {
+        "exec-take-in": True,
+        "exec-snapshot-new": True,
+        "exec-note-trained": True,
+        "exec-inspect-new": False,
+    }
+    longest = int(kubernetes["pipelineConfig"]["activeDeadlineSeconds"])
+    assert max(deadlines.values()) < longest <= 7 * 86400
+
+
 @pytest.mark.parametrize(
     ("sources", "got"),
     [({"incoming": "s3://b/elsewhere"}, "elsewhere"), ({"sample": "sample"}, "None"), (None, "None")],
@@ -141,6 +181,9 @@ def test_pods_get_their_secrets_by_name(tmp_path):
     _, platform = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert len(executors) == 4
+    rendered = (ROOT / "infra/kubernetes/base/services.env").read_text()
+    assert all(f"{key}=" in rendered for key in cluster.REQUIRED)
+    assert all(cluster.SETTINGS in str(executor["configMapAsEnv"]) for executor in executors.values())
     example = yaml.safe_load_all((ROOT / "infra/kubernetes/secrets.example.yaml").read_text())
     ours = [one for one in example if one["metadata"]["namespace"] == "damcrack"]
     wanted = {one["metadata"]["name"]: set(one["stringData"]) for one in ours}

@@ -1,5 +1,6 @@
 """`damcrack pipeline`: the graph of dvc.yaml on Kubeflow Pipelines."""
 
+import json
 import os
 import subprocess
 import warnings
@@ -11,6 +12,8 @@ from typing import Any
 import click
 
 from damcrack.files import InputError, check_output_file
+from damcrack.kubeflow import cluster
+from damcrack.kubeflow.runs import in_words, is_overdue
 
 COMPILED = Path(".damcrack/pipeline.yaml")
 PATH = click.Path(path_type=Path)
@@ -36,10 +39,10 @@ SETTING = (
 SERVICE = (
     click.option("--host", envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"], show_envvar=True),
     click.option("--experiment", default="damcrack", show_default=True),
-    click.option("--namespace", help="For a multi-user Kubeflow."),
+    click.option("--namespace", help="That of your Profile, in a Kubeflow with many users."),
 )
 ACCOUNT = click.option(
-    "--service-account", default="damcrack-pipeline", show_default=True, help="Account that the pods run as."
+    "--service-account", default=cluster.ACCOUNT, show_default=True, help="Account that the pods run as."
 )
 NAME = click.option("--name", default="training", show_default=True, help="Name of the run or schedule.")
 
@@ -61,12 +64,32 @@ def pipeline() -> None:
     is in Kubeflow's pages and in its own command `kfp`.
 
     \b
+    damcrack pipeline check
     damcrack pipeline compile --remote s3://dam/dvc --cpu-image ... --train-image ... --out training.yaml
     damcrack pipeline submit  --remote s3://dam/dvc --cpu-image ... --train-image ...
     damcrack pipeline schedule --cron "0 0 3 * * 1" --name weekly --remote ...
     damcrack pipeline schedule --cron "0 */15 * * * *" --name arrivals --imagery imagery.yaml --remote ...
     damcrack pipeline status
     """  # noqa: D301  # click wants the character itself
+
+
+@pipeline.command()
+@_with(*SERVICE[:1], *SERVICE[2:], ACCOUNT)
+def check(host: str, namespace: str | None, service_account: str) -> None:
+    """Look whether Kubeflow and the namespace have what our pods need; prints a command for what is missing.
+
+    Reads the namespace with the rights of the current kubectl context.
+    """
+    with _client(host, namespace) as client:
+        health = _health(client)
+        namespace = namespace or client.get_user_namespace() or "kubeflow"
+    findings = [cluster.check_version(health)]
+    findings += cluster.check_namespace(namespace, service_account, bool(health.get("multi_user")))
+    for one in findings:
+        click.echo(f"{one.state:9}{one.what}" + (f": {one.fix}" if one.fix else ""))
+    missing = [one.what for one in findings if one.state == "missing"]
+    if missing:
+        raise InputError(f"pods would hang or fail in namespace {namespace}: missing {', '.join(missing)}")
 
 
 @pipeline.command("compile")
@@ -86,7 +109,7 @@ def submit(
 ) -> None:
     """Check the values, compile and start one run."""
     _compile_for_cluster(**setting)
-    with _client(host) as client:
+    with _client(host, namespace) as client:
         run = client.create_run_from_pipeline_package(
             str(COMPILED),
             run_name=name,
@@ -99,7 +122,11 @@ def submit(
 
 @pipeline.command()
 @_with(*SETTING, *SERVICE, ACCOUNT, NAME)
-@click.option("--cron", required=True, help='Six fields, seconds first, UTC: "0 0 3 * * 1" is Mondays at 3.')
+@click.option(
+    "--cron",
+    required=True,
+    help='Six fields, seconds first: "0 0 3 * * 1" is Mondays at 3, UTC unless Kubeflow says otherwise.',
+)
 def schedule(
     name: str, cron: str, host: str, experiment: str, namespace: str, service_account: str, **setting: Any
 ) -> None:
@@ -110,7 +137,7 @@ def schedule(
     if len(cron.split()) != 6:  # Kubeflow takes five without a word, and fires at other times
         raise InputError(f"--cron {cron!r}: expected 6 fields: second minute hour day month weekday")
     _compile_for_cluster(**setting)
-    with _client(host) as client:
+    with _client(host, namespace) as client:
         experiment_id = client.create_experiment(experiment, namespace=namespace).experiment_id
         earlier = [one for one in _schedules(client, experiment_id) if one.display_name == name]
         created = client.create_recurring_run(
@@ -133,18 +160,42 @@ def schedule(
 @_with(*SERVICE)
 @click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True)
 def status(host: str, experiment: str, namespace: str, limit: int) -> None:
-    """Show the schedules and the latest runs."""
-    with _client(host) as client:
+    """Show the schedules and the latest runs, with the stages of those that are not through."""
+    with _client(host, namespace) as client:
         experiment_id = client.create_experiment(experiment, namespace=namespace).experiment_id
         for one in _schedules(client, experiment_id):
-            click.echo(f"schedule  {one.display_name}  {one.trigger.cron_schedule.cron}  {one.mode}")
+            click.echo(f"schedule  {one.display_name}  {_cron(one)}  {one.mode}{_lateness(client, one)}")
         runs = client.list_runs(page_size=limit, sort_by="created_at desc", experiment_id=experiment_id)
         for run in runs.runs or []:
-            click.echo(f"run       {run.display_name}  {run.state}  {run.created_at}  {run.run_id}")
+            stages = "" if run.state in ("SUCCEEDED", "PENDING") else f"  {in_words(run)}"
+            click.echo(f"run       {run.display_name}  {run.state}  {run.created_at}  {run.run_id}{stages}")
+
+
+def _cron(schedule: Any) -> str:
+    """Schedules that others made in the experiment may count seconds instead."""
+    cron = schedule.trigger and schedule.trigger.cron_schedule
+    return str(cron.cron) if cron else "no cron line"
+
+
+def _lateness(client: Any, schedule: Any) -> str:
+    """A remark on a schedule that has not run when it should have, and on the run that it waits for."""
+    ours = {"operation": "EQUALS", "key": "recurring_run_id", "stringValue": schedule.recurring_run_id}
+    runs = client.list_runs(
+        page_size=1, sort_by="created_at desc", filter=json.dumps({"predicates": [ours]}),
+        experiment_id=schedule.experiment_id,
+    ).runs  # fmt: skip
+    last = runs[0].created_at if runs else schedule.created_at
+    if schedule.mode != "ENABLE" or not last or not is_overdue(_cron(schedule), last):
+        return ""
+    in_flight = (
+        runs and runs[0].finished_at is None and runs[0].state not in ("SUCCEEDED", "FAILED", "CANCELED")
+    )
+    waits = f", waits for its run; to stop that: kfp run terminate {runs[0].run_id}" if in_flight else ""
+    return f"  has not run since {last:%Y-%m-%d %H:%M}{waits}"
 
 
 @contextmanager
-def _client(host: str | None) -> Iterator[Any]:
+def _client(host: str | None, namespace: str | None) -> Iterator[Any]:
     """Kubeflow's own client; its errors become one sentence, which holds no header of ours."""
     from kfp.client import Client
     from kfp_server_api.exceptions import ApiException
@@ -156,14 +207,23 @@ def _client(host: str | None) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             client = Client(host=host, existing_token=os.environ.get("DAMCRACK_KFP_TOKEN"))
+        if not namespace and not client.get_user_namespace() and _health(client).get("multi_user"):
+            raise InputError(f"Kubeflow at {host} has many users: give the --namespace of your Profile")
         yield client
     except ApiException as error:
         answer = f"{error.status} {error.reason} {error.body}"[:400]
-        raise InputError(
-            f"Kubeflow Pipelines at {host} answered {answer}; check DAMCRACK_KFP_TOKEN"
-        ) from None
+        fix = "check DAMCRACK_KFP_TOKEN"
+        if "unmarshal" in answer:  # a field that it does not know
+            fix = "it is too old: 2.16 or later is needed, 2.17 with --imagery"
+        raise InputError(f"Kubeflow Pipelines at {host} answered {answer}; {fix}") from None
     except (HTTPError, OSError) as error:
         raise InputError(f"Kubeflow Pipelines at {host} cannot be reached ({type(error).__name__})") from None
+
+
+def _health(client: Any) -> dict[str, Any]:
+    """Version and mode; kfp's client would drop the version."""
+    answer = client._healthz_api.healthz_service_get_healthz(_preload_content=False)
+    return dict(json.loads(answer.data))
 
 
 def _schedules(client: Any, experiment_id: str) -> list[Any]:

@@ -14,6 +14,9 @@ from damcrack.kubeflow.graph import Needs
 from damcrack.kubeflow.pipeline import Setting, equip, one_line, training
 
 NAME = "damcrack-new-imagery"
+# A schedule waits for its run. One that hangs, in a pod that no node takes for example, ends here, and the next poll
+# goes on: photos that came meanwhile are taken in, and a training continues behind the stages that it finished.
+LONGEST_RUN_S = 7 * 86400
 INSPECT, TRAIN = 1, 2
 
 
@@ -57,9 +60,13 @@ def note_trained(imagery_yaml: str, snapshots: dict) -> None:  # type: ignore[ty
 def new_imagery(setting: Setting, imagery_yaml: str, train: Any = None) -> Any:
     """The pipeline; `train` makes the task of params, remote and snapshots, by default the training pipeline."""
     train = train or training(setting)
-    needs = Needs(image="cpu", memory="4Gi", timeout="1d")
+    short, long = (Needs(image="cpu", memory="4Gi", timeout=timeout) for timeout in ("1h", "1d"))
 
-    @dsl.pipeline(name=NAME, description="New photos in once, inspected, trained on when labelled.")
+    @dsl.pipeline(
+        name=NAME,
+        description="New photos in once, inspected, trained on when labelled.",
+        pipeline_config=dsl.PipelineConfig(active_deadline_seconds=LONGEST_RUN_S),
+    )
     def pipeline(
         imagery: str = one_line(imagery_yaml),
         model: str = "models:/dam-crack-detector@champion",
@@ -67,15 +74,15 @@ def new_imagery(setting: Setting, imagery_yaml: str, train: Any = None) -> Any:
         remote: str = setting.remote,
         snapshots: dict = dict(setting.snapshots),  # type: ignore[type-arg]  # noqa: B006
     ) -> None:
-        taken = equip(take_in(imagery_yaml=imagery), needs, setting.images)
+        taken = equip(take_in(imagery_yaml=imagery), short, setting.images)
         with dsl.If(taken.output >= INSPECT, name="batches without report"):
             inspected = inspect_new(imagery_yaml=imagery, model=model, params=params)
-            equip(inspected, needs, setting.images)
+            equip(inspected, long, setting.images)
         with dsl.If(taken.output >= TRAIN, name="enough new labels"):
             taken_snapshot = snapshot_new(imagery_yaml=imagery, snapshots=snapshots)
-            equip(taken_snapshot, needs, setting.images)
+            equip(taken_snapshot, short, setting.images)
             trained = train(params=params, remote=remote, snapshots=taken_snapshot.output)
             noted = note_trained(imagery_yaml=imagery, snapshots=taken_snapshot.output)
-            equip(noted, needs, setting.images).after(trained)
+            equip(noted, short, setting.images).after(trained)
 
     return pipeline

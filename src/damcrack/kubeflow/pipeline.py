@@ -12,18 +12,11 @@ import yaml
 from kfp import compiler, dsl, kubernetes
 
 from damcrack.files import InputError
+from damcrack.kubeflow.cluster import OPTIONAL, REQUIRED, SECRETS, SETTINGS
 from damcrack.kubeflow.graph import Needs, as_text, derive
 
 NAME = "damcrack-training"
-# Names in infra/kubernetes; values never pass through here. Without an address of MLflow a task would record where
-# nobody looks, so that one has to be there. A cluster that gives pods a role has no S3 keys.
-REQUIRED = ("MLFLOW_TRACKING_URI",)
-OPTIONAL = ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
-SECRETS = {
-    "damcrack-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-    "damcrack-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
-}
-LARGEST_SNAPSHOT = 64 * 2**10  # the launcher passes all parameters as one argument; Linux takes 128 KiB
+LARGEST_SNAPSHOTS = 64 * 2**10  # the launcher passes all parameters as one argument; Linux takes 128 KiB
 
 
 @dataclass(frozen=True)
@@ -91,16 +84,17 @@ def training(setting: Setting) -> Any:
     """
     nodes = derive(setting.checkout, setting.params)
     graph = as_text(nodes)
-    for stage, text in setting.snapshots.items():
+    for stage in setting.snapshots:
         if stage not in {node.name for node in nodes}:
             raise InputError(
                 f"snapshot of {stage!r}: expected a stage, one of {', '.join(n.name for n in nodes)}"
             )
-        if len(text.encode()) > LARGEST_SNAPSHOT:
-            raise InputError(
-                f"snapshot of {stage}: {len(text.encode())} bytes, at most {LARGEST_SNAPSHOT} fit into a "
-                "parameter; copy the file into a bucket and give its s3:// address"
-            )
+    size = sum(len(text.encode()) for text in setting.snapshots.values())
+    if size > LARGEST_SNAPSHOTS:
+        raise InputError(
+            f"snapshot of {', '.join(setting.snapshots)}: {size} bytes, at most {LARGEST_SNAPSHOTS} in all fit into "
+            "a run's parameters; copy the file into a bucket and give its s3:// address"
+        )
 
     @dsl.pipeline(name=NAME, description="From photographs to a registered crack detector, as dvc.yaml says.")
     def pipeline(
@@ -147,8 +141,8 @@ def equip(task: dsl.PipelineTask, needs: Needs, images: Mapping[str, str]) -> ds
         kubernetes.add_node_selector(task, key, value)
     for toleration in needs.tolerations:
         kubernetes.add_toleration(task, **toleration)
-    kubernetes.use_config_map_as_env(task, "damcrack-services", {key: key for key in REQUIRED})
-    kubernetes.use_config_map_as_env(task, "damcrack-services", {key: key for key in OPTIONAL}, optional=True)
+    kubernetes.use_config_map_as_env(task, SETTINGS, {key: key for key in REQUIRED})
+    kubernetes.use_config_map_as_env(task, SETTINGS, {key: key for key in OPTIONAL}, optional=True)
     for name, keys in SECRETS.items():
         kubernetes.use_secret_as_env(task, name, {key: key for key in keys}, optional=True)
     kubernetes.use_field_path_as_env(task, "DAMCRACK_GRAPH_RUN", "metadata.labels['pipeline/runid']")

@@ -21,13 +21,20 @@ def metrics_of(outs: Sequence[Path]) -> dict[str, float]:
             found |= _numbers(_json(out / name))
         if (out / "history.csv").is_file():
             with (out / "history.csv").open(newline="") as file:
-                last = list(csv.DictReader(file))[-1]
-            found |= _numbers({name: float(text) for name, text in last.items() if text})
+                last = [{}, *csv.DictReader(file)][-1]
+            found |= _numbers({name: _number(text) for name, text in last.items()})
     return found
 
 
 def _json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _number(text: Any) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

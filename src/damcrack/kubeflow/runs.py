@@ -1,0 +1,62 @@
+"""Runs and schedules of Kubeflow in the words of dvc.yaml: stages in place of Argo's nodes."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+PERIODS = 3  # a schedule may be late by a run in flight
+
+
+def stages_of(run: Any) -> dict[str, str]:
+    """State of each stage that has begun, as Kubeflow's API calls it; `run` is what its client returns.
+
+    The API's tasks are Argo's nodes: the run itself, root, a driver for each task, the task by its name in the spec
+    (`run-stage-7`), and below that the executor and its tries, which do not say whose they are.
+    """
+    names, states = _stage_names(run.pipeline_spec or {}), dict[str, str]()
+    for task in (run.run_details and run.run_details.task_details) or ():
+        node = task.display_name or ""
+        stage, is_driver = names.get(node.removesuffix("-driver")), node.endswith("-driver")
+        # A stage whose driver failed has a node too, that never began.
+        if stage and states.get(stage) != "FAILED" and (task.state == "FAILED" or not is_driver):
+            states[stage] = str(task.state)
+    return states
+
+
+def _stage_names(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Task in the compiled spec, nested pipelines included, to the name that it shows; groups are left out."""
+    spec = spec.get("pipeline_spec", spec)
+    components = spec.get("components", {})
+    dags = [one["dag"] for one in (spec.get("root", {}), *components.values()) if "dag" in one]
+    return {
+        name: task.get("taskInfo", {}).get("name", name)
+        for dag in dags
+        for name, task in dag["tasks"].items()
+        if "executorLabel" in components.get(task["componentRef"]["name"], {})
+    }
+
+
+def in_words(run: Any) -> str:
+    """What a run that is not through does: `7 done; running: tile; failed: distill@dynamic`."""
+    states = stages_of(run)
+    done = sum(state == "SUCCEEDED" for state in states.values())
+    parts = [f"{done} done"]
+    for wanted in ("RUNNING", "PENDING", "FAILED"):
+        stages = sorted(stage for stage, state in states.items() if state == wanted)
+        parts += [f"{wanted.lower()}: {', '.join(stages)}"] if stages else []
+    return "; ".join(parts)
+
+
+def is_overdue(cron: str, last: datetime, now: datetime | None = None) -> bool:
+    """Whether a schedule of six fields, seconds first, has let pass `PERIODS` of its times since `last`."""
+    from croniter import CroniterError, croniter
+
+    if len(cron.split()) != 6:
+        return False
+    try:
+        times = croniter(re.sub(r"\?", "*", cron), last, second_at_beginning=True)
+        due = [times.get_next(datetime) for _ in range(PERIODS)][-1]
+    except CroniterError:
+        return False
+    return bool(due < (now or datetime.now(UTC)))
