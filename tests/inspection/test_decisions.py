@@ -1,14 +1,15 @@
 """The file of decisions, and which finding of which survey a decision fits."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from damcrack.files import InputError
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.decisions import Decision, Finding, as_json, asked, matched, points, read_decisions
-from damcrack.inspection.findings import Findings, survey_folders
+from damcrack.inspection.decisions import Decision, Finding, as_json, asked, matched, read_decisions
+from damcrack.inspection.findings import Block, Findings, survey_folders
 from surveys import all_findings, cracked, decide, inspect, save, write_decisions
 
 
@@ -127,21 +128,21 @@ def test_the_later_of_two_decisions_counts():
     assert one.note == ""
 
 
-def test_findings_are_ranked_by_evidence_and_unsure_blocks_are_few(tmp_path):
-    """Cracks by probability, then the most confident blocks without a line; the rest is counted."""
+def test_what_is_asked_is_a_short_list_with_the_best_first(tmp_path):
+    """Convincing lines, fainter ones only beside a crack, then few blocks close to certain; the rest is counted."""
     save(tmp_path / "in/a.jpg", cracked((340, 450), (225, 170, 20, 260, 6.0)))
-    survey = inspect(tmp_path, config=InspectConfig(uncertain=(0.0, 1.0)))
-    (folder,) = survey_folders(survey)
+    (folder,) = survey_folders(inspect(tmp_path))
     known = Findings.read(folder)
-    found, more = asked(known)
-    assert [one.kind for one in found] == ["crack"] + ["block"] * 5
-    assert [one.crack_prob for one in found[1:]] == sorted(
-        (one.crack_prob for one in found[1:]), reverse=True
-    )
-    blocks = [one.box_xyxy for one in found[1:]]
     (crack,) = known.cracks
-    assert not any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in blocks for x, y in points(crack.lines))
-    assert 0 < more < len(known.blocks)
+    short = replace(crack, length_px=45.0, width_max_px=crack.width_max_px / 2, confidence=0.4)
+    faint = replace(short, crack_prob=0.36, confidence=0.0)
+    probs = [0.99, 0.97, 0.95, 0.93, 0.6]
+    blocks = [Block(10_000 + 224 * at, 0, 10_224 + 224 * at, 224, prob) for at, prob in enumerate(probs)]
+    for verdict, lines in (("crack", [crack, short]), ("unsure", [crack])):
+        found, more = asked(replace(known, verdict=verdict, cracks=[crack, short, faint], blocks=blocks))
+        assert [one.crack for one in found if one.crack] == lines
+        assert [one.evidence for one in found[len(lines) :]] == probs[:3]
+        assert more == 3 - len(lines) + 1
 
 
 def test_decisions_survive_another_model(tmp_path):

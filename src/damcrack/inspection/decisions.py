@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from damcrack.files import InputError
+from damcrack.inspection.evidence import chance, evidence
 from damcrack.inspection.findings import Block, Findings
 from damcrack.inspection.measure import Crack, Line
 
@@ -22,7 +23,11 @@ STATUSES = ("accepted", "rejected", "undecided")
 CLASSES = ("crack", "joint", "edge", "stain", "other")
 SEVERITIES = ("", "minor", "moderate", "severe")
 MAX_BYTES, MAX_TEXT, MAX_PX = 64 * 2**20, 4000, 10**6
-ASKED_BLOCKS = 5  # of a photo, the most confident first; the page says how many more there are
+MIN_CONFIDENCE = 0.5  # of a line by itself
+MIN_BLOCK_PROB, ASKED_BLOCKS = (
+    0.9,
+    3,
+)  # of a photo, the most confident first; the page says how many more there are
 STEP_PX = 4.0
 NEAR_PX = 8.0  # two lines so close show one crack
 SAME_SHARE = 0.5  # of the shorter line that must lie on the other one
@@ -35,12 +40,15 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Finding:
-    """A traced crack, or a block that may hold one and has no traced line; `crack` has the measures."""
+    """A traced crack, or a block that may hold one and has no traced line; `crack` has the measures.
+
+    `evidence` is the chance that it is a crack, in photos with and without cracks.
+    """
 
     kind: Kind
     box_xyxy: Box
     lines: tuple[Line, ...]
-    crack_prob: float
+    evidence: float
     crack: Crack | None = None
 
 
@@ -68,26 +76,29 @@ class Decision:
 
 
 def asked(findings: Findings) -> tuple[list[Finding], int]:
-    """Findings of one photo for a person to decide on, and how many unsure blocks beyond them there are.
+    """Findings of one photo for a person to decide on, most evidence first, and how many fainter ones there are.
 
-    Cracks come first, by the network's probability, then by length.
+    A line is asked about if half of the clean photos of this size show none like it; in a photo that is called cracked,
+    also if it is more likely a crack than not. Blocks come after them, without a line and close to certain.
     """
-    cracks = [Finding("crack", one.box_xyxy, one.lines, one.crack_prob, one) for one in findings.cracks]
-    cracks.sort(key=rank)
-    blocks = [block for block in findings.blocks if block.crack_prob >= findings.uncertain[0]]
-    untraced = _without_line(blocks, findings.cracks) if cracks else blocks
+    has_crack = findings.verdict == "crack"
+    lines = [Finding("crack", one.box_xyxy, one.lines, chance(evidence(one)), one) for one in findings.cracks]
+    found = [
+        one
+        for one in sorted(lines, key=rank)
+        if one.crack and (one.crack.confidence >= MIN_CONFIDENCE or (has_crack and one.evidence >= 0.5))
+    ]
+    blocks = [block for block in findings.blocks if block.crack_prob >= MIN_BLOCK_PROB]
+    untraced = _without_line(blocks, findings.cracks) if lines else blocks
     untraced.sort(key=lambda block: -block.crack_prob)
-    found = [Finding("block", block.box_xyxy, (), block.crack_prob) for block in untraced[:ASKED_BLOCKS]]
-    return cracks + found, len(untraced) - len(found)
+    alone = [Finding("block", block.box_xyxy, (), block.crack_prob) for block in untraced[:ASKED_BLOCKS]]
+    return found + alone, len(lines) - len(found) + len(untraced) - len(alone)
 
 
 def rank(finding: Finding) -> tuple[bool, float, float]:
     """Sort key: most evidence first."""
-    return (
-        finding.kind == "block",
-        -round(finding.crack_prob, 2),
-        -(finding.crack.length_px if finding.crack else 0),
-    )
+    length_px = finding.crack.length_px if finding.crack else 0
+    return finding.kind == "block", -round(finding.evidence, 2), -length_px
 
 
 def _without_line(blocks: Sequence[Block], cracks: Sequence[Crack]) -> list[Block]:

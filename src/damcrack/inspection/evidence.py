@@ -26,6 +26,11 @@ def evidence(crack: Crack) -> float:
     )
 
 
+def chance(log_odds: float) -> float:
+    """The probability of log odds."""
+    return 1 / (1 + math.exp(-log_odds))
+
+
 def confidence(log_odds: float, megapixels: float) -> float:
     """Chance that a clean wall in a photo of so many megapixels shows no line of this evidence or more."""
     return math.exp(-megapixels * FALSE_PER_MEGAPIXEL * math.exp(-log_odds))

@@ -157,12 +157,13 @@ def _look_through(folders: Sequence[Path]) -> tuple[Totals, list[Shown]]:
         findings = Findings.read(folder)
         found, num_more = asked(findings)
         lengths = Lengths()
-        for crack in findings.cracks:
+        cracks = [one.crack for one in found if one.crack]
+        for crack in cracks:
             for sum_ in (lengths, totals.lengths):
                 sum_.add(crack.length_px, findings.gsd_mm_per_px)
         totals.verdicts[findings.verdict] += 1
-        totals.num_cracks += len(findings.cracks)
-        totals.num_blocks += len(found) - len(findings.cracks)
+        totals.num_cracks += len(cracks)
+        totals.num_blocks += len(found) - len(cracks)
         totals.with_scale += findings.gsd_mm_per_px is not None
         if findings.gsd_mm_per_px is None:
             totals.without_scale.append(findings.photo)
@@ -180,6 +181,7 @@ def _facts(folder: Path, findings: Findings, found: Sequence[Finding], num_more:
         "name": findings.photo,
         "sha256": findings.sha256,
         "verdict": findings.verdict,
+        "doubt": findings.doubt,
         "width": findings.width_px,
         "height": findings.height_px,
         "gsd": findings.gsd_mm_per_px,
@@ -195,7 +197,7 @@ def _facts(folder: Path, findings: Findings, found: Sequence[Finding], num_more:
 
 
 def _finding_facts(one: Finding) -> dict[str, Any]:
-    facts: dict[str, Any] = {"kind": one.kind, "box": one.box_xyxy, "prob": round(one.crack_prob, 3)}
+    facts: dict[str, Any] = {"kind": one.kind, "box": one.box_xyxy, "prob": round(one.evidence, 3)}
     if one.crack:
         names = ("length_px", "width_px", "width_max_px", "num_branches")
         facts |= {"lines": [line.tolist() for line in one.lines]}
