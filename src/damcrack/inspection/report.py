@@ -103,7 +103,7 @@ def write_page(
         InputError: the decisions beside the page cannot be read.
     """
     totals, shown = _look_through(folders)
-    pictures = _within_budget(shown, budget_mb)
+    pictures = _within_budget(shown, budget_mb if len(shown) <= MANY_PHOTOS else 0)  # to open in seconds
     decided = read_decisions(decisions) if decisions.is_file() else []
     linked = sum(
         one.has_findings and pictures.get(number) != "detail.jpg" for number, one in enumerate(shown)
