@@ -16,6 +16,7 @@ from typing import Any
 from damcrack.files import InputError, check_output, new_directory, sha256_bytes, write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.decisions import FILE as DECISIONS
+from damcrack.inspection.decisions import asked
 from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.exports import write_files
 from damcrack.inspection.findings import SUMMARY, Findings
@@ -197,7 +198,7 @@ def _publish(
 def _summary(out: Path, totals: Mapping[str, Any]) -> dict[str, object]:
     summary: dict[str, object] = {
         "photos": f"{totals['crack']} with cracks, {totals['unsure']} unsure, {totals['no_crack']} without",
-        "cracks": f"{totals['num_cracks']} traced, {totals['length_px']:.0f} px together",
+        "findings": f"{totals['num_findings']} to decide on in the report; {totals['num_cracks']} lines traced in all",
     }
     if totals["num_set_aside"]:
         summary["set aside"] = f"{totals['num_set_aside']}, see {out / 'set-aside.csv'}"
@@ -210,11 +211,12 @@ def _summary(out: Path, totals: Mapping[str, Any]) -> dict[str, object]:
 
 def _totals(folders: Sequence[Path], set_aside: Sequence[Unusable]) -> dict[str, Any]:
     verdicts = {"crack": 0, "unsure": 0, "no crack": 0}
-    num_cracks, length_px = 0, 0.0
+    num_cracks, num_findings, length_px = 0, 0, 0.0
     for folder in folders:
         findings = Findings.read(folder)
         verdicts[findings.verdict] += 1
         num_cracks += len(findings.cracks)
+        num_findings += len(asked(findings)[0])
         length_px += sum(crack.length_px for crack in findings.cracks)
     return {
         "num_photos": len(folders),
@@ -223,6 +225,7 @@ def _totals(folders: Sequence[Path], set_aside: Sequence[Unusable]) -> dict[str,
         "crack": verdicts["crack"],
         "unsure": verdicts["unsure"],
         "no_crack": verdicts["no crack"],
+        "num_findings": num_findings,
         "num_cracks": num_cracks,
         "length_px": round(length_px, 1),
     }

@@ -17,6 +17,7 @@ from damcrack.inspection.spreadsheet import open_table, write_table
 PHOTO_COLUMNS = (
     "photo",
     "verdict",
+    "doubt",
     "max_crack_prob",
     "num_blocks",
     "num_crack_blocks",
@@ -44,6 +45,7 @@ CRACK_COLUMNS = (
     "num_branches",
     "area_px",
     "crack_prob",
+    "confidence",
     "x0_px",
     "y0_px",
     "x1_px",
@@ -78,6 +80,7 @@ def photo_row(findings: Findings, folder: str) -> dict[str, Any]:
     return {
         "photo": findings.photo,
         "verdict": findings.verdict,
+        "doubt": findings.doubt,
         "max_crack_prob": findings.max_crack_prob,
         "num_blocks": len(findings.blocks),
         "num_crack_blocks": sum(block.crack_prob >= findings.threshold for block in findings.blocks),
@@ -100,7 +103,15 @@ def crack_rows(findings: Findings) -> Iterator[dict[str, Any]]:
     for number, crack in enumerate(findings.cracks, 1):
         measures = {
             name: getattr(crack, name)
-            for name in ("length_px", "width_px", "width_max_px", "num_branches", "area_px", "crack_prob")
+            for name in (
+                "length_px",
+                "width_px",
+                "width_max_px",
+                "num_branches",
+                "area_px",
+                "crack_prob",
+                "confidence",
+            )
         }
         in_mm = {
             f"{name}_mm": _in_mm(measures[f"{name}_px"], gsd) for name in ("length", "width", "width_max")
