@@ -19,8 +19,8 @@ import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from damcrack.inspection.detector import SHIPPED
-from damcrack.inspection.pixel_scores import PixelCounts, count_pixels
+from damcrack.cracks.detector import SHIPPED
+from damcrack.cracks.pixel_scores import PixelCounts, count_pixels
 from damcrack.sample.concrete import render_photo
 from experiments.unseen.sources import read_photos, read_pixels
 

@@ -29,6 +29,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from damcrack.cracks.detector import SHIPPED, OnnxDetector
+from damcrack.cracks.photo import Rules
 from damcrack.data.config import TileConfig
 from damcrack.data.encode import encode_tile
 from damcrack.data.imageset import ImageSet
@@ -38,8 +40,6 @@ from damcrack.data.tile import tile
 from damcrack.data.tiling import tile_boxes_xyxy
 from damcrack.files import in_order, sha256_bytes, write_bytes, write_csv
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.detector import SHIPPED, OnnxDetector
-from damcrack.inspection.photo import Rules
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Photo
 from damcrack.inspection.survey import Survey

@@ -1,4 +1,4 @@
-"""Fit how much evidence a traced line has, and what photos are called by it (damcrack.inspection.evidence).
+"""Fit how much evidence a traced line has, and what photos are called by it (damcrack.cracks.evidence).
 
     python -m experiments.triage --data DIR --work .bench/triage
 
@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
+from damcrack.cracks.detector import SHIPPED, OnnxDetector
+from damcrack.cracks.evidence import confidence
+from damcrack.cracks.photo import Rules, look_at
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.detector import SHIPPED, OnnxDetector
-from damcrack.inspection.evidence import confidence
-from damcrack.inspection.photo import Rules, look_at
 from experiments.unseen.__main__ import DATA_VARIABLE
 from experiments.unseen.sources import WALLS, read_photos, read_pixels
 

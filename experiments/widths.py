@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.inspection.skeleton import branches, smoothed, thin
-from damcrack.inspection.width import widths_px
+from damcrack.cracks.skeleton import branches, smoothed, thin
+from damcrack.cracks.width import widths_px
 from damcrack.sample.strokes import Stroke, coverage
 
 SIZE_HW = (144, 144)

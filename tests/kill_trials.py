@@ -24,8 +24,8 @@ import damcrack.inspection.signed
 import surveys
 import walls
 from damcrack.cli.main import main
+from damcrack.cracks.findings import survey_folders
 from damcrack.files import InputError
-from damcrack.inspection.findings import survey_folders
 
 assert cv2, onnxruntime
 damcrack.inspection.signed.find_browser = lambda: None  # a PDF holds the time at which it was printed

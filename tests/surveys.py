@@ -3,10 +3,10 @@
 import numpy as np
 from PIL import Image
 
+from damcrack.cracks.findings import Findings, survey_folders
 from damcrack.files import write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.decisions import Decision, as_json, asked
-from damcrack.inspection.findings import Findings, survey_folders
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source

@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "data": {"sample"},
     "train": {"data"},
     "export": {"data", "scores", "train"},
-    "inspection": {"data", "scores"},
+    "cracks": {"data", "scores"},
+    "inspection": {"cracks", "data", "scores"},
     "evaluate": {"data", "scores", "train"},
     "stage_table": set(),
     "params": {"stage_table"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "scratch": set(),
     "storage": {"data"},
     "tracking": {"progress"},
-    "registry": {"data", "inspection", "scores", "tracking"},
+    "registry": {"cracks", "data", "scores", "tracking"},
     "stage_runner": {
         "data",
         "params",
@@ -45,7 +46,7 @@ MAY_IMPORT = {
         "storage",
         "tracking",
     },
-    "imagery": {"data", "inspection", "params", "progress", "registry", "stage_runner", "storage"},
+    "imagery": {"cracks", "data", "inspection", "params", "progress", "registry", "stage_runner", "storage"},
     "kubeflow": {"imagery", "params", "stage_runner", "storage", "tracking"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

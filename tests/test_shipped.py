@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from damcrack.cracks.detector import SHIPPED, OnnxDetector
+from damcrack.cracks.pixel_scores import PixelCounts, count_pixels
 from damcrack.files import sha256_file
-from damcrack.inspection.detector import SHIPPED, OnnxDetector
-from damcrack.inspection.pixel_scores import PixelCounts, count_pixels
 from damcrack.registry.places import model_folder
 from damcrack.sample.concrete import render_photo
 

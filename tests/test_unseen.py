@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from damcrack.cracks.pixel_scores import count_pixels
 from damcrack.files import InputError
-from damcrack.inspection.pixel_scores import count_pixels
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, save_model
 from detectors import write_export

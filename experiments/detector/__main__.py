@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from damcrack.cracks.detector import SHIPPED
 from damcrack.files import OUTPUT_MARKER, new_directory, sha256_file, write_json
-from damcrack.inspection.detector import SHIPPED
 from damcrack.train.weights import ModelInfo, load_model, save_tensors
 
 HERE = Path(__file__).parent

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.cracks.skeleton import thin
 from damcrack.data.tiling import crack_fractions, tile_boxes_xyxy
 from damcrack.files import InputError
-from damcrack.inspection.skeleton import thin
 from experiments.unseen.sources import TOLERANCE_PX, UNMARKED_CRACKS, Photo, read_pixels
 
 Pixels = npt.NDArray[np.uint8]

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.cracks.config import Segmentation
+from damcrack.cracks.detector import OnnxDetector
+from damcrack.cracks.segment import without_specks
+from damcrack.cracks.windows import CELL_PX
 from damcrack.files import InputError
-from damcrack.inspection.config import Segmentation
-from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.segment import without_specks
-from damcrack.inspection.windows import CELL_PX
 from experiments.unseen.measure import Score
 
 Pixels = npt.NDArray[np.uint8]

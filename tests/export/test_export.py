@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from damcrack.cracks.detector import OnnxDetector
 from damcrack.data.imageset import ImageSet, ImageSetWriter
 from damcrack.export import export as stage
 from damcrack.export.config import ExportConfig
@@ -15,7 +16,6 @@ from damcrack.export.deployed import BLOCK_SHARE, Deployed
 from damcrack.export.export import export
 from damcrack.export.onnx_file import in_half_precision, to_onnx, with_metadata
 from damcrack.files import OUTPUT_MARKER, InputError, sha256_file
-from damcrack.inspection.detector import OnnxDetector
 from damcrack.run import SilentRun
 from damcrack.train.fitting import PIXEL_STATISTICS
 from damcrack.train.networks import build_network

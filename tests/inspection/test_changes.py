@@ -2,11 +2,11 @@ import cv2
 import numpy as np
 import pytest
 
+from damcrack.cracks.config import Segmentation
+from damcrack.cracks.measure import measure_cracks
+from damcrack.cracks.segment import crack_masks
 from damcrack.inspection.align import moved, register, scale_at
 from damcrack.inspection.changes import Limits, Side, changes
-from damcrack.inspection.config import Segmentation
-from damcrack.inspection.measure import measure_cracks
-from damcrack.inspection.segment import crack_masks
 from walls import concrete, coverage, darkness_prob, line, photo
 
 SIZE = (480, 640)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from damcrack.cracks.findings import Block, Findings, survey_folders
 from damcrack.files import InputError
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.decisions import Decision, Finding, as_json, asked, matched, read_decisions
-from damcrack.inspection.findings import Block, Findings, survey_folders
 from surveys import all_findings, cracked, decide, inspect, save, write_decisions
 
 

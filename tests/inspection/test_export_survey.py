@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from damcrack.cli.main import cli
+from damcrack.cracks.findings import Findings
 from damcrack.data.layouts import read_layout
 from damcrack.data.photo import decode_mask, decode_photo
 from damcrack.files import InputError
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.corrected import take_annotations
 from damcrack.inspection.exports import export_survey
-from damcrack.inspection.findings import Findings
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source

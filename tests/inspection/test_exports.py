@@ -11,9 +11,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from damcrack.cracks.findings import Findings
 from damcrack.inspection.coco import polygons
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.findings import Findings
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source

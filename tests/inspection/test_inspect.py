@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from damcrack.cracks.findings import Findings, folder_name
+from damcrack.cracks.pixel_scores import count_pixels
 from damcrack.data.tiling import tile_boxes_xyxy
 from damcrack.files import InputError
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.findings import Findings, folder_name
 from damcrack.inspection.inspect import inspect_photos
-from damcrack.inspection.pixel_scores import count_pixels
 from damcrack.inspection.scale import Scale
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from damcrack.cracks.findings import survey_folders
 from damcrack.files import OUTPUT_MARKER, InputError
 from damcrack.inspection.compare import compare
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.findings import survey_folders
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source

@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
+from damcrack.cracks.detector import OnnxDetector
 from damcrack.files import InputError, sha256_bytes, sha256_file
 from damcrack.imagery.catalogue import Catalogue, Entry
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.inspect import survey
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Listed

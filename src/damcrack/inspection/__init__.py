@@ -1,1 +1,1 @@
-"""Cracks of photos, measured, reported and compared: the part that travels to a site; no torch."""
+"""Surveys of many photos: taken in, reported, decided on, signed, compared; what travels to a site; no torch."""

@@ -7,9 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from damcrack.cracks.findings import Findings, Pixels
+from damcrack.cracks.measure import Crack
 from damcrack.data.photo import encode_jpeg
-from damcrack.inspection.findings import Findings, Pixels
-from damcrack.inspection.measure import Crack
 
 LINE, HALO, PAPER, INK = (255, 59, 47), (255, 255, 255), (255, 255, 255), (20, 20, 20)
 QUALITY = 92

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.cracks.findings import Findings, read_picture, survey_folders
 from damcrack.inspection.align import Homography, moved, register
 from damcrack.inspection.decisions import (
     FILE,
@@ -20,7 +21,6 @@ from damcrack.inspection.decisions import (
     matched,
     read_decisions,
 )
-from damcrack.inspection.findings import Findings, read_picture, survey_folders
 from damcrack.run import Run
 
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.cracks.measure import SAMPLE_PX
 from damcrack.inspection.align import Homography, moved, scale_at
-from damcrack.inspection.measure import SAMPLE_PX
 
 Mask = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]

@@ -13,10 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from damcrack.inspection.findings import Findings, Pixels, read_picture
-from damcrack.inspection.json_list import write_json_list
-from damcrack.inspection.measure import Crack, joined
-from damcrack.inspection.pieces import box_around
+from damcrack.cracks.findings import Findings, Pixels, read_picture
+from damcrack.cracks.measure import Crack, joined
+from damcrack.cracks.pieces import box_around
+from damcrack.inspection.geojson import write_json_list
 
 CATEGORIES = [{"id": 1, "name": "crack", "supercategory": "defect"}]
 

@@ -17,14 +17,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from damcrack.cracks.findings import Findings, Pixels, read_picture
+from damcrack.cracks.photo import Rules
 from damcrack.files import InputError, check_output, new_directory, write_json
 from damcrack.inspection.align import Registration, register, scale_at
 from damcrack.inspection.changes import Change, Limits, Side, changes
 from damcrack.inspection.compare_page import write_compare_page
-from damcrack.inspection.findings import Findings, Pixels, read_picture
 from damcrack.inspection.finished import FinishedSurvey
 from damcrack.inspection.overlay import lay_over
-from damcrack.inspection.photo import Rules
 from damcrack.inspection.spreadsheet import (
     match_name,
     name_key,

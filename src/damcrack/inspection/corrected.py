@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from damcrack.cracks.findings import Pixels
 from damcrack.data.names import Claims, why_unsafe
 from damcrack.data.photo import encode_mask, photo_size_hw
 from damcrack.files import InputError, PhotoError, new_directory, write_bytes
-from damcrack.inspection.findings import Pixels
 from damcrack.inspection.places import OpenBucket
 from damcrack.inspection.sources import Photo, list_photos, opened
 from damcrack.inspection.spreadsheet import match_name, names_by_key

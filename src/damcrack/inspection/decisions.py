@@ -13,10 +13,10 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.cracks.evidence import chance, evidence
+from damcrack.cracks.findings import Block, Findings
+from damcrack.cracks.measure import Crack, Line
 from damcrack.files import InputError
-from damcrack.inspection.evidence import chance, evidence
-from damcrack.inspection.findings import Block, Findings
-from damcrack.inspection.measure import Crack, Line
 
 FILE, FORMAT, VERSION = "decisions.json", "damcrack decisions", 1
 STATUSES = ("accepted", "rejected", "undecided")

@@ -6,8 +6,8 @@ as its crack.
 
 from pathlib import Path
 
+from damcrack.cracks.findings import Findings
 from damcrack.inspection.annotated import label
-from damcrack.inspection.findings import Findings
 
 WIDTH_BANDS_MM = (0.1, 0.2, 0.3, 0.5, 1.0)  # up to which engineers tell cracks of concrete apart
 COLOURS = (8, 3, 4, 2, 30, 1)  # AutoCAD's: grey, green, cyan, yellow, orange, red

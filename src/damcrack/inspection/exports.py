@@ -9,11 +9,11 @@ OUT/survey.gpkg           photos and cracks for GIS, see inspection.geopackage
 from collections.abc import Sequence
 from pathlib import Path
 
+from damcrack.cracks.findings import Findings, read_picture
 from damcrack.files import new_directory, write_bytes
 from damcrack.inspection.annotated import annotated
 from damcrack.inspection.coco import write_coco
 from damcrack.inspection.drawing import write_dxf
-from damcrack.inspection.findings import Findings, read_picture
 from damcrack.inspection.finished import FinishedSurvey
 from damcrack.inspection.geojson import write_geojson
 from damcrack.inspection.geopackage import write_geopackage

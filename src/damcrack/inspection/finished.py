@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from damcrack.cracks.findings import SUMMARY, Findings, survey_folders
 from damcrack.files import InputError
-from damcrack.inspection.findings import SUMMARY, Findings, survey_folders
 
 
 @dataclass(frozen=True)

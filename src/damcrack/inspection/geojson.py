@@ -3,12 +3,12 @@
 Where a crack lies on the wall beside the camera, GPS does not say: its lines are a property, in pixels of the photo.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from damcrack.inspection.findings import Findings
-from damcrack.inspection.json_list import write_json_list
+from damcrack.cracks.findings import Findings
 from damcrack.inspection.tables import crack_rows
 
 
@@ -30,3 +30,14 @@ def _features(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
                 "geometry": place,
                 "properties": {**known, "lines_px": lines_px},
             }
+
+
+def write_json_list(path: Path, head: str, items: Iterable[Any], tail: str) -> None:
+    """Write `head`, the items with commas between, `tail`, one after the other; `path` is there once all of it is."""
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(head)
+        for number, item in enumerate(items):
+            file.write(("," if number else "") + "\n" + json.dumps(item, allow_nan=False))
+        file.write("\n" + tail + "\n")
+    temporary.replace(path)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from damcrack.inspection.findings import Findings
+from damcrack.cracks.findings import Findings
 from damcrack.inspection.tables import CRACK_COLUMNS, PHOTO_COLUMNS, crack_rows, photo_row
 
 Place = tuple[float, float] | None

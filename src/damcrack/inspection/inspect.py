@@ -13,14 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from damcrack.cracks.detector import OnnxDetector
+from damcrack.cracks.findings import SUMMARY, Findings
+from damcrack.cracks.photo import Rules
 from damcrack.files import InputError, check_output, new_directory, sha256_bytes, write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.decisions import FILE as DECISIONS
 from damcrack.inspection.decisions import asked
-from damcrack.inspection.detector import OnnxDetector
 from damcrack.inspection.exports import write_files
-from damcrack.inspection.findings import SUMMARY, Findings
-from damcrack.inspection.photo import Rules
 from damcrack.inspection.places import OpenBucket, Unusable
 from damcrack.inspection.report import model_card, write_page
 from damcrack.inspection.scale import Scale, for_photos, without_number

@@ -7,11 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from damcrack.cracks.findings import Findings, Pixels, preview, read_picture
+from damcrack.cracks.measure import Crack
 from damcrack.data.photo import encode_jpeg
 from damcrack.inspection.align import Registration, moved
 from damcrack.inspection.changes import Change
-from damcrack.inspection.findings import Findings, Pixels, preview, read_picture
-from damcrack.inspection.measure import Crack
 
 SIDE_PX, QUALITY = 900, 80
 COLOURS = {

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from damcrack.cracks.findings import Findings, Pixels, preview, read_picture
+from damcrack.cracks.photo import Rules
 from damcrack.files import sha256_bytes
 from damcrack.inspection.decisions import (
     CLASSES,
@@ -24,9 +26,7 @@ from damcrack.inspection.decisions import (
     rank,
     read_decisions,
 )
-from damcrack.inspection.findings import Findings, Pixels, preview, read_picture
 from damcrack.inspection.overview import Stop, camera_map, strip
-from damcrack.inspection.photo import Rules
 from damcrack.inspection.places import Unusable
 
 FOLDERS = [Path(__file__).parent, Path(__file__).parents[1]]  # style.css is shared

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from damcrack.cracks.findings import Findings, read_picture, survey_folders
 from damcrack.data.encode import encode_tile
 from damcrack.data.layouts import GROUPS_FILE
 from damcrack.files import InputError, new_directory, write_bytes, write_csv
@@ -25,7 +26,6 @@ from damcrack.inspection.decisions import (
     points,
     read_decisions,
 )
-from damcrack.inspection.findings import Findings, read_picture, survey_folders
 
 LABELS = {"crack": "Positive", "no crack": "Negative"}
 QUALITY = 95

@@ -18,6 +18,7 @@ from typing import Any
 import simplejpeg
 
 from damcrack import __version__
+from damcrack.cracks.findings import Findings, Verdict, preview, read_picture, survey_folders
 from damcrack.files import InputError, new_directory, sha256_bytes, write_bytes, write_json
 from damcrack.inspection.carry import carried_over
 from damcrack.inspection.decisions import (
@@ -30,7 +31,6 @@ from damcrack.inspection.decisions import (
     matched,
     read_decisions,
 )
-from damcrack.inspection.findings import Findings, Verdict, preview, read_picture, survey_folders
 from damcrack.inspection.overview import Stop, camera_map, strip
 from damcrack.inspection.printing import check_place, find_browser, print_page
 from damcrack.inspection.report import Lengths, environment, measure

@@ -19,6 +19,10 @@ from threading import Condition
 import numpy as np
 import simplejpeg
 
+from damcrack.cracks.detector import OnnxDetector
+from damcrack.cracks.findings import Findings, Pixels, folder_name, preview
+from damcrack.cracks.gaps import filled
+from damcrack.cracks.photo import Inspected, Rules, look_at
 from damcrack.data.photo import decode_with_gaps, encode_mask, photo_size_hw
 from damcrack.files import (
     PhotoError,
@@ -29,10 +33,6 @@ from damcrack.files import (
     write_bytes,
 )
 from damcrack.inspection.camera import Camera
-from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.findings import Findings, Pixels, folder_name, preview
-from damcrack.inspection.gaps import filled
-from damcrack.inspection.photo import Inspected, Rules, look_at
 from damcrack.inspection.places import Unusable
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Photo

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from damcrack.cracks.findings import FILE, SUMMARY
 from damcrack.files import (
     InputError,
     check_output,
@@ -28,7 +29,6 @@ from damcrack.files import (
     writable,
     write_marker,
 )
-from damcrack.inspection.findings import FILE, SUMMARY
 from damcrack.inspection.places import Unusable
 
 KIND = "survey"

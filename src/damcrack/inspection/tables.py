@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from damcrack.inspection.findings import Findings, crack_name
+from damcrack.cracks.findings import Findings, crack_name
 from damcrack.inspection.places import Unusable
 from damcrack.inspection.spreadsheet import open_table, write_table
 

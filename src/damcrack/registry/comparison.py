@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from damcrack.cracks.detector import OnnxDetector
 from damcrack.files import InputError, read_csv
-from damcrack.inspection.detector import OnnxDetector
 from damcrack.registry.config import Policy
 from damcrack.registry.evaluation_set import EvaluationSet, Tiles
 from damcrack.registry.policy import Bools, Floats, Gain, Scores, compare, score

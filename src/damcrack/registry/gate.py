@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from damcrack.cracks.detector import OnnxDetector
 from damcrack.files import InputError
-from damcrack.inspection.detector import OnnxDetector
 from damcrack.registry.comparison import ScoredModel, compare_models, without_nan
 from damcrack.registry.config import Policy
 from damcrack.registry.evaluation_set import EvaluationSet

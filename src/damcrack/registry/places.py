@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from damcrack.inspection.detector import SHIPPED
+from damcrack.cracks.detector import SHIPPED
 
 if TYPE_CHECKING:
     from damcrack.registry.registry import MlflowRegistry

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from damcrack.inspection.config import Segmentation
-from damcrack.inspection.pixel_scores import PixelCounts, count_pixels
-from damcrack.inspection.segment import crack_masks, without_specks
+from damcrack.cracks.config import Segmentation
+from damcrack.cracks.pixel_scores import PixelCounts, count_pixels
+from damcrack.cracks.segment import crack_masks, without_specks
 
 PROBS = arrays(np.float32, (20, 28), elements=st.sampled_from([0.0, 0.1, 0.28, 0.4, 0.45, 0.7, 1.0]))
 EVERYWHERE = np.ones((20, 28), np.uint8)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.inspection.pieces import Place, box_around
+from damcrack.cracks.pieces import Place, box_around
 
 Mask = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.int64]

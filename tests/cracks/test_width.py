@@ -2,12 +2,12 @@ import cv2
 import numpy as np
 import pytest
 
-from damcrack.inspection import width as width_module
-from damcrack.inspection.config import Segmentation
-from damcrack.inspection.measure import measure_cracks
-from damcrack.inspection.segment import crack_masks
-from damcrack.inspection.skeleton import branches, smoothed, thin
-from damcrack.inspection.width import widths_px
+from damcrack.cracks import width as width_module
+from damcrack.cracks.config import Segmentation
+from damcrack.cracks.measure import measure_cracks
+from damcrack.cracks.segment import crack_masks
+from damcrack.cracks.skeleton import branches, smoothed, thin
+from damcrack.cracks.width import widths_px
 from walls import concrete, coverage, line, photo
 
 ANGLES = (0.0, 17.0, 45.0, 71.0, 90.0, 133.0)

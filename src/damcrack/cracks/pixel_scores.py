@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.inspection.skeleton import thin
+from damcrack.cracks.skeleton import thin
 
 Mask = npt.NDArray[np.uint8]
 

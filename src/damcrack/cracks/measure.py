@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.inspection.pieces import Labels, pieces
-from damcrack.inspection.skeleton import Branch, branches, length_px, smoothed, thin
-from damcrack.inspection.width import medians, widths_px
+from damcrack.cracks.pieces import Labels, pieces
+from damcrack.cracks.skeleton import Branch, branches, length_px, smoothed, thin
+from damcrack.cracks.width import medians, widths_px
 
 Grey = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
@@ -29,7 +29,7 @@ class Crack:
 
     `width_px` is the median over its length, `width_max_px` the 95th percentile: the widest place without outliers.
     `samples` (S, 3) are x, y and width every few pixels along it; `crack_prob` is the network's mean probability there.
-    `confidence` is the chance that a clean wall of the photo's size shows no such line (see inspection.evidence).
+    `confidence` is the chance that a clean wall of the photo's size shows no such line (see cracks.evidence).
     """
 
     length_px: float

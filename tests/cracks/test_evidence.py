@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from damcrack.cracks.evidence import FALSE_PER_MEGAPIXEL, confidence, evidence
+from damcrack.cracks.measure import Crack
+from damcrack.cracks.photo import Rules, verdict
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.evidence import FALSE_PER_MEGAPIXEL, confidence, evidence
-from damcrack.inspection.measure import Crack
-from damcrack.inspection.photo import Rules, verdict
 
 LINE = Crack(
     length_px=120.0,

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from damcrack.cracks import windows
+from damcrack.cracks.detector import OnnxDetector
+from damcrack.cracks.windows import Windows
 from damcrack.data.tiling import tile_boxes_xyxy
 from damcrack.files import InputError
-from damcrack.inspection import windows
-from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.windows import Windows
 from walls import (
     DARK,
     concrete,

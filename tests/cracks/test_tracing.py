@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from damcrack.cracks.detector import OnnxDetector
+from damcrack.cracks.photo import Rules, Tracing, look_at
+from damcrack.cracks.segment import crack_masks
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.photo import Rules, Tracing, look_at
-from damcrack.inspection.segment import crack_masks
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
 

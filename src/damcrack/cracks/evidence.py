@@ -7,7 +7,7 @@ unlikely to be there by mistake (`confidence`). All numbers are fitted by `pytho
 
 import math
 
-from damcrack.inspection.measure import Crack
+from damcrack.cracks.measure import Crack
 
 PROB_WEIGHT, LENGTH_WEIGHT, WIDTH_WEIGHT, BIAS = 2.39, 1.38, -2.37, -3.56
 FALSE_PER_MEGAPIXEL = (

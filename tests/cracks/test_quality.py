@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from damcrack.inspection.quality import doubt
+from damcrack.cracks.quality import doubt
 from damcrack.sample.concrete import render_photo
 
 

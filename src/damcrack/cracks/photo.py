@@ -3,22 +3,23 @@
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.cracks.config import Segmentation
+from damcrack.cracks.detector import OnnxDetector
+from damcrack.cracks.evidence import confidence, evidence
+from damcrack.cracks.findings import Block, Pixels, Verdict
+from damcrack.cracks.measure import Crack, measure_cracks
+from damcrack.cracks.pieces import pieces
+from damcrack.cracks.quality import doubt as why_doubtful
+from damcrack.cracks.segment import CrackMasks, Mask, crack_masks, without_specks
+from damcrack.cracks.width import LARGEST_REACH_PX
+from damcrack.cracks.windows import CELL_PX, num_cells
 from damcrack.data.tiling import Boxes, tile_boxes_xyxy
-from damcrack.inspection.config import InspectConfig, Segmentation
-from damcrack.inspection.detector import OnnxDetector
-from damcrack.inspection.evidence import confidence, evidence
-from damcrack.inspection.findings import Block, Pixels, Verdict
-from damcrack.inspection.measure import Crack, measure_cracks
-from damcrack.inspection.pieces import pieces
-from damcrack.inspection.quality import doubt as why_doubtful
-from damcrack.inspection.segment import CrackMasks, Mask, crack_masks, without_specks
-from damcrack.inspection.width import LARGEST_REACH_PX
-from damcrack.inspection.windows import CELL_PX, num_cells
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,8 +39,8 @@ class Rules:
     segmentation: Segmentation
 
     @classmethod
-    def of(cls, config: InspectConfig) -> "Rules":
-        """Those values of a config that findings depend on."""
+    def of(cls, config: Any) -> "Rules":
+        """Those values of an `InspectConfig` that findings depend on."""
         return cls(*(getattr(config, field.name) for field in fields(cls)))
 
 

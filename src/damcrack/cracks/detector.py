@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.cracks.windows import CELL_PX, MULTIPLE_PX, Windows, num_cells, up_to_multiple
 from damcrack.files import InputError, sha256_bytes
-from damcrack.inspection.windows import CELL_PX, MULTIPLE_PX, Windows, num_cells, up_to_multiple
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

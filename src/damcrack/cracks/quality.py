@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.inspection.findings import Pixels
+from damcrack.cracks.findings import Pixels
 
 PATCH_PX, PATCHES_A_SIDE = 512, 3
 MIN_BRIGHT = 60.0  # 95th percentile of grey; concrete has 75 and more, at night 15

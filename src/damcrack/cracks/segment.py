@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.inspection.config import Segmentation
-from damcrack.inspection.pieces import pieces
+from damcrack.cracks.config import Segmentation
+from damcrack.cracks.pieces import pieces
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.cracks.measure import Crack
 from damcrack.files import InputError, read_marker, sha256_bytes, write_bytes
-from damcrack.inspection.measure import Crack
 
 Pixels = npt.NDArray[np.uint8]
 Verdict = Literal["crack", "unsure", "no crack"]
@@ -38,7 +38,7 @@ class Findings:
     """One inspected photo: its blocks, its cracks (most evidence first), and what was known when it was inspected.
 
     `key` names everything that the findings depend on; `doubt` says why a photo cannot be judged (see
-    inspection.quality); `lon_lat` is where the camera was, in degrees (WGS 84).
+    cracks.quality); `lon_lat` is where the camera was, in degrees (WGS 84).
     """
 
     photo: str
