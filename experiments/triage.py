@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from damcrack.cracks.detector import SHIPPED, OnnxDetector
 from damcrack.cracks.evidence import confidence
@@ -96,6 +97,20 @@ def false_rate(model: LogisticRegression, walls: Sequence[Row]) -> float:
     return len(found) / sum(row["megapixels"] for row in walls)
 
 
+def separation(model: LogisticRegression, rows: Sequence[Row]) -> str:
+    """How well lines on marked cracks and lines on none are told apart, by evidence and by probability alone."""
+    lines = [
+        (value, line) for row in rows for value, line in zip(log_odds(model, row), row["lines"], strict=True)
+    ]
+    clear = [(value, line) for value, line in lines if not FALSE_SHARE <= line["on_cracks"] < REAL_SHARE]
+    real = [line["on_cracks"] >= REAL_SHARE for _, line in clear]
+    scores = (
+        roc_auc_score(real, [value for value, _ in clear]),
+        roc_auc_score(real, [line["logit"] for _, line in clear]),
+    )
+    return f"AUROC of {len(real)} lines, {sum(real)} of them cracks: {scores[0]:.3f}, by probability {scores[1]:.3f}"
+
+
 def table(model: LogisticRegression, rows: Sequence[Row]) -> str:
     """Markdown: what photos are called by their most convincing line, and by whether they have one at all."""
     lines = [
@@ -157,6 +172,11 @@ def main() -> None:
         end=" ",
     )
     print(round(false_rate(model, walls[1::2]), 2), "on the others")
+    print(
+        "all reported:", separation(model, [row for source in REPORTED for row in rows[source]] + walls[1::2])
+    )
+    for source in REPORTED:
+        print(f"{source}:", separation(model, rows[source]))
     print(table(model, [row for source in REPORTED for row in rows[source]] + walls[1::2]))
 
 
