@@ -200,6 +200,12 @@ def test_outputs_are_named_by_their_content(tmp_path: Path) -> None:
     assert content_digest(tables) != before
 
 
+def test_every_command_is_in_one_section_of_the_help() -> None:
+    """A new command cannot be forgotten there."""
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted(cli.commands)
+
+
 def test_examples_in_help_keep_their_lines() -> None:
     """Every command's help, groups too, shows examples line by line and no marks of the help's own."""
 
