@@ -202,6 +202,8 @@ def test_outputs_are_named_by_their_content(tmp_path: Path) -> None:
 
 def test_every_command_is_in_one_section_of_the_help() -> None:
     """A new command cannot be forgotten there."""
+    from damcrack.cli.main import SECTIONS, cli
+
     listed = [name for names in SECTIONS.values() for name in names]
     assert sorted(listed) == sorted(cli.commands)
 
