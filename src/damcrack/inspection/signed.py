@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import simplejpeg
 
 from damcrack import __version__
@@ -170,6 +171,7 @@ def _row(findings: Findings, finding: Finding, decision: Decision) -> dict[str, 
         "photo": findings.photo,
         "kind": "line" if crack else "block",
         "box": finding.box_xyxy,
+        "tag": _tag(finding),
         "lines": [" ".join(f"{x},{y}" for x, y in line.tolist()) for line in finding.lines],
         "length": measure(crack.length_px * factor, unit) if crack else "",
         "width": measure(crack.width_px * factor, unit) if crack else "",
@@ -179,6 +181,16 @@ def _row(findings: Findings, finding: Finding, decision: Decision) -> dict[str, 
         "gsd": gsd,
         "decision": decision,
     }
+
+
+def _tag(finding: Finding) -> list[int]:
+    """Where the number of a finding stands: in the middle of its longest line, or in the block's corner."""
+    if not finding.lines:
+        return list(finding.box_xyxy[:2])
+    lengths = [float(np.hypot(*np.diff(line, axis=0).T).sum()) for line in finding.lines]
+    longest = finding.lines[int(np.argmax(lengths))]
+    place: list[int] = longest[len(longest) // 2].tolist()
+    return place
 
 
 def totals_by_class(judged: Judged) -> list[dict[str, Any]]:
