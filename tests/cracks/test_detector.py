@@ -123,7 +123,7 @@ def test_windows_fill_every_cell_once(size_hw, shrink):
         assert side.seen_px <= windows.WINDOW_PX
         filled = np.zeros(math.ceil(math.ceil(length_px / shrink) / 2), np.int64)
         for start in range(0, side.length_px, side.step_px):
-            rows, own = side.kept(start)
+            rows, own = side.own_part(start)
             filled[rows] += 1
             assert rows.stop - rows.start == own.stop - own.start > 0
             assert own.start == side.margin_px // 2

@@ -109,7 +109,10 @@ class OnnxDetector:
         batch = np.stack([windows.cut(rgb, top, left) for top, left in places])
         (found,) = self._session.run(["crack_map"], {"tiles": batch})
         for (top, left), part in zip(places, found, strict=True):
-            (rows, own_rows), (columns, own_columns) = windows.down.kept(top), windows.across.kept(left)
+            (rows, own_rows), (columns, own_columns) = (
+                windows.down.own_part(top),
+                windows.across.own_part(left),
+            )
             crack_map[rows, columns] = part[own_rows, own_columns]
 
     def block_probs(self, crack_map: Floats, boxes_xyxy: Boxes) -> Floats:

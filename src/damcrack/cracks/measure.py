@@ -78,8 +78,8 @@ def measure_cracks(
         _crack(parts, crack_prob, areas_px[label], tuple(boxes_xyxy[label]))
         for label, parts in parts_of.items()
     ]
-    kept = [crack for crack in cracks if crack.length_px >= min_length_px]
-    return sorted(kept, key=lambda crack: (-crack.length_px, crack.box_xyxy))
+    long = [crack for crack in cracks if crack.length_px >= min_length_px]
+    return sorted(long, key=lambda crack: (-crack.length_px, crack.box_xyxy))
 
 
 def joined(mask: Mask, join_px: int) -> Labels:

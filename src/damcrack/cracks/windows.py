@@ -1,4 +1,4 @@
-"""Windows that cover a photo of any size: what each of them sees, and which part of its map is kept.
+"""Windows that cover a photo of any size: what each of them sees, and which part of its map counts.
 
 A window sees a margin that is thrown away, so that neighbouring windows agree where they meet. Beyond the border of the
 photo it sees its reflection.
@@ -49,7 +49,7 @@ class Side:
         """Side of a window."""
         return self.step_px + 2 * self.margin_px
 
-    def kept(self, start: int) -> tuple[slice, slice]:
+    def own_part(self, start: int) -> tuple[slice, slice]:
         """Cells of the photo's map that the window at `start` fills, and where they lie in its own map."""
         first, margin = start // CELL_PX, self.margin_px // CELL_PX
         num = min(self.step_px // CELL_PX, num_cells(self.length_px) - first)

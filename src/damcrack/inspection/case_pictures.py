@@ -54,7 +54,7 @@ def attention(
     photos: Path, rows: Mapping[str, Mapping[str, str]], folders: Sequence[Path], detector: OnnxDetector
 ) -> Pixels | None:
     """The most confident blocks of different photos, and below each the same with the network's crack map laid over."""
-    chosen = list(_surest(folders))[:SHOWN_BLOCKS]
+    chosen = list(_most_confident(folders))[:SHOWN_BLOCKS]
     if not chosen:
         return None
     columns = []
@@ -67,7 +67,7 @@ def attention(
     return np.hstack(columns)
 
 
-def _surest(folders: Sequence[Path]) -> Iterator[tuple[str, list[int]]]:
+def _most_confident(folders: Sequence[Path]) -> Iterator[tuple[str, list[int]]]:
     """The most confident block of each photo, the most confident photo first."""
     best = []
     for folder in folders:

@@ -89,7 +89,7 @@ def _moved_samples(homography: Homography, samples: Floats) -> Floats:
 class _Seen:
     """Of each sample (S,): whether the other photo can tell, and whether it has a line there."""
 
-    told: Bools
+    visible: Bools
     there: Bools
 
 
@@ -108,10 +108,10 @@ def _of_new(
     number: int, length: float, samples: Floats, known: Floats, seen: _Seen, limits: Limits, near_px: float
 ) -> Change:
     width = float(np.median(samples[:, 2]))
-    if seen.told.mean() < limits.known_share:
+    if seen.visible.mean() < limits.known_share:
         return Change("unclear", number, length, 0.0, width, None)
-    fresh = seen.told & ~seen.there
-    matched = (seen.told & seen.there).sum() / seen.told.sum()
+    fresh = seen.visible & ~seen.there
+    matched = (seen.visible & seen.there).sum() / seen.visible.sum()
     if matched <= limits.matched_share:
         return Change("new", number, length, length, width, None)
     grown_px = min(length, _length_of_runs(samples, fresh, known, near_px, limits.length_px))
@@ -122,9 +122,9 @@ def _of_new(
 
 def _of_old(number: int, length: float, samples: Floats, seen: _Seen, limits: Limits) -> Change | None:
     """A crack of the old photo that has no line in the new one; None if it is still there, or cannot be told."""
-    if seen.told.mean() < limits.known_share:
+    if seen.visible.mean() < limits.known_share:
         return None
-    if (seen.told & seen.there).sum() / seen.told.sum() > limits.matched_share:
+    if (seen.visible & seen.there).sum() / seen.visible.sum() > limits.matched_share:
         return None
     return Change("vanished", number, length, -length, float(np.median(samples[:, 2])), None)
 

@@ -93,13 +93,15 @@ def block_labels(findings: Findings, decisions: Sequence[Decision]) -> dict[Box,
     Raises:
         InputError: a block was itself judged to hold no crack, and an accepted crack crosses it.
     """
-    told = [one for one in decisions if one.status != "undecided"]
+    judged = [one for one in decisions if one.status != "undecided"]
     found, _ = asked(findings)
-    undecided = [finding for finding, one in zip(found, matched(found, told)[0], strict=True) if one is None]
-    cracks = [_Place(one) for one in told if one.is_accepted_crack]
-    others = [_Place(one) for one in told if not one.is_accepted_crack]
+    undecided = [
+        finding for finding, one in zip(found, matched(found, judged)[0], strict=True) if one is None
+    ]
+    cracks = [_Place(one) for one in judged if one.is_accepted_crack]
+    others = [_Place(one) for one in judged if not one.is_accepted_crack]
     maybe = [*cracks, *map(_Place, undecided)]
-    blocks = dict.fromkeys([*(block.box_xyxy for block in findings.blocks), *_decided_blocks(told)])
+    blocks = dict.fromkeys([*(block.box_xyxy for block in findings.blocks), *_decided_blocks(judged)])
     labels: dict[Box, str] = {}
     for block in blocks:
         if any(one.labels(block) for one in cracks):

@@ -1,4 +1,4 @@
-"""All photos of one survey, one after the other: each is kept when it is done, so a later call goes on.
+"""All photos of one survey, one after the other: each is stored when it is done, so that a later call resumes.
 
 OUT/photos/NAME-HASH/findings.json    blocks, cracks, scale, hashes: everything that is known of the photo
 OUT/photos/NAME-HASH/mask.png         its crack pixels
