@@ -100,7 +100,7 @@ def test_case_study_looks_at_photos_that_no_training_saw(workspace: Path) -> Non
     study = json.loads((workspace / "results/inspect/case-study.json").read_text())
     with (workspace / "data/tiles/tiles.csv").open(newline="") as file:
         splits = {(row["photo"], row["split"]) for row in csv.DictReader(file)}
-    with (workspace / "results/inspect/photos.csv").open(newline="") as file:
+    with (workspace / "results/inspect/photos.csv").open(newline="", encoding="utf-8-sig") as file:
         inspected = {row["photo"] for row in csv.DictReader(file)}
     assert inspected and {split for photo, split in splits if photo in inspected} == {"test"}
     blocks = study["blocks"]["all"]
