@@ -4,7 +4,7 @@ import pytest
 
 from damcrack.files import InputError
 from damcrack.inspection.scale import Scale, for_photos, read_scale_csv, without_number
-from damcrack.inspection.spreadsheet import escaped, unescaped
+from damcrack.inspection.spreadsheet import escape_formula, unescape_formula
 
 PHOTOS = ["Für.jpg", "a.jpg", "sub/b.jpg", "dive.mp4", "=1.jpg"]
 RIGHT = {"a.jpg": 0.5, "Für.jpg": 0.8}
@@ -113,15 +113,15 @@ def test_photos_without_a_number_are_named():
 )
 def test_formulas_are_escaped_and_come_back(name):
     """An apostrophe before them; numbers and other texts stay."""
-    assert escaped(name) == "'" + name
-    assert unescaped(escaped(name)) == name
+    assert escape_formula(name) == "'" + name
+    assert unescape_formula(escape_formula(name)) == name
 
 
 @pytest.mark.parametrize("value", [-2.5, 3, "", "a=b", "'quote'.jpg", "Für.jpg", None])
 def test_other_cells_stay_as_they_are(value):
     """Negative numbers are numbers."""
-    assert escaped(value) == value
-    assert unescaped(str(value)) == str(value)
+    assert escape_formula(value) == value
+    assert unescape_formula(str(value)) == str(value)
 
 
 def test_names_of_our_own_tables_are_understood(tmp_path):

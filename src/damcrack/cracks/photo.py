@@ -28,7 +28,7 @@ AROUND_CELLS = num_cells(int(LARGEST_REACH_PX))  # brightness profiles across a 
 
 @dataclass(frozen=True)
 class Rules:
-    """At which scales a photo is seen, when a block is called cracked or goes to review, and how cracks are traced."""
+    """At which scales a photo is seen, when blocks and photos are called cracked, and how cracks are traced."""
 
     scales: tuple[float, ...]
     threshold: float

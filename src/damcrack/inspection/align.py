@@ -1,10 +1,14 @@
 """Bring an older photo of a wall over a newer one: features, a homography, and whether it can be trusted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from damcrack.cracks.findings import Findings, read_picture
 
 Grey = npt.NDArray[np.uint8]
 Homography = npt.NDArray[np.float64]
@@ -49,6 +53,12 @@ def register(old: Grey, new: Grey, old_scale: float, new_scale: float) -> Regist
     whole = to_full @ small @ from_full
     reason = _doubt(small, at_new, error_px, new.shape)
     return Registration(whole / whole[2, 2], len(at_old), error_px * new_scale, reason)
+
+
+def register_photos(folders: Sequence[Path], findings: Sequence[Findings]) -> Registration:
+    """Register the old and the new of two inspected photos by their previews."""
+    old, new = (read_picture(folder / "preview.jpg", cv2.IMREAD_GRAYSCALE) for folder in folders)
+    return register(old, new, findings[0].width_px / old.shape[1], findings[1].width_px / new.shape[1])
 
 
 def _failed(num: int, reason: str) -> Registration:

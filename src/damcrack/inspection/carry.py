@@ -5,12 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-from damcrack.cracks.findings import Findings, read_picture, survey_folders
-from damcrack.inspection.align import Homography, moved, register
+from damcrack.cracks.findings import Findings, survey_folders
+from damcrack.inspection.align import Homography, moved, register_photos
 from damcrack.inspection.decisions import (
     FILE,
     Box,
@@ -56,14 +54,8 @@ def _old_to_new(old: Path, new: Path) -> Homography | None:
     findings = Findings.read(old), Findings.read(new)
     if findings[0].sha256 == findings[1].sha256:
         return np.eye(3)
-    small = [_grey(folder) for folder in (old, new)]
-    scales = [one.width_px / grey.shape[1] for one, grey in zip(findings, small, strict=True)]
-    registration = register(small[0], small[1], scales[0], scales[1])
+    registration = register_photos((old, new), findings)
     return None if registration.reason else registration.old_to_new
-
-
-def _grey(folder: Path) -> npt.NDArray[np.uint8]:
-    return read_picture(folder / "preview.jpg", cv2.IMREAD_GRAYSCALE)
 
 
 def _moved(one: Decision, to_new: Homography) -> Decision:

@@ -17,10 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from damcrack.cracks.findings import Findings, Pixels, read_picture
+from damcrack.cracks.findings import Findings, read_picture
 from damcrack.cracks.photo import Rules
 from damcrack.files import InputError, check_output, new_directory, write_json
-from damcrack.inspection.align import Registration, register, scale_at
+from damcrack.inspection.align import Registration, register_photos, scale_at
 from damcrack.inspection.changes import Change, Limits, Side, changes
 from damcrack.inspection.compare_page import write_compare_page
 from damcrack.inspection.finished import FinishedSurvey
@@ -174,9 +174,7 @@ def _same_names(old: Mapping[str, Path], new: Mapping[str, Path]) -> list[tuple[
 
 def _compare_pair(pair: Pair) -> tuple[Registration, list[Change]]:
     findings = Findings.read(pair.old), Findings.read(pair.new)
-    small = [_grey(folder) for folder in (pair.old, pair.new)]
-    scales = [one.width_px / grey.shape[1] for one, grey in zip(findings, small, strict=True)]
-    registration = register(small[0], small[1], scales[0], scales[1])
+    registration = register_photos((pair.old, pair.new), findings)
     if registration.reason:
         unclear = [
             Change("unclear", number, crack.length_px, 0.0, crack.width_px, None)
@@ -185,10 +183,6 @@ def _compare_pair(pair: Pair) -> tuple[Registration, list[Change]]:
         return registration, unclear
     sides = [_side(one, folder) for one, folder in zip(findings, (pair.old, pair.new), strict=True)]
     return registration, changes(sides[0], sides[1], registration.old_to_new, registration.error_px, Limits())
-
-
-def _grey(folder: Path) -> Pixels:
-    return read_picture(folder / "preview.jpg", cv2.IMREAD_GRAYSCALE)
 
 
 def _side(findings: Findings, folder: Path) -> Side:

@@ -95,10 +95,9 @@ def asked(findings: Findings) -> tuple[list[Finding], int]:
     return found + alone, len(lines) - len(found) + len(untraced) - len(alone)
 
 
-def rank(finding: Finding) -> tuple[bool, float, float]:
+def rank(finding: Finding) -> tuple[bool, float]:
     """Sort key: most evidence first."""
-    length_px = finding.crack.length_px if finding.crack else 0
-    return finding.kind == "block", -round(finding.evidence, 2), -length_px
+    return finding.kind == "block", -finding.evidence
 
 
 def _without_line(blocks: Sequence[Block], cracks: Sequence[Crack]) -> list[Block]:

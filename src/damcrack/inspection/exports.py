@@ -21,8 +21,6 @@ from damcrack.inspection.places import Unusable
 from damcrack.inspection.tables import write_tables
 from damcrack.run import Run
 
-FORMATS = ("jpeg", "dxf", "gpkg")
-
 
 def write_files(root: Path, folders: Sequence[Path], set_aside: Sequence[Unusable], join_px: int) -> None:
     """Write tables, GeoJSON and COCO under `root`; pieces of a mask at most `join_px` apart are one crack."""

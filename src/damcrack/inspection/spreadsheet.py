@@ -31,7 +31,7 @@ def open_table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Row], A
     with temporary.open("w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
-        yield lambda row: writer.writerow({name: escaped(value) for name, value in row.items()})
+        yield lambda row: writer.writerow({name: escape_formula(value) for name, value in row.items()})
     temporary.replace(path)
 
 
@@ -42,13 +42,13 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None
             write(row)
 
 
-def escaped(value: Any) -> Any:
+def escape_formula(value: Any) -> Any:
     """Put an apostrophe before a text that would be a formula, or an escaped one; numbers stay as they are."""
     return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
 
 
-def unescaped(text: str) -> str:
-    """Undo `escaped`."""
+def unescape_formula(text: str) -> str:
+    """Undo `escape_formula`."""
     return text[1:] if text.startswith("'") and _is_formula(text) else text
 
 
@@ -85,7 +85,7 @@ def read_user_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             )
     places = {name: header.index(name) for name in columns}
     return [
-        {name: unescaped(row[at].strip()) if at < len(row) else "" for name, at in places.items()}
+        {name: unescape_formula(row[at].strip()) if at < len(row) else "" for name, at in places.items()}
         for row in rows[1:]
     ]
 
