@@ -22,15 +22,18 @@ repro: .venv/installed ## run the graph: photos to a registered detector; only w
 	@dvc repro; status=$$?; damcrack track send; exit $$status
 	@damcrack summary
 
+# One test file a process, and one thread in each: two libraries' threads on one core wait for each other.
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile
+
 .PHONY: test
 test: .venv/installed ## run lint, types and all tests
 	@ruff format --check . && ruff check . && mypy
-	@pytest
+	@$(PYTEST) --durations 15
 
 .PHONY: test-fast
 test-fast: .venv/installed ## run lint and the fast tests: the edit loop
 	@ruff format --check . && ruff check .
-	@pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 .PHONY: ui
 ui: .venv/installed ## open MLflow's pages on the recorded runs at http://127.0.0.1:5000
