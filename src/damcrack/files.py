@@ -208,11 +208,13 @@ def remove_unfinished(new: Path) -> None:
 
 
 def remove_output(place: Path) -> None:
-    """Remove a folder of `new_directory` with all that is in it; one that is half removed is none any more."""
+    """Remove a folder that is ours by its place, with all that is in it; one that is half removed is none any more."""
     new = place.with_name(f".{place.name}.new")
-    with suppress(OSError):
-        place.rename(new)
-    remove_unfinished(new)
+    for rename in (False, True):  # first what a kill left
+        with suppress(OSError):
+            if rename:
+                place.rename(new)
+            _remove_tree(new)
 
 
 def _remove_tree(folder: Path) -> None:

@@ -14,7 +14,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from damcrack.files import InputError, new_directory, one_at_a_time, read_json, remove_output, write_json
+from damcrack.files import (
+    InputError,
+    new_directory,
+    one_at_a_time,
+    read_json,
+    read_marker,
+    remove_output,
+    write_json,
+)
 from damcrack.train.weights import load_tensors, save_tensors, snapshot_of
 
 
@@ -73,6 +81,8 @@ class FolderCheckpoint:
 
     def restore(self, parts: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> Progress:
         try:
+            if read_marker(self.folder) is None:
+                raise InputError(f"{self.folder} is no checkpoint")
             state = read_json(self.folder / "progress.json")
             tensors = load_tensors(self.folder / "tensors.safetensors")
             progress = Progress(state["history"], _under(tensors, "best"), state["best_epoch"])
