@@ -35,6 +35,16 @@ test-fast: .venv/installed ## run lint and the fast tests: the edit loop
 	@ruff format --check . && ruff check .
 	@$(PYTEST) -m "not slow"
 
+# On a machine of your own: mounts need root, or a system that lets users have namespaces (then: unshare -rm make attack).
+ATTACKS ?= 1000
+ATTACK_SEED ?= 0
+ATTACK_FOLDER ?= /tmp/damcrack-attack
+.PHONY: attack
+attack: .venv/installed ## kill every command, fill its disk, call it twice, damage its photos, for hours: make attack ATTACKS=1000
+	@status=0; for kind in kills full twins; do \
+	    python tests/attack.py $$kind $(ATTACKS) $(ATTACK_SEED) $(ATTACK_FOLDER) || status=1; done; \
+	python tests/damaged_photos.py $(ATTACKS) $(ATTACK_SEED) || status=1; exit $$status
+
 .PHONY: ui
 ui: .venv/installed ## open MLflow's pages on the recorded runs at http://127.0.0.1:5000
 	@damcrack track send

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "damcrack"
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STUDY = yaml.safe_load((ROOT / "experiments/paper/dvc.yaml").read_text())["stages"]
-FLOOR = {"files", "run", "source", "__init__"}
+FLOOR = {"files", "messages", "run", "source", "__init__"}
 # From bottom to top; each room may import itself, the floor, and the rooms and modules named here.
 MAY_IMPORT = {
     "scores": set(),

@@ -15,6 +15,11 @@ from damcrack.files import (
     check_output_file,
     new_directory,
     one_at_a_time,
+    read_csv,
+    read_json,
+    remove_output,
+    temporary_folder,
+    write_csv,
 )
 
 
@@ -220,3 +225,91 @@ def test_a_foreign_file_is_not_overwritten(tmp_path: Path, content: str, refused
             check_output_file(tmp_path / "out", "table", "a,b")
     else:
         check_output_file(tmp_path / "out", "table", "a,b")
+
+
+FORKED = """
+import os, sys, tempfile
+from pathlib import Path
+from damcrack.files import {names}
+def hook(event, arguments, left=[{kill_at}]):
+    if event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), 9)
+sys.addaudithook(hook)
+{work}
+"""
+
+
+def killed_at(kill_at: int, names: str, work: str) -> bool:
+    """Run `work` in a process that is killed before its N-th change of the file system; whether it got so far."""
+    text = FORKED.format(names=names, work=work, kill_at=kill_at)
+    return subprocess.run([sys.executable, "-c", text], check=False).returncode == -9
+
+
+@pytest.mark.slow
+def test_a_kill_while_an_output_is_removed_is_made_good(tmp_path: Path) -> None:
+    """Wherever: what is there is whole or none, the next call writes, and nothing is left over."""
+    place = tmp_path / "out"
+    for kill_at in range(1, 20):
+        write(place, a="1", b="1")
+        (place / "more").mkdir()
+        (place / "more/c").write_text("1")
+        killed = killed_at(kill_at, "remove_output", f"remove_output(Path({str(place)!r}))")
+        assert not place.exists() or (place / "more/c").is_file()
+        write(place, a="2")
+        assert {path.name for path in tmp_path.iterdir()} == {"out"}
+        remove_output(place)
+        if not killed:
+            break
+    assert 4 < kill_at < 19 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_temporary_folders_of_killed_processes_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in use stay, and so do those of others; a user's folder is no place for links."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    work = "with temporary_folder() as folder:\n    (folder / 'large').write_text('x')\n    os.kill(os.getpid(), 9)"
+    assert killed_at(0, "temporary_folder", work)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/mine").write_text("x")
+    (tmp_path / "damcrack-tmp-link").symlink_to(tmp_path / "target")
+    assert len(list(tmp_path.glob("*/files/large"))) == 1
+    with temporary_folder() as first:
+        (first / "x").write_text("1")
+        with temporary_folder() as second:
+            assert not list(tmp_path.glob("*/files/large")) and not list(second.iterdir())
+        assert (first / "x").read_text() == "1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damcrack-tmp-link", "target"]
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["mine"]
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """And nothing beside it."""
+    path = tmp_path / "table.csv"
+    write_csv(path, ["a"], [{"a": 1}])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="b"):
+        write_csv(path, ["a"], [{"a": 2}, {"b": 3}])
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"\xff\xfe{", b"[" * 100_000, b'{"a": }'])
+def test_damaged_json_is_named(tmp_path: Path, content: bytes) -> None:
+    """Whatever is in it: the message names the file."""
+    (tmp_path / "model.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.json"):
+        read_json(tmp_path / "model.json")
+    with pytest.raises(InputError, match=r"other\.json"):
+        read_json(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("content", [b"a,b\n\xff\xfe,1\n", b"a,b\n" + b"x" * 200_000 + b",1\n"])
+def test_a_damaged_table_is_named(tmp_path: Path, content: bytes) -> None:
+    """No text in UTF-8, or a cell without end."""
+    (tmp_path / "photos.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"photos\.csv"):
+        read_csv(tmp_path / "photos.csv")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,7 @@ OUTPUT_MARKER = (
     ".damcrack-output"  # in each folder that we write: the kind of output, and the names of our files
 )
 _TRACES = frozenset({".damcrack-lock", f".{OUTPUT_MARKER}.part"})  # of calls that run or were killed
+_TEMPORARY = "damcrack-tmp-"
 # What viewers and file systems put everywhere: a folder that holds nothing else is empty.
 _NO_CONTENT = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "lost+found"}) | _TRACES
 
@@ -195,13 +197,33 @@ def remove_ours(folder: Path) -> None:
     if content_names(folder):
         write_marker(folder, marker["kind"], ())
     else:
-        shutil.rmtree(folder)
+        _remove_tree(folder)
 
 
 def remove_unfinished(new: Path) -> None:
     """Remove the work of a call that was killed; a folder without our marker stays."""
     if new.is_dir() and (read_marker(new) or not _names_in(new)):
-        shutil.rmtree(new, ignore_errors=True)
+        with suppress(OSError):
+            _remove_tree(new)
+
+
+def remove_output(place: Path) -> None:
+    """Remove a folder that is ours by its place, with all that is in it; one that is half removed is none any more."""
+    new = place.with_name(f".{place.name}.new")
+    for rename in (False, True):  # first what a kill left
+        with suppress(OSError):
+            if rename:
+                place.rename(new)
+            _remove_tree(new)
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove a folder of ours; its marker goes last, so that what a kill leaves is known to be ours."""
+    for path in folder.iterdir():
+        if path.name != OUTPUT_MARKER:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    (folder / OUTPUT_MARKER).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _check_names(new: Path, place: Path) -> None:
@@ -225,6 +247,7 @@ def _replace(new: Path, place: Path, old: Path, kind: str) -> None:
 def finish_replacing(old: Path, place: Path) -> None:
     """Bring back what has no successor; else move what is not ours to the successor and remove the rest."""
     if read_marker(old) is None:
+        remove_unfinished(old)
         return
     if not place.exists():
         old.rename(place)
@@ -249,14 +272,43 @@ def one_at_a_time(path: Path) -> Iterator[None]:
         yield
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file beside `path` and rename it into place."""
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a new folder for temporary files, which goes at the end; those of calls that were killed go first."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        if not left.is_symlink() and (not hasattr(os, "getuid") or left.stat().st_uid == os.getuid()):
+            with suppress(OSError, Timeout), FileLock(left / ".lock").acquire(blocking=False):
+                shutil.rmtree(left)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+        lock = FileLock(folder / ".lock")
+        with suppress(FileNotFoundError, Timeout):  # somebody tidies up at this moment
+            lock.acquire(blocking=False)
+            break
+    try:
+        files = folder / "files"
+        files.mkdir()
+        yield files
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a place beside `path` for what replaces it at the end; on any exception `path` stays as it is."""
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_bytes(content)
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file beside `path` and rename it into place."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -266,18 +318,42 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows with Unix line ends; floats keep their shortest exact form."""
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
+
+
+def read_json(path: Path, fix: str = "run the command that writes it again") -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        InputError: it is missing, or holds anything else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; {fix}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); {fix}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is damaged (expected a JSON object); {fix}")
+    return value
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV with a header line into one dict per row, all values as text; a byte order mark is skipped."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
+    """Read a CSV with a header line into one dict per row, all values as text; a byte order mark is skipped.
+
+    Raises:
+        InputError: it is no text in UTF-8, or no table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path} is no table of comma-separated values in UTF-8 ({error}); save it again"
+        ) from error
 
 
 def sha256_bytes(content: bytes) -> str:

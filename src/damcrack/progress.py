@@ -6,9 +6,15 @@ from collections.abc import Iterable, Iterator, Sized
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from damcrack.messages import shown
 from damcrack.run import Item, SilentRun
 
 PLAIN_LINE_EVERY_S = 10.0
+
+
+def plain_console(stderr: bool = False) -> Console:
+    """A console that shows text as it is: brackets and colons in names are no markup."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 class Watcher(SilentRun):
@@ -16,12 +22,12 @@ class Watcher(SilentRun):
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__()
-        self._console = console or Console(stderr=True)
+        self._console = console or plain_console(stderr=True)
         self._bars: Progress | None = None
 
     def say(self, line: str) -> None:
         """Show one line, above the bars if there are any."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(shown(line), soft_wrap=True)
 
     def track(self, items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
         """Pass items through; loops may be nested."""
@@ -44,7 +50,8 @@ class Watcher(SilentRun):
                 self._bars = None
 
     def _new_bars(self) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        what = TextColumn("{task.description}", markup=False)
+        columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bars = Progress(*columns, console=self._console, transient=True)
         self._bars.start()
         return self._bars

@@ -42,7 +42,9 @@ def _clean(scratch: Path, say: Callable[[str], None]) -> None:
             f"removed from {scratch}: {len(stale)} folders with checkpoints or soft targets of other code, "
             f"{len(unused)} decoded arrays unused for a day ({gib:.2f} GiB)"
         )
-    for path in stale + unused:
+    # No other stage runs: what is unfinished was left by killed ones.
+    unfinished = [one for kind in BY_SOURCE for one in (scratch / kind / source_name()).glob(".*.new")]
+    for path in (*stale, *unused, *unfinished, *(scratch / "decoded").glob(".*.part")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -1,21 +1,21 @@
 """One execution of one stage: values checked, inputs there, recorded as one run, summary shown."""
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from damcrack.files import InputError, check_output, sha256_bytes, sha256_file, write_json
+from damcrack.files import InputError, check_output, read_json, sha256_bytes, sha256_file, write_json
+from damcrack.messages import shown, without_passwords
 from damcrack.params import flatten, flatten_values, read_params, stage_config
-from damcrack.progress import Watcher
+from damcrack.progress import Watcher, plain_console
 from damcrack.run import Run
 from damcrack.source import source_sha256
 from damcrack.stage_table import Stage
@@ -58,7 +58,8 @@ def failure_kept(out: Path, scratch: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        write_json(record, {"out": str(out), "error": why})
+        with suppress(OSError):  # a full disk does not hide what went wrong
+            write_json(record, {"out": str(out), "error": without_passwords(why)})
         raise
     record.unlink()
 
@@ -112,8 +113,10 @@ def content_digest(path: Path) -> str:
     if path.is_file():
         return sha256_file(path)
     if (path / "model.json").is_file():
-        info = json.loads((path / "model.json").read_text())
-        return str(info.get("onnx_sha256") or info["weights_sha256"])
+        info = read_json(path / "model.json")
+        if digest := info.get("onnx_sha256") or info.get("weights_sha256"):
+            return str(digest)
+        raise InputError(f"{path / 'model.json'} names no weights; run the command that writes it again")
     names = sorted(file for kind in ("*.csv", "*.json") for file in path.rglob(kind))
     lines = [f"{file.relative_to(path).as_posix()} {sha256_file(file)}" for file in names]
     return sha256_bytes("\n".join(lines).encode())
@@ -122,7 +125,7 @@ def content_digest(path: Path) -> str:
 def parents(out: Path) -> dict[str, str]:
     """The weights that a model was made from, by hash; nothing for other outputs."""
     path = out / "model.json"
-    info = json.loads(path.read_text()) if path.is_file() else {}
+    info = read_json(path) if path.is_file() else {}
     return {name: info[name] for name in ("init_sha256", "teacher_sha256") if info.get(name)}
 
 
@@ -130,9 +133,9 @@ def show(name: str, summary: dict[str, object], seconds: float) -> None:
     """Print the summary that a stage or a tool returned."""
     table = Table.grid(padding=(0, 2))
     for title, value in summary.items():
-        table.add_row(title, str(value))
-    console = Console(stderr=True)
-    console.print(f"[bold]{name}[/bold] done in {seconds:.1f} s")
+        table.add_row(title, shown(value))
+    console = plain_console(stderr=True)
+    console.print(Text(name, "bold"), f"done in {seconds:.1f} s")
     console.print(table)
 
 
@@ -153,10 +156,9 @@ def show_graph_summary(results: Path) -> None:
         results / "evaluate" / "metrics.json",
         results / "register" / "register.json",
     )
-    for path in (metrics_path, register_path):
-        if not path.is_file():
-            raise InputError(f"{path} is missing: the graph has not been run to its end; run `make repro`")
-    metrics, registered = json.loads(metrics_path.read_text()), json.loads(register_path.read_text())
+    metrics, registered = (
+        read_json(path, "run the graph to its end: `make repro`") for path in (metrics_path, register_path)
+    )
     chosen = metrics["evaluation_set"]
     title = f"crack classifiers on {chosen['num_tiles']} tiles of the {chosen['split']} split"
     table = Table(title=title, title_justify="left")
@@ -165,7 +167,7 @@ def show_graph_summary(results: Path) -> None:
     rows = metrics["experiments"] | {f"{name} (baseline)": row for name, row in metrics["baselines"].items()}
     for name, row in sorted(rows.items(), key=lambda pair: -pair[1]["accuracy"]):
         table.add_row(name, *(f"{row[key]:.2%}" for key in ("accuracy", "recall")), _number(row.get("auroc")))
-    console = Console()
+    console = plain_console()
     console.print(table)
     console.print(f"registered   {registered['model_name']}, weights {registered['weights_sha256'][:12]}")
     console.print(f"page         {results / 'evaluate' / 'results.html'}")

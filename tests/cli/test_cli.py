@@ -1,6 +1,7 @@
 """The command line: user errors end in one sentence, and nothing is left behind."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -8,11 +9,15 @@ from pathlib import Path
 
 import click
 import pytest
+from rich.console import Console
 
 from damcrack.cli import main as cli
 from damcrack.files import OUTPUT_MARKER, InputError, new_directory
-from damcrack.stage_runner import content_digest, failure_kept
+from damcrack.progress import Watcher
+from damcrack.stage_runner import content_digest, failure_kept, show
 from damcrack.stage_table import STAGES
+from surveys import save
+from walls import concrete, photo, write_darkness_detector
 
 DEMO = Path(__file__).parents[2] / "params" / "demo.yaml"
 
@@ -97,7 +102,7 @@ def test_input_that_is_no_image_set_is_refused() -> None:
     """A folder of something else is named, without a traceback."""
     Path("tiles").mkdir()
     message = damcrack("finetune", "--item", "resnet18-scratch", "--tiles", "tiles", "--out", "model")
-    assert "not an image set" in message
+    assert "set.json is missing" in message
     assert not Path("model").exists()
 
 
@@ -218,3 +223,62 @@ def test_examples_in_help_keep_their_lines() -> None:
 
     for text in texts(cli.cli):
         assert "\\b" not in text
+
+
+DAMAGED = {"empty": "", "cut": '{"format": 1, "name"', "list": "[]", "other": '{"format": 1}'}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("finetune", "--item", "resnet18-scratch", "--tiles", "tiles", "--init", "model", "--out", "out"),
+        ("export", "--model", "model", "--tiles", "tiles", "--out", "out"),
+        ("inspect", "photos", "--model", "detector", "--out", "out"),
+    ],
+)
+def test_a_damaged_description_of_a_model_is_named(arguments: tuple[str, ...], content: str) -> None:
+    """Whichever command reads it: one sentence with the file, and no output."""
+    Path("tiles").mkdir()
+    Path("photos").mkdir()
+    for folder in ("model", "detector"):
+        Path(folder).mkdir()
+        Path(folder, "model.json").write_text(content)
+    write_darkness_detector(Path("detector/model.onnx"))
+    message = damcrack(*arguments)
+    assert message.startswith("damcrack: error: ") and ".json" in message and not Path("out").exists()
+
+
+@pytest.mark.parametrize("name", ["[bold red]x[-bold]", "a[/b]", ":warning:", "[link=http://x]y[/link]"])
+def test_brackets_in_a_name_are_no_markup(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is shown of a name is the name."""
+    show("tile", {"written": Path("out") / name}, 1.0)
+    Watcher().say(name)
+    list(Watcher(Console(force_terminal=True, stderr=True)).track([1], name))
+    assert "".join(capsys.readouterr().err.split()).count("".join(name.split())) >= 2
+
+
+def test_a_name_or_an_address_in_a_message_is_harmless() -> None:
+    """No escape sequence and no password reaches the terminal."""
+    message = damcrack("tile", "--photos", "x\x1b]0;y\x07/http://me:secret@host", "--out", "out")
+    assert "\x1b" not in message and "secret" not in message
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of users and groups")
+def test_nothing_is_written_for_everybody_to_change(tmp_path: Path) -> None:
+    """However open the umask is; one that is stricter counts."""
+    Path("photos").mkdir()
+    save(Path("photos/1.jpg"), photo(concrete((64, 64))))
+    Path("folder.yaml").write_text(
+        DEMO.read_text().replace("sources: {sample: sample}", "sources: {own: photos}")
+    )
+    before = os.umask(0)
+    try:
+        assert not damcrack("snapshot", "photos", "--params", "folder.yaml")
+        assert all(path.stat().st_mode & 0o002 == 0 for path in Path("snapshots").rglob("*"))
+        assert Path("snapshots/photos.csv").stat().st_mode & 0o664 == 0o664
+        os.umask(0o077)
+        assert not damcrack("snapshot", "photos", "--params", "folder.yaml")
+        assert Path("snapshots/photos.csv").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)

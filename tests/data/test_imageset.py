@@ -1,5 +1,7 @@
 import hashlib
 import io
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -204,3 +206,33 @@ def test_masks_that_do_not_fit_the_index_are_refused(
     spoil(tmp_path / "set")
     with pytest.raises(InputError, match=message):
         read_masks(ImageSet.open(tmp_path / "set"))
+
+
+def test_a_shard_that_cannot_be_written_fails_as_such(tmp_path: Path) -> None:
+    """A file as large as it may get, as on a full disk: the error is the system's, and closing adds none."""
+    text = """
+import resource, sys
+from contextlib import closing
+from pathlib import Path
+from damcrack.data.imageset import ImageSetWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    with closing(ImageSetWriter(Path(sys.argv[1]))) as writer:
+        for number in range(10):
+            writer.add(f"{number}.jpg", bytes(20_000), label=0, split="train")
+            writer.add_mask(bytes(20_000))
+        writer.finish("tiles.csv", ["a", "b"], (8, 8))
+except OSError as error:
+    sys.exit(0 if error.errno == 27 else 2)  # EFBIG
+sys.exit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", text, tmp_path / "set"], capture_output=True, check=False)
+    assert done.returncode == 0 and not done.stderr
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', '{"format": 1, "index": "t", "image_hw": 3}'])
+def test_a_damaged_description_is_named(tmp_path: Path, content: str) -> None:
+    """set.json that is empty, something else, or lacks what is needed."""
+    (tmp_path / "set.json").write_text(content)
+    with pytest.raises(InputError, match=r"set\.json"):
+        ImageSet.open(tmp_path)

@@ -5,20 +5,23 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from damcrack.files import InputError
+from damcrack.registry.registry import MlflowRegistry
 from damcrack.tracking import recorded, send
 from damcrack.tracking.recorded import Graph, start_run
 from damcrack.tracking.send import PENDING, PendingRun, pending_runs, read_events, send_later
-from damcrack.tracking.store import AWAY, RESTORED_FROM, Store, shown_uri
+from damcrack.tracking.store import AWAY, RESTORED_FROM, Store
 from mlflow_server import wait_for
 
 pytestmark = pytest.mark.slow
@@ -207,6 +210,10 @@ FOREIGN = {
     "no event": b"[1, 2]",
     "unknown event": b'{"event": "other", "time_ms": 1}',
     "no number": b'{"event": "metrics", "time_ms": 1, "values": {"loss": "high"}, "step": 1}',
+    "nested for ever": b"[" * 100_000,
+    "half a letter": b'{"event": "tags", "time_ms": 1, "values": {"a": "\\ud800"}}',
+    "larger than numbers are": b'{"event": "metrics", "time_ms": 1, "values": {"a": 1.0}, "step": 1%030d}'
+    % 0,
     "file elsewhere": b'{"event": "artifact", "time_ms": 1, "file": "../../../secret"}',
     "absolute file": b'{"event": "artifact", "time_ms": 1, "file": "/etc/hostname"}',
     "no such file": b'{"event": "artifact", "time_ms": 1, "file": "0/page.html"}',
@@ -360,10 +367,45 @@ def test_restored_run_is_not_the_one_that_computed(store):
     assert _maker(store, "c" * 64).info.run_id == computed
 
 
-def test_shown_uri():
-    """Addresses are shown without who logs in."""
-    assert shown_uri("at https://me:p@host:1/x") == "at https://host:1/x"
-    assert shown_uri("sqlite:////a/b@c.db") == "sqlite:////a/b@c.db"
+def test_database_that_another_program_holds(tmp_path, monkeypatch):
+    """Runs wait, and a command that needs the registry ends in a sentence; once it is free the runs arrive."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAMCRACK_TRACK", "later")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+    record()
+    with closing(sqlite3.connect("mlflow.db")) as other:
+        other.execute("create table mine (x)")
+        other.execute("begin exclusive")
+        assert (sent := send_later()).num_waiting == 1 and "holds its database" in sent.problems[0]
+        with pytest.raises(InputError, match="holds its database"):
+            MlflowRegistry().find("crack", "0", "0")
+        other.rollback()
+        other.execute("drop table mine")
+    assert send_later().num_sent == 1
+
+
+def test_database_that_is_none(tmp_path, monkeypatch):
+    """A file of something else stays as it is, and runs wait."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAMCRACK_TRACK", "later")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    Path("mlflow.db").write_bytes(b"no database" * 100)
+    record()
+    assert send_later().num_waiting == 1
+    assert Path("mlflow.db").read_bytes() == b"no database" * 100
+
+
+def test_left_overs_of_killed_processes_are_removed(store):
+    """A run that had not begun, and copies for a run that has arrived, go with the next; those of waiting runs stay."""
+    waiting = record()
+    (waiting.with_suffix("") / "0").mkdir(parents=True)
+    (PENDING / "20260101T000000-tile-0.part").write_text("{")
+    (PENDING / "20260101T000000-tile-1/0").mkdir(parents=True)
+    (PENDING / "20260101T000000-tile-1/0/x.png").write_bytes(b"x")
+    record()
+    assert not list(PENDING.glob("*.part")) and not list(PENDING.glob("*-1"))
+    assert waiting.exists() and (waiting.with_suffix("") / "0").is_dir()
 
 
 def test_unknown_mode(store, monkeypatch):

@@ -171,10 +171,10 @@ def history(model_name: str, as_json: bool) -> None:
     """List every decision about a model, oldest first: by whom, why, and which version was champion after it."""
     from dataclasses import asdict
 
-    from rich.console import Console
     from rich.table import Table
 
     from damcrack.files import InputError
+    from damcrack.progress import plain_console
     from damcrack.registry.gate import CHAMPION, history
     from damcrack.registry.registry import MlflowRegistry
 
@@ -194,7 +194,7 @@ def history(model_name: str, as_json: bool) -> None:
         who = f"{by.get('user', '?')}, {by.get('command', '?')}: {step.reason}"
         when = step.at[:16].replace("T", " ")
         table.add_row(when, step.version or "none", step.decision, step.after or "none", who)
-    Console().print(table)
+    plain_console().print(table)
 
 
 @click.command()

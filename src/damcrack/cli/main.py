@@ -16,6 +16,7 @@ from damcrack.cli.imagery import imagery
 from damcrack.cli.options import OUT
 from damcrack.cli.pipeline import pipeline
 from damcrack.files import InputError
+from damcrack.messages import shown
 from damcrack.stage_table import INPUT_HELP, STAGES, Stage
 
 PARAMS = click.option(
@@ -86,6 +87,7 @@ def main() -> None:
             stream.reconfigure(
                 errors="backslashreplace"
             )  # a console that lacks a letter of a name shows its number
+    os.umask(os.umask(0o077) | 0o002)  # nothing is written for everybody to change
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped container ends like Ctrl-C
     try:
         cli(standalone_mode=False)
@@ -97,7 +99,7 @@ def main() -> None:
     except (InputError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("DAMCRACK_TRACEBACK"):
             raise
-        sys.exit(f"damcrack: error: {_explain(error)}")
+        sys.exit(f"damcrack: error: {shown(_explain(error))}")
 
 
 def _explain(error: Exception) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from damcrack.cracks.windows import CELL_PX, MULTIPLE_PX, Windows, num_cells, up_to_multiple
-from damcrack.files import InputError, sha256_bytes
+from damcrack.files import InputError, read_json, sha256_bytes
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -161,7 +161,12 @@ def _contract(session: Any, file: Path) -> Mapping[str, Any]:
     text = session.get_modelmeta().custom_metadata_map.get(CONTRACT)
     if text is None:
         raise InputError(f"{file} was not written by `damcrack export`: it does not say what it expects")
-    contract: Mapping[str, Any] = json.loads(text)
+    try:
+        contract: Mapping[str, Any] = dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{file} is damaged: what it says of itself cannot be read; export it again"
+        ) from error
     if contract.get("format") != FORMAT:
         raise InputError(
             f"{file} has contract format {contract.get('format')}, expected {FORMAT}; export it again with this version"
@@ -195,7 +200,7 @@ def _check_unchanged(file: Path, sha256: str) -> None:
         InputError: the ONNX file was changed since, or belongs to another export.
     """
     path = file.with_name("model.json")
-    expected = json.loads(path.read_text(encoding="utf-8")).get("onnx_sha256") if path.is_file() else sha256
+    expected = read_json(path, "export the model again").get("onnx_sha256") if path.is_file() else sha256
     if sha256 != expected:
         raise InputError(
             f"{file} has sha256 {sha256[:12]}, {path} expects {str(expected)[:12]}; "

@@ -8,15 +8,24 @@
 Forty thousand loose files are slow in DVC and object stores; a few tar files are not (WebDataset's layout).
 """
 
-import json
 import tarfile
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from damcrack.files import InputError, read_csv, sha256_bytes, sha256_file, write_csv, write_json
+from damcrack.files import (
+    InputError,
+    read_csv,
+    read_json,
+    replacing,
+    sha256_bytes,
+    sha256_file,
+    write_csv,
+    write_json,
+)
 
 FORMAT = 1
 REQUIRED_COLUMNS = ("key", "shard", "label", "split", "sha256")
@@ -85,11 +94,12 @@ class ImageSetWriter:
 
     def close(self) -> None:
         """Close the open shard; needed only when giving up before `finish`."""
-        for tar in (self._tar, self._masks):
-            if tar is not None:
+        files, self._tar, self._masks = (self._tar, self._masks), None, None
+        with ExitStack() as stack:  # each is closed, whatever a full disk does to the others, and only once
+            for tar in filter(None, files):
+                stack.enter_context(tar)
+            for tar in filter(None, files):
                 tar.write(_tar_end(tar.tell()))
-                tar.close()
-        self._tar = self._masks = None
 
     def finish(self, index: str, classes: Sequence[str], image_hw: tuple[int, int]) -> None:
         """Write the index from `rows` (every row now carries label and split) and close the set."""
@@ -119,22 +129,20 @@ class ImageSet:
         Raises:
             InputError: no set there, another format, or a column missing.
         """
-        try:
-            settings: Mapping[str, Any] = json.loads((root / "set.json").read_text())
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{root} is not an image set: set.json is missing; run the stage that makes it"
-            ) from error
+        settings = read_json(root / "set.json", "run the stage that writes this image set")
         if settings.get("format") != FORMAT:
             raise InputError(
                 f"{root}: image set format {settings.get('format')!r}, expected {FORMAT}; make it again"
             )
-        rows = tuple(read_csv(root / settings["index"]))
+        try:
+            index, classes, (height, width) = (settings[name] for name in ("index", "classes", "image_hw"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{root / 'set.json'} is damaged ({error!r}); make the set again") from error
+        rows = tuple(read_csv(root / index))
         missing = [name for name in REQUIRED_COLUMNS if rows and name not in rows[0]]
         if missing:
-            raise InputError(f"{root / settings['index']}: columns {missing} are missing; make the set again")
-        height, width = settings["image_hw"]
-        return cls(root, settings["index"], tuple(settings["classes"]), (height, width), rows)
+            raise InputError(f"{root / index}: columns {missing} are missing; make the set again")
+        return cls(root, index, tuple(classes), (height, width), rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -192,12 +200,10 @@ def _keep_members(path: Path, kept: Container[str]) -> None:
     if not members:
         path.unlink()
         return
-    temporary = path.with_suffix(".part")
-    with temporary.open("wb") as tar:
+    with replacing(path) as temporary, temporary.open("wb") as tar:
         for key, encoded in members:
             tar.write(_tar_member(key, encoded))
         tar.write(_tar_end(tar.tell()))
-    temporary.replace(path)
 
 
 def _tar_member(key: str, encoded: bytes) -> bytes:

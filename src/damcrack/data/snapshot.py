@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from damcrack.data.config import SAMPLE
 from damcrack.data.names import escaped, is_hidden, is_image_name
-from damcrack.files import InputError, in_order, read_csv, sha256_bytes, write_csv
+from damcrack.files import InputError, in_order, in_use, read_csv, sha256_bytes, write_csv
 from damcrack.run import Run
 
 COLUMNS = ("source", "name", "size_bytes", "sha256")
@@ -49,7 +49,8 @@ def snapshot(sources: Mapping[str, str], out: Path, open_source: OpenSource, run
         if uri != SAMPLE:
             rows += _rows(name, uri, open_source(uri), run)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(out, COLUMNS, rows)
+    with in_use(out.with_name(f".{out.name}.lock"), out):
+        write_csv(out, COLUMNS, rows)
     read = [int(row["size_bytes"]) for row in rows if row["sha256"]]
     return {
         "files": len(read),

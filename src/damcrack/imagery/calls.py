@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from damcrack.files import InputError, check_output_file, sha256_bytes, write_json
+from damcrack.files import InputError, check_output_file, sha256_bytes, temporary_folder, write_json
 from damcrack.imagery import arrivals
 from damcrack.imagery import catalogue as catalogues
 from damcrack.imagery.catalogue import Catalogue, last_trained, read_catalogue
@@ -128,8 +128,8 @@ def keep_snapshot(path: Path, rest: Path = CHECKOUT) -> str:
     """
     config, store = _opened(path)
     catalogue = read_catalogue(store)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "photos.csv"
+    with temporary_folder() as folder:
+        out = folder / "photos.csv"
         if (rest / "snapshots/photos.csv").is_file():
             shutil.copyfile(rest / "snapshots/photos.csv", out)
         catalogues.write_snapshot(out, config.source, catalogue)

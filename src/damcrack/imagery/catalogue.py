@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from damcrack.data.snapshot import COLUMNS as SNAPSHOT_COLUMNS
-from damcrack.files import InputError, check_output_file, in_order, read_csv, write_csv
+from damcrack.files import InputError, check_output_file, in_order, in_use, read_csv, write_csv
 from damcrack.storage.source import Store
 
 
@@ -167,7 +167,7 @@ def write_snapshot(out: Path, source: str, catalogue: Catalogue) -> dict[str, ob
         raise InputError(
             "no photo was taken in yet, a snapshot would be empty; run `damcrack imagery take-in`"
         )
-    rows: list[dict[str, Any]] = [row for row in _existing(out) if row["source"] != source]
+    rows: list[dict[str, Any]] = []
     for _, photo in photos:
         file, label = photo.file, labels.get(photo.sha256)
         if label:
@@ -175,7 +175,9 @@ def write_snapshot(out: Path, source: str, catalogue: Catalogue) -> dict[str, ob
             file = str(PurePosixPath(label.file).parents[1] / PurePosixPath(photo.file).name)
         rows.append(_row(source, file, photo))
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(out, SNAPSHOT_COLUMNS, sorted(rows, key=lambda row: (row["source"], row["name"])))
+    with in_use(out.with_name(f".{out.name}.lock"), out):
+        rows += [row for row in _existing(out) if row["source"] != source]
+        write_csv(out, SNAPSHOT_COLUMNS, sorted(rows, key=lambda row: (row["source"], row["name"])))
     return {"photos": len(photos), "labelled": len(labels), "written": out}
 
 

@@ -2,12 +2,11 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from damcrack.cracks.detector import OnnxDetector
-from damcrack.files import InputError, sha256_bytes, sha256_file
+from damcrack.files import InputError, sha256_bytes, sha256_file, temporary_folder
 from damcrack.imagery.catalogue import Catalogue, Entry
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import survey
@@ -64,8 +63,8 @@ def _inspect(
     """Put a report under a name made of its content, so that a half report of a killed run never mixes with it."""
     listed = [Listed(_shown_name(photo), lambda file=photo.file: store.read(file)) for photo in photos]  # type: ignore[misc]
     scale = Scale(config.gsd_mm_per_px, config.distance_m)
-    with tempfile.TemporaryDirectory() as folder:
-        out, title = Path(folder), f"batch {number}"
+    with temporary_folder() as folder:
+        out, title = folder, f"batch {number}"
         _, totals = survey(sorted(listed, key=lambda one: one.name), detector, scale, out, config, run, title)
         if totals["num_set_aside"]:
             raise InputError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from damcrack.cracks.findings import Findings
+from damcrack.files import replacing
 from damcrack.inspection.tables import crack_rows
 
 
@@ -34,10 +35,8 @@ def _features(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
 
 def write_json_list(path: Path, head: str, items: Iterable[Any], tail: str) -> None:
     """Write `head`, the items with commas between, `tail`, one after the other; `path` is there once all of it is."""
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(head)
         for number, item in enumerate(items):
             file.write(("," if number else "") + "\n" + json.dumps(item, allow_nan=False))
         file.write("\n" + tail + "\n")
-    temporary.replace(path)

@@ -3,7 +3,6 @@
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from damcrack.files import OUTPUT_MARKER, InputError
+from damcrack.files import OUTPUT_MARKER, InputError, temporary_folder
 
 HEAD_BYTES = 32
 RESULTS = ("survey.json", "compare.json")
@@ -216,8 +215,8 @@ def _below(bucket: Bucket, listed: Sequence[StoredFile]) -> Iterator[Found | Unu
 def _object(bucket: Bucket, stored: StoredFile, name: str) -> Found:
     @contextmanager
     def on_disk() -> Iterator[Path]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"file{PurePosixPath(stored.name).suffix}"
+        with temporary_folder() as folder:
+            path = folder / f"file{PurePosixPath(stored.name).suffix}"
             bucket.save(stored.name, path)
             yield path
 

@@ -4,10 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from damcrack.files import InputError, write_bytes
+from damcrack.files import InputError, temporary_folder, write_bytes
 
 NAMES = (
     "chromium",
@@ -63,8 +62,8 @@ def print_page(page: Path, out: Path, browser: Path) -> None:
     Raises:
         InputError: the browser fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        printed = Path(folder) / "page.pdf"
+    with temporary_folder() as folder:
+        printed = folder / "page.pdf"
         command = [str(browser), *OPTIONS, f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}"]
         if sys.platform == "linux" and os.geteuid() == 0:
             command.append("--no-sandbox")  # which root does not get

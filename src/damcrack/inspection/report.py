@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from damcrack.cracks.findings import Findings, Pixels, preview, read_picture
 from damcrack.cracks.photo import Rules
-from damcrack.files import sha256_bytes
+from damcrack.files import replacing, sha256_bytes
 from damcrack.inspection.decisions import (
     CLASSES,
     NEAR_PX,
@@ -133,12 +133,8 @@ def write_page(
         )
     )
     stream.enable_buffering(20)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(path) as temporary:
         stream.dump(str(temporary), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return linked
 
 

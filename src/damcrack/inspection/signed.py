@@ -7,8 +7,6 @@ OUT/decisions.json              the decisions that it rests on, with those that 
 
 import csv
 import io
-import json
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +18,15 @@ import simplejpeg
 
 from damcrack import __version__
 from damcrack.cracks.findings import Findings, Verdict, preview, read_picture, survey_folders
-from damcrack.files import InputError, new_directory, sha256_bytes, write_bytes, write_json
+from damcrack.files import (
+    InputError,
+    new_directory,
+    read_json,
+    sha256_bytes,
+    temporary_folder,
+    write_bytes,
+    write_json,
+)
 from damcrack.inspection.carry import carried_over
 from damcrack.inspection.decisions import (
     FILE,
@@ -100,9 +106,9 @@ def report(
                 f"no browser to print {out} with; install Chromium, Chrome or Edge, or give --out a folder"
             )
         check_place(out)
-        with tempfile.TemporaryDirectory() as folder:
-            _write(Path(folder), survey, folders, judged, block)
-            print_page(Path(folder) / "report.html", out, browser)
+        with temporary_folder() as folder:
+            _write(folder, survey, folders, judged, block)
+            print_page(folder / "report.html", out, browser)
         return _summary(judged, out)
     with new_directory(out, "report") as folder:
         _write(folder, survey, folders, judged, block)
@@ -224,7 +230,7 @@ def _width(row: dict[str, Any]) -> float:
 
 
 def _write(out: Path, survey: Path, folders: Sequence[Path], judged: Judged, block: TitleBlock) -> None:
-    about = json.loads((survey / "survey.json").read_text(encoding="utf-8"))
+    about = read_json(survey / "survey.json", "run `damcrack inspect` again")
     used = as_json(judged.used)
     write_json(out / FILE, used)
     (out / "photos").mkdir(exist_ok=True)

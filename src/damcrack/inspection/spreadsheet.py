@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from damcrack.files import InputError
+from damcrack.files import InputError, replacing
 
 SEPARATORS = (";", "\t", ",")
 # Cells that begin so are run as formulas (OWASP, CSV injection); the last four are the wide forms of Japanese.
@@ -27,12 +27,13 @@ def open_table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Row], A
 
     `path` is there once all rows are.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file,
+    ):
         writer = csv.DictWriter(file, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
         yield lambda row: writer.writerow({name: escape_formula(value) for name, value in row.items()})
-    temporary.replace(path)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:

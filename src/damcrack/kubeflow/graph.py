@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from damcrack.files import InputError
+from damcrack.files import InputError, temporary_folder
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -73,9 +72,9 @@ def derive(checkout: Path, params_text: str) -> list[Node]:
     if not (checkout / "dvc.yaml").is_file():
         raise InputError(f"{checkout} has no dvc.yaml; run in a checkout, or set DAMCRACK_CHECKOUT")
     logging.getLogger("dvc").setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         shutil.copy(checkout / "dvc.yaml", folder)
-        Path(folder, "params.yaml").write_text(params_text)
+        (folder / "params.yaml").write_text(params_text)
         try:
             with Repo.init(folder, no_scm=True) as repo:
                 return _nodes(repo.index.graph)

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from kfp import compiler, dsl, kubernetes
 
-from damcrack.files import InputError
+from damcrack.files import InputError, temporary_folder, write_bytes
 from damcrack.kubeflow.cluster import OPTIONAL, REQUIRED, SECRETS, SETTINGS
 from damcrack.kubeflow.graph import Needs, as_text, derive
 
@@ -159,4 +159,6 @@ def one_line(text: str) -> str:
 
 def compile_pipeline(pipeline: Any, out: Path) -> None:
     """Write a pipeline as YAML; the same setting gives the same bytes."""
-    compiler.Compiler().compile(pipeline, str(out))
+    with temporary_folder() as folder:
+        compiler.Compiler().compile(pipeline, str(folder / "pipeline.yaml"))
+        write_bytes(out, (folder / "pipeline.yaml").read_bytes())

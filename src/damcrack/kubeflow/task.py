@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from damcrack.files import InputError, write_bytes
+from damcrack.files import InputError, temporary_folder, write_bytes
 from damcrack.kubeflow.graph import Node, check_same_graph, derive
 from damcrack.kubeflow.views import metrics_of, page_of
 from damcrack.storage.source import check_reachable, open_source
@@ -71,8 +70,8 @@ def run_task(task: Task) -> Done:
     checkout = Path(os.environ.get("DAMCRACK_CHECKOUT") or Path.cwd()).absolute()
     node = _checked_node(task, checkout)
     check_reachable(task.remote)
-    with tempfile.TemporaryDirectory(prefix="damcrack-") as folder:
-        workspace = Workspace(Path(folder), checkout)
+    with temporary_folder() as folder:
+        workspace = Workspace(folder, checkout)
         workspace.fill(task, node)
         restored = workspace.restore_or_run(node)
         took = f"{time.monotonic() - started:.1f} s"

@@ -8,7 +8,6 @@ failures.jpg      the most confident errors
 
 import base64
 import io
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from damcrack.files import read_csv, sha256_file, write_bytes
+from damcrack.files import read_csv, read_json, sha256_file, write_bytes
 from damcrack.registry.comparison import ScoredModel, held_out
 from damcrack.registry.config import Policy
 from damcrack.registry.evaluation_set import EvaluationSet
@@ -49,7 +48,7 @@ def write_card(
     write_bytes(folder / "calibration.png", _calibration(truth, probs_N, policy.ece_bins))
     write_bytes(folder / "failures.jpg", _failures(chosen, shown))
 
-    model = json.loads((export / "model.json").read_text())
+    model = read_json(export / "model.json")
     # The text is Markdown: `cell` escapes names from outside, and the page is rendered without raw HTML.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True

@@ -7,7 +7,6 @@
 to its edge, measured in the mask of the whole photo; 0 without a crack, empty for a ready tile, which has no mask.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -31,6 +30,7 @@ from damcrack.files import (
     new_directory,
     one_at_a_time,
     read_csv,
+    read_json,
     sha256_bytes,
     sha256_file,
     write_bytes,
@@ -227,7 +227,7 @@ def _download(source: Source, place: str, expected: str, folder: Path) -> None:
     (folder / "shards").mkdir()
     copy("set.json")
     copy("tiles.csv")
-    if json.loads((folder / "set.json").read_text()).get("index") != "tiles.csv":
+    if read_json(folder / "set.json").get("index") != "tiles.csv":
         raise InputError(f"{place} is no evaluation set: its set.json names another index than tiles.csv")
     _check_digest(place, sha256_file(folder / "tiles.csv"), expected)
     for shard in sorted({row["shard"] for row in read_csv(folder / "tiles.csv")}):

@@ -9,8 +9,6 @@ The version number and the decision depend on the registry's past, so they go to
 summary, never into OUT.
 """
 
-import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +17,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from damcrack.data.snapshot import OpenSource
-from damcrack.files import InputError, new_directory, sha256_file, write_csv, write_json
+from damcrack.files import (
+    InputError,
+    new_directory,
+    read_json,
+    sha256_file,
+    temporary_folder,
+    write_csv,
+    write_json,
+)
 from damcrack.registry.card import write_card
 from damcrack.registry.comparison import TRAINED_ON, ScoredModel, without_nan
 from damcrack.registry.config import RegisterConfig
@@ -46,6 +52,7 @@ from damcrack.registry.policy import Decision, score
 from damcrack.run import Run
 
 FORMAT = 3
+RUN_AGAIN = "run the stage that makes it, or `dvc repro`"
 METRICS = ("accuracy", "precision", "recall", "f1", "auroc", "ece")
 EVALUATION_SET = "evaluation-set"
 
@@ -136,7 +143,7 @@ def _evaluation_set(
 
 def _checked(metrics_path: Path, export: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The metrics and an export's model.json, whose hashes all agree with the files and each other."""
-    metrics, model = _read_json(metrics_path), _read_json(export / "model.json")
+    metrics, model = read_json(metrics_path, RUN_AGAIN), read_json(export / "model.json", RUN_AGAIN)
     name, experiments = model["name"], metrics["experiments"]
     if name not in experiments:
         raise InputError(
@@ -160,12 +167,6 @@ def _checked(metrics_path: Path, export: Path) -> tuple[dict[str, Any], dict[str
             f"{model['weights_sha256'][:12]}; run `damcrack evaluate` and `damcrack export` on the same model"
         )
     return metrics, model
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path} is missing; run the stage that makes it, or `dvc repro`")
-    return dict(json.loads(path.read_text()))
 
 
 def read_entry(metrics_path: Path, export: Path, folder: Path, model_name: str) -> Entry:
@@ -222,9 +223,7 @@ def why_register_again(out: Path, registry: Registry) -> str | None:
         InputError: `register` did not write it, the registry does not answer, or its champion was deleted.
     """
     path = out / "register.json"
-    if not path.is_file():
-        raise InputError(f"{path} is missing; run the stage `register`, or `dvc repro`")
-    registered = json.loads(path.read_text())
+    registered = read_json(path, RUN_AGAIN)
     if registered.get("format") != FORMAT:
         raise InputError(f"{path} was written by another version of damcrack; run the stage `register`")
     name = registered["model_name"]
@@ -247,8 +246,8 @@ def why_register_again(out: Path, registry: Registry) -> str | None:
 
 def record_artifact(record: Record, run: Run) -> None:
     """Attach a decision record to the run, as decision.json."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "decision.json"
+    with temporary_folder() as folder:
+        path = folder / "decision.json"
         write_json(path, record)
         run.artifact(path)
 

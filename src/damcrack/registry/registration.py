@@ -1,12 +1,11 @@
 """A model becomes a version of the MLflow registry: its files, their hashes, its card, and the runs behind it."""
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from damcrack.files import sha256_file
+from damcrack.files import sha256_file, temporary_folder
 from damcrack.registry.onnx_model import save_model
 from damcrack.registry.register import Entry
 from damcrack.tracking.recorded import code_tags
@@ -60,10 +59,10 @@ def _create(store: Store, entry: Entry, tags: Mapping[str, str], runs: Sequence[
     run_id = runs[0].info.run_id if runs and _output(runs[0]) == entry.weights_sha256 else None
     experiment_id = store.experiment_id(experiment_name())
     model = client.create_logged_model(experiment_id, entry.model_name, run_id, tags=_short(tags))
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         extra = [*_files(entry)[1:], *([LOCK_FILE] if LOCK_FILE.is_file() else [])]
-        save_model(entry.export / "model.onnx", extra, Path(folder) / "model", model.model_id, run_id)
-        client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+        save_model(entry.export / "model.onnx", extra, folder / "model", model.model_id, run_id)
+        client.log_model_artifacts(model.model_id, str(folder / "model"))
         client.log_model_artifacts(model.model_id, str(entry.card), "card")
     client.finalize_logged_model(model.model_id, "READY")
     lock = {"dvc_lock_sha256": sha256_file(LOCK_FILE)} if LOCK_FILE.is_file() else {}

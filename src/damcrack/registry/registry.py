@@ -8,7 +8,6 @@ import getpass
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from damcrack.files import InputError, new_directory, one_at_a_time, sha256_file
+from damcrack.files import InputError, new_directory, one_at_a_time, sha256_file, temporary_folder
+from damcrack.messages import without_passwords
 from damcrack.registry import registration
 from damcrack.registry.gate import CHAMPION, Record, present_champion
 from damcrack.registry.register import Entry
@@ -30,7 +30,6 @@ from damcrack.tracking.store import (
     one_line,
     sending_errors,
     set_defaults,
-    shown_uri,
     tracking_uri,
 )
 
@@ -56,7 +55,7 @@ def answering(what: str) -> Iterator[None]:
         yield
     except sending_errors() as error:
         raise InputError(
-            f"the model registry at {shown_uri(tracking_uri())} did not {what} ({one_line(error)}); "
+            f"the model registry at {without_passwords(tracking_uri())} did not {what} ({one_line(error)}); "
             "start the server or set MLFLOW_TRACKING_URI, then run the same command again"
         ) from error
 
@@ -159,8 +158,10 @@ class MlflowRegistry:
     def _download(self, found: "ModelVersion", expected: Mapping[str, str], cached: Path, name: str) -> None:
         from mlflow.artifacts import download_artifacts
 
-        with new_directory(cached) as folder, tempfile.TemporaryDirectory() as temporary:
-            source = Path(download_artifacts(found.source, dst_path=temporary, tracking_uri=self.store.uri))
+        with new_directory(cached) as folder, temporary_folder() as temporary:
+            source = Path(
+                download_artifacts(found.source, dst_path=str(temporary), tracking_uri=self.store.uri)
+            )
             for file in expected:
                 paths = [path for path in (source / file, source / "extra_files" / file) if path.is_file()]
                 if not paths:

@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,11 +24,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import damcrack
-from damcrack.files import InputError, write_bytes
+from damcrack.files import InputError, one_at_a_time, write_bytes
+from damcrack.messages import without_passwords
 from damcrack.progress import Watcher
 from damcrack.source import source_name
-from damcrack.tracking.send import PENDING, send_later, send_live
-from damcrack.tracking.store import GRAPH_RUN, OUTPUT, STAGE, experiment_name, shown_uri
+from damcrack.tracking.send import PENDING, remove_left_over, send_later, send_live
+from damcrack.tracking.store import GRAPH_RUN, OUTPUT, STAGE, experiment_name
 
 __all__ = ["Graph", "TrackedRun", "caller_tags", "code_tags", "send_later", "start_run"]
 
@@ -120,11 +122,12 @@ class RunFile:
         self.path = (PENDING / f"{stamp}-{words}-{uuid.uuid4().hex[:8]}.jsonl").absolute()
         unlocked = self.path.with_suffix(".part")
         self._last_ms = self._num_copies = 0
-        PENDING.mkdir(parents=True, exist_ok=True)
-        self._file = unlocked.open("xb", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        self.append("start", **start)
-        unlocked.rename(self.path)
+        remove_left_over()
+        with one_at_a_time(PENDING):
+            self._file = unlocked.open("xb", buffering=0)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self.append("start", **start)
+            unlocked.rename(self.path)
 
     def append(self, event: str, **fields: Any) -> None:
         """Add one event that happened now; a clock that is set back does not turn the order around.
@@ -202,9 +205,10 @@ class TrackedRun(Watcher):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is not None:
-                self.tag({"damcrack.error": shown_uri(f"{type(error).__name__}: {error}")[:500]})
-            self._file.append(_status(error))
+            with suppress(*([] if error is None else [OSError])):  # a full disk does not hide what went wrong
+                if error is not None:
+                    self.tag({"damcrack.error": without_passwords(f"{type(error).__name__}: {error}")[:500]})
+                self._file.append(_status(error))
         finally:
             self._finish()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from damcrack.files import InputError, one_at_a_time
+from damcrack.messages import without_passwords
 from damcrack.tracking.store import (
     AWAY,
     GRAPH_RUN,
@@ -29,7 +30,6 @@ from damcrack.tracking.store import (
     Store,
     one_line,
     sending_errors,
-    shown_uri,
     tracking_uri,
 )
 
@@ -37,6 +37,7 @@ PENDING = Path(".damcrack/pending")
 # Tags by which a run that was sent before is found again: the name of a run's file, and of a whole graph's run.
 RECORD, GRAPH = "damcrack.record", "damcrack.graph"
 EVERY_S = 5.0
+MAX_NUMBER = 2**53  # of milliseconds and of steps
 LONGEST_PAUSE_S = 600.0
 Event = dict[str, Any]
 ENDS = ("FINISHED", "FAILED", "KILLED")
@@ -75,9 +76,11 @@ def _event(line: bytes, folder: Path) -> Event | None:
     """The event of a line, None if it is none of ours; only a copy in the run's own folder may be uploaded."""
     try:
         event: Event = json.loads(line)
+        json.dumps(event, ensure_ascii=False).encode()  # half a surrogate is no text
         fields = {"time_ms": int, **FIELDS[event["event"]]}
         ours = all(isinstance(event[name], kind) for name, kind in fields.items())
-    except (ValueError, TypeError, KeyError):
+        ours = ours and all(abs(event[name]) < MAX_NUMBER for name, kind in fields.items() if kind is int)
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     if ours and event["event"] == "metrics":
         ours = all(isinstance(value, float) for value in event["values"].values())
@@ -212,7 +215,7 @@ class Sent:
     def __str__(self) -> str:
         waiting = f", {self.num_waiting} still waiting" if self.num_waiting else ""
         problems = f" ({'; '.join(self.problems)})" if self.problems else ""
-        return f"runs sent to {shown_uri(tracking_uri())}: {self.num_sent}{waiting}{problems}"
+        return f"runs sent to {without_passwords(tracking_uri())}: {self.num_sent}{waiting}{problems}"
 
 
 def pending_runs() -> list[Path]:
@@ -220,8 +223,20 @@ def pending_runs() -> list[Path]:
     return sorted(PENDING.glob("*.jsonl"))
 
 
+def remove_left_over() -> None:
+    """Remove what killed processes left: files of runs that had not begun, and copies for runs that have arrived."""
+    PENDING.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(PENDING):  # whoever begins a run holds this lock too
+        for path in PENDING.glob("*.part"):
+            path.unlink()
+        for folder in PENDING.glob("*/"):
+            if not any(folder.with_suffix(end).exists() for end in (".jsonl", ".damaged")):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def send_later() -> Sent:
     """Send all pending runs that nobody records or sends, oldest first; stop when the store does not answer."""
+    remove_left_over()
     paths, store = pending_runs(), Store(tracking_uri())
     if not paths:
         return Sent(0, 0)  # without importing MLflow
@@ -265,8 +280,8 @@ def send_live(path: Path, over: threading.Event, say: Callable[[str], None]) -> 
         except sending_errors() as error:
             if not said:
                 say(
-                    f"MLflow at {shown_uri(store.uri)} does not take the record of this run ({one_line(error)}): "
-                    "the work goes on; later, `damcrack track send` sends it"
+                    f"MLflow at {without_passwords(store.uri)} does not take the record of this run "
+                    f"({one_line(error)}): the work goes on; later, `damcrack track send` sends it"
                 )
             pause_s, said = min(2 * pause_s, LONGEST_PAUSE_S), True
 

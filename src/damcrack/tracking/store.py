@@ -5,10 +5,12 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import version as installed_version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from damcrack.files import one_at_a_time
+from damcrack.messages import without_passwords
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,11 +44,6 @@ def experiment_name() -> str:
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else a SQLite file here: an old ./mlruns would flip MLflow's own default."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-
-
-def shown_uri(text: str) -> str:
-    """The text with user and password cut out of every address in it."""
-    return re.sub(r"://[^/@\s]+@", "://", text)
 
 
 def set_defaults(values: Mapping[str, str]) -> None:
@@ -87,14 +84,18 @@ def sending_errors() -> tuple[type[Exception], ...]:
     set_defaults(QUIET | PATIENCE)
     from mlflow.exceptions import MlflowException
 
-    return (MlflowException, OSError)
+    if find_spec("sqlalchemy") is None:  # needed for databases alone, not for servers
+        return (MlflowException, OSError)
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError)
 
 
 def one_line(error: Exception) -> str:
     """What a store's refusal means and how to fix it, without passwords, short enough for a terminal."""
     text = str(error).strip()
     lines = text.splitlines() or [type(error).__name__]
-    return _meaning(text) or shown_uri(lines[0])[:160]
+    return _meaning(text) or without_passwords(lines[0])[:160]
 
 
 def _meaning(text: str) -> str:
@@ -110,6 +111,8 @@ def _meaning(text: str) -> str:
         return "this account may not do that; ask the server's administrator"
     if code == "404" and "RESOURCE_DOES_NOT_EXIST" not in text:
         return f"no MLflow, or one of another version than ours ({installed_version('mlflow')}), is at this address"
+    if "database is locked" in text:
+        return "another program holds its database; wait until that ends, or run an MLflow server for both"
     # Where a server fails to take a file it often hangs up before it answers.
     if "mlflow-artifacts" in text and "refused" not in text:
         return "it could not store a file: its artifact store is full or away, its own log says which"

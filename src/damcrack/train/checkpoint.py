@@ -6,8 +6,6 @@ Checkpoints live outside the outputs, in a folder named by the hash of all input
     KEY/progress.json           epoch, best epoch, history
 """
 
-import json
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +14,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from damcrack.files import new_directory, one_at_a_time, write_json
+from damcrack.files import (
+    InputError,
+    new_directory,
+    one_at_a_time,
+    read_json,
+    read_marker,
+    remove_output,
+    write_json,
+)
 from damcrack.train.weights import load_tensors, save_tensors, snapshot_of
 
 
@@ -74,14 +80,19 @@ class FolderCheckpoint:
         self._saved_at = time.monotonic()
 
     def restore(self, parts: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> Progress:
-        if not (self.folder / "progress.json").is_file():
+        try:
+            if read_marker(self.folder) is None:
+                raise InputError(f"{self.folder} is no checkpoint")
+            state = read_json(self.folder / "progress.json")
+            tensors = load_tensors(self.folder / "tensors.safetensors")
+            progress = Progress(state["history"], _under(tensors, "best"), state["best_epoch"])
+        except (InputError, OSError, KeyError):  # what cannot be read is no checkpoint
+            remove_output(self.folder)
             return Progress()
-        tensors = load_tensors(self.folder / "tensors.safetensors")
         for name, part in parts.items():
             part.load_state_dict(_under(tensors, name))
         _restore_state(optimiser, _under(tensors, "optimiser"))
-        state = json.loads((self.folder / "progress.json").read_text())
-        return Progress(state["history"], _under(tensors, "best"), state["best_epoch"])
+        return progress
 
     def save(self, parts: dict[str, nn.Module], optimiser: torch.optim.Optimizer, progress: Progress) -> None:
         if time.monotonic() - self._saved_at < self.interval_s:
@@ -99,7 +110,7 @@ class FolderCheckpoint:
 
     def remove(self) -> None:
         """Forget the state, once the outputs are in their place."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_output(self.folder)
 
 
 def _under(tensors: dict[str, Tensor], group: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import torch
 
 from damcrack.data.imageset import SPLITS, UNLABELLED, ImageSet
 from damcrack.data.targets import WITHOUT_MASK, decode_targets
-from damcrack.files import InputError, in_order, one_at_a_time
+from damcrack.files import InputError, in_order, one_at_a_time, replacing
 from damcrack.train.classifier import shrink
 
 CHUNK = 64
@@ -81,12 +81,8 @@ Fill = Callable[[Path, ImageSet, int], None]
 def _mapped(path: Path, images: ImageSet, image_px: int, fill: Fill) -> npt.NDArray[np.uint8]:
     with one_at_a_time(path):
         if not path.exists():
-            temporary = path.with_name(f".{path.name}.part")
-            try:
+            with replacing(path) as temporary:
                 fill(temporary, images, image_px)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
         os.utime(path)  # used now: the scratch folder keeps what was used last
     # Copy-on-write: torch wants writable memory, the file stays as it is.
     array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="c")
@@ -95,16 +91,24 @@ def _mapped(path: Path, images: ImageSet, image_px: int, fill: Fill) -> npt.NDAr
 
 def _fill_images(path: Path, images: ImageSet, image_px: int) -> None:
     shape = (len(images), image_px, image_px, 3)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    array = _new_array(path, shape)
     decode = partial(_decode_chunk, image_px=image_px)
     for rows, pixels_BHWC in in_order(decode, _chunks(images.encoded())):
         array[rows] = pixels_BHWC
     array.flush()
 
 
+def _new_array(path: Path, shape: tuple[int, ...]) -> "np.memmap[tuple[int, ...], np.dtype[np.uint8]]":
+    """A mapped array (N, ...) of bytes; a disk without room for it says so here, and does not end the process later."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def _fill_targets(path: Path, images: ImageSet, image_px: int) -> None:
     shape = (len(images), image_px, image_px)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    array = _new_array(path, shape)
     for code in WITHOUT_MASK:
         array[np.array(images.labels) == code] = WITHOUT_MASK[code]
     decode = partial(_decode_targets_chunk, image_px=image_px)

@@ -6,7 +6,6 @@ MODEL/last.safetensors      weights of the last epoch
 MODEL/history.csv           one row per epoch
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from damcrack.files import InputError, sha256_file, write_json
+from damcrack.files import InputError, read_json, sha256_file, write_bytes, write_json
 from damcrack.train.networks import build_network
 
 FORMAT = 1
@@ -52,14 +51,13 @@ class ModelInfo:
             InputError: it is missing or of another format.
         """
         path = folder / "model.json"
-        if not path.is_file():
-            raise InputError(f"{folder} is not a model: model.json is missing; run the stage that makes it")
-        values = json.loads(path.read_text())
+        values = read_json(path, "run the stage that makes this model")
         if values.pop("format", None) != FORMAT:
             raise InputError(f"{path}: unknown format, expected {FORMAT}; train the model again")
-        for name in ("classes", "mean", "std"):
-            values[name] = tuple(values[name])
-        return cls(**values)
+        try:
+            return cls(**values | {name: tuple(values[name]) for name in ("classes", "mean", "std")})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged ({error!r}); train the model again") from error
 
     def as_json(self) -> dict[str, Any]:
         """What `read` takes."""
@@ -96,7 +94,7 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelInfo]:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors; the same tensors give the same bytes."""
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    save_file(plain, path)
+    write_bytes(path, save(plain))  # safetensors' own writing does not tell a full disk from other faults
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

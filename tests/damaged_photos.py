@@ -1,22 +1,23 @@
 """Photos with random damage, inspected as one survey: none crashes it, all are accounted for, memory stays bounded.
 
-    python -m experiments.mutated_photos --num 1400 [--model MODEL] [--seed 0]
+    python tests/damaged_photos.py NUM SEED
 
 Damage: flipped, replaced, zeroed, dropped and doubled bytes, cuts, headers that promise other sizes; in JPEG, PNG,
 TIFF, WebP, BMP, JPEG 2000 and AVIF of a drawn wall.
 """
 
-import argparse
 import io
 import random
 import resource
 import struct
+import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from damcrack.files import read_csv
@@ -25,6 +26,7 @@ from damcrack.inspection.inspect import inspect_photos
 from damcrack.run import SilentRun
 from damcrack.sample.concrete import render_photo
 from damcrack.storage.source import open_source
+from walls import write_darkness_detector
 
 KINDS: dict[str, list[dict[str, object]]] = {
     "JPEG": [{"quality": 90}, {"quality": 80, "progressive": True}, {"restart_marker_rows": 1}],
@@ -87,34 +89,47 @@ def damaged(original: bytes, rng: random.Random) -> bytes:
     return bytes(content)
 
 
-def main() -> None:
-    """Write the photos, inspect them, and print what became of them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num", type=int, default=1400)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", type=Path, required=True)
-    arguments = parser.parse_args()
-    rng, files = random.Random(arguments.seed), originals()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        (root / "in").mkdir()
-        for number in range(arguments.num):
-            suffix = rng.choice((".jpg", ".png", ".tif", ".webp", ""))
-            (root / "in" / f"{number:05d}{suffix}").write_bytes(damaged(rng.choice(files), rng))
-        (root / "in" / "whole.jpg").write_bytes(files[0])
-        started, config = time.monotonic(), InspectConfig()
-        inspect_photos([str(root / "in")], arguments.model, root / "out", config, open_source, SilentRun())
-        names = {path.name for path in (root / "in").iterdir()}
-        inspected = {row["photo"].split("@")[0] for row in read_csv(root / "out" / "photos.csv")}
-        reasons = {row["file"]: row["reason"] for row in read_csv(root / "out" / "set-aside.csv")}
-    lost = names - inspected - reasons.keys()
+@dataclass(frozen=True)
+class Inspected:
+    """What became of damaged photos: names that are nowhere, reasons of those that were set aside."""
+
+    num_inspected: int
+    lost: Sequence[str]
+    reasons: Sequence[str]
+    peak_mib: float
+
+
+def inspect_damaged(num: int, seed: int, root: Path) -> Inspected:
+    """Write photos of which all but one are damaged, and inspect them."""
+    rng, files = random.Random(seed), originals()
+    (root / "in").mkdir()
+    for number in range(num):
+        suffix = rng.choice((".jpg", ".png", ".tif", ".webp", ""))
+        (root / "in" / f"{number:05d}{suffix}").write_bytes(damaged(rng.choice(files), rng))
+    (root / "in" / "whole.jpg").write_bytes(files[0])
+    model = write_darkness_detector(root / "model.onnx")
+    inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, SilentRun())
+    inspected = {row["photo"].split("@")[0] for row in read_csv(root / "out" / "photos.csv")}
+    reasons = {row["file"]: row["reason"] for row in read_csv(root / "out" / "set-aside.csv")}
+    names = {path.name for path in (root / "in").iterdir()}
+    lost = sorted(names - inspected - reasons.keys())
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{len(names)} files, {len(inspected)} inspected, {len(reasons)} set aside, {len(lost)} lost")
-    print(f"{time.monotonic() - started:.0f} s, peak {peak_mib:.0f} MiB")
-    for reason, count in Counter(" ".join(one.split()[:4]) for one in reasons.values()).most_common(20):
+    return Inspected(len(inspected), lost, list(reasons.values()), peak_mib)
+
+
+def main() -> None:
+    """Print what became of the photos."""
+    num, seed, started = int(sys.argv[1]), int(sys.argv[2]), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        found = inspect_damaged(num, seed, Path(folder))
+    seconds = time.monotonic() - started
+    print(
+        f"{num + 1} files, {found.num_inspected} inspected, {len(found.reasons)} set aside, {len(found.lost)} lost"
+    )
+    print(f"{seconds:.0f} s, peak {found.peak_mib:.0f} MiB")
+    for reason, count in Counter(" ".join(one.split()[:4]) for one in found.reasons).most_common(20):
         print(f"{count:6d} {reason}")
-    assert not lost, sorted(lost)[:5]
-    assert np.isfinite(peak_mib) and peak_mib < 1024
+    assert not found.lost and found.peak_mib < 1024, found.lost[:5]
 
 
 if __name__ == "__main__":
