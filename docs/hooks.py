@@ -39,7 +39,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     if "<!-- values -->" in markdown:
         return markdown.replace("<!-- values -->", "\n".join(map(section, STAGES)))
     if "<!-- commands -->" in markdown:
-        return markdown.replace("<!-- commands -->", "\n".join(commands(cli.make_context("damcrack", [], **HELP))))
+        return markdown.replace(
+            "<!-- commands -->", "\n".join(commands(cli.make_context("damcrack", [], **HELP)))
+        )
     return markdown
 
 
@@ -75,7 +77,9 @@ def rows(schema: dict[str, Any]) -> Iterator[str]:
         yield f"| `{name}` | {kind_of(kinds[0])} | {range_of(kinds[0])} | {default} | {unit} |\n"
 
 
-def flat(schema: dict[str, Any], defined: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def flat(
+    schema: dict[str, Any], defined: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Values by dotted name; a value that is a schema of its own stands for its values."""
     for name, value in schema["properties"].items():
         inner = next((one["$ref"] for one in value.get("anyOf", [value]) if "$ref" in one), None)

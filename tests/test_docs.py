@@ -67,9 +67,7 @@ def write_photos(folder: Path, num: int, with_masks: bool = False) -> None:
 
 def run_commands(script: str, folder: Path) -> None:
     """Run shell commands in a folder; the first that fails ends it."""
-    done = subprocess.run(
-        ["bash", "-euc", script], cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["bash", "-euc", script], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
