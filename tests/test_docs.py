@@ -21,6 +21,7 @@ from damcrack.files import read_csv
 from damcrack.params import config_class
 from damcrack.sample.concrete import render_photo
 from damcrack.stage_table import STAGES
+from surveys import all_findings, decide, write_decisions
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -57,7 +58,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def write_photos(folder: Path, num: int, with_masks: bool = False) -> None:
-    (folder / "masks").mkdir(parents=True)
+    (folder / "masks" if with_masks else folder).mkdir(parents=True)
     for index in range(num):
         photo = render_photo(3, index, (448, 640))
         Image.fromarray(photo.rgb).save(folder / f"{index}.jpg", quality=95)
@@ -113,10 +114,16 @@ def test_commands_of_a_page_parse(page: Path) -> None:
 
 
 def test_tutorial_from_photos_to_report(tmp_path: Path) -> None:
-    """Its commands run in order on two seasons of photos."""
+    """Its commands run in order on two seasons of photos, with every finding accepted in between."""
     write_photos(tmp_path / "photos", 2)
     write_photos(tmp_path / "photos-2027", 2)
-    run_commands("".join(blocks("tutorials/photos.md", "sh")), tmp_path)
+    inspecting, others = [], []
+    for script in blocks("tutorials/photos.md", "sh"):
+        (others if others or "damcrack report" in script else inspecting).append(script)
+    run_commands("".join(inspecting), tmp_path)
+    accepted = [decide(*one, "accepted") for one in all_findings(tmp_path / "survey")]
+    write_decisions(tmp_path / "survey/decisions.json", accepted)
+    run_commands("".join(others), tmp_path)
     assert len(read_csv(tmp_path / "survey/photos.csv")) == 2
     for page in ("survey/report.html", "signed/report.html", "changes/report.html"):
         assert (tmp_path / page).is_file()
@@ -130,10 +137,21 @@ def test_tutorial_from_labels_to_detector(tmp_path: Path) -> None:
     short["finetune"]["common"] |= {"epochs": 1, "min_steps": 2}  # the whole is a minute on one core
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(short))
     run_commands("".join(blocks("tutorials/labels.md", "sh")), tmp_path)
-    before, after = (
-        json.loads((tmp_path / f"results/{name}/case-study.json").read_text()) for name in ("before", "after")
-    )
-    assert before["photos"] == after["photos"]
+    before, after = (tmp_path / "results" / name for name in ("before", "after"))
+    assert [row["photo"] for row in read_csv(before / "photos.csv")] == [
+        row["photo"] for row in read_csv(after / "photos.csv")
+    ]
+    found = [
+        json.loads((one / "case-study.json").read_text())["pixels"]["network"] for one in (before, after)
+    ]
+    assert all(0 <= one["all"]["f1"] <= 1 for one in found)
+
+
+def test_steps_of_the_ci_on_windows_run(tmp_path: Path) -> None:
+    """The commands that the workflow gives Windows, macOS and Linux end well, in a folder with a space."""
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert "windows-latest" in jobs["inspection"]["strategy"]["matrix"]["os"]
+    run_commands(jobs["inspection"]["steps"][-1]["run"], tmp_path)
 
 
 def test_notebook_runs() -> None:
