@@ -45,6 +45,23 @@ attack: .venv/installed ## kill every command, fill its disk, call it twice, dam
 	    python tests/attack.py $$kind $(ATTACKS) $(ATTACK_SEED) $(ATTACK_FOLDER) || status=1; done; \
 	python tests/damaged_photos.py $(ATTACKS) $(ATTACK_SEED) || status=1; exit $$status
 
+.PHONY: coverage
+coverage: .venv/installed ## run the fast tests and show which lines none of them runs; all tests: COVERED=
+COVERED ?= -m "not slow"
+coverage:
+	@pytest $(COVERED) --cov --cov-report=term --cov-report=html:.damcrack/coverage
+	@echo "line by line: .damcrack/coverage/index.html"
+
+.PHONY: docs
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: .venv/installed ## build the documentation into site/, strictly and without a network
+	@mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+.PHONY: hooks
+hooks: .venv/installed ## let git run the checks of CI before a commit (format, lint, types) and a push (fast tests)
+	@pre-commit install --hook-type pre-commit --hook-type pre-push
+
 .PHONY: ui
 ui: .venv/installed ## open MLflow's pages on the recorded runs at http://127.0.0.1:5000
 	@damcrack track send
@@ -93,7 +110,7 @@ RESOLVE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 IMAGE_CPU = --extra results --extra export --extra inspect --extra track --extra s3 --extra graph --extra cluster
 .PHONY: lock
 lock: .venv/installed ## resolve the dependencies of pyproject.toml again into requirements/
-	@$(RESOLVE) --extra all --extra dev --output-file requirements/lock.txt
+	@$(RESOLVE) --extra all --extra dev --extra docs --output-file requirements/lock.txt
 	@$(RESOLVE) --constraint requirements/lock.txt $(IMAGE_CPU) --output-file requirements/image-cpu.txt
 	@$(RESOLVE) --constraint requirements/lock.txt $(IMAGE_CPU) --extra train --extra encoders --output-file requirements/image-train.txt
 

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -276,6 +277,68 @@ def test_targets_modules_and_files_of_the_readme_exist() -> None:
     for module in re.findall(r"python -m ([a-z_.]+)", README):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_version_has_one_place() -> None:
+    """The package reads it from its code, and the changelog is about it."""
+    import damcrack
+
+    assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
+    assert "version:" not in (ROOT / "CITATION.cff").read_text().replace("cff-version:", "")
+    first = re.search(r"^## \[(?:Unreleased|([\d.]+))\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first is not None and first[1] in (None, damcrack.__version__)
+
+
+def test_hooks_and_workflow_run_the_checks_of_make() -> None:
+    """What `make test` checks, each commit and each push check too, with tools that are there already."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repo["repo"] for repo in hooks] == ["local"]
+    entries = [hook["entry"] for hook in hooks[0]["hooks"]]
+    recipe = re.search(r"^test:.*\n\t@(.+)\n", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    for check in recipe[1].split(" && "):
+        tool = check.split(" .")[0].split(" --")[0]
+        assert [entry for entry in entries if entry.startswith(f".venv/bin/{tool}")], tool
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert {"run": ".ci/run"} in jobs["everything"]["steps"]
+
+
+# Words that a native engineer would stop at.
+ODD_WORDS = re.compile(
+    r"\b(?:mend(?:s|ed|ing)?|anew|surest|whole or not at all|trained nothing|goes on where)\b", re.IGNORECASE
+)
+
+
+def strings_of(path: Path) -> list[str]:
+    """Texts in a module that are not docstrings."""
+    tree = ast.parse(path.read_text())
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_messages_are_plain_english(path: Path) -> None:
+    """No string of the code uses them."""
+    assert [text for text in strings_of(path) if ODD_WORDS.search(text)] == []
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md", "docs", "src/damcrack"])
+def test_pages_are_plain_english(page: str) -> None:
+    """Nor do the documentation and the templates of pages."""
+    files = [ROOT / page, *(ROOT / page).rglob("*.md"), *(ROOT / page).rglob("*.j2")]
+    texts = {file: file.read_text() for file in files if file.is_file() and file.name != "LOG.md"}
+    found = {str(file.relative_to(ROOT)): ODD_WORDS.findall(text) for file, text in texts.items()}
+    assert {name: words for name, words in found.items() if words} == {}

@@ -123,7 +123,7 @@ def check_output_file(out: Path, kind: str, start: str) -> None:
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}; choose another file") from error
     if head and head != start.encode():
-        raise InputError(f"{out} is there already and is no {kind}; choose another file")
+        raise InputError(f"{out} exists and is not a {kind}; choose another file")
 
 
 @contextmanager

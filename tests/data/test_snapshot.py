@@ -83,7 +83,7 @@ def test_changed_or_vanished_files_are_refused(tmp_path, change):
         ("source,name\ndam,a.jpg\n", "columns source, name, expected"),
         ("source,name,size_bytes,sha256\ndam,a.jpg\n", "columns"),
         ("", "lists no file of dam"),
-        (None, "is no snapshot"),
+        (None, "is not a snapshot"),
     ],
 )
 def test_unusable_snapshots_say_how_to_mend_them(tmp_path, content, says):

@@ -129,7 +129,7 @@ def test_links_are_followed_and_loops_end(tmp_path):
     assert names == ["linked.jpg", "own.jpg", "day1/a.jpg", "day2/b.jpg"]
     assert {"loop/", "also/", "twin.jpg", "broken.jpg", "self.jpg"} <= reasons.keys()
     assert "own.jpg" in reasons["twin.jpg"]
-    assert "not there" in reasons["broken.jpg"]
+    assert "does not exist" in reasons["broken.jpg"]
     assert reasons.keys() - {"loop/", "also/", "twin.jpg", "broken.jpg", "self.jpg"} == {
         "day2/up/day2/",
         "day2/up/far.jpg",

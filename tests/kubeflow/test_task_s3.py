@@ -65,5 +65,5 @@ def test_a_remote_that_cannot_be_used_is_refused_before_anything_runs(
 def test_a_missing_snapshot_is_named(s3, checkout):
     """An object that vanished is one sentence."""
     bucket = s3({})
-    with pytest.raises(InputError, match=r"gone\.csv is not there"):
+    with pytest.raises(InputError, match=r"gone\.csv does not exist"):
         run_task(Task("make", [], "{}", f"s3://{bucket}/dvc", {"make": f"s3://{bucket}/gone.csv"}))

@@ -74,7 +74,7 @@ def test_another_digest_is_refused(made, tmp_path):
 
 def test_tiles_are_no_evaluation_set(made):
     """An ordinary tile set lacks what the gate needs, and is refused."""
-    with pytest.raises(InputError, match=r"no evaluation set: .*damcrack freeze"):
+    with pytest.raises(InputError, match=r"not an evaluation set: .*damcrack freeze"):
         open_set(made / "tiles")
 
 

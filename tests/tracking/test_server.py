@@ -147,7 +147,7 @@ def test_server_killed_while_a_training_records(at_server, tmp_path, monkeypatch
                 away_since = epoch
         run.artifact(tmp_path / "page.html")
     assert longest_s < 1
-    assert "the work goes on" in capfd.readouterr().err
+    assert "the stage continues" in capfd.readouterr().err
     if away_since:
         at_server.start()
     send_later()

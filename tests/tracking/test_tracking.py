@@ -465,7 +465,7 @@ def test_live_pauses_after_a_failure(live, monkeypatch, capsys, nowhere):
             run.metrics({"loss": 1.0}, step=epoch)
         assert time.monotonic() - started < 1
     said = capsys.readouterr().err
-    assert said.count("the work goes on") == 1
+    assert said.count("the stage continues") == 1
     assert "secret" not in said
     assert len(pending_runs()) == 1
 

@@ -153,7 +153,7 @@ def _session(encoded: bytes, file: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(encoded, options, providers=["CPUExecutionProvider"])
     except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf) as error:
-        raise InputError(f"{file} is no ONNX model, or a damaged one; copy it again") from error
+        raise InputError(f"{file} is not an ONNX model, or is damaged; copy it again") from error
 
 
 def _contract(session: Any, file: Path) -> Mapping[str, Any]:
@@ -189,7 +189,7 @@ def _contract(session: Any, file: Path) -> Mapping[str, Any]:
         )
     missing = set(OUTPUTS) - {one.name for one in session.get_outputs()}
     if missing:
-        raise InputError(f"{file} gives no {', '.join(sorted(missing))}; export it again")
+        raise InputError(f"{file} lacks {', '.join(sorted(missing))}; export it again")
     return contract
 
 

@@ -99,7 +99,7 @@ def survey_folders(survey: Path) -> list[Path]:
     """
     marker = read_marker(survey) or {}
     if marker.get("open") or not (survey / SUMMARY).is_file():
-        raise InputError(f"{survey} is no finished survey; run `damcrack inspect` to its end")
+        raise InputError(f"{survey} is not a finished survey; run `damcrack inspect` to its end")
     folders = [path.parent for path in (survey / "photos").glob(f"*/{FILE}")]
     if "calls" in marker:
         ours = {name for call in marker["calls"] for name in call["photos"]}

@@ -190,7 +190,7 @@ def _unknown_scenes(source: str, scenes: Mapping[str, str], layout: Layout) -> l
     known = {photo.name for photo in layout.photos} | {tile.name for tile in layout.tiles}
     known |= {file.name for file in layout.set_aside}
     return [
-        SetAside(source, GROUPS_FILE, f"names {file!r}, which is no photo here; fix the name")
+        SetAside(source, GROUPS_FILE, f"names {file!r}, which is not a photo of this source; fix the name")
         for file in sorted(scenes.keys() - known)
     ]
 

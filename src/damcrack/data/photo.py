@@ -188,7 +188,7 @@ def _plain_jpeg(image: Image.Image, encoded: bytes, memory: Pixels | None) -> Pi
     except ValueError as error:
         if str(error).startswith(tiff.LOST):
             raise PhotoError(
-                f"truncated or corrupt: a part is lost ({error}), expected a whole JPEG; copy it again"
+                f"truncated or corrupt: a part is missing ({error}), expected a whole JPEG; copy it again"
             ) from error
         return None
     return rgb if plain and rgb.shape[:2] == (image.height, image.width) else None
@@ -351,4 +351,6 @@ def _on(image: Image.Image, background: tuple[int, int, int, int]) -> Image.Imag
 
 def _refuse_unbounded(image: Image.Image) -> None:
     if image.mode in ("I", "F", "LAB", "HSV"):
-        raise PhotoError(f"pixel mode {image.mode}, expected grey, RGB or CMYK of 8 or 16 bits; export it so")
+        raise PhotoError(
+            f"pixel mode {image.mode}, expected grey, RGB or CMYK of 8 or 16 bits; export it as one of these"
+        )

@@ -141,7 +141,7 @@ def _read_snapshot(path: Path, stage: str) -> dict[str, dict[str, str]]:
     try:
         rows = read_csv(path)
     except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no snapshot ({error}); run `damcrack snapshot {stage}`") from error
+        raise InputError(f"{path} is not a snapshot ({error}); run `damcrack snapshot {stage}`") from error
     listed: dict[str, dict[str, str]] = {}
     for row in rows:
         if set(row) != set(COLUMNS) or None in row.values():

@@ -213,25 +213,27 @@ def _refuse_unreadable(tags: Tags, num_bytes: int) -> None:
     extra = tags.get(_EXTRA_BANDS, ())
     if kind in _KINDS or max(bits) > 16:
         raise PhotoError(
-            f"{max(bits)}-bit {_KINDS.get(kind, 'integer')} values, expected 8 or 16 bits without a sign; export it so"
+            f"{max(bits)}-bit {_KINDS.get(kind, 'integer')} values, expected 8 or 16 unsigned bits; export it like that"
         )
     if max(bits) not in (1, 2, 4, 8, 16) and (max(bits), num_bands) != (12, 1):
         raise PhotoError(
-            f"{max(bits)}-bit values in {num_bands} bands, expected 8 or 16 bits, or 12 of grey; export it so"
+            f"{max(bits)}-bit values in {num_bands} bands, expected 8 or 16 bits, or 12 of grey; export it like that"
         )
     if compression not in _GROWTH:
         raise PhotoError(
             f"TIFF compression {_NAMES.get(compression, compression)}, "
-            "expected none, LZW, deflate or JPEG; export it so"
+            "expected none, LZW, deflate or JPEG; export it with one of these"
         )
     if photometric not in _COLOR_BANDS:
         raise PhotoError(
-            f"TIFF colours of kind {photometric}, expected grey, RGB, CMYK or YCbCr; export it so"
+            f"TIFF colours of kind {photometric}, expected grey, RGB, CMYK or YCbCr; export it as one of these"
         )
     wanted = _COLOR_BANDS[photometric]
     known_extra = num_bands == wanted + 1 and (extra in ((1,), (2,)) or photometric == _RGB)
     if num_bands != wanted and not known_extra:
-        raise PhotoError(f"{num_bands} bands, expected grey or RGB, with alpha or without; export it so")
+        raise PhotoError(
+            f"{num_bands} bands, expected grey or RGB, with or without alpha; export it as one of these"
+        )
     size = _num_pixels(tags) * num_bands * bits[0] / 8
     if size > _GROWTH[compression] * num_bytes:
         raise PhotoError(

@@ -74,7 +74,7 @@ def _check_sources(photos: Path, config: TileConfig) -> None:
     known = sorted({row["source"] for row in read_photos(photos)[0]})
     for name, given in (("masks", config.masks), ("clean_sources", config.clean_sources)):
         if unknown := sorted(set(given) - set(known)):
-            raise InputError(f"tile.{name}: {unknown} are no sources of photos; sources are {known}")
+            raise InputError(f"tile.{name}: no source of photos is called {unknown}; sources are {known}")
 
 
 def _add_unlabelled(

@@ -152,7 +152,7 @@ class Intake:
         for file, stored in files.items():
             # The reason may be another one than that of a killed run with other limits.
             if not self._store.create(file, stored) and not reason:
-                raise InputError(f"{file} holds other bytes than its name says; restore its version")
+                raise InputError(f"{file} does not match the hash in its name; restore its version")
         return Entry(name, etag, digest, photo_sha256, list(files)[-1], len(content), reason)
 
     def _checked(self, content: bytes, digest: str, photo_sha256: str) -> dict[str, bytes]:

@@ -137,7 +137,7 @@ def _entries(name: str, content: bytes) -> list[Entry]:
         values: list[dict[str, Any]] = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
         return [Entry(**one | {"size_bytes": int(one["size_bytes"])}) for one in values]
     except (ValueError, csv.Error) as error:
-        raise InputError(f"{name} is no catalogue ({error}); restore its version") from error
+        raise InputError(f"{name} is not a catalogue ({error}); restore its version") from error
 
 
 def _csv(batch: Sequence[Entry]) -> bytes:

@@ -124,7 +124,7 @@ def _mask(photo: Any, corrected: Corrected, claims: Claims) -> Pixels:
         outline = shape.get("segmentation")
         if not _is_area(outline, size):
             raise PhotoError(
-                f"annotation {shape.get('id')} is no polygon and no mask of the photo's size; draw it as one of them"
+                f"annotation {shape.get('id')} is neither a polygon nor a mask of the photo's size; draw one of them"
             )
         parts = [outline] if isinstance(outline, dict) else outline
         if not (isinstance(outline, dict) and isinstance(outline["counts"], str)):

@@ -132,13 +132,15 @@ def read_decisions(path: Path) -> list[Decision]:
             f"cannot read {path}: {error.strerror}; give the file that the page saved"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no whole JSON file ({error}); save it again from the page") from error
+        raise InputError(
+            f"{path} is not a complete JSON file ({error}); save it again from the page"
+        ) from error
     if (
         not isinstance(values, dict)
         or values.get("format") != FORMAT
         or not isinstance(values.get("decisions"), list)
     ):
-        raise InputError(f"{path} is no file of decisions; give the decisions.json that the page saved")
+        raise InputError(f"{path} is not a file of decisions; give the decisions.json that the page saved")
     if values.get("version") != VERSION:
         raise InputError(
             f"{path} has version {values.get('version')!r}, expected {VERSION}; use the damcrack that wrote it"
@@ -178,7 +180,7 @@ def _checked(values: Any) -> Decision:
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT:
-        raise ValueError(f"{name} is no text of at most {MAX_TEXT} characters")
+        raise ValueError(f"{name} is not a text of at most {MAX_TEXT} characters")
     return value
 
 

@@ -35,5 +35,5 @@ class FinishedSurvey:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{root} is no survey of this version ({type(error).__name__}: {error}); run `damcrack inspect` with it"
+                f"{root} is not a survey of this version ({type(error).__name__}: {error}); inspect the photos again"
             ) from error

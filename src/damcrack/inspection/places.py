@@ -251,5 +251,5 @@ def _first_bytes(path: Path) -> bytes:
 
 def _broken(path: Path, error: OSError) -> str:
     if path.is_symlink() and isinstance(error, FileNotFoundError):
-        return f"a link to {os.readlink(path)}, which is not there; copy the file itself"  # noqa: PTH115
+        return f"a link to {os.readlink(path)}, which does not exist; copy the file itself"  # noqa: PTH115
     return f"cannot be read ({error.strerror}); fix its permissions or links"

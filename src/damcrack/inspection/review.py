@@ -143,6 +143,6 @@ def _refuse_both(photo: str, block: Box, others: Sequence[_Place]) -> None:
     for other in others:
         if other.one.kind == "block" and iou(other.one.box_xyxy, block) >= SAME_BLOCK_IOU:
             raise InputError(
-                f"the block at {block} of {photo} lies in both: a crack was accepted there, and the block judged "
-                "to hold none; change one of the two decisions in report.html and save"
+                f"the block at {block} of {photo} lies in both: a crack was accepted there, and the block was "
+                "marked as having none; change one of the two decisions in report.html and save"
             )

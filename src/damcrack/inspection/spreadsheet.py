@@ -147,5 +147,7 @@ def match_name(written: str, known: Mapping[str, Sequence[str]], table: str) -> 
         return names[0]
     if not names and name_key(written.rpartition("@")[0]) in known:
         return written
-    problem = f"which could be {' or '.join(sorted(names))}" if names else "which is no photo here"
+    problem = (
+        f"which could be {' or '.join(sorted(names))}" if names else "which is not a photo of this survey"
+    )
     raise InputError(f"{table} names {written!r}, {problem}; write the photo's path as in photos.csv")

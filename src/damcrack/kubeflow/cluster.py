@@ -73,7 +73,7 @@ def check_namespace(namespace: str, account: str, multi_user: bool) -> Iterator[
     except (config.ConfigException, client.ApiException, HTTPError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"the Kubernetes API cannot be asked ({reason}); expected a context in which `kubectl get pods` works"
+            f"the Kubernetes API does not answer ({reason}); expected a context in which `kubectl get pods` works"
         ) from None
 
 

@@ -227,7 +227,7 @@ def _snapshot_text(text: str) -> str:
     try:
         return open_source(prefix).read(name).decode()
     except FileNotFoundError as error:
-        raise InputError(f"snapshots: {text} is not there; take the snapshot again") from error
+        raise InputError(f"snapshots: {text} does not exist; run `damcrack snapshot` again") from error
 
 
 def _copy(source: Path, target: Path) -> None:

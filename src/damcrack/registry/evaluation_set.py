@@ -187,7 +187,7 @@ def open_set(root: Path, expected: str | None = None) -> EvaluationSet:
     missing = [name for name in NEEDED_COLUMNS if not images.rows or name not in images.rows[0]]
     if missing:
         raise InputError(
-            f"{root} is no evaluation set: {f'columns {missing} are' if images.rows else 'every tile is'} "
+            f"{root} is not an evaluation set: {f'columns {missing} are' if images.rows else 'every tile is'} "
             "missing; make one with `damcrack freeze`"
         )
     _check_digest(str(root), images.digest, expected)
@@ -222,13 +222,15 @@ def _download(source: Source, place: str, expected: str, folder: Path) -> None:
         try:
             write_bytes(folder / name, source.read(name))
         except FileNotFoundError as error:
-            raise InputError(f"{place} is no evaluation set: {name} is missing; check the address") from error
+            raise InputError(
+                f"{place} is not an evaluation set: {name} is missing; check the address"
+            ) from error
 
     (folder / "shards").mkdir()
     copy("set.json")
     copy("tiles.csv")
     if read_json(folder / "set.json").get("index") != "tiles.csv":
-        raise InputError(f"{place} is no evaluation set: its set.json names another index than tiles.csv")
+        raise InputError(f"{place} is not an evaluation set: its set.json names another index than tiles.csv")
     _check_digest(place, sha256_file(folder / "tiles.csv"), expected)
     for shard in sorted({row["shard"] for row in read_csv(folder / "tiles.csv")}):
         if not SHARD.fullmatch(shard):

@@ -121,7 +121,7 @@ def present_champion(registry: VersionStore, model_name: str, version: str | Non
         never = all(record["champion_before"] is None for record in records)
         if last is not None and not (never and last == version):
             raise InputError(
-                f"{model_name} has no alias {CHAMPION} any more: it was taken away, or its version was deleted; "
+                f"{model_name} has no alias {CHAMPION} any more: it was removed, or its version was deleted; "
                 f"`damcrack rollback --reason ...` makes version {last}, the last one with a record, champion again"
             )
     return champion

@@ -198,7 +198,7 @@ class Bucket:
                         return content
             time.sleep(0 if last else 0.2 * 2**attempt)
         raise InputError(
-            f"s3://{self._bucket}: {name}: {size} bytes came, expected {self._sizes[name]} as listed; try again"
+            f"s3://{self._bucket}: {name}: received {size} bytes, expected {self._sizes[name]} as listed; try again"
         )
 
     def create(self, name: str, content: bytes) -> bool:

@@ -114,7 +114,7 @@ class PendingRun:
         """
         events, self.unreadable = read_events(self._path)
         if not events or events[0]["event"] != "start":
-            raise InputError(f"{self._path} does not begin as a run; it was left as it is")
+            raise InputError(f"{self._path} does not begin like a run; it was left unchanged")
         if not self.run_id:
             self._open(events[0])
         self._deliver(events[self._num_sent :])
@@ -281,7 +281,7 @@ def send_live(path: Path, over: threading.Event, say: Callable[[str], None]) -> 
             if not said:
                 say(
                     f"MLflow at {without_passwords(store.uri)} does not take the record of this run "
-                    f"({one_line(error)}): the work goes on; later, `damcrack track send` sends it"
+                    f"({one_line(error)}): the stage continues; `damcrack track send` sends it later"
                 )
             pause_s, said = min(2 * pause_s, LONGEST_PAUSE_S), True
 

@@ -54,7 +54,9 @@ def _load(network: nn.Module, name: str, where: str) -> str:
 
 def _load_file(network: nn.Module, path: Path, name: str) -> str:
     if not path.is_file():
-        raise InputError(f"encoder_weights: {path} is no file; give one of {name}'s weights, or {IMAGENET}")
+        raise InputError(
+            f"encoder_weights: {path} is not a file; give one of {name}'s weights, or {IMAGENET}"
+        )
     if path.suffix == ".safetensors":
         tensors = load_tensors(path)
     else:
