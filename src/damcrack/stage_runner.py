@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from damcrack.files import InputError, check_output, sha256_bytes, sha256_file, write_json
@@ -127,13 +128,12 @@ def parents(out: Path) -> dict[str, str]:
 
 
 def show(name: str, summary: dict[str, object], seconds: float) -> None:
-    """Print the summary that a stage or a tool returned."""
-    table = Table.grid(padding=(0, 2))
-    for title, value in summary.items():
-        table.add_row(title, str(value))
+    """Print the summary that a stage or a tool returned; a path stays on one line, as it is, to be copied."""
     console = Console(stderr=True)
-    console.print(f"[bold]{name}[/bold] done in {seconds:.1f} s")
-    console.print(table)
+    console.print(f"[bold]{escape(name)}[/bold] done in {seconds:.1f} s", highlight=False)
+    width = max(map(len, summary), default=0)
+    for title, value in summary.items():
+        console.print(f"{title:{width}}  {value}", markup=False, highlight=False, soft_wrap=True)
 
 
 def take_snapshot(stage: str, params_path: Path) -> str:
@@ -169,7 +169,7 @@ def show_graph_summary(results: Path) -> None:
     console.print(table)
     console.print(f"registered   {registered['model_name']}, weights {registered['weights_sha256'][:12]}")
     console.print(f"page         {results / 'evaluate' / 'results.html'}")
-    console.print("runs         make ui, then http://127.0.0.1:5000")
+    console.print("runs         damcrack ui")
 
 
 def _number(value: float | None) -> str:

@@ -75,7 +75,7 @@ def derive(checkout: Path, params_text: str) -> list[Node]:
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(checkout / "dvc.yaml", folder)
-        Path(folder, "params.yaml").write_text(params_text)
+        Path(folder, "params.yaml").write_text(params_text, encoding="utf-8")
         try:
             with Repo.init(folder, no_scm=True) as repo:
                 return _nodes(repo.index.graph)
