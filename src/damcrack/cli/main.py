@@ -75,7 +75,7 @@ def cli() -> None:
     Exit status:
       0    done; files that could not be used are listed
       1    failed; one sentence says why and how to fix it
-      2    the command line is wrong: unknown option, ...
+      2    the command line is wrong, as by an unknown option
       130  interrupted; the same command resumes
     """  # noqa: D301  # click wants the character itself
 
@@ -209,12 +209,12 @@ def ui(port: int | None) -> None:
 def init(folder: Path) -> None:
     """Write the graph, its values and folders for a project of your own.
 
-    FOLDER gets dvc.yaml, params.yaml, imagery.yaml, snapshots/ and photos/. Files of yours that differ are refused
-    before any is written. After an update of damcrack run it again: stages then run with the new code.
+    FOLDER gets dvc.yaml, params.yaml, imagery.yaml, snapshots/ and photos/. What is there already stays as it is, but
+    for versions.txt: after an update of damcrack run this again, and the stages run with the new code.
     """
-    from damcrack.cli.project import init
+    from damcrack.cli.project import init as write_project
 
-    for line in init(folder):
+    for line in write_project(folder):
         click.echo(line)
 
 
@@ -246,7 +246,7 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
     "--model",
     default="shipped",
     show_default=True,
-    help=f"{INPUT_HELP['detector']}; `shipped`: the detector that comes with the package.",
+    help=f"{INPUT_HELP['detector'].rstrip('.')}; `shipped`: the detector that comes with the package.",
 )
 @out_option(default="survey", show_default=True)
 @OPEN
