@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import hatch_build
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
 ROOT = Path(__file__).parents[1]
@@ -138,13 +137,19 @@ def test_an_index_takes_the_package(built: Path) -> None:
     assert wheel(built).stat().st_size < MAX_WHEEL_BYTES
 
 
-def test_the_page_on_an_index_has_no_dead_link(built: Path) -> None:
-    """No link of the long description is relative; every address in the metadata is one that exists."""
+def test_the_page_on_an_index_has_no_dead_link(built: Path, tmp_path: Path) -> None:
+    """Without the repository's address no link is relative; with it all lead into the repository, pictures too."""
     text = str(metadata(built).get_payload())
     assert not re.findall(r"\]\((?!https?:|#)[^)]*\)", text)
-    assert metadata(built).get_all("Project-URL") == [f"Paper, {hatch_build.PAPER}"]
-    links = hatch_build.for_index("![a](docs/a.jpg) [b](docs/b.md#c) [d](https://e)", "https://h/o/n/blob/v1")
-    assert links == "![a](https://h/o/n/raw/v1/docs/a.jpg) [b](https://h/o/n/blob/v1/docs/b.md#c) [d](https://e)"
+    assert metadata(built).get_all("Project-URL") == ["Paper, https://doi.org/10.3390/w15152839"]
+    (sdist,) = built.glob("*.tar.gz")
+    build = [str(UV), "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(sdist)]
+    address = "https://forge.invalid/owner/name"
+    subprocess.run(build, check=True, env={**os.environ, "DAMCRACK_REPOSITORY": f"{address}/blob/v1"})
+    text = str(metadata(tmp_path).get_payload())
+    assert f"]({address}/blob/v1/docs/detector.md" in text
+    assert re.search(rf"!\[[^\]]*\]\({address}/raw/v1/docs/images/", text)
+    assert f"Source, {address}" in metadata(tmp_path).get_all("Project-URL", [])
 
 
 def test_the_wheel_holds_what_it_needs(built: Path) -> None:
