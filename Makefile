@@ -9,8 +9,6 @@ export DAMCRACK_GRAPH_RUN ?= $(shell date -u +%Y%m%dT%H%M%SZ)
 # The graph's stages write their runs to disk and one call sends them all: importing MLflow once instead of sixteen
 # times saves a minute. DAMCRACK_TRACK=live shows long trainings while they run.
 repro: export DAMCRACK_TRACK ?= later
-# The store is named absolutely: an old ./mlruns folder would change MLflow's default.
-MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 BACKUPS ?= backups
 
 .PHONY: help
@@ -63,10 +61,8 @@ hooks: .venv/installed ## let git run the checks of CI before a commit (format, 
 	@pre-commit install --hook-type pre-commit --hook-type pre-push
 
 .PHONY: ui
-ui: .venv/installed ## open MLflow's pages on the recorded runs at http://127.0.0.1:5000
-	@damcrack track send
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri $(MLFLOW_TRACKING_URI) \
-	    --artifacts-destination mlartifacts --host 127.0.0.1 --port 5000
+ui: .venv/installed ## open MLflow's pages on the recorded runs; prints their address: make ui PORT=5001
+	@damcrack ui $(if $(PORT),--port $(PORT))
 
 .PHONY: server
 server: .venv/installed ## start the team's MLflow server with accounts on 127.0.0.1:5000 (docs/mlflow.md)
@@ -81,7 +77,8 @@ server-restore: .venv/installed ## fill an empty server from a copy: make server
 	@infra/mlflow/restore.sh $(BACKUP)
 
 .PHONY: paper
-paper: export MLFLOW_TRACKING_URI := $(MLFLOW_TRACKING_URI)
+# The cells run in their own folder; their runs are recorded beside those of the graph.
+paper: export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 paper: export MLFLOW_EXPERIMENT_NAME ?= damcrack-paper
 paper: export DAMCRACK_TRACK ?= later
 # SEED: one seed without the rivals, the sweep and the options (stages called -more); docs/results.md stays as it is.
@@ -107,7 +104,7 @@ bench: .venv/installed ## measure speed and memory beside plain loops
 # The images hold parts of lock.txt at the same versions.
 RESOLVE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-annotate --no-header pyproject.toml
-IMAGE_CPU = --extra results --extra export --extra inspect --extra track --extra s3 --extra graph --extra cluster
+IMAGE_CPU = --extra results --extra export --extra track --extra s3 --extra graph --extra cluster
 .PHONY: lock
 lock: .venv/installed ## resolve the dependencies of pyproject.toml again into requirements/
 	@$(RESOLVE) --extra all --extra dev --extra docs --output-file requirements/lock.txt

@@ -1,9 +1,14 @@
-"""The machine that travels: a new environment with the extra `inspect` alone."""
+"""The package as an index would give it: built, checked, installed in new environments, and used there."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
+from email.message import Message
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
 ROOT = Path(__file__).parents[1]
 UV = Path(sys.executable).parent / "uv"
+MAX_WHEEL_BYTES = 20e6
 ABSENT = (
     "torch",
     "torchvision",
@@ -31,10 +37,32 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of an environment in which `pip install damcrack[inspect]` was all, at the locked versions."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with an sdist of the files that git would commit, and the wheel that was built from it."""
     if not UV.exists():
         pytest.skip("needs uv beside Python, as make puts it there")
+    folder = tmp_path_factory.mktemp("built")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, check=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / "source" / name)
+    build = [str(UV), "build", "--quiet", "--out-dir", str(folder / "dist"), str(folder / "source")]
+    subprocess.run(build, check=True)
+    return folder / "dist"
+
+
+def wheel(built: Path) -> Path:
+    (found,) = built.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def bare(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment in which `pip install WHEEL` was all, at the locked versions."""
     folder = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin/python"
@@ -43,12 +71,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     locked.write_text(
         "\n".join(line.rstrip(" \\") for line in lines if line and not line.startswith((" ", "#")))
     )
-    source = folder / "source"
-    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
     install = [str(UV), "pip", "install", "--quiet", "--python", str(python), "--constraint", str(locked)]
-    subprocess.run([*install, f"{source}[inspect]"], check=True)
+    subprocess.run([*install, str(wheel(built))], check=True)
     return python
 
 
@@ -66,7 +90,7 @@ def test_the_large_libraries_are_not_there(bare: Path) -> None:
 
 
 def test_photos_are_inspected_and_compared_there(bare: Path, tmp_path: Path) -> None:
-    """From photo to report, review and comparison, with onnxruntime alone."""
+    """From photo to report and comparison, with onnxruntime alone."""
     size = (480, 640)
     model = write_darkness_detector(tmp_path / "model.onnx")
     cover = coverage(size, line([320.0, 240.0], 20, 300), 7.0)
@@ -96,3 +120,97 @@ def test_what_is_missing_is_named(bare: Path, tmp_path: Path) -> None:
     done = call(bare, *command, "--out", str(tmp_path / "out"))
     assert done.returncode == 1
     assert "damcrack[track]" in done.stderr
+
+
+def metadata(built: Path) -> Message:
+    with zipfile.ZipFile(wheel(built)) as archive:
+        (name,) = (one for one in archive.namelist() if one.endswith(".dist-info/METADATA"))
+        return Parser().parsestr(archive.read(name).decode())
+
+
+def test_an_index_takes_the_package(built: Path) -> None:
+    """`twine check --strict` is content with both files, and the wheel is small."""
+    with_markdown = ("tool", "run", "--quiet", "--with", "readme-renderer[md]", "twine")
+    files = [str(path) for path in built.iterdir() if path.suffix in (".whl", ".gz")]
+    done = subprocess.run([str(UV), *with_markdown, "check", "--strict", *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert wheel(built).stat().st_size < MAX_WHEEL_BYTES
+
+
+def test_the_page_on_an_index_has_no_dead_link(built: Path, tmp_path: Path) -> None:
+    """Without the repository's address no link is relative; with it all lead into the repository, pictures too."""
+    text = str(metadata(built).get_payload())
+    assert not re.findall(r"\]\((?!https?:|#)[^)]*\)", text)
+    assert metadata(built).get_all("Project-URL") == ["Paper, https://doi.org/10.3390/w15152839"]
+    (sdist,) = built.glob("*.tar.gz")
+    build = [str(UV), "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(sdist)]
+    address = "https://forge.invalid/owner/name"
+    subprocess.run(build, check=True, env={**os.environ, "DAMCRACK_REPOSITORY": f"{address}/blob/v1"})
+    text = str(metadata(tmp_path).get_payload())
+    assert f"]({address}/blob/v1/docs/detector.md" in text
+    assert re.search(rf"!\[[^\]]*\]\({address}/raw/v1/docs/images/", text)
+    assert f"Source, {address}" in metadata(tmp_path).get_all("Project-URL", [])
+
+
+def test_the_wheel_holds_what_it_needs(built: Path) -> None:
+    """Detector, its weights to teach with, templates, styles, scripts, and the repository's own graph and values."""
+    with zipfile.ZipFile(wheel(built)) as archive:
+        names = set(archive.namelist())
+        for name in ("dvc.yaml", "params.yaml", "imagery.yaml"):
+            assert archive.read(f"damcrack/project/{name}") == (ROOT / name).read_bytes()
+    source = ROOT / "src"
+    wanted = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    assert {name for name in wanted if not name.endswith(".pyc")} <= names
+
+
+def test_tests_of_the_sdist_pass(built: Path, tmp_path: Path) -> None:
+    """What was packed as source passes tests that read the whole tree."""
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (root,) = tmp_path.iterdir()
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_consistency.py",
+               "tests/test_params.py", "tests/cli/test_help.py", "tests/cli/test_project.py",
+               "-m", "not slow"]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root / "src")}
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+def test_a_project_of_its_own(bare: Path, tmp_path: Path) -> None:
+    """`damcrack init` needs no repository, and its values are valid."""
+    assert call(bare, str(bare.parent / "damcrack"), "init", str(tmp_path / "own")).returncode == 0
+    assert (tmp_path / "own/params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+    done = call(bare, str(bare.parent / "damcrack"), "check", str(tmp_path / "own/params.yaml"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_every_python_shows_the_demo(version: str, built: Path, tmp_path: Path) -> None:
+    """`pip install WHEEL` and `damcrack demo` in a new environment of each Python that is here."""
+    local = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    found = subprocess.run([str(UV), "python", "find", version], capture_output=True, text=True, env=local)
+    if found.returncode != 0:
+        pytest.skip(f"no Python {version} here")
+    python = tmp_path / "env/bin/python"
+    subprocess.run([str(UV), "venv", "--quiet", "--python", found.stdout.strip(), str(tmp_path / "env")], check=True)
+    subprocess.run([str(UV), "pip", "install", "--quiet", "--python", str(python), str(wheel(built))], check=True)
+    done = call(python, str(python.parent / "damcrack"), "demo", "--out", str(tmp_path / "demo"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo/report.html").is_file()
+
+
+def test_an_older_python_is_refused_in_one_sentence(built: Path, tmp_path: Path) -> None:
+    """By pip's own rule, and by make before it does anything."""
+    fields = metadata(built)
+    assert fields["Requires-Python"] == ">=3.11"
+    old = tmp_path / "python3.10"
+    old.write_text("#!/bin/sh\nexec " + sys.executable + " -c 'import sys; sys.version_info = (3, 10)\nexec(sys.argv[1])' \"$2\"\n")
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "--silent", "-W", "requirements/lock.txt", ".venv/installed", f"PYTHON={old}"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "needs Python 3.11" in done.stderr.splitlines()[0]

@@ -130,13 +130,12 @@ def parents(out: Path) -> dict[str, str]:
 
 
 def show(name: str, summary: dict[str, object], seconds: float) -> None:
-    """Print the summary that a stage or a tool returned."""
-    table = Table.grid(padding=(0, 2))
-    for title, value in summary.items():
-        table.add_row(title, shown(value))
+    """Print the summary that a stage or a tool returned; a path stays on one line, as it is, to be copied."""
     console = plain_console(stderr=True)
     console.print(Text(name, "bold"), f"done in {seconds:.1f} s")
-    console.print(table)
+    width = max(map(len, summary), default=0)
+    for title, value in summary.items():
+        console.print(f"{title:{width}}  {shown(value)}", soft_wrap=True)
 
 
 def take_snapshot(stage: str, params_path: Path) -> str:
@@ -171,7 +170,7 @@ def show_graph_summary(results: Path) -> None:
     console.print(table)
     console.print(f"registered   {registered['model_name']}, weights {registered['weights_sha256'][:12]}")
     console.print(f"page         {results / 'evaluate' / 'results.html'}")
-    console.print("runs         make ui, then http://127.0.0.1:5000")
+    console.print("runs         damcrack ui")
 
 
 def _number(value: float | None) -> str:

@@ -8,12 +8,11 @@ from typing import Any
 
 import click
 
-from damcrack.cli.options import OUT
+from damcrack.cli.options import OUT, PATH
 
 MODEL = "dam-crack-detector"
 MODEL_NAME = click.option("--model-name", default=MODEL, show_default=True, help="Name in the registry.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
-PATH = click.Path(path_type=Path)
 OF_THE_GRAPH = Path("results/register/evaluation-set")
 
 
@@ -57,12 +56,7 @@ def promote(
 
     Both are loaded from the registry, their hashes checked, and scored on one evaluation set. The same gate as in the
     stage `register`; docs/promotion.md says how it decides.
-
-    \b
-    damcrack promote 7
-    damcrack promote dam-crack-detector              # its challenger
-    damcrack promote 7 --evaluation-set s3://dam/evaluation-2026 --sha256 4f6c... --set min_gain=0.01
-    """  # noqa: D301  # click wants the character itself
+    """
     from damcrack.files import InputError
     from damcrack.params import flatten, parse_changes, read_params, stage_config
     from damcrack.registry.comparison import ScoredModel
@@ -142,10 +136,7 @@ def registered(out: Path) -> None:
 @click.option("--to", metavar="VERSION", help="Version to make champion; default: the champion before.")
 def rollback(model_name: str, reason: str, to: str | None) -> None:
     """Go back to the champion before, or to a named version, once its files are checked.
-
-    \b
-    damcrack rollback --reason "missed a crack at block 12"
-    """  # noqa: D301  # click wants the character itself
+    """
     from damcrack.registry.gate import roll_back
     from damcrack.registry.register import record_artifact
     from damcrack.registry.registry import MlflowRegistry
@@ -205,11 +196,7 @@ def lineage(target: str, model_name: str, as_json: bool) -> None:
     """Show what a version was made from, or which models a photo trained.
 
     VERSION is a number, NAME/VERSION or NAME@ALIAS. PHOTO is a file or the sha256 of one.
-
-    \b
-    damcrack lineage dam-crack-detector@champion
-    damcrack lineage spillway/DSC01234.jpg
-    """  # noqa: D301  # click wants the character itself
+    """
     import yaml
 
     from damcrack.registry.lineage import lineage

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from damcrack.cli.options import Sections
+
 CONFIG = click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -16,17 +18,12 @@ SETTINGS = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Sections)
 def imagery() -> None:
     """New photos: taken in once each, inspected, and trained on when labelled.
 
     Run one at a time (a schedule). After a kill, run again: what was not finished is repeated.
-
-    \b
-    damcrack imagery take-in                                     # poll; ends at once if nothing is new
-    damcrack imagery inspect --model models:/dam-crack-detector@champion
-    damcrack imagery snapshot && make repro                      # train on what was taken in
-    """  # noqa: D301  # click wants the character itself
+    """
 
 
 @imagery.command("take-in")

@@ -1,22 +1,27 @@
 """The commands around inspections: values and models from wherever the user has them, then the stage functions."""
 
 import time
+import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from damcrack.files import InputError
+from damcrack.files import InputError, check_output, writable, write_bytes
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.review import take_back
 from damcrack.inspection.scale import read_scale_csv
+from damcrack.inspection.survey_folder import KIND
 from damcrack.params import parse_changes, read_params, stage_config
 from damcrack.progress import Watcher
 from damcrack.registry.places import model_folder
 from damcrack.stage_runner import execute, show
 from damcrack.stage_table import STAGES
 from damcrack.storage.source import open_source
+
+DEMO_SEED, DEMO_INDEX, DEMO_SIZE_HW = 99, 14, (1200, 1600)  # the detector learned from seed 7
+DEMO_GSD_MM_PER_PX = 0.5
 
 
 def inspect(
@@ -49,6 +54,35 @@ def inspect(
     started, by_photo = time.monotonic(), read_scale_csv(gsd_csv) if gsd_csv else None
     summary = inspect_photos(photos, given, out, config, open_source, Watcher(), by_photo)
     show("inspect", summary, time.monotonic() - started)
+
+
+def demo(out: Path) -> None:
+    """Render a photo beside `out` and inspect it.
+
+    Raises:
+        InputError: a file that is not this photo has its name, or it cannot be written.
+    """
+    from damcrack.sample.concrete import encode_photo, render_photo
+
+    place = check_output(out, KIND)
+    photo = place.with_name(f"{place.name}.jpg")
+    encoded = encode_photo(render_photo(DEMO_SEED, DEMO_INDEX, DEMO_SIZE_HW).rgb, DEMO_INDEX)
+    if photo.exists() and photo.read_bytes() != encoded:
+        raise InputError(f"{photo} is another photo than the demo's; move it, or choose another --out")
+    with writable(out):
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(photo, encoded)
+    inspect([str(photo)], "shipped", out, None, (), {"gsd_mm_per_px": DEMO_GSD_MM_PER_PX}, None, None)
+
+
+def open_in_browser(page: Path) -> None:
+    """Open a page that lies on disk.
+
+    Raises:
+        InputError: there is no browser.
+    """
+    if not webbrowser.open(page.resolve().as_uri()):
+        raise InputError(f"--open: no browser was found; open {page} in one, or name it in BROWSER")
 
 
 def review(survey: Path, out: Path, decisions: Path | None) -> None:

@@ -13,32 +13,23 @@ import click
 import damcrack
 from damcrack.cli.champion import COMMANDS
 from damcrack.cli.imagery import imagery
-from damcrack.cli.options import OUT
+from damcrack.cli.examples import add_examples
+from damcrack.cli.options import OPEN, OUT, PARAMS, Sections, out_option
 from damcrack.cli.pipeline import pipeline
 from damcrack.files import InputError
 from damcrack.messages import shown
 from damcrack.stage_table import INPUT_HELP, STAGES, Stage
 
-PARAMS = click.option(
-    "--params",
-    "params_path",
-    type=click.Path(path_type=Path),
-    default=Path("params.yaml"),
-    show_default=True,
-    help="File with the values of all stages.",
-)
 EXTRA_OF = {
     "torch": "train",
     "torchvision": "train",
     "safetensors": "train",
     "matplotlib": "results",
-    "jinja2": "inspect",
     "markdown_it": "results",
     "scipy": "results",
     "sklearn": "results",
     "onnx": "export",
     "onnxscript": "export",
-    "onnxruntime": "inspect",
     "ezdxf": "cad",
     "pyogrio": "gis",
     "pycocotools": "cvat",
@@ -50,34 +41,44 @@ EXTRA_OF = {
 
 
 SECTIONS = {
-    "Inspect and sign": ("inspect", "report", "compare", "review", "export-survey", "import-coco"),
-    "Stages of the graph": tuple(name for name in STAGES if name != "inspect"),
-    "Around the graph": ("check", "snapshot", "summary", "tiles-to-folders", "track"),
-    "Models in service": ("promote", "rollback", "history", "lineage", "freeze", "registered"),
+    "Inspect and sign": (
+        "inspect",
+        "demo",
+        "report",
+        "compare",
+        "review",
+        "export-survey",
+        "import-coco",
+    ),
+    "Train: stages of the graph": tuple(name for name in STAGES if name != "inspect"),
+    "Train: around the graph": ("init", "check", "snapshot", "summary", "tiles-to-folders", "track", "ui"),
+    "Registry": ("promote", "rollback", "history", "lineage", "freeze", "registered"),
     "Cluster and new photos": ("pipeline", "imagery"),
+    "Shell": ("completion",),
 }
+INTERRUPTED = 130  # as shells count Ctrl-C
 
 
-class Sections(click.Group):
-    """Commands by what one wants, each with its whole first sentence."""
-
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the sections; a command that none names would be missed by a test."""
-        for title, names in SECTIONS.items():
-            with formatter.section(title):
-                rows = [(name, self.commands[name].get_short_help_str(limit=1000)) for name in names]
-                formatter.write_dl(rows)
-
-
-@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Sections,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(damcrack.__version__)
 def cli() -> None:
-    """Photographs of concrete dams in, a small distilled crack detector out.
+    """Find and measure cracks in photos of concrete dams; train the detector that does it.
 
-    `damcrack inspect PHOTOS --out survey` looks for cracks with the detector that comes with the package. Each
-    stage of the graph is a command too: it reads folders, takes its values from params.yaml and writes one folder.
-    `dvc repro` runs them all in order and only where something changed; `make repro` does the set-up too.
-    """
+    `damcrack inspect PHOTOS` looks for cracks with the detector that comes with the package. Each stage of the graph
+    is a command too: it reads folders, takes its values from params.yaml and writes one folder. `dvc repro` runs them
+    all in order and only where something changed.
+
+    \b
+    Exit status:
+      0    done; files that could not be used are listed
+      1    failed; one sentence says why and how to fix it
+      2    the command line is wrong, as by an unknown option
+      130  interrupted; the same command resumes
+    """  # noqa: D301  # click wants the character itself
 
 
 def main() -> None:
@@ -92,7 +93,8 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit("\ndamcrack: interrupted; run the same command to resume from the last finished epoch")
+        click.echo("\ndamcrack: interrupted; run the same command to resume", err=True)
+        sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -182,7 +184,7 @@ def summary() -> None:
     show_graph_summary(Path("results"))
 
 
-@cli.group()
+@cli.group(cls=Sections)
 def track() -> None:
     """Runs that have not reached the tracking server yet."""
 
@@ -193,6 +195,40 @@ def send() -> None:
     from damcrack.tracking.recorded import send_later
 
     click.echo(send_later())
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: 5000, or a free one if it is taken.")
+def ui(port: int | None) -> None:
+    """Send the runs that wait, and show MLflow's pages on all of them until Ctrl-C."""
+    from damcrack.tracking.ui import serve
+
+    serve(port, click.echo)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Write the graph, its values and folders for a project of your own.
+
+    FOLDER gets dvc.yaml, params.yaml, imagery.yaml, snapshots/ and photos/. What is there already stays as it is, but
+    for versions.txt: after an update of damcrack run this again, and the stages run with the new code.
+    """
+    from damcrack.cli.project import init as write_project
+
+    for line in write_project(folder):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script with which a shell completes commands and options."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(cli, {}, "damcrack", "_DAMCRACK_COMPLETE").source())
 
 
 @cli.command("tiles-to-folders")
@@ -212,9 +248,10 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
     "--model",
     default="shipped",
     show_default=True,
-    help=f"{INPUT_HELP['detector']}; `shipped`: the detector that comes with the package.",
+    help=f"{INPUT_HELP['detector'].rstrip('.')}; `shipped`: the detector that comes with the package.",
 )
-@OUT
+@out_option(default="survey", show_default=True)
+@OPEN
 @click.option("--gsd", type=float, help="Millimetres per pixel on the wall, for all photos.")
 @click.option(
     "--gsd-csv", type=click.Path(path_type=Path), help="Table photo,gsd_mm_per_px; overrides --gsd."
@@ -234,6 +271,7 @@ def inspect(
     photos: tuple[str, ...],
     model: str,
     out: Path,
+    open_page: bool,
     gsd: float | None,
     gsd_csv: Path | None,
     distance: float | None,
@@ -248,16 +286,29 @@ def inspect(
     again with the same --out it resumes, and looks only at what is new or changed; photos that are gone from their
     folder leave the survey. Another folder with the same --out adds to the survey, as long as model and values are
     the same.
-
-    \b
-    damcrack inspect spillway/ --out survey --gsd 0.8
-    damcrack inspect s3://dam/2026-05 --model models:/dam-crack-detector@champion --out survey
-    """  # noqa: D301  # click wants the character itself
+    """
     from damcrack.cli import inspecting as inspection
 
     named = {"gsd_mm_per_px": gsd, "distance_m": distance, "overlap": overlap}
     changed = {name: value for name, value in named.items() if value is not None}
     inspection.inspect(photos, model, out, params_path, settings, changed, gsd_csv, tiles)
+    if open_page:
+        inspection.open_in_browser(out / "report.html")
+
+
+@cli.command()
+@out_option(default="demo", show_default=True)
+@OPEN
+def demo(out: Path, open_page: bool) -> None:
+    """Inspect a built-in photo: a rendered wall that the detector never saw.
+
+    Writes the photo as OUT.jpg, takes its pixels as half a millimetre, and inspects it into OUT.
+    """
+    from damcrack.cli import inspecting as inspection
+
+    inspection.demo(out)
+    if open_page:
+        inspection.open_in_browser(out / "report.html")
 
 
 @cli.command()
@@ -293,11 +344,7 @@ def report(
 
     Decide in SURVEY/report.html, save, and put decisions.json into SURVEY. With --previous, decisions on the same
     cracks of an older survey are taken over; they count once you confirm them: load OUT/decisions.json in the page.
-
-    \b
-    damcrack report survey --out signed --structure "Left spillway" --inspector "A. Engineer" --date 2026-05-04
-    damcrack report survey --out signed.pdf
-    """  # noqa: D301  # click wants the character itself
+    """
     from damcrack.cli import inspecting as inspection
 
     inspection.report(survey, out, decisions, previous, title_block)
@@ -362,3 +409,4 @@ cli.add_command(pipeline)
 for _stage in STAGES.values():
     if _stage.name not in cli.commands:  # inspect has its own: it is a tool beside the graph too
         cli.add_command(_stage_command(_stage))
+add_examples(cli)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,14 +10,14 @@ from typing import Any
 
 import click
 
+from damcrack.cli.options import PARAMS, PATH, Sections
 from damcrack.files import InputError, check_output_file
 from damcrack.kubeflow import cluster
 from damcrack.kubeflow.runs import in_words, is_overdue
 
 COMPILED = Path(".damcrack/pipeline.yaml")
-PATH = click.Path(path_type=Path)
 SETTING = (
-    click.option("--params", "params_path", type=PATH, default=Path("params.yaml"), show_default=True),
+    PARAMS,
     click.option("--remote", required=True, help="DVC remote that all tasks share: s3://bucket/prefix."),
     click.option("--cpu-image", required=True, help="Image without torch, by digest: NAME@sha256:..."),
     click.option("--train-image", required=True, help="Image with torch, by digest."),
@@ -37,8 +36,8 @@ SETTING = (
     ),
 )
 SERVICE = (
-    click.option("--host", envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"], show_envvar=True),
-    click.option("--experiment", default="damcrack", show_default=True),
+    click.option("--host", envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"], show_envvar=True, help="Address of Kubeflow Pipelines."),
+    click.option("--experiment", default="damcrack", show_default=True, help="Its experiment there."),
     click.option("--namespace", help="That of your Profile, in a Kubeflow with many users."),
 )
 ACCOUNT = click.option(
@@ -56,21 +55,13 @@ def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
-@click.group()
+@click.group(cls=Sections)
 def pipeline() -> None:
     """Run the graph of dvc.yaml on Kubeflow Pipelines.
 
     The token of a service that asks for one is read from DAMCRACK_KFP_TOKEN. All else (stop a run, delete a schedule)
     is in Kubeflow's pages and in its own command `kfp`.
-
-    \b
-    damcrack pipeline check
-    damcrack pipeline compile --remote s3://dam/dvc --cpu-image ... --train-image ... --out training.yaml
-    damcrack pipeline submit  --remote s3://dam/dvc --cpu-image ... --train-image ...
-    damcrack pipeline schedule --cron "0 0 3 * * 1" --name weekly --remote ...
-    damcrack pipeline schedule --cron "0 */15 * * * *" --name arrivals --imagery imagery.yaml --remote ...
-    damcrack pipeline status
-    """  # noqa: D301  # click wants the character itself
+    """
 
 
 @pipeline.command()
@@ -158,7 +149,7 @@ def schedule(
 
 @pipeline.command()
 @_with(*SERVICE)
-@click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of runs.")
 def status(host: str, experiment: str, namespace: str, limit: int) -> None:
     """Show the schedules and the latest runs, with the stages of those that are not through."""
     with _client(host, namespace) as client:
@@ -265,14 +256,14 @@ def _compile(
     from damcrack.kubeflow.pipeline import Setting, compile_pipeline, training
 
     images = {"cpu": cpu_image, "train": train_image}
-    setting = Setting(Path.cwd(), params_path.read_text(), remote, images, revision, texts)
+    setting = Setting(Path.cwd(), params_path.read_text(encoding="utf-8"), remote, images, revision, texts)
     if imagery is None:
         compile_pipeline(training(setting), out)
         return
     from damcrack.imagery.calls import check_source, read_config
 
     check_source(read_config(imagery), params)
-    compile_pipeline(new_imagery(setting, imagery.read_text()), out)
+    compile_pipeline(new_imagery(setting, imagery.read_text(encoding="utf-8")), out)
 
 
 def _snapshot(setting: str) -> tuple[str, str]:
@@ -281,11 +272,12 @@ def _snapshot(setting: str) -> tuple[str, str]:
         raise InputError(
             f"--snapshot {setting}: expected STAGE=FILE, for example photos=snapshots/photos.csv"
         )
-    return stage, file if file.startswith("s3://") else Path(file).read_text()
+    return stage, file if file.startswith("s3://") else Path(file).read_text(encoding="utf-8")
 
 
 def _revision() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise InputError("this is no git checkout; name the commit of the code in the images with --revision")
-    return done.stdout.strip()
+    from damcrack.tracking.recorded import git
+
+    if revision := git("rev-parse", "HEAD"):
+        return revision
+    raise InputError("this is no git checkout; name the commit of the code in the images with --revision")

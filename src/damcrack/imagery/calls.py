@@ -28,7 +28,7 @@ CHECKOUT = Path(os.environ.get("DAMCRACK_CHECKOUT", "."))  # in an image, where 
 def as_file(text: str, name: str = "imagery.yaml") -> Path:
     """Write the values of a task to a file in a folder of its own: a process may run in somebody's checkout."""
     path = Path(tempfile.mkdtemp(prefix="damcrack-"), name)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -74,7 +74,7 @@ def derive(checkout: Path, params_text: str) -> list[Node]:
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with temporary_folder() as folder:
         shutil.copy(checkout / "dvc.yaml", folder)
-        (folder / "params.yaml").write_text(params_text)
+        Path(folder, "params.yaml").write_text(params_text, encoding="utf-8")
         try:
             with Repo.init(folder, no_scm=True) as repo:
                 return _nodes(repo.index.graph)

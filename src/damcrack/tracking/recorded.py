@@ -90,12 +90,12 @@ def code_tags() -> dict[str, str]:
         "mlflow.user": getpass.getuser(),
         "mlflow.source.type": "LOCAL",
     }
-    commit = _git("rev-parse", "HEAD")
+    commit = git("rev-parse", "HEAD")
     if os.environ.get("DAMCRACK_REVISION"):  # an image holds no checkout, but knows what it was built from
         tags |= {"mlflow.source.git.commit": os.environ["DAMCRACK_REVISION"]}
     elif commit:
         # DVC rewrites its lock file while the graph runs: that is not a change of the code.
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
         tags |= {"mlflow.source.git.commit": commit, "damcrack.git_dirty": "true" if changed else "false"}
     return tags
 
@@ -106,7 +106,8 @@ def caller_tags() -> dict[str, str]:
     return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
 
 
-def _git(*arguments: str) -> str:
+def git(*arguments: str) -> str:
+    """What a git command prints; empty without git, or outside a checkout."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -1,0 +1,159 @@
+"""The first minute: the shipped detector on one photo, and machines that lack something."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from damcrack.sample.concrete import render_photo
+
+pytestmark = pytest.mark.slow
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+DAMCRACK = (sys.executable, "-c", "from damcrack.cli.main import main; main()")
+
+
+@pytest.fixture
+def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A rendered photo alone in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(render_photo(99, 3, (300, 400)).rgb).save("photo.jpg", quality=95)
+    return Path("photo.jpg")
+
+
+def damcrack(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    call = [*DAMCRACK, *map(str, words)]
+    return subprocess.run(call, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+@pytest.fixture
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path | str]]:
+    """A browser that writes down which page it was asked to open."""
+    folder = tmp_path_factory.mktemp("browser")
+    script, opened = folder / "browse", folder / "opened"
+    script.write_text(f'#!/bin/sh\necho "$1" >"{opened}"\n')
+    script.chmod(0o755)
+    yield {"BROWSER": f"{script} %s", "opened": opened}
+
+
+def test_one_command_to_the_first_result(photo: Path, browser) -> None:
+    """A photo and nothing else: a survey, the place of its page, and the page in the browser."""
+    done = damcrack("inspect", photo, "--open", BROWSER=browser["BROWSER"])
+    assert done.returncode == 0, done.stderr
+    assert Path("survey/report.html").is_file()
+    assert str(Path("survey/report.html")) in done.stderr.splitlines()[-1]
+    assert browser["opened"].read_text().strip() == Path("survey/report.html").absolute().as_uri()
+
+
+def test_no_browser_is_one_sentence(photo: Path) -> None:
+    """The survey is there, and the sentence names its page."""
+    done = damcrack("inspect", photo, "--open", BROWSER="", DISPLAY="", WAYLAND_DISPLAY="", PATH="/nonexistent")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("damcrack: error:")
+    assert Path("survey/report.html").is_file()
+
+
+def test_demo_finds_cracks_in_a_photo_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No input at all; a second call changes nothing, and a photo of somebody else is not overwritten."""
+    monkeypatch.chdir(tmp_path)
+    done = damcrack("demo")
+    assert done.returncode == 0, done.stderr
+    rows = Path("demo/cracks.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert len(rows) > 3
+    page = Path("demo/report.html").read_bytes()
+    assert damcrack("demo").returncode == 0
+    assert Path("demo/report.html").read_bytes() == page
+    Path("other.jpg").write_bytes(b"mine")
+    assert damcrack("demo", "--out", "other").returncode == 1
+    assert Path("other.jpg").read_bytes() == b"mine"
+
+
+BARE = {
+    "PATH": "/nonexistent",  # no git, no browser
+    "HOME": "/proc",  # nothing can be written there, not even by root
+    "XDG_CACHE_HOME": "/proc",
+    "LC_ALL": "C",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+    "PYTHONPATH": SOURCE,
+}
+
+
+def test_a_machine_that_lacks_everything(photo: Path) -> None:
+    """No git, no UTF-8, a home that cannot be written, and a path with spaces, brackets and letters beyond ASCII."""
+    folder = Path("a b [left] ü")
+    folder.mkdir()
+    photo = photo.rename(folder / "my photo [x] ü.jpg")
+    call = (*DAMCRACK, "inspect", str(photo), "--out", str(folder / "survey [bold]"))
+    done = subprocess.run(call, capture_output=True, env=BARE)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "survey [bold]/report.html").is_file()
+    lines = done.stderr.decode("ascii").splitlines()
+    assert "[bold]" in lines[-1], lines  # a path is shown as it is, to be copied
+    assert not [line for line in lines if "onnxruntime" in line]
+
+
+def test_nothing_is_sent_or_left_in_the_home(photo: Path, tmp_path: Path) -> None:
+    """Libraries that report their use are told not to, and no file appears outside the working folder."""
+    home = tmp_path / "home"
+    home.mkdir()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    call = (*DAMCRACK, "inspect", str(photo))
+    subprocess.run(call, check=True, capture_output=True, env={**clean, "HOME": str(home)})
+    assert list(home.rglob("*")) == []
+
+
+def in_terminal(*words: str, **environment: str) -> tuple[int, str]:
+    """Run in a terminal of 60 columns; its exit status, and all that it wrote."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update({"COLUMNS": "60", "TERM": "xterm-256color", "PYTHONPATH": SOURCE, **environment})
+        os.execv(sys.executable, [*DAMCRACK, *words])
+    written = b""
+    while True:
+        try:
+            block = os.read(terminal, 4096)
+        except OSError:  # how Linux says that the other end was closed
+            break
+        if not block:
+            break
+        written += block
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), written.decode()
+
+
+COLOUR = re.compile(r"\x1b\[(?:[\d;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[\d;]*)?m")
+
+
+def test_narrow_terminal_without_colour(photo: Path) -> None:
+    """NO_COLOR is obeyed, progress fits 60 columns, and a long path stays in one piece."""
+    out = f"survey-{'long-' * 14}name"
+    status, written = in_terminal("inspect", str(photo), "--out", out, NO_COLOR="1")
+    assert status == 0, written
+    assert not COLOUR.search(written)
+    assert f"{out}/report.html" in written
+    assert COLOUR.search(in_terminal("inspect", str(photo))[1])  # and without NO_COLOR there is some
+
+
+def test_params_that_are_missing_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside a project the sentence names the command that writes one."""
+    monkeypatch.chdir(tmp_path)
+    done = damcrack("check")
+    assert done.returncode == 1
+    assert "damcrack init" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_no_git_is_one_sentence(tmp_path: Path) -> None:
+    """Compiling needs a commit's name: without git, it asks for one."""
+    project = subprocess.run([*DAMCRACK, "init", str(tmp_path)], env=BARE, capture_output=True)
+    assert project.returncode == 0, project.stderr
+    images = ("--cpu-image", "a", "--train-image", "b")
+    call = (*DAMCRACK, "pipeline", "compile", "--remote", "s3://a/b", *images)
+    done = subprocess.run(call, cwd=tmp_path, env=BARE, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "--revision" in done.stderr and "Traceback" not in done.stderr
