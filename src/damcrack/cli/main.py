@@ -13,7 +13,7 @@ import click
 import damcrack
 from damcrack.cli.champion import COMMANDS
 from damcrack.cli.imagery import imagery
-from damcrack.cli.options import OUT
+from damcrack.cli.options import OUT, OUT_OR_BUCKET, PART
 from damcrack.cli.pipeline import pipeline
 from damcrack.files import InputError
 from damcrack.stage_table import INPUT_HELP, STAGES, Stage
@@ -212,7 +212,8 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
     show_default=True,
     help=f"{INPUT_HELP['detector']}; `shipped`: the detector that comes with the package.",
 )
-@OUT
+@OUT_OR_BUCKET
+@PART
 @click.option("--gsd", type=float, help="Millimetres per pixel on the wall, for all photos.")
 @click.option(
     "--gsd-csv", type=click.Path(path_type=Path), help="Table photo,gsd_mm_per_px; overrides --gsd."
@@ -231,7 +232,8 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
 def inspect(
     photos: tuple[str, ...],
     model: str,
-    out: Path,
+    out: str,
+    part: str | None,
     gsd: float | None,
     gsd_csv: Path | None,
     distance: float | None,
@@ -250,12 +252,13 @@ def inspect(
     \b
     damcrack inspect spillway/ --out survey --gsd 0.8
     damcrack inspect s3://dam/2026-05 --model models:/dam-crack-detector@champion --out survey
+    damcrack inspect s3://dam/2026-05 --part 2/4 --out s3://dam/survey      # and the other parts, on other machines
     """  # noqa: D301  # click wants the character itself
     from damcrack.cli import inspecting as inspection
 
     named = {"gsd_mm_per_px": gsd, "distance_m": distance, "overlap": overlap}
     changed = {name: value for name, value in named.items() if value is not None}
-    inspection.inspect(photos, model, out, params_path, settings, changed, gsd_csv, tiles)
+    inspection.inspect(photos, model, out, params_path, settings, changed, gsd_csv, tiles, part)
 
 
 @cli.command()
