@@ -72,7 +72,9 @@ def test_parts_make_the_survey_of_a_single_machine(photos, model, monkeypatch, o
         shutil.copytree(f"part-{number}", "joined", dirs_exist_ok=True)
     looked = []
     write = Survey._write
-    monkeypatch.setattr(Survey, "_write", lambda self, out, *rest: looked.append(out) or write(self, out, *rest))
+    monkeypatch.setattr(
+        Survey, "_write", lambda self, out, *rest: looked.append(out) or write(self, out, *rest)
+    )
     inspect(model, photos, "joined")
     assert not looked
     assert published("joined") == published("alone")
@@ -153,13 +155,16 @@ def test_machines_that_share_a_bucket_make_the_survey_of_one(bucket, model, tmp_
         path = Path("back") / one.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(store.read(one.name))
-    assert CliRunner().invoke(cli, ["export-survey", "back", "--format", "jpeg", "--out", "files"]).exit_code == 0
+    assert (
+        CliRunner().invoke(cli, ["export-survey", "back", "--format", "jpeg", "--out", "files"]).exit_code
+        == 0
+    )
 
 
 @pytest.mark.slow
 def test_another_model_in_the_same_bucket_is_refused(bucket, model, tmp_path):
     """Before its findings lie beside those of the first; and a place among the photos is refused at once."""
-    other = write_darkness_detector(tmp_path / "other.onnx", tile_px=112)
+    other = write_darkness_detector(tmp_path / "other.onnx", tile_px=56)
     arguments = ["inspect", f"s3://{bucket}/in", "--part", "1/1", "--out", f"s3://{bucket}/survey"]
     assert CliRunner().invoke(cli, [*arguments, "--model", str(model)]).exit_code == 0
     done = CliRunner().invoke(cli, [*arguments, "--model", str(other)])

@@ -47,7 +47,11 @@ def inspect(
                 f"--tiles: got {len(photos)} PHOTOS, expected one: the output folder of `photos`; and no --part"
             )
         execute(
-            STAGES["inspect"], config, folder, None, {"photos": Path(photos[0]), "tiles": tiles, "model": given}
+            STAGES["inspect"],
+            config,
+            folder,
+            None,
+            {"photos": Path(photos[0]), "tiles": tiles, "model": given},
         )
         return
     started, by_photo = time.monotonic(), read_scale_csv(gsd_csv) if gsd_csv else None

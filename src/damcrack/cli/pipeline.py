@@ -19,9 +19,9 @@ COMPILED = Path(".damcrack/pipeline.yaml")
 PATH = click.Path(path_type=Path)
 SETTING = (
     click.option("--params", "params_path", type=PATH, default=Path("params.yaml"), show_default=True),
-    click.option("--remote", required=True, help="DVC remote that all tasks share: s3://bucket/prefix."),
+    click.option("--remote", help="DVC remote that all tasks share: s3://bucket/prefix."),
     click.option("--cpu-image", required=True, help="Image without torch, by digest: NAME@sha256:..."),
-    click.option("--train-image", required=True, help="Image with torch, by digest."),
+    click.option("--train-image", help="Image with torch, by digest."),
     click.option("--revision", help="Commit of the code in the images; default: that of this checkout."),
     click.option(
         "--snapshot",
@@ -33,7 +33,13 @@ SETTING = (
     click.option(
         "--imagery",
         type=PATH,
-        help="imagery.yaml: the pipeline that ingests new photos and trains when enough are labelled.",
+        help="imagery.yaml: the pipeline that ingests new photos and trains when enough have come.",
+    ),
+    click.option(
+        "--survey",
+        nargs=2,
+        metavar="PHOTOS OUT",
+        help="Two s3:// prefixes: the pipeline that inspects PHOTOS on many pods, without --remote and --train-image.",
     ),
 )
 SERVICE = (
@@ -69,6 +75,7 @@ def pipeline() -> None:
     damcrack pipeline submit  --remote s3://dam/dvc --cpu-image ... --train-image ...
     damcrack pipeline schedule --cron "0 0 3 * * 1" --name weekly --remote ...
     damcrack pipeline schedule --cron "0 */15 * * * *" --name arrivals --imagery imagery.yaml --remote ...
+    damcrack pipeline submit --survey s3://dam/2026-05 s3://dam/survey-2026-05 --cpu-image ...
     damcrack pipeline status
     """  # noqa: D301  # click wants the character itself
 
@@ -231,9 +238,9 @@ def _schedules(client: Any, experiment_id: str) -> list[Any]:
     return page.recurring_runs or []
 
 
-def _compile_for_cluster(cpu_image: str, train_image: str, **setting: Any) -> None:
+def _compile_for_cluster(cpu_image: str, train_image: str | None, **setting: Any) -> None:
     for image in (cpu_image, train_image):
-        if "@sha256:" not in image:
+        if image is not None and "@sha256:" not in image:
             raise InputError(
                 f"image {image!r}: expected NAME@sha256:...; a tag can come to mean another image"
             )
@@ -244,18 +251,24 @@ def _compile_for_cluster(cpu_image: str, train_image: str, **setting: Any) -> No
 def _compile(
     out: Path,
     params_path: Path,
-    remote: str,
+    remote: str | None,
     cpu_image: str,
-    train_image: str,
+    train_image: str | None,
     revision: str | None,
     snapshots: tuple[str, ...],
     imagery: Path | None,
+    survey: tuple[str, str] | None,
 ) -> None:
     from damcrack.params import check_params, read_params
     from damcrack.stage_table import STAGES
 
     params = read_params(params_path)
     check_params(params, list(STAGES))
+    if survey is not None:
+        _compile_survey(out, params, cpu_image, *survey)
+        return
+    if remote is None or train_image is None:
+        raise click.UsageError("the training needs --remote and --train-image")
     if not remote.startswith("s3://") and not Path(remote).is_absolute():
         raise InputError(f"--remote {remote!r}: expected s3://bucket/prefix")
     texts = dict(map(_snapshot, snapshots))
@@ -273,6 +286,15 @@ def _compile(
 
     check_source(read_config(imagery), params)
     compile_pipeline(new_imagery(setting, imagery.read_text()), out)
+
+
+def _compile_survey(out: Path, params: dict[str, Any], cpu_image: str, photos: str, place: str) -> None:
+    if not (photos.startswith("s3://") and place.startswith("s3://")):
+        raise InputError(f"--survey {photos} {place}: expected two s3://bucket/prefix; pods share no disk")
+    from damcrack.kubeflow.pipeline import compile_pipeline
+    from damcrack.kubeflow.survey import survey
+
+    compile_pipeline(survey(cpu_image, params, photos, place), out)
 
 
 def _snapshot(setting: str) -> tuple[str, str]:

@@ -110,7 +110,10 @@ def inspect_photos(
         listed, detector, scale, out, config, run, title, places, not_listed, part=part, shared=shared
     )
     if part is not None:
-        return {"photos": f"{len(folders)} of part {part}", "to do": "the same without --part, after all parts"}
+        return {
+            "photos": f"{len(folders)} of part {part}",
+            "to do": "the same without --part, after all parts",
+        }
     return _summary(out, totals)
 
 
