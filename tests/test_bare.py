@@ -132,7 +132,9 @@ def test_an_index_takes_the_package(built: Path) -> None:
     """`twine check --strict` is content with both files, and the wheel is small."""
     with_markdown = ("tool", "run", "--quiet", "--with", "readme-renderer[md]", "twine")
     files = [str(path) for path in built.iterdir() if path.suffix in (".whl", ".gz")]
-    done = subprocess.run([str(UV), *with_markdown, "check", "--strict", *files], capture_output=True, text=True)
+    done = subprocess.run(
+        [str(UV), *with_markdown, "check", "--strict", *files], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert wheel(built).stat().st_size < MAX_WHEEL_BYTES
 
@@ -194,8 +196,12 @@ def test_every_python_shows_the_demo(version: str, built: Path, tmp_path: Path) 
     if found.returncode != 0:
         pytest.skip(f"no Python {version} here")
     python = tmp_path / "env/bin/python"
-    subprocess.run([str(UV), "venv", "--quiet", "--python", found.stdout.strip(), str(tmp_path / "env")], check=True)
-    subprocess.run([str(UV), "pip", "install", "--quiet", "--python", str(python), str(wheel(built))], check=True)
+    subprocess.run(
+        [str(UV), "venv", "--quiet", "--python", found.stdout.strip(), str(tmp_path / "env")], check=True
+    )
+    subprocess.run(
+        [str(UV), "pip", "install", "--quiet", "--python", str(python), str(wheel(built))], check=True
+    )
     done = call(python, str(python.parent / "damcrack"), "demo", "--out", str(tmp_path / "demo"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo/report.html").is_file()
@@ -206,7 +212,11 @@ def test_an_older_python_is_refused_in_one_sentence(built: Path, tmp_path: Path)
     fields = metadata(built)
     assert fields["Requires-Python"] == ">=3.11"
     old = tmp_path / "python3.10"
-    old.write_text("#!/bin/sh\nexec " + sys.executable + " -c 'import sys; sys.version_info = (3, 10)\nexec(sys.argv[1])' \"$2\"\n")
+    old.write_text(
+        "#!/bin/sh\nexec "
+        + sys.executable
+        + " -c 'import sys; sys.version_info = (3, 10)\nexec(sys.argv[1])' \"$2\"\n"
+    )
     old.chmod(0o755)
     done = subprocess.run(
         ["make", "--silent", "-W", "requirements/lock.txt", ".venv/installed", f"PYTHON={old}"],

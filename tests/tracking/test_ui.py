@@ -53,14 +53,18 @@ def test_pages_are_served_and_end_with_the_command(one_run: Path) -> None:
             taken.listen()
         except OSError:
             pass
-        started = subprocess.Popen([*DAMCRACK, "ui"], stdout=file, stderr=file, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        started = subprocess.Popen(
+            [*DAMCRACK, "ui"], stdout=file, stderr=file, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        )
         wait_for(lambda: "http://" in written.read_text(), "the address", lambda: started.poll() is None)
     address = re.search(rf"http://{re.escape(HOST)}:(\d+)/#/experiments/(\d+)/runs\S*", written.read_text())
     assert address and address[1] != str(PORT), written.read_text()
     api = f"http://{HOST}:{address[1]}/api/2.0/mlflow"
     experiment = get(f"{api}/experiments/get?experiment_id={address[2]}")["experiment"]
     assert experiment["name"] == "damcrack"
-    view = json.loads({tag["key"]: tag["value"] for tag in experiment["tags"]}[f"mlflow.sharedViewState.{VIEW}"])
+    view = json.loads(
+        {tag["key"]: tag["value"] for tag in experiment["tags"]}[f"mlflow.sharedViewState.{VIEW}"]
+    )
     assert "metrics.`val_accuracy`" in view["selectedColumns"]
     environment = Path(f"/proc/{server_of(started)}/environ").read_text()
     assert "MLFLOW_DISABLE_TELEMETRY=true" in environment and "DO_NOT_TRACK=true" in environment

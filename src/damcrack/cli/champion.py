@@ -135,8 +135,7 @@ def registered(out: Path) -> None:
 @click.option("--reason", required=True, help="Why the champion is replaced; the history shows it.")
 @click.option("--to", metavar="VERSION", help="Version to make champion; default: the champion before.")
 def rollback(model_name: str, reason: str, to: str | None) -> None:
-    """Go back to the champion before, or to a named version, once its files are checked.
-    """
+    """Go back to the champion before, or to a named version, once its files are checked."""
     from damcrack.registry.gate import roll_back
     from damcrack.registry.register import record_artifact
     from damcrack.registry.registry import MlflowRegistry

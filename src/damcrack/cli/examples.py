@@ -8,6 +8,7 @@ EXAMPLES = {
         "inspect photo.jpg --open",
         "inspect left/ right/ --out survey --gsd 0.8",
         "inspect s3://dam/2026-05 --out survey \\\n    --model models:/dam-crack-detector@champion",
+        "inspect s3://dam/2026-05 --part 2/4 \\\n    --out s3://dam/survey",
     ),
     "demo": ("demo --open", "demo --out /tmp/demo"),
     "report": (
@@ -127,6 +128,7 @@ EXAMPLES = {
     "pipeline submit": (
         "pipeline submit --remote s3://dam/dvc \\\n    --cpu-image NAME@sha256:... \\\n"
         "    --train-image NAME@sha256:...",
+        "pipeline submit --cpu-image NAME@sha256:... \\\n    --survey s3://dam/2026-05 s3://dam/survey-2026-05",
         "pipeline submit --params params/paper.yaml \\\n    --remote s3://dam/dvc --name paper \\\n"
         "    --cpu-image NAME@sha256:... \\\n    --train-image NAME@sha256:...",
     ),

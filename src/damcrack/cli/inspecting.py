@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from damcrack.files import InputError, check_output, writable, write_bytes
+from damcrack.imagery.bucket_survey import inspect_into_bucket
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
+from damcrack.inspection.parts import Part
 from damcrack.inspection.review import take_back
 from damcrack.inspection.scale import read_scale_csv
 from damcrack.inspection.survey_folder import KIND
@@ -27,32 +29,41 @@ DEMO_GSD_MM_PER_PX = 0.5
 def inspect(
     photos: Sequence[str],
     model: str,
-    out: Path,
+    out: str,
     params_path: Path | None,
     settings: Sequence[str],
     named: Mapping[str, Any],
     gsd_csv: Path | None,
     tiles: Path | None,
+    part_text: str | None,
 ) -> None:
-    """Inspect photos, or run the case study where `tiles` say which photos are held out.
+    """Inspect photos, all or a part, or run the case study where `tiles` say which photos are held out.
 
     Raises:
         InputError: a value, the model or the photos cannot be used.
     """
     params = read_params(params_path) if params_path else {"inspect": asdict(InspectConfig())}
     config = stage_config(params, "inspect", None, {**named, **parse_changes(settings)})
-    given = model_folder(model)
+    part = Part.read(part_text) if part_text is not None else None
+    given, folder = model_folder(model), Path(out).expanduser()
     if tiles is not None:
-        if len(photos) != 1:
+        if len(photos) != 1 or part is not None:
             raise InputError(
-                f"--tiles: got {len(photos)} PHOTOS, expected one: the output folder of `photos`"
+                f"--tiles: got {len(photos)} PHOTOS, expected one: the output folder of `photos`; and no --part"
             )
         execute(
-            STAGES["inspect"], config, out, None, {"photos": Path(photos[0]), "tiles": tiles, "model": given}
+            STAGES["inspect"],
+            config,
+            folder,
+            None,
+            {"photos": Path(photos[0]), "tiles": tiles, "model": given},
         )
         return
     started, by_photo = time.monotonic(), read_scale_csv(gsd_csv) if gsd_csv else None
-    summary = inspect_photos(photos, given, out, config, open_source, Watcher(), by_photo)
+    if out.startswith("s3://"):
+        summary = inspect_into_bucket(photos, given, out, config, Watcher(), by_photo, part)
+    else:
+        summary = inspect_photos(photos, given, folder, config, open_source, Watcher(), by_photo, part)
     show("inspect", summary, time.monotonic() - started)
 
 

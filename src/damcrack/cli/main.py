@@ -12,9 +12,9 @@ import click
 
 import damcrack
 from damcrack.cli.champion import COMMANDS
-from damcrack.cli.imagery import imagery
 from damcrack.cli.examples import add_examples
-from damcrack.cli.options import OPEN, OUT, PARAMS, Sections, out_option
+from damcrack.cli.imagery import imagery
+from damcrack.cli.options import OPEN, OUT, OUT_OR_BUCKET, PARAMS, PART, Sections, out_option
 from damcrack.cli.pipeline import pipeline
 from damcrack.files import InputError
 from damcrack.messages import shown
@@ -250,8 +250,9 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
     show_default=True,
     help=f"{INPUT_HELP['detector'].rstrip('.')}; `shipped`: the detector that comes with the package.",
 )
-@out_option(default="survey", show_default=True)
+@OUT_OR_BUCKET
 @OPEN
+@PART
 @click.option("--gsd", type=float, help="Millimetres per pixel on the wall, for all photos.")
 @click.option(
     "--gsd-csv", type=click.Path(path_type=Path), help="Table photo,gsd_mm_per_px; overrides --gsd."
@@ -270,8 +271,9 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
 def inspect(
     photos: tuple[str, ...],
     model: str,
-    out: Path,
+    out: str,
     open_page: bool,
+    part: str | None,
     gsd: float | None,
     gsd_csv: Path | None,
     distance: float | None,
@@ -291,9 +293,9 @@ def inspect(
 
     named = {"gsd_mm_per_px": gsd, "distance_m": distance, "overlap": overlap}
     changed = {name: value for name, value in named.items() if value is not None}
-    inspection.inspect(photos, model, out, params_path, settings, changed, gsd_csv, tiles)
+    inspection.inspect(photos, model, out, params_path, settings, changed, gsd_csv, tiles, part)
     if open_page:
-        inspection.open_in_browser(out / "report.html")
+        inspection.open_in_browser(Path(out).expanduser() / "report.html")
 
 
 @cli.command()

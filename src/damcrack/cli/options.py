@@ -35,9 +35,7 @@ OUT = out_option(required=True)
 class Sections(click.Group):
     """A group that lists its commands with their whole first sentence, under headings if it has `sections`."""
 
-    def __init__(
-        self, *args: Any, sections: Mapping[str, Sequence[str]] | None = None, **more: Any
-    ) -> None:
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]] | None = None, **more: Any) -> None:
         super().__init__(*args, **more)
         self.sections = sections
 
@@ -50,3 +48,16 @@ class Sections(click.Group):
 
 def _first_sentence(command: click.Command) -> str:
     return command.get_short_help_str(limit=1000)
+
+
+OUT_OR_BUCKET = click.option(
+    "--out",
+    default="survey",
+    show_default=True,
+    help="Folder to write: new, empty, or an earlier output of this command; or s3://bucket/prefix.",
+)
+PART = click.option(
+    "--part",
+    metavar="NUMBER/OF",
+    help="Look only at this part of the photos, say 2/4; without it, write tables and page of all parts.",
+)

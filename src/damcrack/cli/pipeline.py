@@ -18,9 +18,9 @@ from damcrack.kubeflow.runs import in_words, is_overdue
 COMPILED = Path(".damcrack/pipeline.yaml")
 SETTING = (
     PARAMS,
-    click.option("--remote", required=True, help="DVC remote that all tasks share: s3://bucket/prefix."),
+    click.option("--remote", help="DVC remote that all tasks share: s3://bucket/prefix."),
     click.option("--cpu-image", required=True, help="Image without torch, by digest: NAME@sha256:..."),
-    click.option("--train-image", required=True, help="Image with torch, by digest."),
+    click.option("--train-image", help="Image with torch, by digest."),
     click.option("--revision", help="Commit of the code in the images; default: that of this checkout."),
     click.option(
         "--snapshot",
@@ -32,11 +32,22 @@ SETTING = (
     click.option(
         "--imagery",
         type=PATH,
-        help="imagery.yaml: the pipeline that ingests new photos and trains when enough are labelled.",
+        help="imagery.yaml: the pipeline that ingests new photos and trains when enough have come.",
+    ),
+    click.option(
+        "--survey",
+        nargs=2,
+        metavar="PHOTOS OUT",
+        help="Two s3:// prefixes: the pipeline that inspects PHOTOS on many pods, without --remote and --train-image.",
     ),
 )
 SERVICE = (
-    click.option("--host", envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"], show_envvar=True, help="Address of Kubeflow Pipelines."),
+    click.option(
+        "--host",
+        envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"],
+        show_envvar=True,
+        help="Address of Kubeflow Pipelines.",
+    ),
     click.option("--experiment", default="damcrack", show_default=True, help="Its experiment there."),
     click.option("--namespace", help="That of your Profile, in a Kubeflow with many users."),
 )
@@ -222,9 +233,9 @@ def _schedules(client: Any, experiment_id: str) -> list[Any]:
     return page.recurring_runs or []
 
 
-def _compile_for_cluster(cpu_image: str, train_image: str, **setting: Any) -> None:
+def _compile_for_cluster(cpu_image: str, train_image: str | None, **setting: Any) -> None:
     for image in (cpu_image, train_image):
-        if "@sha256:" not in image:
+        if image is not None and "@sha256:" not in image:
             raise InputError(
                 f"image {image!r}: expected NAME@sha256:...; a tag can come to mean another image"
             )
@@ -235,18 +246,24 @@ def _compile_for_cluster(cpu_image: str, train_image: str, **setting: Any) -> No
 def _compile(
     out: Path,
     params_path: Path,
-    remote: str,
+    remote: str | None,
     cpu_image: str,
-    train_image: str,
+    train_image: str | None,
     revision: str | None,
     snapshots: tuple[str, ...],
     imagery: Path | None,
+    survey: tuple[str, str] | None,
 ) -> None:
     from damcrack.params import check_params, read_params
     from damcrack.stage_table import STAGES
 
     params = read_params(params_path)
     check_params(params, list(STAGES))
+    if survey is not None:
+        _compile_survey(out, params, cpu_image, *survey)
+        return
+    if remote is None or train_image is None:
+        raise click.UsageError("the training needs --remote and --train-image")
     if not remote.startswith("s3://") and not Path(remote).is_absolute():
         raise InputError(f"--remote {remote!r}: expected s3://bucket/prefix")
     texts = dict(map(_snapshot, snapshots))
@@ -264,6 +281,15 @@ def _compile(
 
     check_source(read_config(imagery), params)
     compile_pipeline(new_imagery(setting, imagery.read_text(encoding="utf-8")), out)
+
+
+def _compile_survey(out: Path, params: dict[str, Any], cpu_image: str, photos: str, place: str) -> None:
+    if not (photos.startswith("s3://") and place.startswith("s3://")):
+        raise InputError(f"--survey {photos} {place}: expected two s3://bucket/prefix; pods share no disk")
+    from damcrack.kubeflow.pipeline import compile_pipeline
+    from damcrack.kubeflow.survey import survey
+
+    compile_pipeline(survey(cpu_image, params, photos, place), out)
 
 
 def _snapshot(setting: str) -> tuple[str, str]:

@@ -8,9 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from damcrack.cracks.quality import doubt
 from damcrack.data.layouts import TILE_LABELS, left_alone, stem_without
 from damcrack.data.names import escaped, is_image_name
-from damcrack.data.photo import suffix_of
+from damcrack.data.photo import decode_photo, suffix_of
 from damcrack.data.photos import checked_mask, checked_size
 from damcrack.files import InputError, PhotoError, in_order, sha256_bytes
 from damcrack.imagery.catalogue import Entry, read_catalogue
@@ -142,18 +143,19 @@ class Intake:
             if known := self._known.get((digest, photo_sha256)):
                 return replace(known, name=name, etag=etag)
             files, reason = self._checked(content, digest, photo_sha256), ""
+            why_not = "" if photo_sha256 else doubt(decode_photo(content, self._limits[1]))
         except FileNotFoundError:
             return _Unread(name)
         except PhotoError as error:
             place, reason = f"quarantine/{digest}{photo_sha256 and '.' + photo_sha256}", str(error)
-            files = {f"{place}/reason.txt": f"{reason}\n".encode(), f"{place}/file": content}
+            files, why_not = {f"{place}/reason.txt": f"{reason}\n".encode(), f"{place}/file": content}, ""
         except InputError as error:
             return _Unread(name, str(error))
         for file, stored in files.items():
             # The reason may be another one than that of a killed run with other limits.
             if not self._store.create(file, stored) and not reason:
                 raise InputError(f"{file} does not match the hash in its name; restore its version")
-        return Entry(name, etag, digest, photo_sha256, list(files)[-1], len(content), reason)
+        return Entry(name, etag, digest, photo_sha256, list(files)[-1], len(content), reason, why_not)
 
     def _checked(self, content: bytes, digest: str, photo_sha256: str) -> dict[str, bytes]:
         """What is stored of a photo, or of a mask: it and its photo, side by side as the stage `photos` pairs them."""

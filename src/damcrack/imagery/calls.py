@@ -12,13 +12,15 @@ from typing import Any
 from damcrack.files import InputError, check_output_file, sha256_bytes, temporary_folder, write_json
 from damcrack.imagery import arrivals
 from damcrack.imagery import catalogue as catalogues
+from damcrack.imagery.bucket_survey import cut, inspect_into_bucket
 from damcrack.imagery.catalogue import Catalogue, last_trained, read_catalogue
 from damcrack.imagery.config import ImageryConfig
 from damcrack.imagery.inspections import inspect_batches, not_inspected
 from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.parts import Part
 from damcrack.params import parse_changes, read_params, stage_config, validate
 from damcrack.progress import Watcher
-from damcrack.registry.places import model_folder
+from damcrack.registry.places import model_folder, with_version
 from damcrack.stage_runner import show
 from damcrack.storage.source import Store, open_source
 
@@ -111,6 +113,23 @@ def inspect(
     return summary
 
 
+def cut_survey(photos: str, out: str, model: str, photos_per_part: int) -> list[str]:
+    """Parts of a survey in a bucket, each as `PART MODEL`, the model with its version: all must see the same."""
+    version = with_version(model)
+    return [f"{part} {version}" for part in cut(photos, out, photos_per_part)]
+
+
+def inspect_survey(
+    photos: str, out: str, model: str, params_path: Path, part: str | None = None
+) -> dict[str, object]:
+    """Inspect a part of a survey in a bucket, or what is left of it, with tables and page."""
+    started, config = time.monotonic(), stage_config(read_params(params_path), "inspect", None, {})
+    wanted = Part.read(part) if part else None
+    summary = inspect_into_bucket([photos], model_folder(model), out, config, Watcher(), part=wanted)
+    show("inspect", summary, time.monotonic() - started)
+    return summary
+
+
 def write_snapshot(path: Path, out: Path, number: int | None = None) -> dict[str, object]:
     """Write what was taken in, all or batches 1 to `number`, into the snapshot of the stage `photos`."""
     started, (config, store) = time.monotonic(), _opened(path)
@@ -140,10 +159,10 @@ def keep_snapshot(path: Path, rest: Path = CHECKOUT) -> str:
 
 
 def check_source(config: ImageryConfig, params: Mapping[str, Any]) -> None:
-    """Check that the graph's values read what is taken in.
+    """Check that the graph's values read what is taken in, and that photos without a label teach where they count.
 
     Raises:
-        InputError: the section `photos` has no such source, or it lies elsewhere.
+        InputError: the section `photos` has no such source, or it lies elsewhere; or no experiment uses such photos.
     """
     wanted = f"{config.store.rstrip('/')}/accepted"
     got = ((params.get("photos") or {}).get("sources") or {}).get(config.source)
@@ -151,6 +170,17 @@ def check_source(config: ImageryConfig, params: Mapping[str, Any]) -> None:
         raise InputError(
             f"photos.sources.{config.source}: got {got!r}, expected {wanted!r}, where imagery.yaml takes photos in; "
             "fix params.yaml"
+        )
+    if config.train_after_photos is None:
+        return
+    experiment = params["export"]["experiment"]
+    if not (
+        params["tile"].get("unlabelled_tiles")
+        and stage_config(params, "finetune", experiment, {}).unlabelled_share
+    ):
+        raise InputError(
+            f"train_after_photos: {config.train_after_photos} photos without a label would teach {experiment} nothing; "
+            "set tile.unlabelled_tiles, and its unlabelled_share under finetune, in params.yaml"
         )
 
 
@@ -175,6 +205,7 @@ def status(path: Path) -> dict[str, object]:
         "batches": catalogue.number,
         "photos": len(catalogue.photos()),
         "labelled": len(catalogue.labels()),
+        "without label and in doubt": len(catalogue.photos()) - len(catalogue.teaching()),
         "batches without report": len(not_inspected(store, catalogue)),
         "labels since the last training": f"{catalogue.num_new_labels(trained)} of {config.train_after_labels}",
         "photos since the last training": f"{catalogue.num_new_photos(trained)} of {config.train_after_photos or '-'}",

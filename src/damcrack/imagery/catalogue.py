@@ -21,7 +21,8 @@ class Entry:
     """An object that arrived: a photo, or the mask of the photo `photo_sha256`.
 
     `name` is what it was called where it arrived; it is shown and compared, never used as a path. `file` holds its
-    content in the store. `reason` says why it is in quarantine. A second entry of the same content is a copy.
+    content in the store. `reason` says why it is in quarantine, `doubt` why a photo teaches nothing without a label: it
+    is dark, blurred or the like. A second entry of the same content is a copy.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Entry:
     file: str
     size_bytes: int
     reason: str
+    doubt: str = ""
 
     @property
     def content(self) -> tuple[str, str]:
@@ -95,9 +97,16 @@ class Catalogue:
         before = {photo: mask.sha256 for photo, mask in self.until(since).labels().items()}
         return sum(before.get(photo) != mask.sha256 for photo, mask in self.labels().items())
 
+    def teaching(self) -> list[tuple[int, Entry]]:
+        """The photos to train on: those with a label, and those without one that can be judged."""
+        labels = self.labels()
+        return [
+            (number, entry) for number, entry in self.photos() if not entry.doubt or entry.sha256 in labels
+        ]
+
     def num_new_photos(self, since: int) -> int:
-        """Number of usable photos that came after batch `since`."""
-        return sum(number > since for number, _ in self.photos())
+        """Number of photos to train on that came after batch `since`."""
+        return sum(number > since for number, _ in self.teaching())
 
     def quarantined(self) -> list[Entry]:
         """Everything in quarantine, each content once."""
@@ -160,12 +169,13 @@ def write_snapshot(out: Path, source: str, catalogue: Catalogue) -> dict[str, ob
     A labelled photo is read from next to its newest mask. Rows of other sources stay.
 
     Raises:
-        InputError: no photo was taken in, or `out` is not a snapshot.
+        InputError: no photo to train on was taken in, or `out` is not a snapshot.
     """
-    photos, labels = catalogue.photos(), catalogue.labels()
+    photos, labels = catalogue.teaching(), catalogue.labels()
     if not photos:
         raise InputError(
-            "no photo was taken in yet, a snapshot would be empty; run `damcrack imagery take-in`"
+            f"{len(catalogue.photos())} photos were taken in, none to train on, a snapshot would be empty; "
+            "run `damcrack imagery take-in` when photos have come"
         )
     rows: list[dict[str, Any]] = []
     for _, photo in photos:

@@ -21,6 +21,7 @@ from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.decisions import FILE as DECISIONS
 from damcrack.inspection.decisions import asked
 from damcrack.inspection.exports import write_files
+from damcrack.inspection.parts import Part, SharedPhotos
 from damcrack.inspection.places import OpenBucket, Unusable
 from damcrack.inspection.report import model_card, write_page
 from damcrack.inspection.scale import Scale, for_photos, without_number
@@ -83,8 +84,12 @@ def inspect_photos(
     open_source: OpenBucket,
     run: Run,
     gsd_by_photo: Mapping[str, float] | None = None,
+    part: Part | None = None,
+    shared: SharedPhotos | None = None,
 ) -> dict[str, object]:
     """Inspect files, folders, patterns, videos and s3:// prefixes; a later call with the same `out` goes on.
+
+    With a `part`, look at its files only, and leave `out` unfinished. What other machines found comes from `shared`.
 
     Raises:
         InputError: no photo there, none that could be looked at, or the model is not one of ours.
@@ -98,7 +103,17 @@ def inspect_photos(
     scale = Scale(config.gsd_mm_per_px, config.distance_m, by_photo)
     if gsd_by_photo and (line := without_number(scale, names)):
         run.say(line)
-    _, totals = survey(listed, detector, scale, out, config, run, title_of(given), places, not_listed)
+    title = title_of(given)
+    if part is not None:
+        listed, not_listed = [one for one in listed if part.holds(one.name)], []
+    folders, totals = survey(
+        listed, detector, scale, out, config, run, title, places, not_listed, part=part, shared=shared
+    )
+    if part is not None:
+        return {
+            "photos": f"{len(folders)} of part {part}",
+            "to do": "the same without --part, after all parts",
+        }
     return _summary(out, totals)
 
 
@@ -113,11 +128,13 @@ def survey(
     places: Sequence[str] = (),
     not_listed: Sequence[Unusable] = (),
     kind: str = KIND,
+    part: Part | None = None,
+    shared: SharedPhotos | None = None,
 ) -> tuple[list[Path], dict[str, Any]]:
     """Look at all listed photos and write what was found; returns the folders of all photos, and the totals.
 
     `places` are where the photos come from: those of earlier calls with other places stay in the survey. `not_listed`
-    files are reported as set aside too.
+    files are reported as set aside too. Of a `part` no tables are written, since they would be of few photos.
 
     Raises:
         InputError: no photo could be looked at, or `out` cannot hold this survey.
@@ -126,7 +143,7 @@ def survey(
     call = Call(title, tuple(sorted(places)), {})
     made_by = sha256_bytes(repr((detector.sha256, rules)).encode())
     with survey_folder(out, call, [one.name for one in listed], made_by, kind) as folder:
-        work = Survey(folder.root, detector, rules, scale, config.max_megapixels * 10**6)
+        work = Survey(folder.root, detector, rules, scale, config.max_megapixels * 10**6, shared)
         photos, set_aside = dict[str, str](), list(not_listed)
         for aside in summarised(not_listed):
             run.say(f"set aside: {aside.name}: {aside.reason}")
@@ -138,13 +155,15 @@ def survey(
                 set_aside.append(one)
             else:
                 photos[one.name] = Findings.read(one).photo
+        if part is not None:
+            return [folder.root / "photos" / name for name in photos], {}
         if not photos and not folder.earlier:
             raise InputError(
                 f"none of {len(set_aside)} photos could be looked at; "
                 f"the first: {set_aside[0].name}: {set_aside[0].reason}"
             )
         _say_what_changes(folder, photos, run)
-        return _publish(folder, folder.calls(photos, set_aside), detector, rules, config, run)
+        return _publish(folder, folder.calls(photos, set_aside), work, config, run)
 
 
 def _say_what_changes(folder: SurveyFolder, photos: Mapping[str, str], run: Run) -> None:
@@ -163,21 +182,21 @@ def _say_what_changes(folder: SurveyFolder, photos: Mapping[str, str], run: Run)
 def _publish(
     survey: SurveyFolder,
     calls: Sequence[Call],
-    detector: OnnxDetector,
-    rules: Rules,
+    work: Survey,
     config: InspectConfig,
     run: Run,
 ) -> tuple[list[Path], dict[str, Any]]:
     folders = [survey.root / "photos" / name for call in calls for name in call.photos]
     set_aside = [one for call in calls for one in call.set_aside]
     title = calls[0].title if len(calls) == 1 else f"{sum(len(call.places) for call in calls)} places"
+    detector, rules = work.detector, work.rules
     card = model_card(detector.contract, detector.sha256)
     with survey.publication(calls) as new:
         write_files(new, folders, set_aside, rules.join_px)
         decisions = survey.root / DECISIONS
         shown = summarised(set_aside)
         linked = write_page(
-            new / "report.html", title, folders, shown, rules, card, config.page_mb, decisions
+            new / "report.html", title, folders, shown, rules, card, config.page_mb, decisions, work.full_size
         )
         totals = _totals(folders, set_aside) | {"num_without_detail": linked}
         write_json(

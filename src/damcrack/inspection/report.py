@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,18 @@ def write_page(
     card: Sequence[tuple[str, str]],
     budget_mb: float,
     decisions: Path,
+    full_size: Callable[[Path], Path],
 ) -> int:
     """Write the page; return for how many photos with findings it shows the file beside it, not a picture inside.
+
+    `full_size` gives the file with the picture of a photo's folder at full size.
 
     Raises:
         InputError: the decisions beside the page cannot be read.
     """
     totals, shown = _look_through(folders)
-    pictures = _within_budget(shown, budget_mb if len(shown) <= MANY_PHOTOS else 0)  # to open in seconds
+    budget_mb = budget_mb if len(shown) <= MANY_PHOTOS else 0  # to open in seconds
+    pictures = _within_budget(shown, budget_mb, full_size)
     decided = read_decisions(decisions) if decisions.is_file() else []
     linked = sum(
         one.has_findings and pictures.get(number) != "detail.jpg" for number, one in enumerate(shown)
@@ -128,7 +132,7 @@ def write_page(
             decided=[as_script(decision_as_json(one)) for one in decided],
             pictures=lambda: _pictures(shown, pictures),
             photo_data=lambda: (as_script(one.facts) for one in shown),
-            crops=lambda: _crops(shown),
+            crops=lambda: _crops(shown, full_size),
             linked=linked,
         )
     )
@@ -201,7 +205,9 @@ def _finding_facts(one: Finding) -> dict[str, Any]:
     return facts
 
 
-def _within_budget(shown: Sequence[Shown], budget_mb: float) -> dict[int, str]:
+def _within_budget(
+    shown: Sequence[Shown], budget_mb: float, full_size: Callable[[Path], Path]
+) -> dict[int, str]:
     """Which picture of each photo with findings goes into the page: a small one for all, then the whole by evidence."""
     order = sorted(
         (number for number, one in enumerate(shown) if one.ranked), key=lambda n: (min(shown[n].ranked), n)
@@ -209,11 +215,13 @@ def _within_budget(shown: Sequence[Shown], budget_mb: float) -> dict[int, str]:
     left, chosen = budget_mb * 2**20, dict[int, str]()
     for name, replaced in (("preview.jpg", None), ("detail.jpg", "preview.jpg")):
         for number in order:
-            sizes = [
-                (shown[number].folder / file).stat().st_size * 4 / 3 for file in (name, replaced) if file
-            ]
-            cost = sizes[0] - sum(sizes[1:])
-            if cost > left or chosen.get(number) != replaced:
+            if chosen.get(number) != replaced:
+                break
+            folder = shown[number].folder
+            picture = full_size(folder) if replaced else folder / name
+            smaller = (folder / replaced).stat().st_size if replaced else 0
+            cost = (picture.stat().st_size - smaller) * 4 / 3
+            if cost > left:
                 break
             left, chosen[number] = left - cost, name
     return chosen
@@ -274,14 +282,14 @@ def _thumbnail(folder: Path, findings: Findings, found: Sequence[Finding], side_
     return image
 
 
-def _crops(shown: Sequence[Shown]) -> Iterator[dict[str, Any]]:
+def _crops(shown: Sequence[Shown], full_size: Callable[[Path], Path]) -> Iterator[dict[str, Any]]:
     """Pictures of the findings with most evidence, photo by photo: one of them is in memory."""
     best = sorted((key, number, place) for number, one in enumerate(shown) for key, place in one.ranked)
     wanted: dict[int, list[int]] = {}
     for _, number, place in best[:CROPPED_FINDINGS]:
         wanted.setdefault(number, []).append(place)
     for number, places in sorted(wanted.items()):
-        whole = read_picture(shown[number].folder / "detail.jpg")
+        whole = read_picture(full_size(shown[number].folder))
         scale = whole.shape[1] / shown[number].facts["width"]
         for place in places:
             box = [round(scale * value) for value in shown[number].facts["findings"][place]["box"]]

@@ -33,6 +33,7 @@ from damcrack.files import (
     write_bytes,
 )
 from damcrack.inspection.camera import Camera
+from damcrack.inspection.parts import SharedPhotos
 from damcrack.inspection.places import Unusable
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Photo
@@ -51,13 +52,20 @@ _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform =
 
 @dataclass(frozen=True)
 class Survey:
-    """What is the same for all photos of a survey."""
+    """What is the same for all photos of a survey; where other machines work on it too, it has `shared` photos."""
 
     root: Path
     detector: OnnxDetector
     rules: Rules
     scale: Scale
     max_pixels: int
+    shared: SharedPhotos | None = None
+
+    def full_size(self, folder: Path) -> Path:
+        """The picture of a photo at full size, on this machine."""
+        if self.shared:
+            self.shared.bring(folder, whole=True)
+        return folder / "detail.jpg"
 
     def look_at_all(self, photos: Iterable[Photo | Unusable]) -> Iterator[Path | Unusable]:
         """Look at all photos, unless that was done before; yields the folder of each, in order.
@@ -96,6 +104,8 @@ class Survey:
         """Folder of the photo's findings: from an earlier call, or made now."""
         digest = photo.sha256
         folder = self.root / "photos" / folder_name(photo.name, digest)
+        if self.shared:
+            self.shared.bring(folder)
         known = Findings.read_if_usable(folder)
         if known and known.key == self._key(photo, digest, (known.height_px, known.width_px)):
             return folder
@@ -121,6 +131,8 @@ class Survey:
             cracks=inspected.cracks,
         )
         self._write(folder, rgb, findings, inspected)
+        if self.shared:
+            self.shared.send(folder)
         del rgb, gaps, seen
         _give_memory_back()
         return folder

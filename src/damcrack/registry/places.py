@@ -22,6 +22,19 @@ def model_folder(text: str) -> Path:
     return fetch_model(text)
 
 
+def with_version(text: str) -> str:
+    """The same model under a name that will mean no other: models:/NAME/VERSION for models:/NAME@ALIAS.
+
+    Raises:
+        InputError: the registry knows no such model or alias.
+    """
+    if not text.startswith(REGISTRY):
+        return text
+    from damcrack.registry.registry import MlflowRegistry, version_at
+
+    return REGISTRY + "/".join(version_at(MlflowRegistry("damcrack inspect"), text))
+
+
 def resolve(registry: "MlflowRegistry", target: str, model_name: str) -> tuple[str, str]:
     """Model name and version of VERSION, NAME/VERSION, NAME@ALIAS, NAME (its challenger) or models:/...
 

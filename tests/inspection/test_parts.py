@@ -1,0 +1,173 @@
+"""A survey in parts: cut by names alone, and joined into what one machine would write."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from damcrack.cli.main import cli
+from damcrack.files import InputError
+from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.inspect import inspect_photos
+from damcrack.inspection.parts import Part
+from damcrack.inspection.survey import Survey
+from damcrack.run import SilentRun
+from damcrack.storage import source as storage
+from damcrack.storage.source import open_source
+from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
+
+SIZE = (224, 336)
+
+
+def encoded(path, seed):
+    cover = coverage(SIZE, line((150, 110), 20.0 * seed, 150), 5.0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rgb(photo(concrete(SIZE, seed), cover))).save(path, quality=95)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Photos in two folders: copies under other names, broken ones, copies of those, and files that are no photos."""
+    monkeypatch.chdir(tmp_path)
+    root = Path("in")
+    for seed in range(6):
+        content = encoded(root / f"{'left' if seed % 2 else 'right'}/wall {seed}.jpg", seed)
+    for number in range(4):
+        (root / f"copy-{number}.jpg").write_bytes(content)
+        (root / f"broken-{number}.jpg").write_bytes(content[:300])
+    (root / "notes.txt").write_text("text")
+    return root
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_darkness_detector(tmp_path / "model.onnx")
+
+
+def inspect(model, photos, out, part=None):
+    return inspect_photos(
+        [str(photos)], model, Path(out), InspectConfig(), open_source, SilentRun(), part=part
+    )
+
+
+def published(out):
+    """Everything that a survey says but where its photos lie."""
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in sorted(Path(out).rglob("*"))
+        if path.is_file() and path.name != ".damcrack-output"
+    }
+
+
+@pytest.mark.parametrize("of", [2, 3])
+def test_parts_make_the_survey_of_a_single_machine(photos, model, monkeypatch, of):
+    """Tables, page and pictures are the same bytes; whoever joins looks at no photo again."""
+    inspect(model, photos, "alone")
+    for number in range(1, of + 1):
+        inspect(model, photos, f"part-{number}", Part(number, of))
+        assert not Path(f"part-{number}/survey.json").exists()
+        shutil.copytree(f"part-{number}", "joined", dirs_exist_ok=True)
+    looked = []
+    write = Survey._write
+    monkeypatch.setattr(
+        Survey, "_write", lambda self, out, *rest: looked.append(out) or write(self, out, *rest)
+    )
+    inspect(model, photos, "joined")
+    assert not looked
+    assert published("joined") == published("alone")
+
+
+def test_parts_may_be_written_into_one_folder_one_after_the_other(photos, model):
+    """As a night job that is stopped each morning."""
+    inspect(model, photos, "alone")
+    for number in (2, 1):
+        inspect(model, photos, "joined", Part(number, 2))
+    inspect(model, photos, "joined")
+    assert published("joined") == published("alone")
+
+
+def test_each_file_is_in_one_part_whatever_else_there_is():
+    """A name says it all; parts are about equally large."""
+    names = [f"2026/DJI_{number:04d}.JPG" for number in range(1000)]
+    parts = [[name for name in names if Part(number, 4).holds(name)] for number in range(1, 5)]
+    assert sorted(name for part in parts for name in part) == names
+    assert all(200 < len(part) < 300 for part in parts)
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "4", "1/0", "a/b", "1/2/3", "-1/4", "1/ 4", ""])
+def test_a_part_that_is_none_is_refused(text):
+    """Before anything is read."""
+    with pytest.raises(InputError, match="expected NUMBER/OF"):
+        Part.read(text)
+
+
+def test_the_command_takes_a_part(photos, model, tmp_path):
+    """And says how to go on; a part without a photo is no mistake."""
+    for number in range(1, 41):
+        arguments = ["inspect", str(photos), "--model", str(model), "--out", "out", "--part", f"{number}/40"]
+        done = CliRunner().invoke(cli, arguments)
+        assert done.exit_code == 0, done.exception
+    assert not Path("out/photos.csv").exists()
+    done = CliRunner().invoke(cli, arguments[:-2])
+    assert done.exit_code == 0 and Path("out/photos.csv").is_file()
+
+
+@pytest.fixture
+def bucket(s3, photos):
+    """A bucket with the photos under in/."""
+    files = {path.as_posix(): path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    return s3(files)
+
+
+@pytest.mark.slow
+def test_machines_that_share_a_bucket_make_the_survey_of_one(bucket, model, tmp_path, monkeypatch):
+    """The same bytes; one that was killed goes on, and the last looks at none of the photos that others did."""
+    given, out = f"s3://{bucket}/in", f"s3://{bucket}/survey"
+    assert CliRunner().invoke(cli, ["inspect", given, "--model", str(model), "--out", "alone"]).exit_code == 0
+    create, left = storage.Bucket.create, [9]
+
+    def killed(self, name, content):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return create(self, name, content)
+
+    monkeypatch.setattr(storage.Bucket, "create", killed)
+    arguments = ["inspect", given, "--model", str(model), "--out", out]
+    assert CliRunner().invoke(cli, [*arguments, "--part", "1/2"]).exit_code != 0
+    monkeypatch.setattr(storage.Bucket, "create", create)
+    for part in ("1/2", "2/2"):
+        done = CliRunner().invoke(cli, [*arguments, "--part", part])
+        assert done.exit_code == 0, done.exception
+    monkeypatch.setattr(Survey, "_write", None)  # of no use to the last one
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.exception
+    store = open_source(out)
+    for name, content in published("alone").items():
+        assert store.read(name) == content, name
+    done = CliRunner().invoke(cli, arguments)
+    assert isinstance(done.exception, InputError)
+    Path("back").mkdir()
+    for one in store.listed():
+        path = Path("back") / one.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.read(one.name))
+    assert (
+        CliRunner().invoke(cli, ["export-survey", "back", "--format", "jpeg", "--out", "files"]).exit_code
+        == 0
+    )
+
+
+@pytest.mark.slow
+def test_another_model_in_the_same_bucket_is_refused(bucket, model, tmp_path):
+    """Before its findings lie beside those of the first; and a place among the photos is refused at once."""
+    other = write_darkness_detector(tmp_path / "other.onnx", tile_px=56)
+    arguments = ["inspect", f"s3://{bucket}/in", "--part", "1/1", "--out", f"s3://{bucket}/survey"]
+    assert CliRunner().invoke(cli, [*arguments, "--model", str(model)]).exit_code == 0
+    done = CliRunner().invoke(cli, [*arguments, "--model", str(other)])
+    assert isinstance(done.exception, InputError) and "another model" in str(done.exception)
+    done = CliRunner().invoke(cli, [*arguments[:-1], f"s3://{bucket}/in/x", "--model", str(model)])
+    assert isinstance(done.exception, InputError) and "lies in" in str(done.exception)
