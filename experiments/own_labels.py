@@ -1,33 +1,48 @@
-"""How many own tiles with masks the shipped detector needs: trained on few tiles of one source, measured on the rest.
+"""What own tiles of one source give: few with masks to the shipped detector, many without to a smaller champion.
 
     python -m experiments.own_labels --data DIR --source uav75 --seeds 3
 
-DIR holds the real sources (experiments/unseen/sources.py). Half of the source's photos train; of the
-others those are measured whose scene gave none. What is finished is kept under --work.
+DIR holds the real sources (experiments/unseen/sources.py). Half of the source's photos train; of the others those are
+measured whose scene gave none. The champion learned from rendered tiles under the shipped detector; it goes on learning
+from them, with or without the source's tiles, of which nobody said what they show. What is finished is kept under
+--work.
 """
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from damcrack.data.config import PhotosConfig, TileConfig
+from damcrack.data.config import SAMPLE, PhotosConfig, TileConfig
 from damcrack.data.imageset import ImageSet
 from damcrack.data.photos import photos
 from damcrack.data.snapshot import snapshot
 from damcrack.data.tile import tile
 from damcrack.files import read_csv
 from damcrack.storage.source import open_source
-from damcrack.train.config import Appearance, FinetuneConfig
+from damcrack.train.config import Appearance, FinetuneConfig, TemperatureConfig
 from damcrack.train.finetune import finetune
-from experiments.students.__main__ import TEACHER, PrintingRun, mean_and_deviation, once
+from experiments.students.__main__ import (
+    TEACHER,
+    PrintingRun,
+    copy_photos,
+    mean_and_deviation,
+    measured_once,
+    once,
+)
 from experiments.unseen.__main__ import DATA_VARIABLE
 from experiments.unseen.measure import by_row, measure
+from experiments.unseen.pages import table
 from experiments.unseen.rows import pixel_measures, source_row
 from experiments.unseen.scorers import torch_score
 from experiments.unseen.sources import Photo, read_photos
 
 LABELLED = (10, 20, 50, 200)
 STEPS = 60
+UNLABELLED, RENDERED_PHOTOS, RENDERED_TILES, CHAMPION_STEPS = 500, 60, 1000, 100
+BEFORE = "champion: 100 steps on rendered tiles"
+CONTROL = "champion, 100 steps more on rendered tiles"
+AFTER = f"champion, 100 steps more, half of them on {UNLABELLED} own tiles without labels"
 COLUMNS = ("block AUROC", "pixel F1", "clIoU")
 
 
@@ -53,8 +68,8 @@ def config_for(num: int, seed: int) -> FinetuneConfig:
     )
 
 
-def prepare(data: Path, source: str, work: Path, run: PrintingRun) -> tuple[Path, list[Photo]]:
-    """Tiles of half of the source's photos, and the photos of all other scenes to measure on."""
+def prepare(data: Path, source: str, work: Path, run: PrintingRun) -> tuple[Path, list[Photo], list[Photo]]:
+    """Tiles of half of the source's photos, these photos, and those of all other scenes to measure on."""
     config = PhotosConfig(sources={source: str(data / source)}, min_side_px=128)
     listed = once(snapshot, work / "photos.csv", sources=config.sources, open_source=open_source, run=run)
     taken = once(photos, work / "photos", snapshot=listed, config=config, open_source=open_source, run=run)
@@ -64,7 +79,45 @@ def prepare(data: Path, source: str, work: Path, run: PrintingRun) -> tuple[Path
     names = {Path(row["photo"]).name for row in read_csv(taken / "photos.csv") if row["photo"] in used}
     everything = read_photos(data, [source])
     scenes = {photo.group for photo in everything if photo.file.name in names}
-    return tiles, [photo for photo in everything if photo.group not in scenes]
+    chosen = [photo for photo in everything if photo.file.name in names]
+    return tiles, chosen, [photo for photo in everything if photo.group not in scenes]
+
+
+def prepare_unlabelled(chosen: list[Photo], work: Path, run: PrintingRun) -> Path:
+    """Rendered tiles with masks, and tiles of the chosen photos without."""
+    folder = copy_photos(chosen, work / "unlabelled" / "source", with_masks=False)
+    config = PhotosConfig(
+        sources={SAMPLE: SAMPLE, "unlabelled": str(folder)}, sample_photos=RENDERED_PHOTOS, sample_seed=11
+    )
+    work = work / "unlabelled"
+    listed = once(snapshot, work / "photos.csv", sources=config.sources, open_source=open_source, run=run)
+    taken = once(photos, work / "photos", snapshot=listed, config=config, open_source=open_source, run=run)
+    cut = TileConfig(
+        tile_px=128, crack_fraction=0.003, val_fraction=0.2, test_fraction=0.0, unlabelled_tiles=UNLABELLED
+    )
+    return once(tile, work / "tiles", photos=taken, config=cut, run=run)
+
+
+def champions(tiles: Path, work: Path, seed: int, run: PrintingRun) -> dict[str, Path]:
+    """A small champion, and what it becomes without and with the unlabelled tiles, by the name of its row."""
+    first = replace(
+        config_for(RENDERED_TILES, seed),
+        init=None,
+        teacher="shipped",
+        encoder_weights="imagenet",
+        learning_rate=0.002,
+        temperature=TemperatureConfig("fixed"),
+        min_steps=CHAMPION_STEPS,
+    )
+    more = replace(first, encoder_weights=None, init="champion", learning_rate=0.001)
+    given = {"tiles": tiles, "run": run, "teacher": TEACHER}
+    before = once(finetune, work / f"before-{seed}", item="before", config=first, **given)
+    found = {BEFORE: before}
+    for name, share in ((CONTROL, 0.0), (AFTER, 0.5)):
+        config = replace(more, unlabelled_share=share)
+        folder = work / f"{'after' if share else 'control'}-{seed}"
+        found[name] = once(finetune, folder, item="after", config=config, init=before, **given)
+    return found
 
 
 def columns(folder: Path, held_out: list[Photo]) -> list[float]:
@@ -88,26 +141,41 @@ def main() -> None:
     parser.add_argument("--source", default="uav75")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path(".bench/own-labels"))
+    parser.add_argument("--unlabelled-only", action="store_true", help="leave the labelled tiles out")
     args = parser.parse_args()
     if args.data is None:
         raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
     work = args.work / args.source
     run = PrintingRun(work / "scratch")
-    tiles, held_out = prepare(args.data, args.source, work, run)
-    rows = {0: [columns(TEACHER, held_out)]}
-    for num in LABELLED:
-        rows[num] = []
+    tiles, chosen, held_out = prepare(args.data, args.source, work, run)
+    rows: dict[str, list[list[float]]] = {}
+
+    def add(name: str, folder: Path, key: str) -> None:
+        measured = measured_once(
+            work / "rows" / f"{key}.json", lambda: dict(zip(COLUMNS, columns(folder, held_out), strict=True))
+        )
+        rows.setdefault(name, []).append([measured[one] for one in COLUMNS])
+
+    add("0", TEACHER, "shipped")
+    for num in LABELLED if not args.unlabelled_only else ():
         for seed in range(args.seeds):
             folder = work / f"{num}-{seed}"
             given = {"tiles": tiles, "item": "own", "run": run, "init": TEACHER}
-            once(finetune, folder, config=config_for(num, seed), **given)
-            rows[num].append(columns(folder, held_out))
+            add(str(num), once(finetune, folder, config=config_for(num, seed), **given), folder.name)
+    unlabelled = prepare_unlabelled(chosen, work, run)
+    for seed in range(args.seeds):
+        for name, folder in champions(unlabelled, work, seed, run).items():
+            add(name, folder, folder.name)
     print(
-        f"| own tiles of {args.source} | n | {' | '.join(COLUMNS)} |\n| ---: | ---: |{' ---: |' * len(COLUMNS)}"
+        table(
+            ["", "n", *COLUMNS],
+            1,
+            [
+                [name, str(len(found)), *map(mean_and_deviation, zip(*found, strict=True))]
+                for name, found in rows.items()
+            ],
+        )
     )
-    for num, found in rows.items():
-        cells = [mean_and_deviation([row[column] for row in found]) for column in range(len(COLUMNS))]
-        print(f"| {num} | {len(found)} | {' | '.join(cells)} |")
     print(f"\n{len(held_out)} held-out photos.")
 
 

@@ -9,8 +9,10 @@ be interrupted and called again; a call for more seeds trains only those. Other 
 import argparse
 import json
 import os
+import shutil
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import yaml
 from damcrack.data.photos import photos
 from damcrack.data.snapshot import snapshot
 from damcrack.data.tile import tile
-from damcrack.files import write_bytes, write_json
+from damcrack.files import new_directory, write_bytes, write_csv, write_json
 from damcrack.params import stage_config
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
@@ -94,12 +96,29 @@ def columns_of(score: Score, seen: Sequence[Photo]) -> dict[str, float]:
     return dict(zip(COLUMNS, numbers, strict=True))
 
 
-def measured_once(folder: Path, out: Path, seen: Sequence[Photo]) -> dict[str, float]:
-    """The columns of a trained network, measured unless OUT holds them."""
+def measured_once(out: Path, columns: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Numbers of a trained network, measured unless OUT holds them."""
     if not out.exists():
-        write_json(out, columns_of(torch_score(folder), seen))
-    found: dict[str, float] = json.loads(out.read_text())
+        print(f"== {out}", flush=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, columns())
+    found: dict[str, Any] = json.loads(out.read_text())
     return found
+
+
+def copy_photos(chosen: Sequence[Photo], folder: Path, with_masks: bool = True) -> Path:
+    """Photos, and masks if asked for, as a source that the stage photos reads; one scene is one group."""
+    if not folder.exists():
+        with new_directory(folder) as part:
+            for name in ("images", "masks"):
+                (part / name).mkdir()
+            for photo in chosen:
+                shutil.copy(photo.file, part / "images")
+                if with_masks and photo.mask:
+                    shutil.copy(photo.mask, part / "masks" / f"{photo.file.stem}.png")
+            groups = [{"file": f"images/{photo.file.name}", "group": photo.group} for photo in chosen]
+            write_csv(part / "groups.csv", ("file", "group"), groups)
+    return folder
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:
@@ -144,7 +163,8 @@ def main() -> None:
         raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
     run, values = PrintingRun(args.work / "scratch"), read_values(args.params, args.data)
     tiles, seen = tiles_of(values, args.work, run), read_photos(args.data, REPORTED, PHOTOS_OF_A_SOURCE)
-    results = {"teacher": [measured_once(TEACHER, args.work / "teacher.json", seen)]}
+    of_teacher = measured_once(args.work / "teacher.json", lambda: columns_of(torch_score(TEACHER), seen))
+    results = {"teacher": [of_teacher]}
     for seed in range(args.seeds):
         for item in args.items or values["finetune"]["students"]:
             folder = args.work / "models" / item / str(seed)
@@ -152,7 +172,8 @@ def main() -> None:
             config = stage_config(values, "finetune", item, {"seed": seed, **steps})
             teacher = TEACHER if config.teacher else None
             once(finetune, folder, tiles=tiles, item=item, config=config, run=run, teacher=teacher)
-            numbers = measured_once(folder, args.work / f"{item}-{seed}.json", seen)
+            measured = partial(lambda folder: columns_of(torch_score(folder), seen), folder)
+            numbers = measured_once(args.work / f"{item}-{seed}.json", measured)
             results.setdefault(item, []).append(numbers)
             print(table(results), flush=True)
     if args.markdown:

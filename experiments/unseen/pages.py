@@ -30,7 +30,7 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(heads: Sequence[str], num_words: int, rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], num_words: int, rows: Iterable[Sequence[str]]) -> str:
     """Markdown: the first `num_words` columns hold words, the others numbers."""
     lines = [heads, ["---"] * num_words + ["---:"] * (len(heads) - num_words), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -40,7 +40,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _estimate(one: Mapping[str, float | None] | None, scale: float = 100.0) -> str:
+def with_interval(one: Mapping[str, float | None] | None, scale: float = 100.0) -> str:
     """The value, and its interval where there is one."""
     if one is None or one["value"] is None:
         return "-"
@@ -68,28 +68,27 @@ def _overview(results: Mapping[str, Mapping[str, Any]]) -> str:
             [
                 name,
                 worst["source"] if worst else "-",
-                _estimate(result["mean_auroc"]),
+                with_interval(result["mean_auroc"]),
                 _percent(worst["value"] if worst else None),
-                *(_estimate(pixels.get(one)) for one in ("f1", "cliou")),
+                *(with_interval(pixels.get(one)) for one in ("f1", "cliou")),
                 _alarms(alarms),
             ]
         )
-    return _table(heads, 2, rows)
+    return table(heads, 2, rows)
 
 
 def _alarms(alarms: Mapping[str, Any] | None) -> str:
     if alarms is None:
         return "-"
-    return (
-        f"{_estimate(alarms['share_of_photos'])}, {_estimate(alarms['blocks_per_photo'], 1.0)} blocks a photo"
-    )
+    share, blocks = with_interval(alarms["share_of_photos"]), with_interval(alarms["blocks_per_photo"], 1.0)
+    return f"{share}, {blocks} blocks a photo"
 
 
 def _block_table(result: Mapping[str, Any]) -> str:
     heads = ["photos", "against", "number", "cracked", "clean", "AUROC", "AP", "accuracy", "F1"]
     heads += ["clean called cracked at 95 % recall", "AUROC against the walls"]
     overall = {"all blocks": result["overall"]} if result["overall"] else {}
-    return _table(heads, 2, [_block_line(*one) for one in (result["sources"] | overall).items()])
+    return table(heads, 2, [_block_line(*one) for one in (result["sources"] | overall).items()])
 
 
 def _block_line(name: str, row: Mapping[str, Any]) -> list[str]:
@@ -98,27 +97,27 @@ def _block_line(name: str, row: Mapping[str, Any]) -> list[str]:
     names = ("auroc", "average_precision", "accuracy", "f1", "false_alarms_at_recall")
     numbers = [str(row["photos"]), str(row["cracked_blocks"])]
     numbers.append(str(row.get("clean_blocks_against", row["clean_blocks"])))
-    cells = [_estimate(measures.get(one)) for one in names]
+    cells = [with_interval(measures.get(one)) for one in names]
     return [name, row["against"] or row["note"], *numbers, *cells, _percent(row["auroc_against_walls"])]
 
 
 def _pixel_table(result: Mapping[str, Any]) -> str:
     heads = ["pixels of", "tolerance, px", "precision", "recall", "F1", "clIoU (4 px)"]
     rows = [
-        [name, str(row["tolerance_px"]), *(_estimate(one) for one in row["pixels"].values())]
+        [name, str(row["tolerance_px"]), *(with_interval(one) for one in row["pixels"].values())]
         for name, row in result["sources"].items()
         if row["pixels"]
     ]
-    return _table(heads, 1, rows)
+    return table(heads, 1, rows)
 
 
 def _tile_table(tiles: Mapping[str, Any]) -> str:
     rows = [
         [name, str(row["cracked_blocks"]), str(row["clean_blocks"])]
-        + [_estimate(row.get("blocks", {}).get(one)) for one in ("auroc", "accuracy")]
+        + [with_interval(row.get("blocks", {}).get(one)) for one in ("auroc", "accuracy")]
         for name, row in tiles.items()
     ]
-    return _table(["ready tiles", "cracked", "clean", "AUROC", "accuracy"], 1, rows)
+    return table(["ready tiles", "cracked", "clean", "AUROC", "accuracy"], 1, rows)
 
 
 def draw(rgb: Pixels, true: Pixels | None, found: Pixels) -> bytes:
