@@ -189,9 +189,7 @@ def _lateness(client: Any, schedule: Any) -> str:
     last = runs[0].created_at if runs else schedule.created_at
     if schedule.mode != "ENABLE" or not last or not is_overdue(_cron(schedule), last):
         return ""
-    in_flight = (
-        runs and runs[0].finished_at is None and runs[0].state not in ("SUCCEEDED", "FAILED", "CANCELED")
-    )
+    in_flight = runs and runs[0].state in ("PENDING", "RUNNING", "CANCELING")  # its finished_at says 1970
     waits = f", waits for its run; to stop that: kfp run terminate {runs[0].run_id}" if in_flight else ""
     return f"  has not run since {last:%Y-%m-%d %H:%M}{waits}"
 
