@@ -83,7 +83,7 @@ def demo(out: Path) -> None:
     with writable(out):
         photo.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(photo, encoded)
-    inspect([str(photo)], "shipped", out, None, (), {"gsd_mm_per_px": DEMO_GSD_MM_PER_PX}, None, None)
+    inspect([str(photo)], "shipped", str(out), None, (), {"gsd_mm_per_px": DEMO_GSD_MM_PER_PX}, None, None, None)
 
 
 def open_in_browser(page: Path) -> None:
