@@ -77,14 +77,16 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
     show("compare", compare_surveys(old, new, out, pairs, Watcher()), time.monotonic() - started)
 
 
-def export_survey(survey: Path, formats: Sequence[str], out: Path) -> None:
+def export_survey(
+    survey: Path, formats: Sequence[str], out: Path, decisions: Path | None, undecided: bool
+) -> None:
     """Write a survey in formats of other programs."""
     from damcrack.inspection.exports import export_survey as export
 
     started = time.monotonic()
     show(
         "export-survey",
-        export(survey, formats, out, Watcher()),
+        export(survey, formats, out, Watcher(), decisions, undecided),
         time.monotonic() - started,
     )
 

@@ -12,3 +12,6 @@ OUT = click.option(
     callback=lambda _context, _option, path: path.expanduser(),
     help="Folder to write: new, empty, or an earlier output of this command.",
 )
+DECISIONS = click.option(
+    "--decisions", type=click.Path(path_type=Path), help="File of decisions; default: SURVEY/decisions.json."
+)
