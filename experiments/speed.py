@@ -296,20 +296,20 @@ def _memory(folder: Path) -> str:
         for index in range(num):
             rgb = render_photo(1, index % 5, (1200, 1600)).rgb
             write_bytes(photos / f"{index:04d}.jpg", encode_photo(rgb, index))
-        rows.append((num, _peak_mib(photos, folder / f"survey-{num}")))
+        rows.append((num, peak_mib(["inspect", str(photos), "--out", str(folder / f"survey-{num}")])))
     lines = ["| photos of 1600x1200 | peak memory, MiB | times the first row |", "| --- | --- | --- |"]
     lines += [f"| {num} | {mib:.0f} | {mib / rows[0][1]:.3f} |" for num, mib in rows]
     return "\n".join(lines)
 
 
-def _peak_mib(photos: Path, out: Path) -> float:
+def peak_mib(command: list[str]) -> float:
+    """Peak memory of a `damcrack` command in a process of its own."""
     code = (
         "from damcrack.cli.main import main\n"
         "try:\n    main()\n"
         "finally:\n    print([l.split()[1] for l in open('/proc/self/status') if 'VmHWM' in l][0])"
     )
-    command = [sys.executable, "-c", code, "inspect", str(photos), "--out", str(out)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True, text=True)
     return int(done.stdout.split()[-1]) / 1024
 
 

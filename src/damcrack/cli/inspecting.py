@@ -83,7 +83,9 @@ def demo(out: Path) -> None:
     with writable(out):
         photo.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(photo, encoded)
-    inspect([str(photo)], "shipped", str(out), None, (), {"gsd_mm_per_px": DEMO_GSD_MM_PER_PX}, None, None, None)
+    inspect(
+        [str(photo)], "shipped", str(out), None, (), {"gsd_mm_per_px": DEMO_GSD_MM_PER_PX}, None, None, None
+    )
 
 
 def open_in_browser(page: Path) -> None:
@@ -122,14 +124,16 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
     show("compare", compare_surveys(old, new, out, pairs, Watcher()), time.monotonic() - started)
 
 
-def export_survey(survey: Path, formats: Sequence[str], out: Path) -> None:
+def export_survey(
+    survey: Path, formats: Sequence[str], out: Path, decisions: Path | None, undecided: bool
+) -> None:
     """Write a survey in formats of other programs."""
     from damcrack.inspection.exports import export_survey as export
 
     started = time.monotonic()
     show(
         "export-survey",
-        export(survey, formats, out, Watcher()),
+        export(survey, formats, out, Watcher(), decisions, undecided),
         time.monotonic() - started,
     )
 

@@ -14,7 +14,7 @@ import damcrack
 from damcrack.cli.champion import COMMANDS
 from damcrack.cli.examples import add_examples
 from damcrack.cli.imagery import imagery
-from damcrack.cli.options import OPEN, OUT, OUT_OR_BUCKET, PARAMS, PART, Sections, out_option
+from damcrack.cli.options import DECISIONS, OPEN, OUT, OUT_OR_BUCKET, PARAMS, PART, Sections, out_option
 from damcrack.cli.pipeline import pipeline
 from damcrack.files import InputError
 from damcrack.messages import shown
@@ -316,9 +316,7 @@ def demo(out: Path, open_page: bool) -> None:
 @cli.command()
 @click.argument("survey", type=click.Path(path_type=Path))
 @OUT
-@click.option(
-    "--decisions", type=click.Path(path_type=Path), help="File of decisions; default: SURVEY/decisions.json."
-)
+@DECISIONS
 def review(survey: Path, out: Path, decisions: Path | None) -> None:
     """Turn the findings that you decided on into a source of labelled tiles for the next training."""
     from damcrack.cli import inspecting as inspection
@@ -329,9 +327,7 @@ def review(survey: Path, out: Path, decisions: Path | None) -> None:
 @cli.command()
 @click.argument("survey", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write, or a file.pdf.")
-@click.option(
-    "--decisions", type=click.Path(path_type=Path), help="File of decisions; default: SURVEY/decisions.json."
-)
+@DECISIONS
 @click.option("--previous", type=click.Path(path_type=Path), help="Older survey: take its decisions over.")
 @click.option("--structure", default="", help="For the title block.")
 @click.option("--client", default="", help="For the title block.")
@@ -374,20 +370,29 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(("jpeg", "dxf", "gpkg")),
+    type=click.Choice(("jpeg", "dxf", "gpkg", "csv", "geojson", "coco")),
     multiple=True,
     required=True,
-    help="jpeg: each photo with its cracks; dxf: a drawing of each; gpkg: photos and cracks for GIS. May be repeated.",
+    help="jpeg: each photo with its cracks; dxf: a drawing of each; gpkg: photos and cracks for GIS; csv, geojson, "
+    "coco: the survey's own files, with decisions. May be repeated.",
 )
+@click.option(
+    "--decisions",
+    type=click.Path(path_type=Path),
+    help="Decisions of the page; default: SURVEY/decisions.json.",
+)
+@click.option("--undecided", is_flag=True, help="Write lines without a decision too; rejected ones never.")
 @OUT
-def export_survey(survey: Path, formats: tuple[str, ...], out: Path) -> None:
-    """Write SURVEY as annotated photos, drawings for CAD, or a GeoPackage.
+def export_survey(
+    survey: Path, formats: tuple[str, ...], out: Path, decisions: Path | None, undecided: bool
+) -> None:
+    """Write what was accepted in SURVEY as annotated photos, drawings for CAD, a GeoPackage and more.
 
-    SURVEY is a folder that `damcrack inspect` wrote; its tables, GeoJSON and COCO file are in it already.
+    SURVEY is a folder that `damcrack inspect` wrote. As long as there are no decisions, all traced lines are written.
     """
     from damcrack.cli import inspecting as inspection
 
-    inspection.export_survey(survey, formats, out)
+    inspection.export_survey(survey, formats, out, decisions, undecided)
 
 
 @cli.command("import-coco")

@@ -78,7 +78,7 @@ class Findings:
                 "lon_lat": _pair(values["lon_lat"]),
                 "uncertain": _pair(values["uncertain"]),
                 "blocks": [Block(*block) for block in values["blocks"]],
-                "cracks": [_from_json(crack) for crack in values["cracks"]],
+                "cracks": [_from_json(crack, number) for number, crack in enumerate(values["cracks"], 1)],
             }
         )
 
@@ -126,13 +126,14 @@ def _as_json(crack: Crack) -> dict[str, Any]:
     }
 
 
-def _from_json(values: dict[str, Any]) -> Crack:
+def _from_json(values: dict[str, Any], number: int) -> Crack:
     return Crack(
         **values
         | {
             "box_xyxy": tuple(values["box_xyxy"]),
             "lines": tuple(np.array(line, np.int64) for line in values["lines"]),
             "samples": np.array(values["samples"], np.float64).reshape(-1, 3),
+            "number": number,
         }
     )
 

@@ -1,7 +1,8 @@
 """Cracks as an engineer counts them: length, width and branches of each connected piece of a mask."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -29,7 +30,9 @@ class Crack:
 
     `width_px` is the median over its length, `width_max_px` the 95th percentile: the widest place without outliers.
     `samples` (S, 3) are x, y and width every few pixels along it; `crack_prob` is the network's mean probability there.
-    `confidence` is the chance that a clean wall of the photo's size shows no such line (see cracks.evidence).
+    `confidence` is the chance that a clean wall of the photo's size shows no such line (see cracks.evidence). `number`
+    counts a photo's cracks from 1 on, the one with most evidence first; `decided` is what a person said of it: class,
+    severity, note.
     """
 
     length_px: float
@@ -42,6 +45,8 @@ class Crack:
     samples: Floats
     crack_prob: float
     confidence: float = 0.0
+    number: int = 0
+    decided: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

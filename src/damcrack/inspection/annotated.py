@@ -28,7 +28,7 @@ def annotated(rgb: Pixels, findings: Findings) -> bytes:
     lines = [line.astype(np.int32) for crack in cracks for line in crack.lines]
     for width, colour in ((thickness + 2, HALO), (thickness, LINE)):
         cv2.polylines(rgb, lines, False, colour, width, cv2.LINE_AA)
-    texts = [label(number, crack, findings.gsd_mm_per_px) for number, crack in enumerate(findings.cracks, 1)]
+    texts = [label(crack, findings.gsd_mm_per_px) for crack in findings.cracks]
     _write_labels(rgb, cracks, texts)
     return encode_jpeg(rgb, QUALITY)
 
@@ -41,11 +41,18 @@ def _at_scale(crack: Crack, scale: float) -> Crack:
     )
 
 
-def label(number: int, crack: Crack, gsd: float | None) -> str:
-    """The crack's number in its photo, its median width and its widest place."""
+def label(crack: Crack, gsd: float | None) -> str:
+    """The crack's number in its photo, its class where it is none, its median width and its widest place."""
+    kind = class_of(crack)
+    name = f"#{crack.number}" if kind == "crack" else f"#{crack.number} {kind}"
     if gsd is None:
-        return f"#{number} {crack.width_px:.1f} (max {crack.width_max_px:.1f}) px"
-    return f"#{number} {crack.width_px * gsd:.2f} (max {crack.width_max_px * gsd:.2f}) mm"
+        return f"{name} {crack.width_px:.1f} (max {crack.width_max_px:.1f}) px"
+    return f"{name} {crack.width_px * gsd:.2f} (max {crack.width_max_px * gsd:.2f}) mm"
+
+
+def class_of(crack: Crack) -> str:
+    """What a person called the line: a crack, unless they said otherwise."""
+    return crack.decided.get("class", "crack")
 
 
 def _write_labels(rgb: Pixels, cracks: Sequence[Crack], texts: Sequence[str]) -> None:

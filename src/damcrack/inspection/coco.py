@@ -1,11 +1,12 @@
-"""OUT/cracks.coco.json: images, and an annotation per crack whose polygons are its pixels exactly.
+"""OUT/cracks.coco.json: images, and an annotation per traced line whose polygons are its pixels exactly.
 
 The polygons run along the edges of pixels, so pycocotools draws the crack's own mask and area from them. COCO's
 polygons have no holes: a crack around a piece of wall is cut at it into several polygons.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,55 +17,58 @@ import numpy as np
 from damcrack.cracks.findings import Findings, Pixels, read_picture
 from damcrack.cracks.measure import Crack, joined
 from damcrack.cracks.pieces import box_around
-from damcrack.inspection.geojson import write_json_list
+from damcrack.inspection.annotated import class_of
+from damcrack.inspection.decisions import CLASSES
+from damcrack.inspection.geojson import json_list
 
-CATEGORIES = [{"id": 1, "name": "crack", "supercategory": "defect"}]
-
-
-def write_coco(path: Path, folders: Sequence[Path], join_px: int) -> None:
-    """Write images and annotations of all photos; pieces of a mask at most `join_px` apart are one crack."""
-    images = "".join(
-        ("," if number else "") + "\n" + json.dumps(_image(number, Findings.read(folder)))
-        for number, folder in enumerate(folders)
-    )
-    head = (
-        '{"info": {"description": "damcrack inspection"}, "licenses": [], '
-        f'"categories": {json.dumps(CATEGORIES)},\n"images": [{images}],\n"annotations": ['
-    )
-    write_json_list(path, head, _annotations(folders, join_px), "]}")
+HEAD = '{"info": {"description": "damcrack inspection"}, "licenses": [],\n"annotations": ['
 
 
-def _image(number: int, findings: Findings) -> dict[str, Any]:
-    return {
-        "id": number + 1,
-        "file_name": findings.photo,
-        "height": findings.height_px,
-        "width": findings.width_px,
-    }
+@contextmanager
+def coco(path: Path, join_px: int) -> Iterator[Callable[[Path, Findings], None]]:
+    """Write images and annotations of photo after photo; pieces of a mask at most `join_px` apart are one crack."""
+    images, used, num = list[dict[str, Any]](), {CLASSES[0]}, 0
+    with json_list(path, HEAD, lambda: _tail(images, used)) as write:
+
+        def add(folder: Path, findings: Findings) -> None:
+            nonlocal num
+            images.append(_image(len(images) + 1, findings))
+            for annotation in _annotations(folder, findings, join_px):
+                num += 1
+                write({"id": num, "image_id": len(images), **annotation})
+            used.update(map(class_of, findings.cracks))
+
+        yield add
 
 
-def _annotations(folders: Iterable[Path], join_px: int) -> Iterator[dict[str, Any]]:
-    identity = 0
-    for image_id, folder in enumerate(folders, 1):
-        findings = Findings.read(folder)
-        if not findings.cracks:
-            continue
-        mask = read_picture(folder / "mask.png", cv2.IMREAD_GRAYSCALE)
-        for crack, own in zip(findings.cracks, own_masks(mask, findings.cracks, join_px), strict=True):
-            identity += 1
-            x0, y0, x1, y1 = crack.box_xyxy
-            yield {
-                "id": identity,
-                "image_id": image_id,
-                "category_id": 1,
-                "iscrowd": 0,
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "area": int(np.count_nonzero(own)),
-                "segmentation": polygons(own, x0, y0),
-                "attributes": {
-                    name: getattr(crack, name) for name in ("length_px", "width_px", "width_max_px")
-                },
-            }
+def _tail(images: Sequence[dict[str, Any]], used: set[str]) -> str:
+    categories = [
+        {"id": identity, "name": name, "supercategory": "defect"}
+        for identity, name in enumerate(CLASSES, 1)
+        if name in used
+    ]
+    return f'],\n"categories": {json.dumps(categories)},\n"images": {json.dumps(images)}}}'
+
+
+def _image(identity: int, findings: Findings) -> dict[str, Any]:
+    size = {"height": findings.height_px, "width": findings.width_px}
+    return {"id": identity, "file_name": findings.photo, **size}
+
+
+def _annotations(folder: Path, findings: Findings, join_px: int) -> Iterator[dict[str, Any]]:
+    if not findings.cracks:
+        return
+    mask = read_picture(folder / "mask.png", cv2.IMREAD_GRAYSCALE)
+    for crack, own in zip(findings.cracks, own_masks(mask, findings.cracks, join_px), strict=True):
+        x0, y0, x1, y1 = crack.box_xyxy
+        yield {
+            "category_id": CLASSES.index(class_of(crack)) + 1,
+            "iscrowd": 0,
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "area": int(np.count_nonzero(own)),
+            "segmentation": polygons(own, x0, y0),
+            "attributes": {name: getattr(crack, name) for name in ("length_px", "width_px", "width_max_px")},
+        }
 
 
 def own_masks(mask: Pixels, cracks: Sequence[Crack], join_px: int) -> Iterator[Pixels]:
@@ -90,8 +94,8 @@ def polygons(mask: Pixels, x0: int, y0: int) -> list[list[int]]:
         for contour in contours:
             points = (contour[:, 0] + 1) // 2 + (x0 + start, y0)
             # Both pixels at an inner corner have become one point.
-            moves = np.any(points != np.roll(points, 1, axis=0), axis=1)
-            found.append(points[moves].ravel().tolist())
+            before = np.concatenate([points[-1:], points[:-1]])
+            found.append(points[(points != before).any(axis=1)].ravel().tolist())
     return found
 
 

@@ -1,15 +1,30 @@
 "use strict";
 // The findings of all photos, what was decided on each, and the file of decisions. See decisions.py for the format.
 const desk = (() => {
-  const read = (selector) => Array.from(document.querySelectorAll(selector), (one) => JSON.parse(one.textContent));
-  const [settings] = read("#settings");
-  const photos = read("script.photo");
+  class Finding {
+    constructor(photo, place) {
+      Object.assign(this, { photo, place, decision: null });
+    }
+
+    get lines() {
+      return drawing(this.photo).lines[this.place];
+    }
+  }
+
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const settings = read("settings"), photos = read("facts-of-photos");
+  const drawings = Array.from(document.querySelectorAll("script.drawing"));
   const FORMAT = "damcrack decisions", VERSION = 1, MAX_BYTES = 64 * 2 ** 20, MAX_TEXT = 4000, STEP = 4;
   const KEY = `damcrack-decisions-${settings.survey}`;
-  const findings = photos.flatMap((photo, number) =>
-    photo.findings.map((one, place) => ({ ...one, lines: one.lines || [], photo: number, place, decision: null })));
+  const findings = photos.flatMap((photo, number) => photo.findings.map((one, place) => Object.assign(new Finding(number, place), one)));
   const past = [];
   let unmatched = [], unsaved = false, listener = () => {};
+
+  // Thumbnail, lines and blocks of a photo: of many photos few are looked at, so each is parsed when it is.
+  function drawing(number) {
+    if (drawings[number] instanceof Element) drawings[number] = JSON.parse(drawings[number].textContent);
+    return drawings[number];
+  }
 
   const evidence = (one) => Math.round(100 * one.prob);
   findings.sort((a, b) =>
@@ -170,7 +185,7 @@ const desk = (() => {
 
   function begin(whenChanged) {
     listener = whenChanged;
-    adopt(read("script.decided"));
+    adopt(read("decided"));
     try {
       const known = JSON.parse(localStorage.getItem(KEY) || "null");
       if (known && !take(known.file) && known.unsaved) {
@@ -182,5 +197,5 @@ const desk = (() => {
     }
   }
 
-  return { settings, photos, findings, points, change, undo, save, load, status, begin };
+  return { settings, photos, findings, drawing, points, change, undo, save, load, status, begin };
 })();

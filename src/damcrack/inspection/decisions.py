@@ -75,6 +75,16 @@ class Decision:
         return self.status == "accepted" and self.label == "crack"
 
 
+def status(decision: Decision | None) -> str:
+    """A carried decision is somebody's word on a similar finding: it counts once it is confirmed."""
+    return "undecided" if decision is None or decision.carried else decision.status
+
+
+def traced(findings: Findings) -> list[Finding]:
+    """All traced lines of a photo as findings."""
+    return [Finding("crack", one.box_xyxy, one.lines, chance(evidence(one)), one) for one in findings.cracks]
+
+
 def asked(findings: Findings) -> tuple[list[Finding], int]:
     """Findings of one photo for a person to decide on, most evidence first, and how many fainter ones there are.
 
@@ -82,7 +92,7 @@ def asked(findings: Findings) -> tuple[list[Finding], int]:
     also if it is more likely a crack than not. Blocks come after them, without a line and close to certain.
     """
     has_crack = findings.verdict == "crack"
-    lines = [Finding("crack", one.box_xyxy, one.lines, chance(evidence(one)), one) for one in findings.cracks]
+    lines = traced(findings)
     found = [
         one
         for one in sorted(lines, key=rank)

@@ -1,13 +1,14 @@
 """The cracks of a photo as a DXF drawing for CAD: millimetres where the scale is known, else pixels; y upwards.
 
 One drawing per photo: its lower left corner is the origin. Cracks lie on layers by their width, each polyline as wide
-as its crack.
+as its crack; joints, edges and stains on layers of their own.
 """
 
 from pathlib import Path
 
 from damcrack.cracks.findings import Findings
-from damcrack.inspection.annotated import label
+from damcrack.inspection.annotated import class_of, label
+from damcrack.inspection.decisions import CLASSES
 
 WIDTH_BANDS_MM = (0.1, 0.2, 0.3, 0.5, 1.0)  # up to which engineers tell cracks of concrete apart
 COLOURS = (8, 3, 4, 2, 30, 1)  # AutoCAD's: grey, green, cyan, yellow, orange, red
@@ -43,8 +44,9 @@ def write_dxf(path: Path, findings: Findings) -> None:
     space.add_lwpolyline(corners, close=True, dxfattribs={"layer": "PHOTO"})
     text_height = max(width, height * scale) * TEXT_SHARE
     _write(space, findings.photo, (0, -2 * text_height), text_height, "PHOTO")
-    for number, crack in enumerate(findings.cracks, 1):
-        layer = layer_of(crack.width_px, gsd)
+    for crack in findings.cracks:
+        kind = class_of(crack)
+        layer = layer_of(crack.width_px, gsd) if kind == "crack" else kind.upper()
         for line in crack.lines:
             points = [((x + 0.5) * scale, (height - y - 0.5) * scale) for x, y in line.tolist()]
             points = points if len(points) > 1 else points * 2
@@ -52,7 +54,7 @@ def write_dxf(path: Path, findings: Findings) -> None:
             space.add_lwpolyline(points, dxfattribs=attributes)
         x, y = crack.samples[len(crack.samples) // 2, :2].tolist()
         place = (x * scale + text_height, (height - y) * scale)
-        _write(space, label(number, crack, gsd), place, text_height, "LABEL")
+        _write(space, label(crack, gsd), place, text_height, "LABEL")
     drawing.saveas(path)
 
 
@@ -63,7 +65,7 @@ def _layers(gsd: float | None) -> list[tuple[str, int]]:
         if gsd is None
         else [(layer_of(width, 1.0), colour) for width, colour in zip(widths_mm, COLOURS, strict=True)]
     )
-    return [("PHOTO", 7), ("LABEL", 7), *bands]
+    return [("PHOTO", 7), ("LABEL", 7), *((kind.upper(), 7) for kind in CLASSES[1:]), *bands]
 
 
 def _write(space: "object", text: str, place: tuple[float, float], height: float, layer: str) -> None:

@@ -1,53 +1,154 @@
 """What a survey found, as files for other programs.
 
-In the survey itself: see inspection.tables, inspection.geojson and inspection.coco.
+In the survey itself, with all traced lines: see inspection.tables, inspection.geojson and inspection.coco. By
+`damcrack export-survey`, with the lines that an engineer accepted:
 OUT/jpeg/NAME-HASH.jpg    a photo with its cracks and their widths, see inspection.annotated
 OUT/dxf/NAME-HASH.dxf     its drawing for CAD, see inspection.drawing
 OUT/survey.gpkg           photos and cracks for GIS, see inspection.geopackage
+OUT/cracks.csv, cracks.geojson, cracks.coco.json    as in the survey
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from damcrack.cracks.findings import Findings, read_picture
-from damcrack.files import new_directory, write_bytes
+from damcrack.files import InputError, new_directory, write_bytes
 from damcrack.inspection.annotated import annotated
-from damcrack.inspection.coco import write_coco
+from damcrack.inspection.coco import coco
+from damcrack.inspection.decisions import (
+    FILE,
+    Decision,
+    asked,
+    by_photo,
+    matched,
+    read_decisions,
+    status,
+    traced,
+)
 from damcrack.inspection.drawing import write_dxf
 from damcrack.inspection.finished import FinishedSurvey
-from damcrack.inspection.geojson import write_geojson
-from damcrack.inspection.geopackage import write_geopackage
+from damcrack.inspection.geojson import geojson
+from damcrack.inspection.geopackage import geopackage
 from damcrack.inspection.places import Unusable
-from damcrack.inspection.tables import write_tables
+from damcrack.inspection.spreadsheet import open_table
+from damcrack.inspection.tables import DECIDED_COLUMNS, crack_rows, tables
 from damcrack.run import Run
 
+Add = Callable[[Path, Findings], Any]  # takes one photo: its folder in the survey, and what was found
 
-def write_files(root: Path, folders: Sequence[Path], set_aside: Sequence[Unusable], join_px: int) -> None:
+
+@contextmanager
+def survey_files(root: Path, set_aside: Sequence[Unusable], join_px: int) -> Iterator[Add]:
     """Write tables, GeoJSON and COCO under `root`; pieces of a mask at most `join_px` apart are one crack."""
-    write_tables(root, folders, set_aside)
-    write_geojson(root / "cracks.geojson", folders)
-    write_coco(root / "cracks.coco.json", folders, join_px)
+    with (
+        tables(root, set_aside) as add_rows,
+        geojson(root / "cracks.geojson") as add_features,
+        coco(root / "cracks.coco.json", join_px) as add_annotations,
+    ):
+
+        def add(folder: Path, findings: Findings) -> None:
+            add_rows(folder, findings)
+            add_features(folder, findings)
+            add_annotations(folder, findings)
+
+        yield add
 
 
-def export_survey(survey: Path, formats: Sequence[str], out: Path, run: Run) -> dict[str, object]:
-    """Write a survey in other formats.
+def export_survey(
+    survey: Path,
+    formats: Sequence[str],
+    out: Path,
+    run: Run,
+    decisions: Path | None = None,
+    undecided: bool = False,
+) -> dict[str, object]:
+    """Write the accepted lines of a survey in other formats; all traced ones where nobody has decided anything.
+
+    `decisions` is decisions.json beside the survey if it is not given. With `undecided`, lines without a decision are
+    written too; rejected ones never.
 
     Raises:
-        InputError: it is no finished survey, or a picture in it is damaged.
+        InputError: it is no finished survey, a picture in it is damaged, or the decisions are on other photos.
     """
-    folders = FinishedSurvey.read(survey).folders.values()
-    summary: dict[str, object] = {}
-    with new_directory(out, "exports") as folder:
-        for name in (name for name in ("jpeg", "dxf") if name in formats):
-            (folder / name).mkdir()
-            for one in run.track(folders, f"writing {name}", len(folders)):
-                if name == "dxf":
-                    write_dxf(folder / name / f"{one.name}.dxf", Findings.read(one))
-                else:
-                    picture = annotated(read_picture(one / "detail.jpg"), Findings.read(one))
-                    write_bytes(folder / name / f"{one.name}.jpg", picture)
-            summary[name] = f"{len(folders)} files in {out / name}"
-        if "gpkg" in formats:
-            write_geopackage(folder / "survey.gpkg", folders)
-            summary["gpkg"] = out / "survey.gpkg"
-    return summary
+    finished = FinishedSurvey.read(survey)
+    path = decisions or survey / FILE
+    decided = by_photo(read_decisions(path)) if decisions or path.is_file() else None
+    counts, seen = Counter[str](), set[str]()
+    with new_directory(out, "exports") as root, ExitStack() as stack:
+        join_px = finished.values["join_px"]
+        writers = [stack.enter_context(WRITERS[name](root, join_px)) for name in dict.fromkeys(formats)]
+        for folder in run.track(finished.folders.values(), "exporting photos", len(finished.folders)):
+            findings = Findings.read(folder)
+            seen.add(findings.sha256)
+            if decided is not None:
+                findings = _chosen(findings, decided.get(findings.sha256, ()), undecided, counts)
+            for add in writers:
+                add(folder, findings)
+        if decided and not decided.keys() & seen:
+            raise InputError(
+                f"{path} decides on photos that {survey} does not have; give the decisions on this survey"
+            )
+    return {"lines": _summary(decided is not None, undecided, counts), "out": out}
+
+
+def _chosen(
+    findings: Findings, decisions: Sequence[Decision], undecided: bool, counts: Counter[str]
+) -> Findings:
+    """The photo with those of its lines that are exported; their numbers stay."""
+    blocks = [one for one in asked(findings)[0] if one.kind == "block"]
+    found = [*traced(findings), *blocks]
+    cracks = []
+    for finding, decision in zip(found, matched(found, decisions)[0], strict=True):
+        said = status(decision)
+        counts[f"{said} {finding.kind}"] += 1
+        if finding.crack and decision and said == "accepted":
+            about = {"class": decision.label, "severity": decision.severity, "note": decision.note}
+            cracks.append(replace(finding.crack, decided=about))
+        elif finding.crack and said == "undecided" and undecided:
+            cracks.append(finding.crack)
+    return replace(findings, cracks=cracks)
+
+
+def _summary(is_decided: bool, undecided: bool, counts: Counter[str]) -> str:
+    if not is_decided:
+        return "all that were traced: nobody has decided on them yet"
+    parts = [
+        f"{counts['accepted crack']} accepted",
+        f"{counts['rejected crack']} rejected and left out",
+        f"{counts['undecided crack']} not decided"
+        + (", which are in it too" if undecided else " and left out (--undecided)"),
+    ]
+    if counts["accepted block"]:
+        parts.append(f"{counts['accepted block']} accepted blocks have no line, see the report")
+    return "; ".join(parts)
+
+
+@contextmanager
+def _each(root: Path, suffix: str, write: Callable[[Path, Path, Findings], None]) -> Iterator[Add]:
+    root.mkdir()
+    yield lambda folder, findings: write(root / f"{folder.name}{suffix}", folder, findings)
+
+
+def _write_jpeg(path: Path, folder: Path, findings: Findings) -> None:
+    write_bytes(path, annotated(read_picture(folder / "detail.jpg"), findings))
+
+
+@contextmanager
+def _crack_table(path: Path) -> Iterator[Add]:
+    with open_table(path, DECIDED_COLUMNS) as write:
+        yield lambda _, findings: [write(row) for row in crack_rows(findings)]
+
+
+# By format: the folder of all exports, and `join_px` of the survey.
+WRITERS: dict[str, Callable[[Path, int], AbstractContextManager[Add]]] = {
+    "jpeg": lambda root, _: _each(root / "jpeg", ".jpg", _write_jpeg),
+    "dxf": lambda root, _: _each(root / "dxf", ".dxf", lambda path, _, findings: write_dxf(path, findings)),
+    "gpkg": lambda root, _: geopackage(root / "survey.gpkg"),
+    "csv": lambda root, _: _crack_table(root / "cracks.csv"),
+    "geojson": lambda root, _: geojson(root / "cracks.geojson"),
+    "coco": lambda root, join_px: coco(root / "cracks.coco.json", join_px),
+}

@@ -1,33 +1,38 @@
 """A survey as a GeoPackage for GIS: layers `photos` and `cracks`, with the columns of photos.csv and cracks.csv.
 
-Both are points at the places of the cameras (WGS 84). Rows of photos without a place have no geometry.
+What a person said of each crack is in it too. Both are points at the places of the cameras (WGS 84). Rows of photos
+without a place have no geometry.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from damcrack.cracks.findings import Findings
-from damcrack.inspection.tables import CRACK_COLUMNS, PHOTO_COLUMNS, crack_rows, photo_row
+from damcrack.inspection.tables import DECIDED_COLUMNS, PHOTO_COLUMNS, crack_rows, photo_row
 
 Place = tuple[float, float] | None
 
 
-def write_geopackage(path: Path, folders: Iterable[Path]) -> None:
-    """Write both layers."""
+@contextmanager
+def geopackage(path: Path) -> Iterator[Callable[[Path, Findings], None]]:
+    """Collect photo after photo, then write both layers."""
     photos, cracks = list[dict[str, Any]](), list[dict[str, Any]]()
     photo_places, crack_places = list[Place](), list[Place]()
-    for folder in folders:
-        findings = Findings.read(folder)
+
+    def add(folder: Path, findings: Findings) -> None:
         photos.append(photo_row(findings, folder.name))
         photo_places.append(findings.lon_lat)
-        cracks += crack_rows(findings)
-        crack_places += [findings.lon_lat] * len(findings.cracks)
+        cracks.extend(crack_rows(findings))
+        crack_places.extend([findings.lon_lat] * len(findings.cracks))
+
+    yield add
     _write_layer(path, "photos", PHOTO_COLUMNS, photos, photo_places)
-    _write_layer(path, "cracks", CRACK_COLUMNS, cracks, crack_places)
+    _write_layer(path, "cracks", DECIDED_COLUMNS, cracks, crack_places)
 
 
 def _write_layer(
@@ -35,7 +40,7 @@ def _write_layer(
 ) -> None:
     from pyogrio.raw import write
 
-    values, masks = zip(*(_column([row[name] for row in rows]) for name in columns), strict=True)
+    values, masks = zip(*(_column([row.get(name, "") for row in rows]) for name in columns), strict=True)
     write(
         path,
         np.array([None if place is None else _point(place) for place in places], object),

@@ -19,11 +19,10 @@ from damcrack.cracks.photo import Rules
 from damcrack.files import InputError, check_output, new_directory, sha256_bytes, write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.decisions import FILE as DECISIONS
-from damcrack.inspection.decisions import asked
-from damcrack.inspection.exports import write_files
+from damcrack.inspection.exports import survey_files
 from damcrack.inspection.parts import Part, SharedPhotos
 from damcrack.inspection.places import OpenBucket, Unusable
-from damcrack.inspection.report import model_card, write_page
+from damcrack.inspection.report import Page, Totals, model_card
 from damcrack.inspection.scale import Scale, for_photos, without_number
 from damcrack.inspection.sources import Listed, list_photos, opened, summarised, title_of
 from damcrack.inspection.survey import Survey
@@ -192,13 +191,16 @@ def _publish(
     detector, rules = work.detector, work.rules
     card = model_card(detector.contract, detector.sha256)
     with survey.publication(calls) as new:
-        write_files(new, folders, set_aside, rules.join_px)
-        decisions = survey.root / DECISIONS
-        shown = summarised(set_aside)
-        linked = write_page(
-            new / "report.html", title, folders, shown, rules, card, config.page_mb, decisions, work.full_size
-        )
-        totals = _totals(folders, set_aside) | {"num_without_detail": linked}
+        with survey_files(new, set_aside, rules.join_px) as add, Page(len(folders), work.full_size) as page:
+            for folder in folders:
+                findings = Findings.read(folder)
+                add(folder, findings)
+                page.add(folder, findings)
+            shown, decisions = summarised(set_aside), survey.root / DECISIONS
+            linked = page.write(
+                new / "report.html", title, shown, rules, card, detector.tile_px, config.page_mb, decisions
+            )
+        totals = _totals(page.totals, set_aside) | {"num_without_detail": linked}
         write_json(
             new / SUMMARY,
             {
@@ -228,23 +230,15 @@ def _summary(out: Path, totals: Mapping[str, Any]) -> dict[str, object]:
     return summary | {"report": out / "report.html"}
 
 
-def _totals(folders: Sequence[Path], set_aside: Sequence[Unusable]) -> dict[str, Any]:
-    verdicts = {"crack": 0, "unsure": 0, "no crack": 0}
-    num_cracks, num_findings, length_px = 0, 0, 0.0
-    for folder in folders:
-        findings = Findings.read(folder)
-        verdicts[findings.verdict] += 1
-        num_cracks += len(findings.cracks)
-        num_findings += len(asked(findings)[0])
-        length_px += sum(crack.length_px for crack in findings.cracks)
+def _totals(totals: Totals, set_aside: Sequence[Unusable]) -> dict[str, Any]:
     return {
-        "num_photos": len(folders),
+        "num_photos": sum(totals.verdicts.values()),
         "num_set_aside": sum(not one.no_photo for one in set_aside),
         "num_other_files": sum(one.no_photo for one in set_aside),
-        "crack": verdicts["crack"],
-        "unsure": verdicts["unsure"],
-        "no_crack": verdicts["no crack"],
-        "num_findings": num_findings,
-        "num_cracks": num_cracks,
-        "length_px": round(length_px, 1),
+        "crack": totals.verdicts["crack"],
+        "unsure": totals.verdicts["unsure"],
+        "no_crack": totals.verdicts["no crack"],
+        "num_findings": totals.num_cracks + totals.num_blocks,
+        "num_cracks": totals.num_lines,
+        "length_px": round(totals.lines_px, 1),
     }

@@ -4,7 +4,9 @@
   const [viewer, stage, sheet] = [byId("viewer"), byId("stage"), byId("sheet")];
   const view = { photo: 0, finding: null, x: 0, y: 0, scale: 1 };
   const list = { shown: findings, status: "all", key: "", sign: -1, rows: 0 };
-  const crops = new Map(Array.from(document.querySelectorAll("script.crop"), (one) => [one.dataset.place, one]));
+  const jpegs = (kind, key) => new Map(Array.from(document.querySelectorAll(`script.${kind}`), (one) => [one.dataset[key], one]));
+  const crops = jpegs("crop", "place"), pictures = jpegs("picture", "photo");
+  const jpeg = (base64) => `data:image/jpeg;base64,${base64}`;
   const SVG = "http://www.w3.org/2000/svg";
   const ROWS = 25, MORE_ROWS = 100;
 
@@ -49,7 +51,7 @@
     svg.setAttribute("viewBox", `0 0 ${photo.width} ${photo.height}`);
     svg.classList.add("over");
     const blocks = shape(svg, "g", { class: "blocks" });
-    for (const [x, y, side, prob] of photo.blocks) {
+    for (const [x, y, side, prob] of desk.drawing(number).blocks) {
       shape(blocks, "rect", { x, y, width: side, height: side });
       shape(blocks, "text", { x, y, dx: "0.4em", dy: "1.2em" }, `${prob} %`);
     }
@@ -63,17 +65,22 @@
     return svg;
   }
 
+  // The photo whole, from inside the page or from the file beside it, and small behind it while that is not there.
+  function sources(number) {
+    const inside = pictures.get(String(number)), data = inside && jpeg(inside.textContent);
+    if (data && inside.dataset.whole === "1") return { whole: data, small: jpeg(desk.drawing(number).thumbnail) };
+    return { whole: photos[number].file, small: data || jpeg(desk.drawing(number).thumbnail) };
+  }
+
   function picture(number) {
-    const printed = document.querySelector(`.printed[data-photo="${number}"]`);
-    const card = document.querySelector(`.card[data-photo="${number}"] img`);
-    const small = printed && printed.querySelector(".sheet").style.backgroundImage;
-    sheet.style.backgroundImage = small || `url(${card.src})`;
+    const { whole, small } = sources(number);
+    sheet.style.backgroundImage = `url(${small})`;
     const image = element(null, "img", { alt: photos[number].name, draggable: "false" });
     image.addEventListener("error", () => {
       image.remove();
       byId("place").textContent = `The sharp photo is not beside this page: ${photos[number].file}`;
     });
-    image.src = printed ? printed.querySelector("img").src : photos[number].file;
+    image.src = whole;
     return image;
   }
 
@@ -234,7 +241,7 @@
     const cell = (text, kind) => element(line, "td", kind ? { class: kind } : {}, text);
     const thumb = element(cell("", "text"), "button", { type: "button", class: "thumb", "aria-label": `Show in ${photo.name}` }, "");
     const crop = crops.get(line.dataset.place);
-    if (crop) element(thumb, "img", { alt: "", src: `data:image/jpeg;base64,${crop.textContent}` });
+    if (crop) element(thumb, "img", { alt: "", src: jpeg(crop.textContent) });
     else thumb.textContent = "show";
     cell(`${one.kind === "block" ? "block " : ""}${Math.round(100 * one.prob)} %`);
     for (const px of [one.length_px, one.width_px, one.width_max_px]) cell(measure(px, photo));
@@ -429,14 +436,34 @@
 
   // Print: all rows, and all photos with findings
 
+  function printed(number) {
+    const photo = photos[number], { whole, small } = sources(number), num = photo.findings.length;
+    const figure = element(byId("print"), "figure", { class: "printed" });
+    const box = element(figure, "div", { class: "sheet", style: `--ratio:${photo.width / photo.height};background-image:url(${small})` });
+    element(box, "img", { alt: "", decoding: "sync", src: whole });
+    box.append(overlay(number));
+    element(figure, "figcaption", {}, `${photo.name}: ${num} finding${num === 1 ? "" : "s"}`);
+  }
+
   window.addEventListener("beforeprint", () => {
     addRows(Infinity);
-    document.querySelectorAll(".printed").forEach((figure) => {
-      figure.querySelectorAll("svg").forEach((one) => one.remove());
-      figure.querySelector(".sheet").append(overlay(Number(figure.dataset.photo)));
-    });
+    cards.forEach(showThumbnail);
+    photos.forEach((photo, number) => photo.findings.length && printed(number));
   });
-  window.addEventListener("afterprint", () => document.querySelectorAll(".printed svg").forEach((one) => one.remove()));
+  window.addEventListener("afterprint", () => byId("print").replaceChildren());
+
+  // Thumbnails, of the cards that come into view
+
+  const cards = document.querySelectorAll(".card");
+  function showThumbnail(card) {
+    const image = card.querySelector("img");
+    if (!image.src) image.src = jpeg(desk.drawing(Number(card.dataset.photo)).thumbnail);
+  }
+  const near = new IntersectionObserver((entries) => entries.filter((one) => one.isIntersecting).forEach(({ target }) => {
+    showThumbnail(target);
+    near.unobserve(target);
+  }), { rootMargin: "500px" });
+  cards.forEach((card) => near.observe(card));
 
   desk.begin(refresh);
   refresh(null);

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from damcrack.inspection.decisions import (
     SAME_SHARE,
     SEVERITIES,
     UNMOVED_IOU,
+    Box,
     Finding,
     asked,
     decision_as_json,
@@ -60,7 +62,7 @@ class Lengths:
 
 @dataclass
 class Totals:
-    """What the page says of all photos together."""
+    """What the page and survey.json say of all photos together."""
 
     verdicts: dict[str, int] = field(default_factory=lambda: {"crack": 0, "unsure": 0, "no crack": 0})
     num_cracks: int = 0
@@ -68,78 +70,126 @@ class Totals:
     lengths: Lengths = field(default_factory=Lengths)
     without_scale: list[str] = field(default_factory=list)
     with_scale: int = 0
+    num_lines: int = 0
+    lines_px: float = 0.0
+
+    def add(self, findings: Findings, found: Sequence[Finding]) -> float:
+        """Add a photo, of which a person is asked about `found`; returns their length in mm, or in px."""
+        lengths, gsd = Lengths(), findings.gsd_mm_per_px
+        cracks = [one.crack for one in found if one.crack]
+        for crack in cracks:
+            for sum_ in (lengths, self.lengths):
+                sum_.add(crack.length_px, gsd)
+        self.verdicts[findings.verdict] += 1
+        self.num_cracks += len(cracks)
+        self.num_blocks += len(found) - len(cracks)
+        self.num_lines += len(findings.cracks)
+        self.lines_px += sum(crack.length_px for crack in findings.cracks)
+        self.with_scale += gsd is not None
+        if gsd is None:
+            self.without_scale.append(findings.photo)
+        return lengths.mm or lengths.px
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One photo on the page: `facts` for its script, `thumbnail` as base64, rank and place of each of its findings."""
+    """One photo on the page: `facts` for its script, rank and box of each of its findings."""
 
     folder: Path
     facts: dict[str, Any]
     stop: Stop
-    thumbnail: str
-    size_wh: tuple[int, int]
-    ranked: list[tuple[Any, int]]
+    ranked: list[tuple[Any, Box]]
 
     @property
-    def has_findings(self) -> bool:
-        """Tell whether somebody has to look at it."""
-        return bool(self.ranked)
+    def best(self) -> tuple[Any, int]:
+        """Sort key of photos with findings: most evidence first."""
+        return min(key for key, _ in self.ranked), self.stop.number
 
 
-def write_page(
-    path: Path,
-    title: str,
-    folders: Sequence[Path],
-    set_aside: Sequence[Unusable],
-    rules: Rules,
-    card: Sequence[tuple[str, str]],
-    budget_mb: float,
-    decisions: Path,
-    full_size: Callable[[Path], Path],
-) -> int:
-    """Write the page; return for how many photos with findings it shows the file beside it, not a picture inside.
+class Page:
+    """Takes photo after photo, then writes the page; what is drawn of them lies in a file meanwhile, not in memory.
 
     `full_size` gives the file with the picture of a photo's folder at full size.
-
-    Raises:
-        InputError: the decisions beside the page cannot be read.
     """
-    totals, shown = _look_through(folders)
-    budget_mb = budget_mb if len(shown) <= MANY_PHOTOS else 0  # to open in seconds
-    pictures = _within_budget(shown, budget_mb, full_size)
-    decided = read_decisions(decisions) if decisions.is_file() else []
-    linked = sum(
-        one.has_findings and pictures.get(number) != "detail.jpg" for number, one in enumerate(shown)
-    )
-    stops = [one.stop for one in shown]
-    stream = (
-        environment()
-        .get_template("page.html.j2")
-        .stream(
-            title=title,
-            totals=totals,
-            num_photos=len(folders),
-            cards=lambda: _cards(shown),
-            camera_map=camera_map(stops),
-            strip=strip(stops),
-            legend={"crack": "crack", "unsure": "unsure", "no-crack": "no crack"},
-            set_aside=set_aside,
-            card=card,
-            rules=rules,
-            block_px=Findings.read(folders[0]).block_px,
-            settings=_settings(title, shown),
-            decided=[as_script(decision_as_json(one)) for one in decided],
-            pictures=lambda: _pictures(shown, pictures),
-            photo_data=lambda: (as_script(one.facts) for one in shown),
-            crops=lambda: _crops(shown, full_size),
-            linked=linked,
+
+    def __init__(self, num_photos: int, full_size: Callable[[Path], Path]) -> None:
+        self.totals = Totals()
+        self._full_size = full_size
+        self._is_large = num_photos > MANY_PHOTOS
+        self._shown = list[Shown]()
+        self._drawings = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
+
+    def __enter__(self) -> "Page":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drawings.close()
+
+    def add(self, folder: Path, findings: Findings) -> None:
+        """Take the next photo."""
+        found, num_more = asked(findings)
+        length = self.totals.add(findings, found)
+        image = _thumbnail(folder, findings, found, SMALL_THUMBNAIL_PX if self._is_large else THUMBNAIL_PX)
+        lines = [[line.tolist() for line in one.lines] for one in found]
+        drawing = {"thumbnail": jpeg(image), "lines": lines, "blocks": _blocks(findings)}
+        self._drawings.write(as_script(drawing) + "\n")
+        stop = Stop(len(self._shown), findings.photo, findings.verdict, findings.lon_lat, length)
+        ranked = [(rank(one), one.box_xyxy) for one in found]
+        self._shown.append(Shown(folder, _facts(folder, findings, found, num_more), stop, ranked))
+
+    def write(
+        self,
+        path: Path,
+        title: str,
+        set_aside: Sequence[Unusable],
+        rules: Rules,
+        card: Sequence[tuple[str, str]],
+        block_px: int,
+        budget_mb: float,
+        decisions: Path,
+    ) -> int:
+        """Write the page; return for how many photos with findings it shows the file beside it, not a picture inside.
+
+        Raises:
+            InputError: the decisions beside the page cannot be read.
+        """
+        shown, stops = self._shown, [one.stop for one in self._shown]
+        pictures = _within_budget(
+            shown, 0 if self._is_large else budget_mb, self._full_size
+        )  # to open in seconds
+        decided = read_decisions(decisions) if decisions.is_file() else []
+        linked = sum(
+            bool(one.ranked) and pictures.get(number) != "detail.jpg" for number, one in enumerate(shown)
         )
-    )
-    stream.enable_buffering(20)
-    with replacing(path) as temporary:
-        stream.dump(str(temporary), encoding="utf-8")
-    return linked
+        self._drawings.seek(0)
+        stream = (
+            environment()
+            .get_template("page.html.j2")
+            .stream(
+                title=title,
+                totals=self.totals,
+                num_photos=len(shown),
+                cards=lambda: ({"number": number, **one.facts} for number, one in enumerate(shown)),
+                camera_map=camera_map(stops),
+                strip=strip(stops),
+                legend={"crack": "crack", "unsure": "unsure", "no-crack": "no crack"},
+                set_aside=set_aside,
+                card=card,
+                rules=rules,
+                block_px=block_px,
+                settings=_settings(title, shown),
+                decided=as_script([decision_as_json(one) for one in decided]),
+                pictures=lambda: _pictures(shown, pictures),
+                photos=lambda: (as_script(one.facts) for one in shown),
+                drawings=lambda: (line.rstrip("\n") for line in self._drawings),
+                crops=lambda: _crops(shown, self._full_size),
+                linked=linked,
+            )
+        )
+        stream.enable_buffering(20)
+        with replacing(path) as temporary:
+            stream.dump(str(temporary), encoding="utf-8")
+        return linked
 
 
 def environment() -> Environment:
@@ -147,32 +197,6 @@ def environment() -> Environment:
     made = Environment(autoescape=True, loader=FileSystemLoader(FOLDERS), undefined=StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
     return made
-
-
-def _look_through(folders: Sequence[Path]) -> tuple[Totals, list[Shown]]:
-    """Read the findings of all photos once."""
-    totals, shown = Totals(), list[Shown]()
-    side_px = THUMBNAIL_PX if len(folders) <= MANY_PHOTOS else SMALL_THUMBNAIL_PX
-    for number, folder in enumerate(folders):
-        findings = Findings.read(folder)
-        found, num_more = asked(findings)
-        lengths = Lengths()
-        cracks = [one.crack for one in found if one.crack]
-        for crack in cracks:
-            for sum_ in (lengths, totals.lengths):
-                sum_.add(crack.length_px, findings.gsd_mm_per_px)
-        totals.verdicts[findings.verdict] += 1
-        totals.num_cracks += len(cracks)
-        totals.num_blocks += len(found) - len(cracks)
-        totals.with_scale += findings.gsd_mm_per_px is not None
-        if findings.gsd_mm_per_px is None:
-            totals.without_scale.append(findings.photo)
-        facts = _facts(folder, findings, found, num_more)
-        ranked = [(rank(one), place) for place, one in enumerate(found)]
-        stop = Stop(number, findings.photo, findings.verdict, findings.lon_lat, lengths.mm or lengths.px)
-        image = _thumbnail(folder, findings, found, side_px)
-        shown.append(Shown(folder, facts, stop, jpeg(image), (image.shape[1], image.shape[0]), ranked))
-    return totals, shown
 
 
 def _facts(folder: Path, findings: Findings, found: Sequence[Finding], num_more: int) -> dict[str, Any]:
@@ -187,20 +211,23 @@ def _facts(folder: Path, findings: Findings, found: Sequence[Finding], num_more:
         "gsd": findings.gsd_mm_per_px,
         "file": f"photos/{folder.name}/detail.jpg",
         "more": num_more,
-        "blocks": [
-            (x0, y0, x1 - x0, round(100 * prob))
-            for x0, y0, x1, y1, prob in findings.blocks
-            if prob >= findings.uncertain[0]
-        ],
         "findings": [_finding_facts(one) for one in found],
     }
+
+
+def _blocks(findings: Findings) -> list[tuple[int, int, int, int]]:
+    """x, y, side and percent of the blocks that may be cracked."""
+    return [
+        (x0, y0, x1 - x0, round(100 * prob))
+        for x0, y0, x1, _, prob in findings.blocks
+        if prob >= findings.uncertain[0]
+    ]
 
 
 def _finding_facts(one: Finding) -> dict[str, Any]:
     facts: dict[str, Any] = {"kind": one.kind, "box": one.box_xyxy, "prob": round(one.evidence, 3)}
     if one.crack:
-        names = ("length_px", "width_px", "width_max_px", "num_branches")
-        facts |= {"lines": [line.tolist() for line in one.lines]}
+        names = ("length_px", "width_px", "width_max_px")
         facts |= {name: round(getattr(one.crack, name), 2) for name in names}
     return facts
 
@@ -209,9 +236,9 @@ def _within_budget(
     shown: Sequence[Shown], budget_mb: float, full_size: Callable[[Path], Path]
 ) -> dict[int, str]:
     """Which picture of each photo with findings goes into the page: a small one for all, then the whole by evidence."""
-    order = sorted(
-        (number for number, one in enumerate(shown) if one.ranked), key=lambda n: (min(shown[n].ranked), n)
-    )
+    order = [
+        one.stop.number for one in sorted((one for one in shown if one.ranked), key=lambda one: one.best)
+    ]
     left, chosen = budget_mb * 2**20, dict[int, str]()
     for name, replaced in (("preview.jpg", None), ("detail.jpg", "preview.jpg")):
         for number in order:
@@ -228,19 +255,10 @@ def _within_budget(
 
 
 def _pictures(shown: Sequence[Shown], pictures: Mapping[int, str]) -> Iterator[dict[str, Any]]:
-    for number, one in enumerate(shown):
-        if one.has_findings:
-            inside = (
-                base64.b64encode((one.folder / pictures[number]).read_bytes()).decode()
-                if number in pictures
-                else ""
-            )
-            yield {
-                "number": number,
-                **one.facts,
-                "inside": inside,
-                "whole": pictures.get(number) == "detail.jpg",
-            }
+    """Pictures that are in the page, and whether each is the whole one."""
+    for number, name in sorted(pictures.items()):
+        data = base64.b64encode((shown[number].folder / name).read_bytes()).decode()
+        yield {"number": number, "whole": name == "detail.jpg", "data": data}
 
 
 def _settings(title: str, shown: Sequence[Shown]) -> str:
@@ -264,11 +282,6 @@ def as_script(value: Any) -> str:
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _cards(shown: Sequence[Shown]) -> Iterator[dict[str, Any]]:
-    for number, one in enumerate(shown):
-        yield {"number": number, **one.facts, "thumbnail": one.thumbnail, "size_wh": one.size_wh}
-
-
 def _thumbnail(folder: Path, findings: Findings, found: Sequence[Finding], side_px: int) -> Pixels:
     """The photo, small, with what was found drawn in."""
     image = preview(read_picture(folder / "preview.jpg"), side_px).copy()
@@ -284,7 +297,9 @@ def _thumbnail(folder: Path, findings: Findings, found: Sequence[Finding], side_
 
 def _crops(shown: Sequence[Shown], full_size: Callable[[Path], Path]) -> Iterator[dict[str, Any]]:
     """Pictures of the findings with most evidence, photo by photo: one of them is in memory."""
-    best = sorted((key, number, place) for number, one in enumerate(shown) for key, place in one.ranked)
+    best = sorted(
+        (key, number, place) for number, one in enumerate(shown) for place, (key, _) in enumerate(one.ranked)
+    )
     wanted: dict[int, list[int]] = {}
     for _, number, place in best[:CROPPED_FINDINGS]:
         wanted.setdefault(number, []).append(place)
@@ -292,7 +307,7 @@ def _crops(shown: Sequence[Shown], full_size: Callable[[Path], Path]) -> Iterato
         whole = read_picture(full_size(shown[number].folder))
         scale = whole.shape[1] / shown[number].facts["width"]
         for place in places:
-            box = [round(scale * value) for value in shown[number].facts["findings"][place]["box"]]
+            box = [round(scale * value) for value in shown[number].ranked[place][1]]
             yield {"photo": number, "finding": place, "data": jpeg(_crop(whole, box))}
 
 

@@ -37,6 +37,7 @@ from damcrack.inspection.decisions import (
     by_photo,
     matched,
     read_decisions,
+    status,
 )
 from damcrack.inspection.overview import Stop, camera_map, strip
 from damcrack.inspection.printing import check_place, find_browser, print_page
@@ -148,7 +149,7 @@ def judge(folders: Sequence[Path], decisions: Sequence[Decision]) -> Judged:
         sheet = Sheet(findings, f"photos/{folder.name}.jpg")
         for finding, one in zip(found, on_each, strict=True):
             judged.num_carried += bool(one and one.carried)
-            if one is None or one.carried or one.status == "undecided":
+            if one is None or status(one) == "undecided":
                 judged.undecided.append(findings.photo)
             elif one.status == "rejected":
                 judged.rejected.append(_row(findings, finding, one))

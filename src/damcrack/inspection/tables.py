@@ -6,7 +6,8 @@ OUT/cracks.csv       one row per crack: box, length, width, branches, in pixels 
 OUT/set-aside.csv    files that could not be looked at, and why
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,11 @@ CRACK_COLUMNS = (
     "y1_px",
 )
 
+DECIDED_COLUMNS = (*CRACK_COLUMNS, "class", "severity", "note")  # of exported cracks
 
-def write_tables(root: Path, folders: Iterable[Path], set_aside: Sequence[Unusable]) -> None:
+
+@contextmanager
+def tables(root: Path, set_aside: Sequence[Unusable]) -> Iterator[Callable[[Path, Findings], None]]:
     """Write all of them under `root`, photo after photo: memory does not grow with their number."""
     rows = ({"file": one.name, "reason": one.reason} for one in set_aside)
     write_table(root / "set-aside.csv", ("file", "reason"), rows)
@@ -62,13 +66,15 @@ def write_tables(root: Path, folders: Iterable[Path], set_aside: Sequence[Unusab
         open_table(root / "blocks.csv", BLOCK_COLUMNS) as write_block,
         open_table(root / "cracks.csv", CRACK_COLUMNS) as write_crack,
     ):
-        for folder in folders:
-            findings = Findings.read(folder)
+
+        def add(folder: Path, findings: Findings) -> None:
             write_photo(photo_row(findings, folder.name))
             for block in findings.blocks:
                 write_block(dict(zip(BLOCK_COLUMNS, (findings.photo, *block), strict=True)))
             for row in crack_rows(findings):
                 write_crack(row)
+
+        yield add
 
 
 def photo_row(findings: Findings, folder: str) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def photo_row(findings: Findings, folder: str) -> dict[str, Any]:
 def crack_rows(findings: Findings) -> Iterator[dict[str, Any]]:
     """The cracks of one photo, one line each."""
     gsd = findings.gsd_mm_per_px
-    for number, crack in enumerate(findings.cracks, 1):
+    for crack in findings.cracks:
         measures = {
             name: getattr(crack, name)
             for name in (
@@ -118,11 +124,12 @@ def crack_rows(findings: Findings) -> Iterator[dict[str, Any]]:
         }
         box = dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), crack.box_xyxy, strict=True))
         yield {
-            "crack": crack_name(findings.photo, number),
+            "crack": crack_name(findings.photo, crack.number),
             "photo": findings.photo,
             **measures,
             **in_mm,
             **box,
+            **crack.decided,
         }
 
 

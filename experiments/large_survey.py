@@ -1,0 +1,201 @@
+"""A survey of many photos: how long its page takes to write and to open, and whether the inspection's memory grows.
+
+    python -m experiments.large_survey                          # page of 2,000 photos, about 3 minutes on two cores
+    python -m experiments.large_survey --memory 500 2000        # inspects so many small photos, 10 minutes more
+
+The page: rendered photos of 1600x1200 are inspected, and their folders repeated under other names until there are
+enough; their traced lines are repeated in other places until a photo has as many as those of real surveys. Times of the
+browser (Chromium without a window, median of the visits) are from its performance API, from the start of navigation;
+`first finding open` is the first frame after a click on Decide that comes as soon as the page takes one.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from damcrack.cracks.detector import SHIPPED, OnnxDetector
+from damcrack.cracks.findings import Findings, survey_folders
+from damcrack.cracks.measure import Crack
+from damcrack.cracks.photo import Rules
+from damcrack.data.photo import encode_mask
+from damcrack.files import sha256_bytes
+from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.decisions import asked
+from damcrack.inspection.exports import survey_files
+from damcrack.inspection.report import Page, model_card
+from damcrack.sample.concrete import encode_photo, render_photo
+from experiments.speed import peak_mib
+
+RENDERED, SIZE_HW, SMALL_HW = 5, (1200, 1600), (300, 400)
+TIMES = """
+const [page] = performance.getEntriesByType("navigation");
+const paint = performance.getEntriesByName("first-contentful-paint")[0];
+const decides = performance.getEntriesByName("decides")[0];
+return { paint: paint?.startTime, loaded: page.domContentLoadedEventEnd, decides: decides?.startTime };
+"""
+# The click that opens the first finding, as soon as the page takes it, and the frame that shows it.
+CLICK = """
+addEventListener("DOMContentLoaded", () => {
+  document.getElementById("start").click();
+  requestAnimationFrame(() => setTimeout(() => performance.mark("decides")));
+});
+"""
+
+
+def render(folder: Path, num: int, size_hw: tuple[int, int]) -> None:
+    """Write rendered photos; of more than a few the content repeats, the bytes do not."""
+    folder.mkdir()
+    rendered = [render_photo(1, number, size_hw).rgb for number in range(min(num, RENDERED))]
+    for number in range(num):
+        (folder / f"{number:05d}.jpg").write_bytes(encode_photo(rendered[number % RENDERED], number))
+
+
+def repeated(survey: Path, num: int, num_lines: int) -> list[Path]:
+    """Folders of `num` photos, those of the survey in turn, with `num_lines` traced lines each."""
+    known = survey_folders(survey)
+    rng, folders = np.random.default_rng(0), list[Path]()
+    for number in range(num):
+        source = known[number % len(known)]
+        findings = Findings.read(source)
+        cracks = [_moved(findings, crack, rng) for crack in (findings.cracks * num_lines)[:num_lines]]
+        folder = survey / "photos" / f"copy-{number:05d}"
+        folder.mkdir()
+        for name in ("preview.jpg", "detail.jpg"):
+            os.link(source / name, folder / name)
+        mask = np.zeros((findings.height_px, findings.width_px), np.uint8)
+        for crack in cracks:
+            cv2.polylines(mask, [line.astype(np.int32) for line in crack.lines], False, 1, 3)
+        (folder / "mask.png").write_bytes(encode_mask(mask))
+        name = f"{number:05d}.jpg"
+        place = 7.0 + 1e-5 * (number % 50), 46.0 + 1e-5 * (number // 50)
+        replace(findings, photo=name, sha256=sha256_bytes(name.encode()), lon_lat=place, cracks=cracks).write(
+            folder
+        )
+        folders.append(folder)
+    return folders
+
+
+def _moved(findings: Findings, crack: Crack, rng: np.random.Generator) -> Crack:
+    x0, y0, x1, y1 = crack.box_xyxy
+    by = np.array(
+        [rng.integers(-x0, findings.width_px - x1 + 1), rng.integers(-y0, findings.height_px - y1 + 1)]
+    )
+    box = (x0 + by[0], y0 + by[1], x1 + by[0], y1 + by[1])
+    lines = tuple(line + by for line in crack.lines)
+    return replace(
+        crack, box_xyxy=tuple(map(int, box)), lines=lines, samples=crack.samples + np.array([*by, 0])
+    )
+
+
+def inspect(photos: Path, out: Path) -> float:
+    """Peak memory of `damcrack inspect` in MiB."""
+    return peak_mib(["inspect", str(photos), "--out", str(out)])
+
+
+def opening(page: Path, visits: int) -> dict[str, float]:
+    """Seconds until something is painted, until the program has run, and until the first finding is open."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium") or shutil.which("google-chrome"))
+    for option in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--window-size=1400,1000",
+    ):
+        options.add_argument(option)
+    found = []
+    for _ in range(visits):
+        browser = webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
+        browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": CLICK})
+        browser.get(page.as_uri())
+        time.sleep(1)
+        found.append(browser.execute_script(TIMES))
+        browser.quit()
+    return {name: statistics.median(one[name] for one in found) / 1000 for name in found[0]}
+
+
+def page(root: Path, num: int, num_lines: int, visits: int) -> str:
+    """Markdown: the page of so many photos, written and opened."""
+    render(root / "photos", RENDERED, SIZE_HW)
+    inspect(root / "photos", root / "survey")
+    folders = repeated(root / "survey", num, num_lines)
+    config, detector = InspectConfig(), OnnxDetector.load(SHIPPED)
+    rules, out = Rules.of(config), root / "survey" / "large.html"
+    files = root / "files"
+    files.mkdir()
+    card = model_card(detector.contract, detector.sha256)
+    started = time.process_time()
+    with survey_files(files, [], rules.join_px) as add, Page(num) as shown:  # as `damcrack inspect` does at its end
+        for folder in folders:
+            findings = Findings.read(folder)
+            add(folder, findings)
+            shown.add(folder, findings)
+        shown.write(
+            out, f"{num} photos", [], rules, card, detector.tile_px, config.page_mb, root / "none.json"
+        )
+    written_s = time.process_time() - started
+    num_findings = sum(len(asked(Findings.read(folder))[0]) for folder in folders)
+    seconds = opening(out, visits)
+    rows = {
+        "photos": f"{num:,}",
+        "findings": f"{num_findings:,}",
+        "tables, GeoJSON, COCO and page written, CPU s": f"{written_s:.1f}",
+        "page, MB": f"{out.stat().st_size / 1e6:.1f}",
+        "first paint, s": f"{seconds['paint']:.2f}",
+        "DOMContentLoaded, s": f"{seconds['loaded']:.2f}",
+        "first finding open, s": f"{seconds['decides']:.2f}",
+    }
+    return _table("page", "value", rows)
+
+
+def memory(root: Path, nums: Sequence[int]) -> str:
+    """Markdown: peak memory of inspections of so many small photos."""
+    peaks = dict[str, str]()
+    for num in nums:
+        render(root / f"photos-{num}", num, SMALL_HW)
+        peaks[f"{num:,}"] = f"{inspect(root / f'photos-{num}', root / f'survey-{num}'):.0f}"
+    return _table("photos of 400x300", "peak memory, MiB", peaks)
+
+
+def _table(first: str, second: str, rows: dict[str, Any]) -> str:
+    lines = [f"| {first} | {second} |", "| --- | ---: |"]
+    return "\n".join(lines + [f"| {name} | {value} |" for name, value in rows.items()])
+
+
+def main() -> None:
+    """Measure and print Markdown."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.large_survey", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--num", type=int, default=2000)
+    parser.add_argument("--lines", type=int, default=15, help="traced lines of each photo")
+    parser.add_argument("--visits", type=int, default=3)
+    parser.add_argument("--memory", type=int, nargs="*", default=(), help="numbers of photos to inspect")
+    options = parser.parse_args()
+    print(
+        f"Machine: {len(os.sched_getaffinity(0))} CPU cores, Python {platform.python_version()}.\n",
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        print(page(Path(folder), options.num, options.lines, options.visits), flush=True)
+        if options.memory:
+            print(f"\n{memory(Path(folder), options.memory)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
