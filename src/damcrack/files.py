@@ -276,9 +276,11 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 def temporary_folder() -> Iterator[Path]:
     """Yield a new folder for temporary files, which goes at the end; those of calls that were killed go first."""
     for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
-        if not left.is_symlink() and (not hasattr(os, "getuid") or left.stat().st_uid == os.getuid()):
-            with suppress(OSError, Timeout), FileLock(left / ".lock").acquire(blocking=False):
-                shutil.rmtree(left)
+        with suppress(OSError, Timeout):  # it is in use, or has just gone
+            ours = not hasattr(os, "getuid") or left.lstat().st_uid == os.getuid()
+            if ours and not left.is_symlink():
+                with FileLock(left / ".lock").acquire(blocking=False):
+                    shutil.rmtree(left)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
         lock = FileLock(folder / ".lock")
