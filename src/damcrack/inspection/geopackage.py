@@ -11,13 +11,20 @@ from typing import Any
 import numpy as np
 
 from damcrack.cracks.findings import Findings
+from damcrack.files import InputError
 from damcrack.inspection.tables import CRACK_COLUMNS, PHOTO_COLUMNS, crack_rows, photo_row
 
 Place = tuple[float, float] | None
 
 
 def write_geopackage(path: Path, folders: Iterable[Path]) -> None:
-    """Write both layers."""
+    """Write both layers.
+
+    Raises:
+        InputError: the disk is full, or GDAL fails otherwise.
+    """
+    from pyogrio.errors import DataLayerError, DataSourceError
+
     photos, cracks = list[dict[str, Any]](), list[dict[str, Any]]()
     photo_places, crack_places = list[Place](), list[Place]()
     for folder in folders:
@@ -26,8 +33,13 @@ def write_geopackage(path: Path, folders: Iterable[Path]) -> None:
         photo_places.append(findings.lon_lat)
         cracks += crack_rows(findings)
         crack_places += [findings.lon_lat] * len(findings.cracks)
-    _write_layer(path, "photos", PHOTO_COLUMNS, photos, photo_places)
-    _write_layer(path, "cracks", CRACK_COLUMNS, cracks, crack_places)
+    try:
+        _write_layer(path, "photos", PHOTO_COLUMNS, photos, photo_places)
+        _write_layer(path, "cracks", CRACK_COLUMNS, cracks, crack_places)
+    except (DataLayerError, DataSourceError) as error:  # GDAL does not say more of a full disk
+        raise InputError(
+            f"cannot write {path.name} ({error}); free some space, or choose another --out"
+        ) from error
 
 
 def _write_layer(
