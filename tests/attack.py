@@ -11,6 +11,7 @@ Prints the number of trials by situation and outcome as JSON; ends with an Asser
 doubled or left over, or where a user would see a traceback.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -279,18 +280,19 @@ def prepare(root: Path, needs: int) -> None:
                 walls.cv2.imwrite(f"day{day}/{day}-{number}.jpg", walls.photo(wall, cover))
         walls.write_darkness_detector(Path("model.onnx"))
 
-    (root / "tmp").mkdir(parents=True)
-    assert ended(forked(draw, root)) == 0
-    shutil.copytree(root / "day1", root / "day3")
-    for photo in (root / "day2").iterdir():  # other cracks under the names of the first day
-        shutil.copy(photo, root / "day3" / photo.name.replace("2-", "1-"))
+    if not (root / "tmp").is_dir():
+        (root / "tmp").mkdir(parents=True)
+        assert ended(forked(draw, root)) == 0
+        shutil.copytree(root / "day1", root / "day3")
+        for photo in (root / "day2").iterdir():  # other cracks under the names of the first day
+            shutil.copy(photo, root / "day3" / photo.name.replace("2-", "1-"))
+        shutil.copytree(CHECKOUT / "snapshots", root / "snapshots")
     for day in (1, 3):
         survey = root / f"survey{day}"
         call(root, f"inspect day{day} --model model.onnx --out {survey.name}")
         decided = [surveys.decide(known, one, "accepted") for known, one in surveys.all_findings(survey)]
         surveys.write_decisions(survey / "decisions.json", decided)
     (root / "imagery.yaml").write_text("incoming: day1\nstore: store\nmin_side_px: 64\n")
-    shutil.copytree(CHECKOUT / "snapshots", root / "snapshots")
     params = one_chain(smallest(CHECKOUT), {"network": "resnet18", "epochs": 2})
     params["distill"]["common"]["epochs"] = params["finetune"]["shipped"]["lite0-detector"]["epochs"] = 2
     (root / "params.yaml").write_text(yaml.safe_dump(params))
@@ -298,11 +300,12 @@ def prepare(root: Path, needs: int) -> None:
     (root / "folder.yaml").write_text(yaml.safe_dump(params))
     for level in range(needs + 1):
         for command in STEPS.get(level, ()):
-            call(root, command)
+            if not (root / command.split()[-1]).exists():  # a preparation that broke off goes on
+                call(root, command)
 
 
-def set_up(root: Path, template: Path, before: str) -> None:
-    """A copy of the template; large files, which we never change in place, are links."""
+def copy_of(template: Path, root: Path) -> None:
+    """A copy of a folder; large files, which we never change in place, are links."""
 
     def copy(source: str, target: str) -> None:
         large = Path(source).stat().st_size > 2**20 and not source.endswith(".db")
@@ -310,13 +313,29 @@ def set_up(root: Path, template: Path, before: str) -> None:
 
     root.mkdir(exist_ok=True)
     shutil.copytree(template, root, copy_function=copy, dirs_exist_ok=True)
+
+
+def set_up(root: Path, folder: Path, before: str) -> None:
+    """A copy of the template with what is there before, which is made once."""
+    template = folder / "template"
+    if before:
+        template = folder / f"before-{hashlib.sha256(before.encode()).hexdigest()[:8]}"
+        if not template.is_dir():
+            copy_of(folder / "template", folder / "trial.before")
+            write_before(folder / "trial.before", before)
+            (folder / "trial.before").rename(template)
+    copy_of(template, root)
+
+
+def write_before(root: Path, before: str) -> None:
+    """Files of somebody else, or what another command writes."""
     if before == "foreign":
         for name, content in NOTES.items():
             (root / "out" / name).parent.mkdir(parents=True, exist_ok=True)
             (root / "out" / name).write_bytes(content)
     elif before == "old snapshot":
         (root / "snapshots/photos.csv").write_text("source,name,sha256\nold,1.jpg,00\n")
-    elif before:
+    else:
         call(root, before)
         if (root / "out").is_dir():
             (root / "out/notes.docx").write_bytes(NOTES["notes.docx"])
@@ -340,7 +359,7 @@ class Reference:
         trees = []
         for _ in range(2):
             root = folder / "trial"
-            set_up(root, folder / "template", situation.before)
+            set_up(root, folder, situation.before)
             before, size, started = tree(root), num_bytes(root), time.monotonic()
             status = damcrack(root, situation.command)
             seconds, num_changes = time.monotonic() - started, int((folder / "changes.txt").read_text())
@@ -450,8 +469,7 @@ class Trials:
         self.references: dict[str, Reference] = {}
         needs = max(one.needs for one in self.situations.values())
         load_parts(needs)
-        if not (folder / "template").is_dir():
-            prepare(folder / "template", needs)
+        prepare(folder / "template", needs)
         self.failures: list[str] = []
 
     def run(self, kind: str, num: int) -> dict[str, dict[str, int]]:
@@ -476,6 +494,7 @@ class Trials:
                     self.failures.append(f"{name}: {error}\n{self.log()}")
                     print(self.failures[-1][:1500], file=sys.stderr, flush=True)
                 counts.setdefault(name, Counter()).update(outcomes)
+                (self.folder / f"{kind}.json").write_text(json.dumps(counts, indent=1))
                 done += len(outcomes)
                 shutil.rmtree(self.folder / "trial", ignore_errors=True)
         return {name: dict(one) for name, one in counts.items()}
@@ -485,7 +504,7 @@ class Trials:
 
     def kills(self, situation: Situation, reference: Reference) -> list[str]:
         root, rng, outcomes = self.folder / "trial", self.rng, []
-        set_up(root, self.folder / "template", situation.before)
+        set_up(root, self.folder, situation.before)
         for _ in range(rng.randint(1, 3)):
             if rng.random() < 0.5:
                 how = f"before change {(at := rng.randint(1, max(1, reference.num_changes)))}"
@@ -515,7 +534,7 @@ class Trials:
     def full(self, situation: Situation, reference: Reference) -> list[str]:
         root, disk = self.folder / "trial", Disk(self.folder / "trial", 2**34)
         try:
-            set_up(root, self.folder / "template", situation.before)
+            set_up(root, self.folder, situation.before)
             more = self.rng.randrange(reference.num_bytes)
             of = os.statvfs(root)
             disk.resize((of.f_blocks - of.f_bfree) * of.f_bsize + max(more, 4096))
@@ -530,7 +549,7 @@ class Trials:
 
     def twins(self, situation: Situation, reference: Reference) -> list[str]:
         root = self.folder / "trial"
-        set_up(root, self.folder / "template", situation.before)
+        set_up(root, self.folder, situation.before)
         first = start(root, situation.command)
         time.sleep(self.rng.choice((0.0, self.rng.uniform(0, reference.seconds))))
         second = start(root, situation.command)

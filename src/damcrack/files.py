@@ -276,9 +276,11 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 def temporary_folder() -> Iterator[Path]:
     """Yield a new folder for temporary files, which goes at the end; those of calls that were killed go first."""
     for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
-        if not left.is_symlink() and (not hasattr(os, "getuid") or left.stat().st_uid == os.getuid()):
-            with suppress(OSError, Timeout), FileLock(left / ".lock").acquire(blocking=False):
-                shutil.rmtree(left)
+        with suppress(OSError, Timeout):  # it is in use, or has just gone
+            ours = not hasattr(os, "getuid") or left.lstat().st_uid == os.getuid()
+            if ours and not left.is_symlink():
+                with FileLock(left / ".lock").acquire(blocking=False):
+                    shutil.rmtree(left)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
         lock = FileLock(folder / ".lock")
@@ -316,7 +318,7 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows with Unix line ends; floats keep their shortest exact form."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(columns), lineterminator="\n")

@@ -120,6 +120,13 @@ def test_bad_photos_are_set_aside_and_the_rest_goes_on(tmp_path):
     assert str(summary["set aside"]).startswith(f"{len(BAD)}, reasons in ")
 
 
+@pytest.mark.parametrize("name", ["=HYPERLINK(1).jpg", "+1+1.jpg", "-2+3.jpg", "@SUM(1).jpg"])
+def test_a_name_in_the_quarantine_is_no_formula(tmp_path, name):
+    """A spreadsheet shows it as text."""
+    out, _ = take(tmp_path, {name: b"note", "a.jpg": encoded()})
+    assert list(reasons(out)) == ["'" + name]
+
+
 @pytest.mark.parametrize(
     ("mask", "says"),
     [

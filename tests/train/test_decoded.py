@@ -139,3 +139,14 @@ def test_a_damaged_mask_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="mask of row 1 cannot be decoded"):
         decode_set(root, None, tmp_path / "cache", with_targets=True)
     assert not list((tmp_path / "cache").glob("*targets.npy"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", None])
+def test_a_damaged_array_is_decoded_again(tmp_path: Path, content: bytes | None) -> None:
+    """Empty, not an array, or cut, as after a loss of power."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)).astype(np.uint8)
+    root = image_set(tmp_path / "set", pixels)
+    decode_set(root, None, tmp_path / "cache")
+    (array,) = (tmp_path / "cache").glob("*.npy")
+    array.write_bytes(array.read_bytes()[:200] if content is None else content)
+    assert np.array_equal(decode_set(root, None, tmp_path / "cache").images_NHWC, pixels)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from damcrack.files import OUTPUT_MARKER
 from damcrack.train.batches import DeviceImages, StoredAnswers
 from damcrack.train.checkpoint import NoCheckpoint
 from damcrack.train.config import Augmentation, Teaching, TemperatureConfig, TrainingConfig
@@ -153,6 +154,18 @@ def test_soft_targets_are_computed_once_for_equal_inputs(images: MakeImages, tmp
     with pytest.raises(AssertionError, match="asked again"):
         soft_target_table(asleep, data, {"teacher": "c"}, tmp_path)
     assert len(list(tmp_path.glob("*/logits.safetensors"))) == 2
+
+
+def test_damaged_soft_targets_are_computed_again(images: MakeImages, tmp_path: Path) -> None:
+    """Cut, or in a folder without its marker."""
+    data = images(views=2)
+    first = soft_target_table(Frozen(trained_network(), False), data, {"teacher": "a"}, tmp_path)
+    (path,) = tmp_path.rglob("logits.safetensors")
+    for damaged in (path, path.parent / OUTPUT_MARKER):
+        path.write_bytes(path.read_bytes()[:50])
+        damaged.unlink()
+        again = soft_target_table(Frozen(trained_network(), False), data, {"teacher": "a"}, tmp_path)
+        assert torch.equal(first, again) and path.is_file()
 
 
 def test_frozen_body_stays_in_evaluation_mode() -> None:

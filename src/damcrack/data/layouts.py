@@ -12,10 +12,10 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
-from damcrack.data.names import Claims, is_hidden, is_image_name, why_unsafe
+from damcrack.data.names import Claims, escape_formula, is_hidden, is_image_name, why_unsafe
 from damcrack.data.snapshot import FixedSource
 from damcrack.files import InputError, sha256_bytes
 
@@ -31,6 +31,11 @@ class SetAside:
     source: str
     name: str
     reason: str
+
+
+def quarantine_row(file: SetAside) -> dict[str, str]:
+    """A row of quarantine.csv, which people open in a spreadsheet."""
+    return {name: escape_formula(text) for name, text in asdict(file).items()}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ OUT/quarantine.csv             what was set aside, and why
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -15,7 +15,7 @@ from typing import IO
 from damcrack.data.classfolders import ClassLayout, read_classes
 from damcrack.data.config import SOURCE_NAME, MiniimagenetConfig
 from damcrack.data.imageset import ImageSetWriter
-from damcrack.data.layouts import SetAside
+from damcrack.data.layouts import SetAside, quarantine_row
 from damcrack.data.photo import Pixels, centre_square, decode_photo, encode_jpeg
 from damcrack.data.snapshot import FixedSource, OpenSource, open_fixed
 from damcrack.files import InputError, PhotoError, in_order, new_directory, sha256_file, write_csv
@@ -64,7 +64,7 @@ def miniimagenet(
             num_val = min(max(1, round(per_class * config.val_fraction)), per_class - 1)
             _write_set(folder, {label: good[label][:per_class] for label in labels}, num_val, config, spool)
         set_aside = sorted([*layout.set_aside, *bad], key=lambda file: (file.source, file.name))
-        write_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS, [asdict(file) for file in set_aside])
+        write_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS, map(quarantine_row, set_aside))
         digest = sha256_file(folder / "images.csv")
     run.dataset("miniimagenet", digest, config.source, "training")
     return {

@@ -2,7 +2,7 @@
 
 import unicodedata
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from damcrack.data.photo import HEIF_BRANDS, PHOTO_SUFFIXES
 
@@ -14,6 +14,8 @@ RAW_SUFFIXES = (
 OTHER_IMAGE_SUFFIXES = (".gif", ".jxl", ".psd", *RAW_SUFFIXES)
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv")
 LONGEST_PART_BYTES = 200  # file systems allow 255; some is left for suffixes of our own
+# Cells that begin so are run as formulas (OWASP, CSV injection); the last four are the wide forms of Japanese.
+FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 def is_image_name(name: str) -> bool:
@@ -96,3 +98,17 @@ class Claims:
 
 def _folded(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def escape_formula(value: Any) -> Any:
+    """Put an apostrophe before a text that would be a formula, or an escaped one; numbers stay as they are."""
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+
+
+def unescape_formula(text: str) -> str:
+    """Undo `escape_formula`."""
+    return text[1:] if text.startswith("'") and _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    return text.lstrip("'").startswith(FORMULA_STARTS)

@@ -8,12 +8,11 @@ OUT/quarantine.csv               what was set aside, and why
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from damcrack.data.config import SAMPLE, PhotosConfig
-from damcrack.data.layouts import PhotoFile, SetAside, read_layouts
+from damcrack.data.layouts import PhotoFile, SetAside, quarantine_row, read_layouts
 from damcrack.data.photo import decode_mask, decode_photo, encode_mask
 from damcrack.data.ready import take_tiles
 from damcrack.data.snapshot import FixedSource, OpenSource, open_fixed
@@ -55,7 +54,7 @@ def photos(
         _refuse_nothing(len(rows) + num_ready, set_aside, layout.num_ignored)
         set_aside.sort(key=lambda file: (file.source, file.name))
         write_csv(folder / "photos.csv", COLUMNS, sorted(rows, key=lambda row: str(row["photo"])))
-        write_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS, [asdict(file) for file in set_aside])
+        write_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS, map(quarantine_row, set_aside))
         digest = sha256_file(folder / "photos.csv")
     run.dataset("photos", digest, ", ".join(sorted(config.sources.values())), "training")
     num_labelled = sum(bool(row["mask"]) for row in rows)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from damcrack.cracks.findings import Findings
+from damcrack.files import InputError
 from damcrack.inspection.tables import DECIDED_COLUMNS, PHOTO_COLUMNS, crack_rows, photo_row
 
 Place = tuple[float, float] | None
@@ -20,7 +21,13 @@ Place = tuple[float, float] | None
 
 @contextmanager
 def geopackage(path: Path) -> Iterator[Callable[[Path, Findings], None]]:
-    """Collect photo after photo, then write both layers."""
+    """Collect photo after photo, then write both layers.
+
+    Raises:
+        InputError: the disk is full, or GDAL fails otherwise.
+    """
+    from pyogrio.errors import DataLayerError, DataSourceError
+
     photos, cracks = list[dict[str, Any]](), list[dict[str, Any]]()
     photo_places, crack_places = list[Place](), list[Place]()
 
@@ -31,8 +38,13 @@ def geopackage(path: Path) -> Iterator[Callable[[Path, Findings], None]]:
         crack_places.extend([findings.lon_lat] * len(findings.cracks))
 
     yield add
-    _write_layer(path, "photos", PHOTO_COLUMNS, photos, photo_places)
-    _write_layer(path, "cracks", DECIDED_COLUMNS, cracks, crack_places)
+    try:
+        _write_layer(path, "photos", PHOTO_COLUMNS, photos, photo_places)
+        _write_layer(path, "cracks", DECIDED_COLUMNS, cracks, crack_places)
+    except (DataLayerError, DataSourceError) as error:  # GDAL does not say more of a full disk
+        raise InputError(
+            f"cannot write {path.name} ({error}); free some space, or choose another --out"
+        ) from error
 
 
 def _write_layer(

@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from damcrack.data.names import escape_formula, unescape_formula
 from damcrack.files import InputError, replacing
 
 SEPARATORS = (";", "\t", ",")
-# Cells that begin so are run as formulas (OWASP, CSV injection); the last four are the wide forms of Japanese.
-FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 Row = Mapping[str, Any]
 
 
@@ -41,20 +40,6 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None
     with open_table(path, columns) as write:
         for row in rows:
             write(row)
-
-
-def escape_formula(value: Any) -> Any:
-    """Put an apostrophe before a text that would be a formula, or an escaped one; numbers stay as they are."""
-    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
-
-
-def unescape_formula(text: str) -> str:
-    """Undo `escape_formula`."""
-    return text[1:] if text.startswith("'") and _is_formula(text) else text
-
-
-def _is_formula(text: str) -> bool:
-    return text.lstrip("'").startswith(FORMULA_STARTS)
 
 
 def read_user_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

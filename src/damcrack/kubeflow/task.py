@@ -27,6 +27,7 @@ import yaml
 from damcrack.files import InputError, temporary_folder, write_bytes
 from damcrack.kubeflow.graph import Node, check_same_graph, derive
 from damcrack.kubeflow.views import metrics_of, page_of
+from damcrack.messages import shown
 from damcrack.storage.source import check_reachable, open_source
 
 LARGEST_PART = 16 * 2**20  # a lock part is a few kilobytes; what unpacks to more is not one
@@ -90,7 +91,7 @@ def run_in_pipeline(**inputs: Any) -> Done:
     try:
         return run_task(Task(**inputs))
     except InputError as error:
-        sys.exit(f"damcrack: error: {error}")
+        sys.exit(f"damcrack: error: {shown(error)}")
 
 
 def _checked_node(task: Task, checkout: Path) -> Node:

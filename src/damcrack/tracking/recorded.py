@@ -80,7 +80,7 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return without_passwords(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
 def code_tags() -> dict[str, str]:

@@ -80,13 +80,22 @@ Fill = Callable[[Path, ImageSet, int], None]
 
 def _mapped(path: Path, images: ImageSet, image_px: int, fill: Fill) -> npt.NDArray[np.uint8]:
     with one_at_a_time(path):
-        if not path.exists():
+        if not _is_readable(path):
             with replacing(path) as temporary:
                 fill(temporary, images, image_px)
         os.utime(path)  # used now: the scratch folder keeps what was used last
     # Copy-on-write: torch wants writable memory, the file stays as it is.
     array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="c")
     return array
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether there is an array; a damaged one is none."""
+    try:
+        np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return True
 
 
 def _fill_images(path: Path, images: ImageSet, image_px: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from damcrack.files import new_directory, one_at_a_time
+from damcrack.files import InputError, new_directory, one_at_a_time, remove_output
 from damcrack.train.batches import DeviceImages
 from damcrack.train.hardware import compiled
 from damcrack.train.networks import Forward, forward_of
@@ -79,7 +79,11 @@ def soft_target_table(
     folder = cache / hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
     path = folder / "logits.safetensors"
     with one_at_a_time(folder):
-        if not path.is_file():
-            with new_directory(folder) as new:
-                save_tensors(new / path.name, {"logits": answers(teacher, images)})
-    return load_tensors(path)["logits"].to(images.device)
+        try:
+            return load_tensors(path)["logits"].to(images.device)
+        except (InputError, KeyError):  # none yet, or damaged
+            remove_output(folder)
+        logits = answers(teacher, images)
+        with new_directory(folder) as new:
+            save_tensors(new / path.name, {"logits": logits})
+    return logits
