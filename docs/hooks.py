@@ -47,7 +47,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def commands(context: click.Context, level: int = 2) -> Iterator[str]:
     """Markdown of a command's help, then of its commands."""
-    yield f"{'#' * level} {context.command_path}\n\n```text\n{context.get_help()}\n```\n"
+    yield f"{'#' * level} {context.command_path}\n\n``` {{ .text .help }}\n{context.get_help()}\n```\n"
     for name, inner in sorted(getattr(context.command, "commands", {}).items()):
         yield from commands(inner.make_context(name, [], context, **HELP), min(level + 1, 3))
 

@@ -104,7 +104,8 @@ def test_a_value_shows_type_range_default_and_unit(site: Path) -> None:
 def test_commands_of_a_page_parse(page: Path) -> None:
     """Every `damcrack` line in a block of code names a command, and options that it has."""
     text = page.read_text().replace("\\\n", " ")
-    for line in re.findall(r"^(?: {4})?damcrack .+$", text, re.MULTILINE):
+    code = [*re.findall(r"```\w*\n(.*?)```", text, re.DOTALL), *re.findall(r"^ {4}.+$", text, re.MULTILINE)]
+    for line in re.findall(r"^ *damcrack .+$", "\n".join(code), re.MULTILINE):
         words = shlex.split(line, comments=True)[1:]
         words = words[: words.index("&&")] if "&&" in words else words
         command: click.Command = cli
