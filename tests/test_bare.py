@@ -180,6 +180,15 @@ def test_tests_of_the_sdist_pass(built: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
 
 
+@pytest.mark.parametrize("extras", ["cad,gis", "cvat", "all"])
+def test_extras_exist(extras: str, bare: Path, built: Path) -> None:
+    """What `pip install ".[EXTRAS]"` would install can be resolved, and more than without them."""
+    install = [str(UV), "pip", "install", "--dry-run", "--python", str(bare), f"{wheel(built)}[{extras}]"]
+    done = subprocess.run(install, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "extra" not in done.stderr and "Would install" in done.stderr
+
+
 def test_a_project_of_its_own(bare: Path, tmp_path: Path) -> None:
     """`damcrack init` needs no repository, and its values are valid."""
     assert call(bare, str(bare.parent / "damcrack"), "init", str(tmp_path / "own")).returncode == 0
