@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from damcrack.data.names import PHOTO_SUFFIXES
 from damcrack.data.photo import (
-    PHOTO_SUFFIXES,
     centre_square,
     decode_mask,
     decode_photo,

@@ -4,8 +4,11 @@ import unicodedata
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from damcrack.data.photo import HEIF_BRANDS, PHOTO_SUFFIXES
-
+PHOTO_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp",
+    ".jp2", ".j2k", ".jpf", ".jpx", ".heic", ".heif", ".avif",
+)  # fmt: skip
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 RAW_SUFFIXES = (
     ".dng", ".arw", ".sr2", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f",
     ".3fr", ".iiq", ".raw", ".rwl", ".gpr",

@@ -20,6 +20,7 @@ import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from damcrack.data import tiff
+from damcrack.data.names import HEIF_BRANDS
 from damcrack.files import PhotoError
 
 # Pillow's process-wide limit gives way to the callers' max_pixels, checked before any pixel is decoded.
@@ -40,11 +41,6 @@ SUFFIX_OF = {
     "AVIF": ".avif",
     "HEIF": ".heic",
 }
-PHOTO_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp",
-    ".jp2", ".j2k", ".jpf", ".jpx", ".heic", ".heif", ".avif",
-)  # fmt: skip
-HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 WANTED = "a JPEG, PNG or TIFF (WebP, BMP, JPEG 2000, HEIC and AVIF are read too)"
 MASK_CUT = 127
 WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N")

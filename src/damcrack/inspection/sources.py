@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from damcrack.data.names import (
     OTHER_IMAGE_SUFFIXES,
+    PHOTO_SUFFIXES,
     RAW_SUFFIXES,
     VIDEO_SUFFIXES,
     content_kind,
     escaped,
 )
-from damcrack.data.photo import PHOTO_SUFFIXES, encode_jpeg, num_photos
+from damcrack.data.photo import encode_jpeg, num_photos
 from damcrack.data.tiff import RAW_ADVICE, STARTS
 from damcrack.files import InputError, PhotoError, sha256_bytes
 from damcrack.inspection.places import Found, OpenBucket, Unusable, file, objects, walk
