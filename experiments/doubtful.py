@@ -1,13 +1,15 @@
 """How many photos the check of quality (damcrack.cracks.quality) doubts: real ones, and what they become when spoilt.
 
-    python -m experiments.doubtful --data DIR
+    python -m experiments.doubtful --data DIR --others FOLDER
 
-DIR holds the real sources (experiments/unseen/sources.py). Its limits were chosen on these photos.
+DIR holds the real sources (experiments/unseen/sources.py). The limits were chosen on at most 40 photos of each; the
+rest says how often concrete is doubted by mistake. FOLDER holds photos of anything but concrete.
 """
 
 import argparse
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from damcrack.cracks.quality import doubt
+from damcrack.data.photo import decode_photo
 from experiments.unseen.__main__ import DATA_VARIABLE
-from experiments.unseen.sources import read_photos, read_pixels
+from experiments.unseen.sources import MAX_PIXELS, read_photos, read_pixels
 
 Pixels = npt.NDArray[np.uint8]
 SPOILT = ("rissbilder", "uav-embankment")
@@ -52,14 +55,29 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
     )
+    parser.add_argument("--others", type=Path, help="folder of photos that show no concrete")
     args = parser.parse_args()
     if args.data is None:
         raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
-    every = [doubt(read_pixels(photo)[0]) for photo in read_photos(args.data, (), 40)]
-    print(f"all sources: {sum(map(bool, every))} of {len(every)} photos and tiles are doubted")
-    photos = [read_pixels(photo)[0] for photo in read_photos(args.data, SPOILT, 15)]
+    chosen_on, everything = read_photos(args.data, (), 40), read_photos(args.data)
+    rest = sorted(set(everything) - set(chosen_on), key=lambda photo: photo.file)
+    for name, photos in (("chosen on", chosen_on), ("others of the same sources", rest)):
+        reasons = [doubt(read_pixels(photo)[0]) for photo in photos]
+        print(f"{name}: {words_of(reasons)}")
+    if args.others:
+        files = sorted(args.others.iterdir())
+        print(
+            f"no concrete: {words_of([doubt(decode_photo(file.read_bytes(), MAX_PIXELS)) for file in files])}"
+        )
+    spoilt = [read_pixels(photo)[0] for photo in read_photos(args.data, SPOILT, 15)]
     for name, spoil in WAYS.items():
-        print(f"{name}: {sum(bool(doubt(spoil(rgb))) for rgb in photos)} of {len(photos)}")
+        print(f"{name}: {words_of([doubt(spoil(rgb)) for rgb in spoilt])}")
+
+
+def words_of(reasons: Sequence[str]) -> str:
+    """How many of so many photos are doubted, and why."""
+    counts = Counter(reason.split(":")[0] for reason in reasons if reason)
+    return f"{counts.total()} of {len(reasons)} are doubted {dict(counts) or ''}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,10 +15,17 @@ from PIL import Image
 from torch import nn
 
 from damcrack.cracks.pixel_scores import count_pixels
-from damcrack.files import InputError
+from damcrack.data.config import PhotosConfig
+from damcrack.data.photos import photos
+from damcrack.data.snapshot import snapshot
+from damcrack.files import InputError, read_csv
+from damcrack.run import SilentRun
+from damcrack.storage.source import open_source
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, save_model
 from detectors import write_export
+from experiments import left_out
+from experiments.students.__main__ import copy_photos
 from experiments.unseen import rows, scorers
 from experiments.unseen.__main__ import DATA_VARIABLE, main
 from experiments.unseen.measure import FULL, HALF, Score, block_scores, blocks_xyxy, by_row, count, measure
@@ -429,6 +437,41 @@ def test_pictures_show_true_found_and_both(data: Data, tmp_path: Path) -> None:
     three_cracked(data)
     write_pictures(tmp_path / "pages", by_row(measure(read_photos(data.root), truth, draw)))
     assert Image.open(tmp_path / "pages/deepcrack.jpg").width > 3 * 2 * 320
+
+
+def test_a_gain_over_the_shipped_detector_is_measured_on_the_same_draws(data: Data) -> None:
+    """Nothing, without any doubt, against itself; minus one where a perfect score is turned over."""
+    for source in left_out.LEFT_OUT[:2]:
+        three_cracked(data, source)
+    data.photo(WALLS, "a", None)
+
+    def rows_of(score: Score) -> dict[str, dict[str, Any]]:
+        return left_out.rows_of(lambda: score, left_out.LEFT_OUT[:2], data.root)
+
+    found = {
+        left_out.SHIPPED: rows_of(truth),
+        "again": rows_of(truth),
+        "turned": rows_of(lambda rgb: 1 - truth(rgb)),
+    }
+    gains = {line.split(" | ")[0][2:]: line.split(" | ")[3] for line in left_out.means(found).splitlines()}
+    assert gains["again"] == "0.0 (0.0 to 0.0)"
+    assert gains["turned"].startswith("-")
+    lines = [line for line in left_out.each_source(found).splitlines() if "| again |" in line]
+    assert [line.split(" | ")[2] for line in lines] == ["100.0 (100.0 to 100.0)"] * 2
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_copied_photos_are_a_source(data: Data, tmp_path: Path, with_masks: bool) -> None:
+    """The stage photos reads them with their scenes, with masks or without any."""
+    three_cracked(data)
+    folder = copy_photos(read_photos(data.root), tmp_path / "copied", with_masks)
+    config, run = PhotosConfig(sources={"copied": str(folder)}), SilentRun()
+    given = {"open_source": open_source, "run": run}
+    snapshot(out=tmp_path / "photos.csv", sources=config.sources, **given)
+    photos(tmp_path / "photos.csv", tmp_path / "photos", config=config, **given)
+    found = read_csv(tmp_path / "photos/photos.csv")
+    assert [row["group"] for row in found] == [f"copied/crack-{number}" for number in range(3)]
+    assert [bool(row["mask"]) for row in found] == [with_masks] * 3
 
 
 def test_the_command_needs_photos(monkeypatch: pytest.MonkeyPatch) -> None:

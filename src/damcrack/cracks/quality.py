@@ -1,7 +1,7 @@
-"""Photos that nothing can be said about: too dark, blurred, without contrast, or under water.
+"""Photos that nothing can be said about: too dark or bright, blurred, without contrast, under water, of many colours.
 
 The limits lie outside of all concrete photos of 19 sources, and inside of what the same photos become at night, out of
-focus and through green water (docs/inspection.md). Nothing here tells concrete from other things.
+focus and through green water (docs/inspection.md). What is no concrete is seen by its colours or not at all.
 """
 
 import cv2
@@ -15,6 +15,9 @@ MIN_BRIGHT = 60.0  # 95th percentile of grey; concrete has 75 and more, at night
 MIN_DETAIL = 1.3  # 99th percentile of differences at 2 px, in grey values; concrete has 1.4 and more
 MIN_SHARPNESS = 0.5  # that over the differences at 4 px; concrete has 0.54 and more, blurred by 8 px 0.4
 MIN_RED_GREEN = -12.0  # 90th percentile of a* of CIELAB; concrete has -8 and more, under water -20
+MAX_WHITE = 0.4  # share of pixels from WHITE on; concrete has 0.13 at most, a page of text 0.8
+WHITE = 250
+MAX_COLOURS = 18.0  # median distance from the median colour, in a* and b*; concrete and brick have 14 at most
 
 
 def doubt(rgb: Pixels) -> str:
@@ -28,9 +31,14 @@ def doubt(rgb: Pixels) -> str:
         return "blurred: take it again in focus"
     if fine < MIN_DETAIL:
         return "without contrast: take it again with other light, or nearer"
-    red_green = [cv2.cvtColor(patch, cv2.COLOR_RGB2LAB)[..., 1].astype(np.float32) - 128 for patch in patches]
-    if _percentile(red_green, 90) < MIN_RED_GREEN:
+    if np.mean(np.concatenate([one.ravel() for one in grey]) >= WHITE) > MAX_WHITE:
+        return "white for the most part, as overexposed or a page: take it again with less light"
+    lab = [cv2.cvtColor(patch, cv2.COLOR_RGB2LAB).reshape(-1, 3) for patch in patches]
+    colours = np.concatenate(lab)[:, 1:].astype(np.float32) - 128
+    if np.percentile(colours[:, 0], 90) < MIN_RED_GREEN:
         return "green or blue throughout, as under water: the detector has not learned from such photos"
+    if np.median(np.hypot(*(colours - np.median(colours, axis=0)).T)) > MAX_COLOURS:
+        return "of many colours, as concrete is not: frame the concrete alone"
     return ""
 
 
