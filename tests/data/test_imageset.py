@@ -3,6 +3,7 @@ import io
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -236,3 +237,54 @@ def test_a_damaged_description_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "set.json").write_text(content)
     with pytest.raises(InputError, match=r"set\.json"):
         ImageSet.open(tmp_path)
+
+
+def tar_of(path: Path, member: tarfile.TarInfo, content: bytes = b"") -> None:
+    with path.open("wb") as file:
+        file.write(member.tobuf(tarfile.PAX_FORMAT) + content + bytes(-len(content) % 512) + bytes(1024))
+
+
+def sparse_header(name: str, size: int) -> bytes:
+    """Of GNU tar: a file of `size` bytes, all of them a hole."""
+    member = tarfile.TarInfo(name)
+    member.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[386:398], header[398:410] = b"%011o\0" % size, b"%011o\0" % 0
+    header[483:495] = b"%011o\0" % size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+@pytest.mark.parametrize(
+    "what", ["sparse", "sparse by pax", "large", "link", "hard link", "folder", "device"]
+)
+def test_a_shard_holds_plain_files_alone(tmp_path: Path, what: str) -> None:
+    """Three gigabytes of zeros in a file of two kilobytes are refused, and whatever else a tar file can hold."""
+    images = write(tmp_path / "set", {"one.jpg": b"x" * 700})
+    shard = tmp_path / "set/shards/00000.tar"
+    member = tarfile.TarInfo("one.jpg")
+    if what == "sparse":
+        shard.write_bytes(sparse_header("one.jpg", 3 * 10**9) + bytes(1024))
+    elif what == "sparse by pax":
+        member.pax_headers = {
+            "GNU.sparse.major": "0",
+            "GNU.sparse.minor": "1",
+            "GNU.sparse.size": "3000000000",
+        }
+        member.pax_headers |= {"GNU.sparse.map": "3000000000,0", "GNU.sparse.numblocks": "1"}
+        tar_of(shard, member)
+    elif what == "large":
+        member.size = 3 * 10**9
+        tar_of(shard, member, b"x" * 700)
+    else:
+        kinds = {"link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE}
+        member.type = (kinds | {"folder": tarfile.DIRTYPE, "device": tarfile.CHRTYPE})[what]
+        member.linkname = "/dev/zero" if "link" in what else ""
+        tar_of(shard, member)
+    tracemalloc.start()
+    with pytest.raises(InputError, match="00000"):
+        read(images)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**7

@@ -1,11 +1,6 @@
 """Photos in a bucket: addresses in every form, objects that cannot be read, connections that break off."""
 
-import http.client
-import http.server
 import random
-import socketserver
-import threading
-import urllib.parse
 
 import numpy as np
 import pytest
@@ -16,6 +11,7 @@ from damcrack.inspection.places import Unusable
 from damcrack.inspection.sources import Photo, list_photos, opened
 from damcrack.storage import source as storage
 from damcrack.storage.source import open_source
+from faulty_s3 import FaultyS3
 
 pytestmark = pytest.mark.slow
 
@@ -82,78 +78,41 @@ def test_addresses_of_nothing_are_refused(bucket, address, says):
         listing(f"s3://{bucket}/{address}")
 
 
-class Flaky(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    """In front of the service; `fault(path)` names what goes wrong with the next answer."""
-
-    daemon_threads = True
-    backend, fault = "", staticmethod(lambda path: "")
-
-
-class _Answer(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        fault = self.server.fault(urllib.parse.unquote(self.path))
-        connection = http.client.HTTPConnection(self.server.backend, timeout=20)
-        connection.request("GET", self.path, headers=dict(self.headers))
-        answer = connection.getresponse()
-        body = answer.read()
-        status = 403 if fault == "refused" else answer.status
-        if fault == "refused":
-            body = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
-        if fault == "short":
-            body = body[: len(body) // 2]
-        self.send_response_only(status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("content-length", "connection", "transfer-encoding"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if fault == "broken" else body)
-        if fault == "broken":
-            self.close_connection = True
-
-
 @pytest.fixture
-def flaky(s3_service):
-    server = Flaky(("127.0.0.1", 0), _Answer)
-    server.backend = urllib.parse.urlparse(s3_service["AWS_ENDPOINT_URL"]).netloc
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+def faulty(s3_service):
+    server = FaultyS3(s3_service["AWS_ENDPOINT_URL"])
     yield server
     server.shutdown()
 
 
-@pytest.mark.parametrize("fault", ["broken", "short"])
-def test_what_breaks_off_is_read_again(s3, monkeypatch, flaky, fault):
+@pytest.mark.parametrize("fault", ["cut", "short"])
+def test_what_breaks_off_is_read_again(s3, monkeypatch, faulty, fault):
     """Half of all bodies end early, with or without a length that says so: every photo comes whole."""
     name = s3({f"in/{number}.jpg": picture(number) for number in range(6)})
     rng = random.Random(1)
-    flaky.fault = lambda path: fault if ".jpg" in path and rng.random() < 0.4 else ""
-    found = read_through(flaky, monkeypatch, name)
+    faulty.fault = lambda method, path: fault if ".jpg" in path and rng.random() < 0.4 else ""
+    found = read_through(faulty, monkeypatch, name)
     assert {one.name: one.encoded for one in found.values()} == {
         f"{number}.jpg": picture(number) for number in range(6)
     }
 
 
-@pytest.mark.parametrize("fault", ["broken", "short", "refused"])
-def test_one_object_that_cannot_be_read_is_set_aside(s3, monkeypatch, flaky, fault):
+@pytest.mark.parametrize("fault", ["cut", "short", "refused"])
+def test_one_object_that_cannot_be_read_is_set_aside(s3, monkeypatch, faulty, fault):
     """After some tries, with the reason of the network or the service; the photo is not called damaged."""
     monkeypatch.setattr(storage, "MAX_ATTEMPTS", 2)
     name = s3({f"in/{number}.jpg": picture(number) for number in range(3)})
-    flaky.fault = lambda path: fault if path.endswith("/1.jpg") else ""
-    found = read_through(flaky, monkeypatch, name)
+    faulty.fault = lambda method, path: fault if path.endswith("/1.jpg") else ""
+    found = read_through(faulty, monkeypatch, name)
     assert [type(found[f"{number}.jpg"]) for number in range(3)] == [Photo, Unusable, Photo]
     assert "cannot be read" in found["1.jpg"].reason
     assert "corrupt" not in found["1.jpg"].reason
 
 
-def read_through(flaky, monkeypatch, name):
-    """Read all photos through the flaky service."""
+def read_through(faulty, monkeypatch, name):
+    """Read all photos through the faulty service."""
     with monkeypatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{flaky.server_address[1]}")
+        patch.setenv("AWS_ENDPOINT_URL", faulty.endpoint)
         listed, _ = list_photos([f"s3://{name}/in"], open_source)
         return {one.name: one for one in opened(listed, 1.0)}
 

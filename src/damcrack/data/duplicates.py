@@ -23,7 +23,7 @@ MIN_CORRELATION = 0.85
 # Thumbnails that vary less than this (grey levels, root mean square) show nothing to recognise.
 MIN_CONTRAST = 0.5
 MAX_PAIRS = 100_000  # a piece that stays in the processor's cache takes half the time of a million
-BLOCK = 1024
+BLOCK = 128  # all pairs of a block are held at once; of copies, only those with the first block are looked at
 
 
 def row_averages(tile_rgb: npt.NDArray[np.uint8]) -> Rows:
@@ -140,18 +140,27 @@ def _patterns(thumbnails: Thumbnails) -> npt.NDArray[np.float32]:
     )
 
 
+def _are_one(one: Groups, other: Groups) -> bool:
+    return len(one) > 1 and bool((one == one[0]).all() and (other == one[0]).all())
+
+
 def _join_alike(
     roots: Groups, members: Groups, hashes: Hashes, thumbnails: Thumbnails, max_bits: int
 ) -> Groups:
     """Merge the members that agree in hash and pattern, a block of pairs (one matrix product) at a time."""
-    hashes, patterns = hashes[members], _patterns(thumbnails[members])
+    patterns = _patterns(thumbnails[members])
+    seen = patterns.any(axis=1)
+    members, patterns = members[seen], patterns[seen]
     for top in range(0, len(members), BLOCK):
         rows = slice(top, top + BLOCK)
         for start in range(top, len(members), BLOCK):
             columns = slice(start, start + BLOCK)
-            alike = patterns[rows] @ patterns[columns].T > MIN_CORRELATION
-            alike &= roots[members[rows], None] != roots[members[columns]]
-            left, right = np.nonzero(alike)
-            close = np.bitwise_count(hashes[rows][left] ^ hashes[columns][right]) <= max_bits
-            roots = _joined(roots, members[rows][left[close]], members[columns][right[close]])
+            if _are_one(roots[members[rows]], roots[members[columns]]):
+                continue  # thousands of copies of one wall are joined after the first blocks
+            left, right = np.nonzero(patterns[rows] @ patterns[columns].T > MIN_CORRELATION)
+            left, right = members[rows][left], members[columns][right]
+            apart = roots[left] != roots[right]
+            left, right = left[apart], right[apart]
+            close = np.bitwise_count(hashes[left] ^ hashes[right]) <= max_bits
+            roots = _joined(roots, left[close], right[close])
     return roots

@@ -226,6 +226,11 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with tarfile.open(path, "r|") as tar:
             for member in tar:
+                # A sparse file of a few bytes can be gigabytes of zeros; a link has no content here.
+                if not member.isreg() or member.issparse() or member.size > path.stat().st_size:
+                    raise InputError(
+                        f"{path} holds {member.name!r}, which is no plain file; make the set again"
+                    )
                 file = tar.extractfile(member)
                 assert file is not None
                 yield member.name, file.read()

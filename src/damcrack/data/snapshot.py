@@ -132,9 +132,10 @@ def open_fixed(
             f"{path} lists no file of {', '.join(missing)}, expected what {outside[missing[0]]} holds; "
             f"run `damcrack snapshot {stage}`"
         )
-    return {
-        name: FixedSource(name, uri, open_source(uri), listed[name], stage) for name, uri in outside.items()
-    }
+    opened = {name: open_source(uri) for name, uri in outside.items()}
+    for source in opened.values():
+        source.names()  # a bucket compares what it reads with its listing
+    return {name: FixedSource(name, outside[name], opened[name], listed[name], stage) for name in outside}
 
 
 def _read_snapshot(path: Path, stage: str) -> dict[str, dict[str, str]]:

@@ -216,7 +216,7 @@ def _unread(error: OSError | InputError) -> str:
     if isinstance(error, InputError):
         return f"cannot be read ({error})"
     if isinstance(error, FileNotFoundError):
-        return "gone since it was listed; copy it again"
+        return "gone or replaced since it was listed; run again, or copy it again"
     return f"cannot be read ({error.strerror or error}); fix its permissions or copy it again"
 
 
