@@ -140,7 +140,10 @@ def page(root: Path, num: int, num_lines: int, visits: int) -> str:
     files.mkdir()
     card = model_card(detector.contract, detector.sha256)
     started = time.process_time()
-    with survey_files(files, [], rules.join_px) as add, Page(num) as shown:  # as `damcrack inspect` does at its end
+    with (
+        survey_files(files, [], rules.join_px) as add,
+        Page(num) as shown,
+    ):  # as `damcrack inspect` does at its end
         for folder in folders:
             findings = Findings.read(folder)
             add(folder, findings)
