@@ -12,6 +12,7 @@ doubled or left over, or where a user would see a traceback.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -25,7 +26,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -35,7 +36,7 @@ import surveys
 import walls
 from damcrack.cli.main import main
 from damcrack.cracks.findings import survey_folders
-from damcrack.files import InputError, sha256_file
+from damcrack.files import InputError, read_json, sha256_file, write_json
 from smallest import one_chain, smallest
 
 CHECKOUT = Path(__file__).parents[1]
@@ -399,7 +400,7 @@ def facts(root: Path) -> object:
                 found.append(base.execute(query).fetchall())
     catalogues = sorted((root / "store/catalogue").glob("*")) if (root / "store").is_dir() else []
     found.append([path.read_text().count("\n") for path in catalogues[-1:]])
-    return found
+    return json.loads(json.dumps(found))
 
 
 def is_ours(name: str, situation: Situation) -> bool:
@@ -466,7 +467,6 @@ class Trials:
     def __init__(self, folder: Path, seed: int, names: Iterable[str]) -> None:
         self.folder, self.rng = folder, random.Random(seed)
         self.situations = {name: SITUATIONS[name] for name in names}
-        self.references: dict[str, Reference] = {}
         needs = max(one.needs for one in self.situations.values())
         load_parts(needs)
         prepare(folder / "template", needs)
@@ -475,32 +475,35 @@ class Trials:
     def run(self, kind: str, num: int) -> dict[str, dict[str, int]]:
         counts: dict[str, Counter[str]] = {}
         attack = {"kills": self.kills, "full": self.full, "twins": self.twins}[kind]
-        done = 0
+        done, turns = 0, itertools.cycle(self.situations.items())
         while done < num:
-            for name, situation in self.situations.items():
-                if name not in self.references:
-                    self.references[name] = Reference.of(situation, self.folder)
-                    assert self.references[name].status == (1 if "foreign" in name else 0), (
-                        f"{name}: {self.log()}"
-                    )
-                (self.folder / "log.txt").write_text("")
-                try:
-                    outcomes = attack(situation, self.references[name])
-                    assert "Traceback" not in self.log() and "Exception ignored" not in self.log(), (
-                        "traceback"
-                    )
-                except AssertionError as error:
-                    outcomes = ["FAILED"]
-                    self.failures.append(f"{name}: {error}\n{self.log()}")
-                    print(self.failures[-1][:1500], file=sys.stderr, flush=True)
-                counts.setdefault(name, Counter()).update(outcomes)
-                (self.folder / f"{kind}.json").write_text(json.dumps(counts, indent=1))
-                done += len(outcomes)
-                shutil.rmtree(self.folder / "trial", ignore_errors=True)
+            name, situation = next(turns)
+            reference = self.reference(name)
+            (self.folder / "log.txt").write_text("")
+            try:
+                outcomes = attack(situation, reference)
+                assert "Traceback" not in self.log() and "Exception ignored" not in self.log(), "traceback"
+            except AssertionError as error:
+                outcomes = ["FAILED"]
+                self.failures.append(f"{name}: {error}\n{self.log()[-3000:]}")
+                print(self.failures[-1], file=sys.stderr, flush=True)
+            counts.setdefault(name, Counter()).update(outcomes)
+            (self.folder / f"{kind}.json").write_text(json.dumps(counts, indent=1))
+            done += len(outcomes)
+            shutil.rmtree(self.folder / "trial", ignore_errors=True)
         return {name: dict(one) for name, one in counts.items()}
 
+    def reference(self, name: str) -> Reference:
+        """What a situation becomes; found out once for all attacks in the folder."""
+        path = self.folder / f"reference {name}.json"
+        if not path.is_file():
+            found = Reference.of(self.situations[name], self.folder)
+            assert found.status == (1 if "foreign" in name else 0), f"{name}: {self.log()[-3000:]}"
+            write_json(path, asdict(found))
+        return Reference(**read_json(path))
+
     def log(self) -> str:
-        return (self.folder / "log.txt").read_text(errors="replace")[-3000:]
+        return (self.folder / "log.txt").read_text(errors="replace")
 
     def kills(self, situation: Situation, reference: Reference) -> list[str]:
         root, rng, outcomes = self.folder / "trial", self.rng, []

@@ -21,7 +21,14 @@ pytestmark = [
 ]
 NUM = os.environ.get("DAMCRACK_ATTACKS", "14")
 # What they need is made in seconds.
-FAST = ("inspect,", "compare", "report", "review", "export-survey", "import-coco", "snapshot", "imagery")
+FAST = (
+    "inspect,",
+    "compare, over an old",
+    "report, over a foreign",
+    "export-survey",
+    "snapshot",
+    "imagery take-in",
+)
 # A user may mount in a namespace of his own, where the system lets him.
 MOUNTING = (
     () if os.name == "posix" and os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--mount")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from damcrack.data.imageset import ImageSet
-from damcrack.files import InputError, read_csv
+from damcrack.files import OUTPUT_MARKER, InputError, read_csv
 from damcrack.registry.evaluation_set import fetch_set, freeze, open_set, training_photos
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
@@ -132,6 +132,9 @@ def test_set_is_fetched_from_s3_by_its_digest(made, s3, tmp_path):
     assert fetched.digest == digest
     assert sum(len(numbers) for numbers, _ in fetched.batches()) == len(fetched.images)
     assert fetch_set("s3://nowhere/set", digest, open_source, tmp_path).digest == digest
+    (fetched.images.root / "tiles.csv").write_text("cut")
+    (fetched.images.root / OUTPUT_MARKER).unlink()
+    assert fetch_set(place, digest, open_source, tmp_path).digest == digest
 
 
 def test_s3_set_of_another_digest_leaves_nothing(made, s3, tmp_path):

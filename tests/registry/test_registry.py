@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from damcrack.files import InputError, sha256_file
+from damcrack.files import OUTPUT_MARKER, InputError, sha256_file
 from damcrack.registry.gate import carry_out, champion_before, history, present_champion, roll_back
 from damcrack.registry.register import read_entry, register, why_register_again
 from damcrack.run import SilentRun
@@ -425,12 +425,14 @@ def source_of(name):
 
 
 def test_kept_copy_is_checked_every_time(dam):
-    """A copy that was changed on this machine is fetched again."""
+    """A copy that was changed on this machine, or of which a part is gone, is fetched again."""
     fetched = registry().fetch("dam", "1")
-    (fetched / "model.onnx").write_bytes(b"changed")
-    assert sha256_file(registry().fetch("dam", "1") / "model.onnx") == sha256_file(
-        dam[0] / f"export-{FAIR}/model.onnx"
-    )
+    for part in ("model.json", OUTPUT_MARKER):
+        (fetched / "model.onnx").write_bytes(b"changed")
+        (fetched / part).unlink()
+        assert sha256_file(registry().fetch("dam", "1") / "model.onnx") == sha256_file(
+            dam[0] / f"export-{FAIR}/model.onnx"
+        )
 
 
 def test_champion_that_was_deleted(dam):

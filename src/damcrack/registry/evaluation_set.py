@@ -10,7 +10,7 @@ to its edge, measured in the mask of the whole photo; 0 without a crack, empty f
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -31,6 +31,7 @@ from damcrack.files import (
     one_at_a_time,
     read_csv,
     read_json,
+    remove_output,
     sha256_bytes,
     sha256_file,
     write_bytes,
@@ -211,9 +212,11 @@ def fetch_set(place: str, expected: str | None, open_source: OpenSource, scratch
         )
     cached = scratch / CACHE / expected
     with one_at_a_time(cached.parent):
-        if not cached.is_dir():
-            with new_directory(cached) as folder:
-                _download(open_source(place), place, expected, folder)
+        with suppress(InputError):
+            return open_set(cached, expected)
+        remove_output(cached)  # it is not there yet, or damaged
+        with new_directory(cached) as folder:
+            _download(open_source(place), place, expected, folder)
     return open_set(cached, expected)
 
 

@@ -17,7 +17,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from damcrack.files import InputError, new_directory, one_at_a_time, sha256_file, temporary_folder
+from damcrack.files import (
+    InputError,
+    new_directory,
+    one_at_a_time,
+    remove_output,
+    sha256_file,
+    temporary_folder,
+)
 from damcrack.messages import without_passwords
 from damcrack.registry import registration
 from damcrack.registry.gate import CHAMPION, Record, present_champion
@@ -152,6 +159,7 @@ class MlflowRegistry:
         cached = CACHE / f"{model_name}-{version}-{expected['model.onnx'][:12]}"
         with one_at_a_time(CACHE):
             if _changed(cached, {file: expected[file] for file in CACHED_FILES if file in expected}):
+                remove_output(cached)  # it is not there yet, or damaged
                 self._download(found, expected, cached, name)
         return cached
 
