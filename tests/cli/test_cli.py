@@ -166,15 +166,17 @@ def test_interruption_leaves_no_output(tmp_path: Path) -> None:
     assert files - {"params.yaml"} == {"old", OUTPUT_MARKER}
 
 
-def test_interrupted_command_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C ends in one sentence."""
+def test_interrupted_command_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends in one sentence, and as shells and schedulers expect it."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("damcrack.stage_runner.execute", interrupted)
-    message = damcrack("tile", "--photos", "photos", "--out", "tiles")
-    assert "interrupted" in message
+    assert damcrack("tile", "--photos", "photos", "--out", "tiles") == "130"
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_output_below_a_file_is_refused() -> None:

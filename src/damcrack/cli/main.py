@@ -4,7 +4,10 @@ import errno
 import io
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +29,7 @@ PARAMS = click.option(
     show_default=True,
     help="File with the values of all stages.",
 )
+GRACE_S = 5.0  # from SIGTERM to the end; Kubernetes kills after 30
 EXTRA_OF = {
     "torch": "train",
     "torchvision": "train",
@@ -86,21 +90,56 @@ def main() -> None:
             stream.reconfigure(
                 errors="backslashreplace"
             )  # a console that lacks a letter of a name shows its number
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped container ends like Ctrl-C
+    stopped = end_soon_when_told()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit("\ndamcrack: interrupted; run the same command to resume from the last finished epoch")
+        print(
+            "\ndamcrack: interrupted; run the same command to resume from the last finished epoch",
+            file=sys.stderr,
+        )
+        sys.exit(128 + (stopped[0] if stopped else signal.SIGINT))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (InputError, OSError, ModuleNotFoundError) as error:
+    except (InputError, OSError, ModuleNotFoundError, MemoryError) as error:
         if os.environ.get("DAMCRACK_TRACEBACK"):
             raise
         sys.exit(f"damcrack: error: {_explain(error)}")
 
 
+def end_soon_when_told() -> list[int]:
+    """Have SIGTERM, as a stopped container gets it, end the process like Ctrl-C, and at the latest after GRACE_S.
+
+    A long call of a library holds up Python's own handler, and a thread that works or sends holds up the end; what a
+    process leaves that ends so is as after a kill. Returns a list that holds the signal once it came.
+    """
+    stopped = list[int]()
+
+    def interrupt(number: int, frame: object) -> None:
+        stopped.append(number)
+        if len(stopped) == 1:
+            raise KeyboardInterrupt
+
+    def watch() -> None:
+        while reader.recv(1) != bytes([signal.SIGTERM]):
+            pass
+        time.sleep(GRACE_S)
+        os._exit(128 + signal.SIGTERM)
+
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, interrupt)
+    threading.Thread(target=watch, daemon=True).start()
+    return stopped
+
+
 def _explain(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return (
+            "there is not enough memory; close other programs, or use a smaller batch_size or smaller photos"
+        )
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRA_OF.get((error.name or "").split(".")[0])
         if extra is None:
