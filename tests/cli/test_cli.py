@@ -173,7 +173,7 @@ def test_interruption_leaves_no_output(tmp_path: Path) -> None:
 def test_interrupted_command_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C ends in one sentence and the status of shells for it."""
+    """Ctrl-C ends in one sentence, and as shells and schedulers expect it."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -4,7 +4,10 @@ import errno
 import io
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from damcrack.files import InputError
 from damcrack.messages import shown
 from damcrack.stage_table import INPUT_HELP, STAGES, Stage
 
+GRACE_S = 5.0  # from SIGTERM to the end; Kubernetes kills after 30
 EXTRA_OF = {
     "torch": "train",
     "torchvision": "train",
@@ -56,7 +60,6 @@ SECTIONS = {
     "Cluster and new photos": ("pipeline", "imagery"),
     "Shell": ("completion",),
 }
-INTERRUPTED = 130  # as shells count Ctrl-C
 
 
 @click.group(
@@ -77,7 +80,7 @@ def cli() -> None:
       0    done; files that could not be used are listed
       1    failed; one sentence says why and how to fix it
       2    the command line is wrong, as by an unknown option
-      130  interrupted; the same command resumes
+      130  interrupted, 143 by SIGTERM; the same command resumes
     """  # noqa: D301  # click wants the character itself
 
 
@@ -89,22 +92,53 @@ def main() -> None:
                 errors="backslashreplace"
             )  # a console that lacks a letter of a name shows its number
     os.umask(os.umask(0o077) | 0o002)  # nothing is written for everybody to change
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped container ends like Ctrl-C
+    stopped = end_soon_when_told()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("\ndamcrack: interrupted; run the same command to resume", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(128 + (stopped[0] if stopped else signal.SIGINT))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (InputError, OSError, ModuleNotFoundError) as error:
+    except (InputError, OSError, ModuleNotFoundError, MemoryError) as error:
         if os.environ.get("DAMCRACK_TRACEBACK"):
             raise
         sys.exit(f"damcrack: error: {shown(_explain(error))}")
 
 
+def end_soon_when_told() -> list[int]:
+    """Have SIGTERM, as a stopped container gets it, end the process like Ctrl-C, and at the latest after GRACE_S.
+
+    A long call of a library holds up Python's own handler, and a thread that works or sends holds up the end; what a
+    process leaves that ends so is as after a kill. Returns a list that holds the signal once it came.
+    """
+    stopped = list[int]()
+
+    def interrupt(number: int, frame: object) -> None:
+        stopped.append(number)
+        if len(stopped) == 1:
+            raise KeyboardInterrupt
+
+    def watch() -> None:
+        while reader.recv(1) != bytes([signal.SIGTERM]):
+            pass
+        time.sleep(GRACE_S)
+        os._exit(128 + signal.SIGTERM)
+
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, interrupt)
+    threading.Thread(target=watch, daemon=True).start()
+    return stopped
+
+
 def _explain(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return (
+            "there is not enough memory; close other programs, or use a smaller batch_size or smaller photos"
+        )
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRA_OF.get((error.name or "").split(".")[0])
         if extra is None:

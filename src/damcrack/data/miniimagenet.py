@@ -16,7 +16,7 @@ from damcrack.data.classfolders import ClassLayout, read_classes
 from damcrack.data.config import SOURCE_NAME, MiniimagenetConfig
 from damcrack.data.imageset import ImageSetWriter
 from damcrack.data.layouts import SetAside, quarantine_row
-from damcrack.data.photo import Pixels, centre_square, decode_photo, encode_jpeg
+from damcrack.data.photo import Pixels, centre_square, decode_photo, encode_jpeg, within_memory
 from damcrack.data.snapshot import FixedSource, OpenSource, open_fixed
 from damcrack.files import InputError, PhotoError, in_order, new_directory, sha256_file, write_csv
 from damcrack.run import Run
@@ -135,7 +135,8 @@ def _missing(
 
 def _square(label: str, name: str, read: ReadImage, image_px: int) -> bytes | SetAside:
     try:
-        return encode_jpeg(centre_square(read(label, name), image_px))
+        with within_memory():
+            return encode_jpeg(centre_square(read(label, name), image_px))
     except PhotoError as error:
         return SetAside(SOURCE_NAME, name, str(error))
 

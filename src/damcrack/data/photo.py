@@ -201,16 +201,34 @@ def _strict_jpeg(encoded: bytes, colors: str, memory: Pixels | None) -> Pixels:
     return np.asarray(simplejpeg.decode_jpeg(ended, colors, strict=True, buffer=memory), np.uint8)
 
 
+class MemoryShortError(PhotoError):
+    """A photo that may be whole, but too large for this machine as it is now."""
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Turn what a lack of memory raises, by whatever library, into a PhotoError: the next photo may be smaller."""
+    try:
+        yield
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        raise MemoryShortError(
+            "it takes more memory than there is; scale it down, or close other programs and try again"
+        ) from error
+
+
 @contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
     """Open an image, and turn whatever its decoder raises, now or later, into one PhotoError."""
     if not encoded:
         raise PhotoError(f"the file is empty (0 bytes), expected {WANTED}; copy it again")
     try:
-        if encoded.startswith(tiff.STARTS):
-            yield tiff.open_tiff(encoded)
-        else:
-            yield Image.open(io.BytesIO(_picture_chunks(encoded)), formats=_formats(encoded))
+        with within_memory():
+            if encoded.startswith(tiff.STARTS):
+                yield tiff.open_tiff(encoded)
+            else:
+                yield Image.open(io.BytesIO(_picture_chunks(encoded)), formats=_formats(encoded))
     except PhotoError:
         raise
     except UnidentifiedImageError as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 from damcrack.data.config import SAMPLE, PhotosConfig
 from damcrack.data.layouts import PhotoFile, SetAside, quarantine_row, read_layouts
-from damcrack.data.photo import decode_mask, decode_photo, encode_mask
+from damcrack.data.photo import decode_mask, decode_photo, encode_mask, within_memory
 from damcrack.data.ready import take_tiles
 from damcrack.data.snapshot import FixedSource, OpenSource, open_fixed
 from damcrack.files import (
@@ -89,11 +89,12 @@ def _take_photos(
 
 
 def _take_photo(file: PhotoFile, source: FixedSource, folder: Path, config: PhotosConfig) -> Row | SetAside:
-    encoded = source.read(file.name)
-    encoded_mask = None if file.mask is None else source.read(file.mask)
     try:
-        size_hw = checked_size(encoded, config.min_side_px, config.max_pixels)
-        mask = None if encoded_mask is None else checked_mask(encoded_mask, size_hw, config.max_pixels)
+        with within_memory():
+            encoded = source.read(file.name)
+            encoded_mask = None if file.mask is None else source.read(file.mask)
+            size_hw = checked_size(encoded, config.min_side_px, config.max_pixels)
+            mask = None if encoded_mask is None else checked_mask(encoded_mask, size_hw, config.max_pixels)
     except PhotoError as error:
         return SetAside(file.source, file.name, str(error))
     return _store(file, encoded, mask, size_hw, folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from damcrack.data.imageset import ImageSetWriter
 from damcrack.data.layouts import SetAside, TileFile
-from damcrack.data.photo import decode_photo, encode_jpeg, is_plain_jpeg
+from damcrack.data.photo import decode_photo, encode_jpeg, is_plain_jpeg, within_memory
 from damcrack.data.snapshot import FixedSource
 from damcrack.files import PhotoError, in_order
 from damcrack.run import Run
@@ -47,11 +47,12 @@ def take_tiles(
 
 
 def _checked(file: TileFile, source: FixedSource, max_pixels: int) -> ReadyTile | SetAside:
-    encoded = source.read(file.name)
     try:
-        rgb = decode_photo(encoded, max_pixels)
-        # An RGB JPEG stays as it is, so that no tile loses quality twice.
-        jpeg = encoded if is_plain_jpeg(encoded) else encode_jpeg(rgb)
+        with within_memory():
+            encoded = source.read(file.name)
+            rgb = decode_photo(encoded, max_pixels)
+            # An RGB JPEG stays as it is, so that no tile loses quality twice.
+            jpeg = encoded if is_plain_jpeg(encoded) else encode_jpeg(rgb)
     except PhotoError as error:
         return SetAside(file.source, file.name, str(error))
     return ReadyTile(file, jpeg, (rgb.shape[0], rgb.shape[1]))

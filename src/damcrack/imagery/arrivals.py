@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from damcrack.cracks.quality import doubt
 from damcrack.data.layouts import TILE_LABELS, left_alone, stem_without
 from damcrack.data.names import escaped, is_image_name
-from damcrack.data.photo import decode_photo, suffix_of
+from damcrack.data.photo import MemoryShortError, decode_photo, suffix_of, within_memory
 from damcrack.data.photos import checked_mask, checked_size
 from damcrack.files import InputError, PhotoError, in_order, sha256_bytes
 from damcrack.imagery.catalogue import Entry, read_catalogue
@@ -138,14 +138,17 @@ class Intake:
     def _take(self, arrived: _Arrived) -> Entry | _Unread:
         name, etag, photo_sha256 = arrived.key
         try:
-            content = self._incoming.read(arrived.stored.name, etag)
-            digest = sha256_bytes(content)
-            if known := self._known.get((digest, photo_sha256)):
-                return replace(known, name=name, etag=etag)
-            files, reason = self._checked(content, digest, photo_sha256), ""
-            why_not = "" if photo_sha256 else doubt(decode_photo(content, self._limits[1]))
+            with within_memory():
+                content = self._incoming.read(arrived.stored.name, etag)
+                digest = sha256_bytes(content)
+                if known := self._known.get((digest, photo_sha256)):
+                    return replace(known, name=name, etag=etag)
+                files, reason = self._checked(content, digest, photo_sha256), ""
+                why_not = "" if photo_sha256 else doubt(decode_photo(content, self._limits[1]))
         except FileNotFoundError:
             return _Unread(name)
+        except MemoryShortError as error:  # the photo may be whole: it waits for a larger machine
+            return _Unread(name, str(error))
         except PhotoError as error:
             place, reason = f"quarantine/{digest}{photo_sha256 and '.' + photo_sha256}", str(error)
             files, why_not = {f"{place}/reason.txt": f"{reason}\n".encode(), f"{place}/file": content}, ""

@@ -23,7 +23,7 @@ from damcrack.data.names import (
     content_kind,
     escaped,
 )
-from damcrack.data.photo import encode_jpeg, num_photos
+from damcrack.data.photo import encode_jpeg, num_photos, within_memory
 from damcrack.data.tiff import RAW_ADVICE, STARTS
 from damcrack.files import InputError, PhotoError, sha256_bytes
 from damcrack.inspection.places import Found, OpenBucket, Unusable, file, objects, walk
@@ -237,7 +237,8 @@ def opened(
             if max_bytes is not None and one.size_bytes > max_bytes:
                 yield Unusable(one.name, _too_large(one.size_bytes, max_bytes))
                 continue
-            encoded = one.read()
+            with within_memory():
+                encoded = one.read()
         except (OSError, InputError) as error:
             yield Unusable(one.name, _unread(error))
             continue

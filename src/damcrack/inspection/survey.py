@@ -23,7 +23,7 @@ from damcrack.cracks.detector import OnnxDetector
 from damcrack.cracks.findings import Findings, Pixels, folder_name, preview
 from damcrack.cracks.gaps import filled
 from damcrack.cracks.photo import Inspected, Rules, look_at
-from damcrack.data.photo import decode_with_gaps, encode_mask, photo_size_hw
+from damcrack.data.photo import decode_with_gaps, encode_mask, photo_size_hw, within_memory
 from damcrack.files import (
     PhotoError,
     in_order,
@@ -94,7 +94,8 @@ class Survey:
         if isinstance(photo, Unusable):
             return photo
         try:
-            return self._folder(photo, workers)
+            with within_memory():
+                return self._folder(photo, workers)
         except PhotoError as error:
             return Unusable(photo.name, str(error))
         finally:
