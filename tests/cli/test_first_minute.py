@@ -53,7 +53,9 @@ def test_one_command_to_the_first_result(photo: Path, browser) -> None:
 
 def test_no_browser_is_one_sentence(photo: Path) -> None:
     """The survey is there, and the sentence names its page."""
-    done = damcrack("inspect", photo, "--open", BROWSER="", DISPLAY="", WAYLAND_DISPLAY="", PATH="/nonexistent")
+    done = damcrack(
+        "inspect", photo, "--open", BROWSER="", DISPLAY="", WAYLAND_DISPLAY="", PATH="/nonexistent"
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("damcrack: error:")
     assert Path("survey/report.html").is_file()

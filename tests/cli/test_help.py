@@ -33,7 +33,9 @@ def test_every_command_is_in_one_section() -> None:
 @pytest.mark.parametrize("path", ALL)
 def test_no_line_of_help_is_cut(path: str, columns: int) -> None:
     """Nothing is wider than the terminal, and no sentence ends in dots."""
-    page = CliRunner(env={"COLUMNS": str(columns)}).invoke(cli, [*path.split(), "--help"], terminal_width=columns)
+    page = CliRunner(env={"COLUMNS": str(columns)}).invoke(
+        cli, [*path.split(), "--help"], terminal_width=columns
+    )
     assert page.exit_code == 0
     for line in page.output.splitlines():
         assert len(line) <= columns, line
@@ -78,7 +80,9 @@ def test_completion_script(shell: str) -> None:
     script = CliRunner().invoke(cli, ["completion", shell]).output
     assert "_DAMCRACK_COMPLETE" in script
     if shell == "bash" and shutil.which("bash"):
-        loaded = subprocess.run(["bash", "-c", script + "\ncomplete -p damcrack"], capture_output=True, text=True)
+        loaded = subprocess.run(
+            ["bash", "-c", script + "\ncomplete -p damcrack"], capture_output=True, text=True
+        )
         assert "_damcrack_completion" in loaded.stdout, loaded.stderr
 
 

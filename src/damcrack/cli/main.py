@@ -12,8 +12,8 @@ import click
 
 import damcrack
 from damcrack.cli.champion import COMMANDS
-from damcrack.cli.imagery import imagery
 from damcrack.cli.examples import add_examples
+from damcrack.cli.imagery import imagery
 from damcrack.cli.options import OPEN, OUT, PARAMS, Sections, out_option
 from damcrack.cli.pipeline import pipeline
 from damcrack.files import InputError

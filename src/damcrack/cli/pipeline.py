@@ -36,7 +36,12 @@ SETTING = (
     ),
 )
 SERVICE = (
-    click.option("--host", envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"], show_envvar=True, help="Address of Kubeflow Pipelines."),
+    click.option(
+        "--host",
+        envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"],
+        show_envvar=True,
+        help="Address of Kubeflow Pipelines.",
+    ),
     click.option("--experiment", default="damcrack", show_default=True, help="Its experiment there."),
     click.option("--namespace", help="That of your Profile, in a Kubeflow with many users."),
 )

@@ -68,5 +68,7 @@ def graph_without_code(text: str) -> str:
 def _versions() -> str:
     """The code by its hash, and all that is installed: other versions are another input of every stage."""
     installed = {(one.metadata["Name"] or "").lower(): one.version for one in distributions()}
-    lines = sorted(f"{name}=={version}" for name, version in installed.items() if name not in ("", "damcrack"))
+    lines = sorted(
+        f"{name}=={version}" for name, version in installed.items() if name not in ("", "damcrack")
+    )
     return "\n".join([f"damcrack=={damcrack.__version__}+{source_name()}", *lines, ""])
