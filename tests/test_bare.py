@@ -144,8 +144,8 @@ def test_the_page_on_an_index_has_no_dead_link(built: Path, tmp_path: Path) -> N
     text = str(metadata(built).get_payload())
     assert not re.findall(r"\]\((?!https?:|#)[^)]*\)", text)
     assert metadata(built).get_all("Project-URL") == ["Paper, https://doi.org/10.3390/w15152839"]
-    (sdist,) = built.glob("*.tar.gz")
-    build = [str(UV), "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(sdist)]
+    source = built.with_name("source")  # an sdist holds the text as it was when that was built
+    build = [str(UV), "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(source)]
     address = "https://forge.invalid/owner/name"
     subprocess.run(build, check=True, env={**os.environ, "DAMCRACK_REPOSITORY": f"{address}/blob/v1"})
     text = str(metadata(tmp_path).get_payload())
@@ -218,18 +218,16 @@ def test_every_python_shows_the_demo(version: str, built: Path, tmp_path: Path) 
 
 def test_an_older_python_is_refused_in_one_sentence(built: Path, tmp_path: Path) -> None:
     """By pip's own rule, and by make before it does anything."""
-    fields = metadata(built)
-    assert fields["Requires-Python"] == ">=3.11"
-    old = tmp_path / "python3.10"
-    old.write_text(
-        "#!/bin/sh\nexec "
-        + sys.executable
-        + " -c 'import sys; sys.version_info = (3, 10)\nexec(sys.argv[1])' \"$2\"\n"
-    )
-    old.chmod(0o755)
-    done = subprocess.run(
-        ["make", "--silent", "-W", "requirements/lock.txt", ".venv/installed", f"PYTHON={old}"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    assert metadata(built)["Requires-Python"] == ">=3.11"
+    local = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    found = subprocess.run([str(UV), "python", "find", "<3.11"], capture_output=True, text=True, env=local)
+    if found.returncode != 0:
+        pytest.skip("no older Python here")
+    for name in ("Makefile", "pyproject.toml", "requirements"):
+        source, target = ROOT / name, tmp_path / name
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    call = ["make", "--silent", ".venv/installed", f"PYTHON={found.stdout.strip()}"]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "needs Python 3.11" in done.stderr.splitlines()[0]
+    assert "3.11" in done.stderr.splitlines()[0]
+    assert not (tmp_path / ".venv").exists()

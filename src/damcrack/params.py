@@ -26,7 +26,7 @@ def read_params(path: Path) -> dict[str, Any]:
         params = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            f"{path} is missing; run where it is, name it with --params, or write one: damcrack init ."
+            f"{path} is missing; name it with --params, or write one: damcrack init ."
         ) from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {error}") from error

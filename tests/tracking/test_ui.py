@@ -1,13 +1,13 @@
 """`damcrack ui`: MLflow's own pages, on a free port, with the address printed once they answer."""
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,14 +48,10 @@ def test_pages_are_served_and_end_with_the_command(one_run: Path) -> None:
     written = one_run / "written"
     with written.open("w") as file, socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            taken.bind((HOST, PORT))  # the usual port is taken, by us or by another
+        with suppress(OSError):  # the usual port is taken, by us or by another
+            taken.bind((HOST, PORT))
             taken.listen()
-        except OSError:
-            pass
-        started = subprocess.Popen(
-            [*DAMCRACK, "ui"], stdout=file, stderr=file, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-        )
+        started = subprocess.Popen([*DAMCRACK, "ui"], stdout=file, stderr=file)
         wait_for(lambda: "http://" in written.read_text(), "the address", lambda: started.poll() is None)
     address = re.search(rf"http://{re.escape(HOST)}:(\d+)/#/experiments/(\d+)/runs\S*", written.read_text())
     assert address and address[1] != str(PORT), written.read_text()

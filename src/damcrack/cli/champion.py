@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from damcrack.cli.options import OUT, PATH
+from damcrack.cli.options import OUT, PARAMS, PATH
 
 MODEL = "dam-crack-detector"
 MODEL_NAME = click.option("--model-name", default=MODEL, show_default=True, help="Name in the registry.")
@@ -38,14 +38,7 @@ def freeze(photos: Path, tiles: Path, out: Path) -> None:
 @click.argument("target", metavar="VERSION|NAME")
 @click.option("--evaluation-set", help="Folder or s3:// prefix from `damcrack freeze`; default: the graph's.")
 @click.option("--sha256", help="Digest that the evaluation set must have; an s3:// set needs it.")
-@click.option(
-    "--params",
-    "params_path",
-    type=PATH,
-    default=Path("params.yaml"),
-    show_default=True,
-    help="File whose section `register` holds the policy.",
-)
+@PARAMS
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that overrides params.yaml's."
 )

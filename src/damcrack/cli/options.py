@@ -1,11 +1,12 @@
 """What several commands share: options, and groups whose help cuts no line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
 PATH = click.Path(path_type=Path)
 PARAMS = click.option(
     "--params",
@@ -18,7 +19,7 @@ PARAMS = click.option(
 OPEN = click.option("--open", "open_page", is_flag=True, help="Open the report in the browser at the end.")
 
 
-def out_option(**more: Any) -> Any:
+def out_option(**more: Any) -> Callable[[Decorated], Decorated]:
     """`--out FOLDER`; a shell leaves ~ in --out=~/survey as it is."""
     return click.option(
         "--out",
