@@ -126,7 +126,7 @@ def test_tutorial_from_photos_to_report(tmp_path: Path) -> None:
     write_decisions(tmp_path / "survey/decisions.json", accepted)
     run_commands("".join(others), tmp_path)
     assert len(read_csv(tmp_path / "survey/photos.csv")) == 2
-    for page in ("survey/report.html", "signed/report.html", "changes/report.html"):
+    for page in ("survey/report.html", "signed/report.html", "changes/compare.html"):
         assert (tmp_path / page).is_file()
 
 
