@@ -14,9 +14,12 @@ import os
 import platform
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,6 @@ from damcrack.inspection.decisions import asked
 from damcrack.inspection.exports import survey_files
 from damcrack.inspection.report import Page, model_card
 from damcrack.sample.concrete import encode_photo, render_photo
-from experiments.speed import peak_mib
 
 RENDERED, SIZE_HW, SMALL_HW = 5, (1200, 1600), (300, 400)
 TIMES = """
@@ -98,9 +100,16 @@ def _moved(findings: Findings, crack: Crack, rng: np.random.Generator) -> Crack:
     )
 
 
-def inspect(photos: Path, out: Path) -> float:
-    """Peak memory of `damcrack inspect` in MiB."""
-    return peak_mib(["inspect", str(photos), "--out", str(out)])
+def peak_mib(photos: Path, out: Path) -> float:
+    """Peak memory of `damcrack inspect` in a process of its own."""
+    code = (
+        "from damcrack.cli.main import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print([l.split()[1] for l in open('/proc/self/status') if 'VmHWM' in l][0])"
+    )
+    command = [sys.executable, "-c", code, "inspect", str(photos), "--out", str(out)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1]) / 1024
 
 
 def opening(page: Path, visits: int) -> dict[str, float]:
@@ -122,17 +131,33 @@ def opening(page: Path, visits: int) -> dict[str, float]:
     for _ in range(visits):
         browser = webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
         browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": CLICK})
+        before_s = _cpu_s(browser.service.process.pid)
         browser.get(page.as_uri())
         time.sleep(1)
-        found.append(browser.execute_script(TIMES))
+        cpu_s = _cpu_s(browser.service.process.pid) - before_s
+        found.append({**browser.execute_script(TIMES), "cpu": 1000 * cpu_s})
         browser.quit()
     return {name: statistics.median(one[name] for one in found) / 1000 for name in found[0]}
+
+
+def _cpu_s(pid: int) -> float:
+    """Seconds that a process and those below it have computed so far."""
+    stats = dict[int, list[str]]()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            stats[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
+    ours = {pid}
+    while more := {one for one, stat in stats.items() if int(stat[1]) in ours} - ours:
+        ours |= more
+    return sum(int(stats[one][11]) + int(stats[one][12]) for one in ours & stats.keys()) / os.sysconf(
+        "SC_CLK_TCK"
+    )
 
 
 def page(root: Path, num: int, num_lines: int, visits: int) -> str:
     """Markdown: the page of so many photos, written and opened."""
     render(root / "photos", RENDERED, SIZE_HW)
-    inspect(root / "photos", root / "survey")
+    peak_mib(root / "photos", root / "survey")
     folders = repeated(root / "survey", num, num_lines)
     config, detector = InspectConfig(), OnnxDetector.load(SHIPPED)
     rules, out = Rules.of(config), root / "survey" / "large.html"
@@ -140,10 +165,8 @@ def page(root: Path, num: int, num_lines: int, visits: int) -> str:
     files.mkdir()
     card = model_card(detector.contract, detector.sha256)
     started = time.process_time()
-    with (
-        survey_files(files, [], rules.join_px) as add,
-        Page(num) as shown,
-    ):  # as `damcrack inspect` does at its end
+    # As `damcrack inspect` does at its end.
+    with survey_files(files, [], rules.join_px) as add, Page(num, lambda folder: folder / "detail.jpg") as shown:
         for folder in folders:
             findings = Findings.read(folder)
             add(folder, findings)
@@ -162,6 +185,7 @@ def page(root: Path, num: int, num_lines: int, visits: int) -> str:
         "first paint, s": f"{seconds['paint']:.2f}",
         "DOMContentLoaded, s": f"{seconds['loaded']:.2f}",
         "first finding open, s": f"{seconds['decides']:.2f}",
+        "all processes of the browser, CPU s": f"{seconds['cpu']:.2f}",
     }
     return _table("page", "value", rows)
 
@@ -171,7 +195,7 @@ def memory(root: Path, nums: Sequence[int]) -> str:
     peaks = dict[str, str]()
     for num in nums:
         render(root / f"photos-{num}", num, SMALL_HW)
-        peaks[f"{num:,}"] = f"{inspect(root / f'photos-{num}', root / f'survey-{num}'):.0f}"
+        peaks[f"{num:,}"] = f"{peak_mib(root / f'photos-{num}', root / f'survey-{num}'):.0f}"
     return _table("photos of 400x300", "peak memory, MiB", peaks)
 
 

@@ -2,6 +2,7 @@
 
     python -m experiments.speed                       # about 15 minutes on two free cores
     python -m experiments.speed --parts inspection
+    python -m experiments.speed --against ../old       # `damcrack inspect` of another checkout and of this one
 
 Variants run in turn in one process (A B A B ...), and ratios are taken round by round, because machines drift.
 """
@@ -10,6 +11,7 @@ import argparse
 import io
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -54,6 +56,7 @@ from damcrack.train.networks import build_network, set_training_mode
 from damcrack.train.objectives import Distillation, Objective, Supervised
 from damcrack.train.training import autocast
 from damcrack.train.weights import load_model
+from experiments.large_survey import peak_mib
 
 SIZE_HW, TILE_PX, QUALITY = (3024, 4032), 224, 95
 MAX_PIXELS = 400 * 10**6
@@ -296,21 +299,42 @@ def _memory(folder: Path) -> str:
         for index in range(num):
             rgb = render_photo(1, index % 5, (1200, 1600)).rgb
             write_bytes(photos / f"{index:04d}.jpg", encode_photo(rgb, index))
-        rows.append((num, peak_mib(["inspect", str(photos), "--out", str(folder / f"survey-{num}")])))
+        rows.append((num, peak_mib(photos, folder / f"survey-{num}")))
     lines = ["| photos of 1600x1200 | peak memory, MiB | times the first row |", "| --- | --- | --- |"]
     lines += [f"| {num} | {mib:.0f} | {mib / rows[0][1]:.3f} |" for num, mib in rows]
     return "\n".join(lines)
 
 
-def peak_mib(command: list[str]) -> float:
-    """Peak memory of a `damcrack` command in a process of its own."""
-    code = (
-        "from damcrack.cli.main import main\n"
-        "try:\n    main()\n"
-        "finally:\n    print([l.split()[1] for l in open('/proc/self/status') if 'VmHWM' in l][0])"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1]) / 1024
+def against(folder: Path, other: Path, rounds: int, num_photos: int = 2) -> str:
+    """Photos of 12 megapixels through `damcrack inspect` of two checkouts, in turn; seconds of the whole command."""
+    (folder / "photos").mkdir()
+    for index in range(num_photos):
+        encoded = encode_photo(render_photo(3, index, SIZE_HW).rgb, index)
+        write_bytes(folder / "photos" / f"{index}.jpg", encoded)
+    checkouts = {"old": other.resolve(), "new": Path(__file__).resolve().parents[1]}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in checkouts}
+    for number in range(rounds):
+        for name, checkout in checkouts.items():
+            spent[name].append(_inspected_s(checkout, folder / "photos", folder / f"{name}-{number}"))
+    lines = [
+        "| checkout | s, median (min to max) | CPU s | times the CPU s of old |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, found in spent.items():
+        wall_s, cpu_s = ([one[axis] for one in found] for axis in (0, 1))
+        ratios = [one / old for one, (_, old) in zip(cpu_s, spent["old"], strict=True)]
+        lines.append(f"| {name} | {_spread(wall_s)} | {_spread(cpu_s)} | {_spread(ratios)} |")
+    return "\n".join(lines)
+
+
+def _inspected_s(checkout: Path, photos: Path, out: Path) -> tuple[float, float]:
+    """Seconds by the clock and of the processor."""
+    command = [sys.executable, "-c", "from damcrack.cli.main import main; main()", "inspect", str(photos)]
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
+    subprocess.run([*command, "--out", str(out)], check=True, capture_output=True, env=environment)
+    wall_s, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 PARTS: dict[str, Callable[[Path, int], str]] = {
@@ -336,8 +360,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.speed", description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="compare inspections with its code instead"
+    )
     options = parser.parse_args()
     print(f"Machine: {machine()}. {options.rounds} rounds.\n", flush=True)
+    if options.against:
+        with tempfile.TemporaryDirectory() as folder:
+            print(against(Path(folder), options.against, options.rounds), flush=True)
+        return
     for name in options.parts:
         with tempfile.TemporaryDirectory() as folder:
             found = PARTS[name](Path(folder), options.rounds)

@@ -143,6 +143,8 @@ SMALL = np.ascontiguousarray(RGB[::2, ::2])
         ([SMALL, RGB], {}),
         ([(SMALL.astype(np.float32), {"subfiletype": 1}), RGB], {}),
         ([(SMALL, {"subifds": 1}), RGB], {}),
+        ([(SMALL, {"subifds": 1}), RGB], {"bigtiff": True}),
+        ([(RGB, {"subifds": 1}), (SMALL, {"subfiletype": 1})], {"bigtiff": True}),
         ([(np.kron(RGB, np.ones((2, 2, 1), np.uint8)), {"subfiletype": 1}), RGB], {"byteorder": ">"}),
     ],
 )

@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import surveys
 from damcrack.cli.main import cli
 from damcrack.cracks.findings import Findings
 from damcrack.data.layouts import read_layout
 from damcrack.data.photo import decode_mask, decode_photo
-from damcrack.files import InputError
+from damcrack.files import InputError, read_csv
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.corrected import take_annotations
 from damcrack.inspection.exports import export_survey
@@ -309,6 +310,82 @@ def test_frames_that_are_not_there_are_said(world, tmp_path):
     assert set(masks(source)) == {"plain.png"}
     (said,) = lines
     assert "99999.5s" in said
+
+
+@pytest.mark.parametrize("name", ["dive.mp4", "DIVE.MP4"])
+def test_frames_come_by_their_time_whatever_the_step_was(world, tmp_path, name):
+    """A survey of every fifth of a second, or of another spelling of the video's name."""
+    (tmp_path / "in").mkdir()
+    video = tmp_path / "in/dive.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 10, SIZE[::-1])
+    for _ in range(12):
+        writer.write(rgb(cracked()))
+    writer.release()
+    times = ("00000.2", "00000.7", "00001.0")
+    images = [
+        {"id": i, "file_name": f"{name}@{time}s.jpg", "height": SIZE[0], "width": SIZE[1]}
+        for i, time in enumerate(times)
+    ]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "crack"}]}
+    source, lines = take(world, tmp_path, content, [str(tmp_path / "in")])
+    assert set(masks(source)) == {f"dive.mp4@{time}s.png" for time in times}
+    assert lines == []
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory):
+    """Four lines: one accepted, one accepted as a joint, one rejected, one not decided."""
+    root = tmp_path_factory.mktemp("decided")
+    rows = [(300, 80 + 130 * place, 5 * place, 300, 6.0) for place in range(4)]
+    surveys.save(root / "in/a.jpg", surveys.cracked((600, 800), *rows))
+    survey = surveys.inspect(root)
+    found = surveys.all_findings(survey)
+    said = [("accepted", "crack"), ("rejected", "crack"), ("accepted", "joint")]
+    decisions = [
+        surveys.decide(known, finding, status, label=label, severity="minor")
+        for (known, finding), (status, label) in zip(found, said, strict=False)
+    ]
+    surveys.write_decisions(survey / "decisions.json", decisions)
+    return survey, [finding.crack.number for _, finding in found]
+
+
+@pytest.mark.parametrize("undecided", [False, True])
+def test_what_was_accepted_is_exported(decided, tmp_path, undecided):
+    """Rejected lines never, undecided ones when asked for; numbers stay, classes are in every format."""
+    survey, (crack, _, joint, left) = decided
+    formats = ("jpeg", "dxf", "gpkg", "csv", "geojson", "coco")
+    summary = export_survey(survey, formats, tmp_path / "out", SilentRun(), undecided=undecided)
+    assert [int(word) for word in summary["lines"].split() if word.isdigit()] == [2, 1, 1]
+    wanted = {f"a.jpg#{crack}": "crack", f"a.jpg#{joint}": "joint"} | (
+        {f"a.jpg#{left}": ""} if undecided else {}
+    )
+    assert {row["crack"]: row["class"] for row in read_csv(tmp_path / "out/cracks.csv")} == wanted
+    features = json.loads((tmp_path / "out/cracks.geojson").read_text())["features"]
+    assert {one["id"]: one["properties"].get("class", "") for one in features} == wanted
+    content = json.loads((tmp_path / "out/cracks.coco.json").read_text())
+    names = {one["id"]: one["name"] for one in content["categories"]}
+    assert sorted(names[one["category_id"]] for one in content["annotations"]) == sorted(
+        label or "crack" for label in wanted.values()
+    )
+    _, _, _, columns = pyogrio.raw.read(
+        tmp_path / "out/survey.gpkg", layer="cracks", columns=["crack", "class"]
+    )
+    assert set(columns[0]) == set(wanted)
+    (path,) = (tmp_path / "out/dxf").iterdir()
+    drawing = ezdxf.readfile(path)
+    assert not drawing.audit().has_errors
+    space = drawing.modelspace()
+    assert len(space.query('LWPOLYLINE[layer=="JOINT"]')) == 1
+    assert len(space.query('LWPOLYLINE[layer=="CRACK"]')) == len(wanted) - 1
+    texts = [text.dxf.text for text in space.query("TEXT")]
+    assert {text.split()[0] for text in texts if text.startswith("#")} == {name[5:] for name in wanted}
+
+
+def test_decisions_on_other_photos_are_refused(decided, world, tmp_path):
+    """Nothing is written, rather than a drawing without any crack."""
+    with pytest.raises(InputError, match="does not have"):
+        export_survey(world / "out", ["dxf"], tmp_path / "out", SilentRun(), decided[0] / "decisions.json")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_survey_without_cracks_is_exported(world, tmp_path):

@@ -200,6 +200,18 @@ def test_other_values_and_new_content_are_looked_at_again(tmp_path, model):
     assert int(rows_of(tmp_path / "out/photos.csv")[0]["num_blocks"]) > int(row["num_blocks"])
 
 
+def test_photos_that_other_weights_judged_are_judged_again(tmp_path, model, monkeypatch):
+    """As with another model."""
+    save(tmp_path / "in/a.jpg", sound(1))
+    keys = []
+    for weights in ((1.0,), (2.0,), (2.0,)):
+        monkeypatch.setattr("damcrack.inspection.survey.WEIGHTS", weights)
+        inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+        (folder,) = (tmp_path / "out/photos").iterdir()
+        keys.append(Findings.read(folder).key)
+    assert keys[0] != keys[1] == keys[2]
+
+
 def test_small_photos_are_set_aside_and_the_rest_goes_on(tmp_path, model):
     """Smaller than a block, empty, and no image at all."""
     save(tmp_path / "in/small.jpg", sound(size=(90, 300)))

@@ -209,6 +209,18 @@ def test_printing_shows_every_photo_with_a_finding(opened):
     assert len(printed["data"]) > 50_000
 
 
+def test_thumbnails_come_with_the_view(opened):
+    """The pictures of the cards are in the page, and shown once they are near; all of them are printed."""
+    opened.set_window_size(1200, 300)
+    opened.refresh()
+    shown = "return [...document.querySelectorAll('.card img')].filter((one) => one.naturalWidth).length"
+    assert opened.execute_script(shown) == 0
+    the(opened, "#photos").location_once_scrolled_into_view  # noqa: B018
+    time.sleep(0.5)
+    assert opened.execute_script(shown) == 4
+    opened.set_window_size(1200, 900)
+
+
 def test_a_page_alone_shows_what_is_in_it(opened, page, tmp_path):
     """Copied without its folder it still shows the photos with findings at full size."""
     (tmp_path / "alone.html").write_bytes(page.read_bytes())

@@ -385,9 +385,9 @@ def test_photos_wider_than_a_jpeg_can_be_are_inspected(tmp_path, model):
 
 
 @pytest.mark.parametrize("collar", [0, 255])
-@pytest.mark.parametrize("kind", ["alpha", "nodata"])
+@pytest.mark.parametrize("kind", ["alpha", "nodata", "not declared"])
 def test_the_edge_of_what_a_photo_shows_is_no_crack(tmp_path, model, kind, collar):
-    """A black or white collar, declared as nodata or transparent, beside a clean wall and across a cracked one."""
+    """A black or white collar, declared or not, beside a clean wall and across a cracked one; it has no blocks."""
     tifffile = pytest.importorskip("tifffile")
     for name, cracked in (("clean.tif", False), ("cracked.tif", True)):
         pixels = wall(cracked)
@@ -396,6 +396,8 @@ def test_the_edge_of_what_a_photo_shows_is_no_crack(tmp_path, model, kind, colla
         if kind == "alpha":
             pixels = np.dstack([pixels, np.where(outside, 0, 255).astype(np.uint8)])
             options = {"extrasamples": ["unassalpha"]}
+        elif kind == "not declared":
+            options = {}
         else:
             options = {"extratags": [(42113, "s", 0, str(collar), True)]}
         tifffile.imwrite(tmp_path / name, pixels, photometric="rgb", **options)
@@ -403,6 +405,12 @@ def test_the_edge_of_what_a_photo_shows_is_no_crack(tmp_path, model, kind, colla
     assert (rows["clean.tif"]["verdict"], rows["clean.tif"]["num_cracks"]) == ("no crack", "0")
     assert rows["cracked.tif"]["num_cracks"] == "1"
     assert float(rows["cracked.tif"]["length_px"]) <= 252
+    blocks = [
+        [int(row[name]) for name in ("x0_px", "y0_px", "x1_px", "y1_px")]
+        for row in read_csv(tmp_path / "out/blocks.csv")
+    ]
+    shown = [not outside[y0:y1, x0:x1].all() for x0, y0, x1, y1 in blocks]
+    assert all(shown) and 0 < len(shown) < 2 * 20
 
 
 def test_a_photo_of_nothing_is_set_aside(tmp_path, model):

@@ -248,7 +248,7 @@ def test_a_disk_that_fills_up_at_the_end_keeps_the_photos(
     inspect(model, "in")
     shutil.copytree("out", "whole")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(module, "write_page", full)
+        patch.setattr(module.Page, "write", full)
         inspect(model, "in")
     assert [path.name for path in Path("out").iterdir() if path.is_file()] == [OUTPUT_MARKER]
     with monkeypatch.context() as patch:

@@ -14,6 +14,8 @@ FALSE_PER_MEGAPIXEL = (
     0.6  # lines of evidence 0 or more on clean walls; with each unit of evidence e times fewer
 )
 
+WEIGHTS = (PROB_WEIGHT, LENGTH_WEIGHT, WIDTH_WEIGHT, BIAS, FALSE_PER_MEGAPIXEL)
+
 
 def evidence(crack: Crack) -> float:
     """Log odds that a traced line is a crack: 0 where as many are as are not."""

@@ -22,6 +22,7 @@ from damcrack.cracks.windows import CELL_PX, num_cells
 from damcrack.data.tiling import Boxes, tile_boxes_xyxy
 
 Floats = npt.NDArray[np.float32]
+Gaps = npt.NDArray[np.bool_]
 
 AROUND_CELLS = num_cells(int(LARGEST_REACH_PX))  # brightness profiles across a crack reach so far beside it
 
@@ -46,12 +47,15 @@ class Rules:
 
 @dataclass(frozen=True)
 class Inspected:
-    """What one photo (H, W) shows: boxes (N, 4) with their probability (N,), masks (H, W) of 0/1, best cracks first."""
+    """What one photo (H, W) shows: boxes (N, 4) with their probability (N,), best cracks first.
+
+    `levels` (H, W) is 2 at crack pixels, 1 at fainter ones, which nobody should call new.
+    """
 
     size_hw: tuple[int, int]
     boxes: Boxes
     crack_prob: Floats
-    masks: CrackMasks
+    levels: Mask
     cracks: list[Crack]
     verdict: Verdict
     doubt: str
@@ -64,30 +68,34 @@ class Inspected:
         return [Block(x0, y0, x1, y1, prob) for (x0, y0, x1, y1), prob in zip(boxes, probs, strict=True)]
 
 
-def look_at(rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor) -> Inspected:
+def look_at(
+    rgb: Pixels, detector: OnnxDetector, rules: Rules, workers: Executor, gaps: Gaps | None = None
+) -> Inspected:
     """Map the cracks of a photo (H, W, 3), judge its blocks, and trace the cracks that touch a cracked block.
+
+    Blocks that lie wholly in `gaps` (H, W), where there is no picture, are no blocks.
 
     Raises:
         PhotoError: the photo is smaller than one block.
     """
     size_hw = rgb.shape[0], rgb.shape[1]
     boxes = tile_boxes_xyxy(size_hw, detector.tile_px, rules.overlap)
+    if gaps is not None:
+        boxes = boxes[[not gaps[y0:y1, x0:x1].all() for x0, y0, x1, y1 in boxes.tolist()]]
     crack_map = detector.map_photo(rgb, workers, rules.scales)
     crack_prob = detector.block_probs(without_specks(crack_map, CELL_PX, rules.segmentation), boxes)
-    called = called_blocks(boxes[crack_prob >= rules.threshold], size_hw)
-    masks = CrackMasks(np.zeros(size_hw, np.uint8), np.zeros(size_hw, np.uint8))
-    cracks = list[Crack]()
-    tracing = Tracing(rgb, crack_map, called, rules)
+    levels, cracks = np.zeros(size_hw, np.uint8), list[Crack]()
+    tracing = Tracing(rgb, crack_map, boxes[crack_prob >= rules.threshold], rules)
     for traced in workers.map(tracing.trace, tracing.regions):
         x0, y0, x1, y1 = traced.box
-        for whole, part in zip(masks, traced.masks, strict=True):
-            np.maximum(whole[y0:y1, x0:x1], part, out=whole[y0:y1, x0:x1])
+        whole = levels[y0:y1, x0:x1]
+        np.maximum(whole, traced.masks.sure + traced.masks.possible, out=whole)
         cracks += traced.cracks
     cracks.sort(key=lambda crack: (-evidence(crack), crack.box_xyxy))
-    megapixels = size_hw[0] * size_hw[1] / 1e6
+    megapixels = (size_hw[0] * size_hw[1] - (0 if gaps is None else int(gaps.sum()))) / 1e6
     cracks = [replace(crack, confidence=confidence(evidence(crack), megapixels)) for crack in cracks]
     doubt = why_doubtful(rgb)
-    return Inspected(size_hw, boxes, crack_prob, masks, cracks, verdict(cracks, bool(doubt), rules), doubt)
+    return Inspected(size_hw, boxes, crack_prob, levels, cracks, verdict(cracks, bool(doubt), rules), doubt)
 
 
 def verdict(cracks: Sequence[Crack], doubtful: bool, rules: Rules) -> Verdict:
@@ -97,12 +105,14 @@ def verdict(cracks: Sequence[Crack], doubtful: bool, rules: Rules) -> Verdict:
     return "crack" if best >= crack else "unsure" if best >= unsure or doubtful else "no crack"
 
 
-def called_blocks(boxes: Boxes, size_hw: tuple[int, int]) -> Mask:
-    """1 in the blocks that are called cracked, 0 elsewhere (H, W)."""
-    called = np.zeros(size_hw, np.uint8)
-    for x0, y0, x1, y1 in boxes.tolist():
-        called[y0:y1, x0:x1] = 1
-    return called
+def inside_blocks(boxes: Boxes, part: tuple[int, int, int, int]) -> Mask:
+    """1 where a part (x0, y0, x1, y1) of a photo lies in one of the boxes (N, 4), 0 elsewhere (h, w)."""
+    left, top, right, bottom = part
+    inside = np.zeros((bottom - top, right - left), np.uint8)
+    touching = boxes[(boxes[:, :2] < (right, bottom)).all(axis=1) & (boxes[:, 2:] > (left, top)).all(axis=1)]
+    for x0, y0, x1, y1 in np.maximum(touching - (left, top, left, top), 0).tolist():
+        inside[y0:y1, x0:x1] = 1
+    return inside
 
 
 @dataclass(frozen=True)
@@ -126,9 +136,10 @@ class Tracing:
     """Traces the cracks of a photo (H, W, 3) region by region; `regions` has them in the order of their labels.
 
     Pieces so close that they are one crack are in one region, and each cell of the map counts in one region only.
+    `called` (N, 4) are the blocks that are called cracked.
     """
 
-    def __init__(self, rgb: Pixels, crack_map: Floats, called: Mask, rules: Rules) -> None:
+    def __init__(self, rgb: Pixels, crack_map: Floats, called: Boxes, rules: Rules) -> None:
         self._rgb, self._crack_map, self._called, self._rules = rgb, crack_map, called, rules
         how = rules.segmentation
         found = (crack_map >= how.min_prob).astype(np.uint8)
@@ -159,7 +170,7 @@ class Tracing:
         rgb = self._rgb[y0 : CELL_PX * bottom, x0 : CELL_PX * right]
         box, how = (x0, y0, x0 + rgb.shape[1], y0 + rgb.shape[0]), self._rules.segmentation
         crack_prob = np.asarray(large[: rgb.shape[0], : rgb.shape[1]], np.float32)
-        masks = crack_masks(crack_prob, self._called[y0 : box[3], x0 : box[2]], how)
+        masks = crack_masks(crack_prob, inside_blocks(self._called, box), how)
         if not masks.sure.any():
             return Traced(box, masks, [])
         grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)

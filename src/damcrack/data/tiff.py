@@ -35,6 +35,7 @@ _PHOTOMETRIC, _BANDS, _MAX_VALUE, _PLANES, _COLOR_MAP, _SUB_IFDS = 262, 277, 281
 _EXTRA_BANDS, _SAMPLE_FORMAT, _S_MAX_VALUE, _NODATA, _DNG_VERSION = 338, 339, 341, 42113, 50706
 _STRIPS, _STRIP_BYTES, _JPEG_TABLES = (273, 324), (279, 325), 347  # of strips, of tiles
 _JPEG, _DEFLATE = 7, (8, 32946)
+_IFD8, _LONG8 = b"\x12\0", b"\x10\0"  # types of BigTIFF, little-endian
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _RAW = (32803, 34892)  # photometric: colour filter array, linear raw
@@ -174,7 +175,7 @@ def _pages(encoded: bytes) -> dict[int, Tags]:
     """Tags of every page, and of the pages below it, by where they lie in the file."""
     if encoded[:4] == b"MM\0+":
         raise PhotoError("a BigTIFF in big-endian order, which Pillow cannot read; save it as plain TIFF")
-    head = encoded[: 16 if encoded[:4] == b"II+\0" else 8]
+    head = encoded[: 16 if _is_big(encoded) else 8]
     first = TiffImagePlugin.ImageFileDirectory_v2(head)
     file, pages, waiting = io.BytesIO(encoded), dict[int, Tags](), [first.next]
     while waiting:
@@ -182,6 +183,10 @@ def _pages(encoded: bytes) -> dict[int, Tags]:
         if at in pages or not 0 < at < len(encoded):
             continue
         ifd = TiffImagePlugin.ImageFileDirectory_v2(head)
+        with file.getbuffer() as patched:
+            for kind in (entry + 2 for entry in _entries(encoded, at)):
+                if patched[kind : kind + 2] == _IFD8:  # of a BigTIFF; Pillow knows its twin alone
+                    patched[kind : kind + 2] = _LONG8
         file.seek(at)
         ifd.load(file)
         pages[at] = {tag: ifd[tag] for tag in ifd}
@@ -266,19 +271,28 @@ def _opened(encoded: bytes, at: int, photometric: int | None = None) -> Image.Im
 
     The file gets it as its first page, because Pillow opens none behind a page that it cannot read.
     """
-    big, order = encoded[2:4] == b"+\0", "<" if encoded[:1] == b"I" else ">"
-    start, pointer, counter, entry_bytes = (8, "Q", "Q", 20) if big else (4, "I", "H", 12)
+    order = "<" if encoded[:1] == b"I" else ">"
+    start, pointer, value_at = (8, "Q", 12) if _is_big(encoded) else (4, "I", 8)
     file = io.BytesIO(encoded)
     with file.getbuffer() as patched:
         struct.pack_into(order + pointer, patched, start, at)
-        (num_entries,) = struct.unpack_from(order + counter, patched, at)
-        first = at + struct.calcsize(counter)
-        for entry in range(first, first + num_entries * entry_bytes, entry_bytes):
-            if photometric is not None and struct.unpack_from(order + "H", patched, entry) == (_PHOTOMETRIC,):
-                struct.pack_into(
-                    order + "H", patched, entry + entry_bytes - struct.calcsize(pointer), photometric
-                )
+        for entry in _entries(encoded, at) if photometric is not None else ():
+            if struct.unpack_from(order + "H", patched, entry) == (_PHOTOMETRIC,):
+                struct.pack_into(order + "H", patched, entry + value_at, photometric)
     return Image.open(file, formats=("TIFF",))
+
+
+def _is_big(encoded: bytes) -> bool:
+    return encoded[2:4] == b"+\0"
+
+
+def _entries(encoded: bytes, at: int) -> range:
+    """Where the entries of a page lie in the file: tag, type, number and value of each."""
+    counter, entry_bytes = ("Q", 20) if _is_big(encoded) else ("H", 12)
+    (num,) = struct.unpack_from(("<" if encoded[:1] == b"I" else ">") + counter, encoded, at)
+    first = at + struct.calcsize(counter)
+    num = min(num, (len(encoded) - first) // entry_bytes)
+    return range(first, first + num * entry_bytes, entry_bytes)
 
 
 def _declared_bits(tags: Tags) -> int:

@@ -23,9 +23,8 @@ from damcrack.inspection.spreadsheet import match_name, names_by_key
 from damcrack.run import Run
 
 CRACK = ("crack", "cracks")
-VIDEO_EVERY_S = 1.0
 LARGEST_PX = 10**6
-MISSING = f"no such frame, a video gives one every {VIDEO_EVERY_S:g} s"
+MISSING = "the video has no frame at this time, to a millisecond"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def take_annotations(
     wanted = [one for one in listed if one.name in corrected or one.video]
     num_masks, num_cracked, left_out, claims = 0, 0, dict.fromkeys(corrected, MISSING), Claims()
     with new_directory(out, "corrected-annotations") as folder:
-        for photo in run.track(opened(wanted, VIDEO_EVERY_S), "masks", len(wanted)):
+        for photo in run.track(opened(wanted, 1.0, frames=corrected.keys()), "masks", len(wanted)):
             if photo.name not in corrected:
                 continue
             try:

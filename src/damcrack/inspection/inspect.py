@@ -16,7 +16,7 @@ from typing import Any
 from damcrack.cracks.detector import OnnxDetector
 from damcrack.cracks.findings import SUMMARY, Findings
 from damcrack.cracks.photo import Rules
-from damcrack.files import InputError, check_output, new_directory, sha256_bytes, write_json
+from damcrack.files import InputError, check_output, new_directory, write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.decisions import FILE as DECISIONS
 from damcrack.inspection.exports import survey_files
@@ -25,7 +25,7 @@ from damcrack.inspection.places import OpenBucket, Unusable
 from damcrack.inspection.report import Page, Totals, model_card
 from damcrack.inspection.scale import Scale, for_photos, without_number
 from damcrack.inspection.sources import Listed, list_photos, opened, summarised, title_of
-from damcrack.inspection.survey import Survey
+from damcrack.inspection.survey import Survey, made_by
 from damcrack.inspection.survey_folder import KIND, Call, SurveyFolder, place_of, survey_folder
 from damcrack.run import Run
 
@@ -140,8 +140,7 @@ def survey(
     """
     rules = Rules.of(config)
     call = Call(title, tuple(sorted(places)), {})
-    made_by = sha256_bytes(repr((detector.sha256, rules)).encode())
-    with survey_folder(out, call, [one.name for one in listed], made_by, kind) as folder:
+    with survey_folder(out, call, [one.name for one in listed], made_by(detector, rules), kind) as folder:
         work = Survey(folder.root, detector, rules, scale, config.max_megapixels * 10**6, shared)
         photos, set_aside = dict[str, str](), list(not_listed)
         for aside in summarised(not_listed):

@@ -6,7 +6,7 @@ Every file that was given, or lies below a given folder, is listed: to be looked
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
@@ -221,9 +221,12 @@ def _unread(error: OSError | InputError) -> str:
 
 
 def opened(
-    listed: Iterable[Listed], frame_every_s: float, max_bytes: int | None = None
+    listed: Iterable[Listed],
+    frame_every_s: float,
+    max_bytes: int | None = None,
+    frames: Collection[str] | None = None,
 ) -> Iterator[Photo | Unusable]:
-    """Read file after file; a video gives a frame every N seconds, and what was wrong with it.
+    """Read file after file; a video gives a frame every N seconds or those called `frames`, and what was wrong with it.
 
     Of files with the same bytes the first is inspected. A photo of more than `max_bytes` is not read.
     """
@@ -232,7 +235,7 @@ def opened(
         try:
             if one.video is not None:
                 with one.video() as path:
-                    yield from _frames(one.name, path, frame_every_s)
+                    yield from _frames(one.name, path, frame_every_s, frames)
                 continue
             if max_bytes is not None and one.size_bytes > max_bytes:
                 yield Unusable(one.name, _too_large(one.size_bytes, max_bytes))
@@ -267,18 +270,22 @@ def _too_large(num_bytes: int, max_bytes: int) -> str:
     )
 
 
-def _frames(name: str, path: Path, every_s: float) -> Iterator[Photo | Unusable]:
+def _frames(
+    name: str, path: Path, every_s: float, wanted: Collection[str] | None
+) -> Iterator[Photo | Unusable]:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # OpenCV's lines name no video either
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
-        yield from _read_frames(name, video, every_s)
+        yield from _read_frames(name, video, every_s, wanted)
     except PhotoError as error:
         yield Unusable(name, str(error))
     finally:
         video.release()
 
 
-def _read_frames(name: str, video: cv2.VideoCapture, every_s: float) -> Iterator[Photo | Unusable]:
+def _read_frames(
+    name: str, video: cv2.VideoCapture, every_s: float, wanted: Collection[str] | None
+) -> Iterator[Photo | Unusable]:
     rate, promised = video.get(cv2.CAP_PROP_FPS), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     if not (video.isOpened() and 0 < rate < 10_000):
         raise PhotoError("no video that can be decoded, or one cut short before its index; copy it again")
@@ -288,12 +295,13 @@ def _read_frames(name: str, video: cv2.VideoCapture, every_s: float) -> Iterator
         if number and time_s <= before_s:  # no time stamps
             time_s = max(before_s, number / rate)
         longest_s = max(longest_s, time_s - before_s)
-        if time_s >= due_s - 0.5e-3:
+        frame_name = f"{name}@{_time_text(time_s)}s.jpg"
+        if frame_name in wanted if wanted is not None else time_s >= due_s - 0.5e-3:
             done, frame = video.retrieve()
             if not done:
                 break
             encoded = encode_jpeg(np.asarray(frame[..., ::-1], np.uint8), FRAME_QUALITY)
-            yield Photo(f"{name}@{_time_text(time_s)}s.jpg", encoded, sha256_bytes(encoded))
+            yield Photo(frame_name, encoded, sha256_bytes(encoded))
             due_s = every_s * (int((time_s + 0.5e-3) / every_s) + 1)
         number += 1
     ended_s, promised_s = time_s + longest_s, promised / rate

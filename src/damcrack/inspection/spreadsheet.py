@@ -130,9 +130,9 @@ def match_name(written: str, known: Mapping[str, Sequence[str]], table: str) -> 
         return written
     if len(names) == 1:
         return names[0]
-    if not names and name_key(written.rpartition("@")[0]) in known:
-        return written
-    problem = (
-        f"which could be {' or '.join(sorted(names))}" if names else "which is not a photo of this survey"
-    )
+    video, _, time = written.rpartition("@")
+    videos = known.get(name_key(video), [])
+    if not names and len(videos) == 1:
+        return f"{videos[0]}@{time}"
+    problem = f"which could be {' or '.join(sorted(names))}" if names else "which is not a photo here"
     raise InputError(f"{table} names {written!r}, {problem}; write the photo's path as in photos.csv")

@@ -20,8 +20,9 @@ import numpy as np
 import simplejpeg
 
 from damcrack.cracks.detector import OnnxDetector
+from damcrack.cracks.evidence import WEIGHTS
 from damcrack.cracks.findings import Findings, Pixels, folder_name, preview
-from damcrack.cracks.gaps import filled
+from damcrack.cracks.gaps import collar, filled
 from damcrack.cracks.photo import Inspected, Rules, look_at
 from damcrack.data.photo import decode_with_gaps, encode_mask, photo_size_hw, within_memory
 from damcrack.files import (
@@ -38,7 +39,7 @@ from damcrack.inspection.places import Unusable
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Photo
 
-FORMAT = 2  # of a photo's folder; folders of another format are written again
+FORMAT = 3  # of a photo's folder; folders of another format are written again
 PREVIEW_PX = 1024
 PREVIEW_QUALITY = 80
 # At this quality blocks are at least 43 dB from those of the photo itself: good enough to be learned from.
@@ -66,6 +67,11 @@ class Survey:
         if self.shared:
             self.shared.bring(folder, whole=True)
         return folder / "detail.jpg"
+
+    @property
+    def made_by(self) -> str:
+        """Names what the findings of all photos depend on."""
+        return made_by(self.detector, self.rules)
 
     def look_at_all(self, photos: Iterable[Photo | Unusable]) -> Iterator[Path | Unusable]:
         """Look at all photos, unless that was done before; yields the folder of each, in order.
@@ -113,8 +119,9 @@ class Survey:
         rgb, gaps = decode_with_gaps(photo.encoded, self.max_pixels)
         size_hw = rgb.shape[0], rgb.shape[1]
         gsd = self._gsd(photo, size_hw)
+        gaps = collar(rgb) if gaps is None else gaps
         seen = rgb if gaps is None else filled(rgb, gaps)
-        inspected = look_at(seen, self.detector, self.rules, workers)
+        inspected = look_at(seen, self.detector, self.rules, workers, gaps)
         findings = Findings(
             photo=photo.name,
             sha256=digest,
@@ -143,9 +150,9 @@ class Survey:
 
     def _key(self, photo: Photo, digest: str, size_hw: tuple[int, int]) -> str:
         """Names everything that the findings depend on."""
-        gsd = self._gsd(photo, size_hw)
+        place = Camera.of(photo.encoded).lon_lat()
         return sha256_bytes(
-            repr((FORMAT, photo.name, digest, self.detector.sha256, self.rules, gsd)).encode()
+            repr((self.made_by, photo.name, digest, self._gsd(photo, size_hw), place)).encode()
         )
 
     def _write(self, out: Path, rgb: Pixels, findings: Findings, inspected: Inspected) -> None:
@@ -153,10 +160,15 @@ class Survey:
             write_bytes(folder / "preview.jpg", _jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
             write_bytes(folder / "detail.jpg", _jpeg(preview(rgb, DETAIL_PX), DETAIL_QUALITY))
             if findings.cracks:
-                write_bytes(folder / "mask.png", encode_mask(inspected.masks.sure))
-            if inspected.masks.possible.any():
-                write_bytes(folder / "possible.png", encode_mask(inspected.masks.possible))
+                write_bytes(folder / "mask.png", encode_mask(inspected.levels > 1))
+            if inspected.levels.any():
+                write_bytes(folder / "possible.png", encode_mask(inspected.levels))
             findings.write(folder)
+
+
+def made_by(detector: OnnxDetector, rules: Rules) -> str:
+    """Names model, values and the weights of evidence: photos that others of them judged are judged again."""
+    return sha256_bytes(repr((FORMAT, detector.sha256, rules, WEIGHTS)).encode())
 
 
 class Memory:
