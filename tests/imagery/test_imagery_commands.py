@@ -118,6 +118,20 @@ def test_a_training_is_due_for_enough_new_labels(config, tmp_path):
     assert not imagery.take_in(config, unlabelled)["train"]
 
 
+def test_a_photo_that_cannot_be_judged_teaches_only_with_a_label(config, tmp_path):
+    """Taken at night it is inspected, but counts for no training and is in no snapshot, until somebody labels it."""
+    dark = np.asarray(render_photo(3, 9, (64, 64)).rgb // 12, np.uint8)
+    (tmp_path / "incoming/9.jpg").write_bytes(encode_photo(dark, 9))
+    settings, out = ["train_after_labels=9", "train_after_photos=3"], tmp_path / "snapshots/photos.csv"
+    assert not imagery.take_in(config, settings)["train"]
+    assert (imagery.status(config)["photos"], imagery.status(config)["without label and in doubt"]) == (3, 1)
+    assert imagery.write_snapshot(config, out)["photos"] == len(read_csv(out)) == 2
+    (tmp_path / "incoming/masks").mkdir()
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(tmp_path / "incoming/masks/9.png")
+    assert imagery.take_in(config, settings)["train"]
+    assert imagery.write_snapshot(config, out)["photos"] == 3
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

@@ -175,6 +175,20 @@ def test_values_that_do_not_read_what_is_taken_in_are_refused(sources, got):
         imagery.check_source(config, {"photos": {"sources": sources}})
 
 
+def test_photos_without_a_label_are_counted_only_where_they_teach():
+    """A training on them is refused before it runs if its graph cuts no tiles of them, or its student sees none."""
+    config = imagery.ImageryConfig("s3://b/incoming", "s3://b/imagery", train_after_photos=100)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["photos"]["sources"]["incoming"] = "s3://b/imagery/accepted"
+    student = params["finetune"]["shipped"]["lite0-detector"]
+    for tiles, share in ((0, 0.25), (1000, 0.0)):
+        params["tile"]["unlabelled_tiles"], student["unlabelled_share"] = tiles, share
+        with pytest.raises(InputError, match="train_after_photos"):
+            imagery.check_source(config, params)
+    params["tile"]["unlabelled_tiles"], student["unlabelled_share"] = 1000, 0.25
+    imagery.check_source(config, params)
+
+
 def test_pods_get_their_secrets_by_name(tmp_path):
     """Each task of ours names settings and secrets of infra/kubernetes, all keys that its files list; no value."""
     compiler.Compiler().compile(build(), str(tmp_path / "p.yaml"))

@@ -237,3 +237,16 @@ def test_images_hold_the_locked_versions():
     lock = versions("lock.txt")
     assert versions("image-cpu.txt") < versions("image-train.txt") < lock
     assert not {line for line in versions("image-cpu.txt") if line.startswith(("torch", "nvidia", "triton"))}
+
+
+def test_more_stages_than_a_run_can_join_are_refused(tmp_path: Path) -> None:
+    """Their lock parts together would not fit into one argument, which a run would find at its very end."""
+    stage = {"foreach": "${a.items}", "do": {"cmd": "echo ${key}", "outs": ["${key}"]}}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"a": stage}}))
+    for num, fits in ((50, True), (51, False)):
+        params = yaml.safe_dump({"a": {"items": {f"i{number}": {"n": 1} for number in range(num)}}})
+        if fits:
+            training(setting(tmp_path, params=params))
+            continue
+        with pytest.raises(InputError, match="51 stages"):
+            training(setting(tmp_path, params=params))

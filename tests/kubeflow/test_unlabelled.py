@@ -1,5 +1,6 @@
 """New imagery teaches without a label: one run of the pipeline, every stage of the graph real."""
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 import yaml
 
 from damcrack.data.photo import decode_photo, encode_jpeg
-from damcrack.files import read_csv
+from damcrack.registry.registry import records_of
 from damcrack.sample.concrete import encode_photo, render_photo
+from damcrack.storage.source import open_source
 from smallest import one_chain, smallest
 
 pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
@@ -46,15 +48,12 @@ def values(store):
     return params
 
 
-def test_photos_without_a_label_train_a_student_that_the_gate_judges(tmp_path, monkeypatch):
-    """Inspected by one run, which trains on those that can be judged; the next poll does nothing, each photo counts once."""
-    for name in ("incoming", "remote"):
-        (tmp_path / name).mkdir()
-    for name, content in arrivals().items():
-        (tmp_path / "incoming" / name).parent.mkdir(exist_ok=True)
-        (tmp_path / "incoming" / name).write_bytes(content)
-    store = tmp_path / "store"
-    imagery = {"incoming": str(tmp_path / "incoming"), "store": str(store), "train_after_photos": 4}
+def test_photos_without_a_label_train_a_student_that_the_gate_judges(s3, tmp_path, monkeypatch):
+    """One run inspects all and trains on those that can be judged; the next has nothing to do: each counts once."""
+    bucket = s3({f"in/{name}": content for name, content in arrivals().items()})
+    store = f"s3://{bucket}/store"
+    imagery = {"incoming": f"s3://{bucket}/in", "store": store, "train_after_photos": 4}
+    (tmp_path / "remote").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
@@ -68,25 +67,23 @@ def test_photos_without_a_label_train_a_student_that_the_gate_judges(tmp_path, m
     def run(name):
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / name))
         pipeline(model="shipped")
-        found = (json.loads(path.read_text()) for path in (tmp_path / name).rglob("executor_output.json"))
-        pages = [
-            one["artifacts"]["metrics"]["artifacts"][0]
-            for one in found
-            if "metrics" in one.get("artifacts", {})
-        ]
-        return [page["metadata"] for page in pages]
+        outputs = [json.loads(path.read_text()) for path in (tmp_path / name).rglob("executor_output.json")]
+        stages = [one["artifacts"] for one in outputs if "page" in one.get("artifacts", {})]
+        return [one["page"]["artifacts"][0]["metadata"]["stage"] for one in stages]
 
-    metrics = run("first")
-    (report,) = (json.loads(path.read_text()) for path in (store / "inspected").iterdir())
+    stages = run("first")
+    assert {"tile", "finetune-shipped@lite0-detector", "register"} <= set(stages)
+    there = open_source(store)
+    (report,) = [json.loads(there.read(one.name)) for one in there.listed("inspected/")]
     assert len(report["photos"]) == 6
-    (snapshot,) = (store / "snapshots").iterdir()
-    rows = [row["name"] for row in read_csv(snapshot) if row["source"] == "incoming"]
-    assert len(rows) == 4 and all(name.startswith("photos/") for name in rows)
-    assert [path.name for path in (store / "trained").iterdir()] == ["00000001.json"]
-    assert len(metrics) > 8
+    (snapshot,) = there.listed("snapshots/")
+    rows = list(csv.DictReader(there.read(snapshot.name).decode().splitlines()))
+    ours = [row["name"] for row in rows if row["source"] == "incoming"]
+    assert len(ours) == 4 and all(name.startswith("photos/") for name in ours)
+    assert [one.name for one in there.listed("trained/")] == ["trained/00000001.json"]
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (version,) = client.search_model_versions("name='dam-crack-detector'")
-    assert version.version
+    assert records_of(version)[0]["decision"] == "promoted"
     assert run("second") == []

@@ -20,7 +20,7 @@ SETTINGS = click.option(
 
 @click.group(cls=Sections)
 def imagery() -> None:
-    """New photos: taken in once each, inspected, and trained on when labelled.
+    """New photos: taken in once each, inspected, and trained on when enough have come.
 
     Run one at a time (a schedule). After a kill, run again: what was not finished is repeated.
     """

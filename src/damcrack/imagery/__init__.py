@@ -1,4 +1,4 @@
-"""New imagery: each photo that arrives is taken in and inspected, and waits for its label.
+"""New imagery: each photo that arrives is taken in and inspected, and trained on when enough have come.
 
 STORE/accepted/photos/           the photo's bytes, named by their hash
 STORE/accepted/labelled/         photo and mask next to each other, as the stage `photos` reads them

@@ -1,7 +1,7 @@
-"""The recurring run: ingest what arrived, inspect it with the champion, train when enough of it was labelled.
+"""The recurring run: ingest what arrived, inspect it with the champion, train when enough has come.
 
     take-in ──┬─ batches without report ──► inspect-new
-              └─ enough new labels ──► snapshot-new ──► training graph and gate ──► note-trained
+              └─ enough to train on ──► snapshot-new ──► training graph and gate ──► note-trained
 
 A run that finds nothing new is the first task alone.
 """
@@ -64,7 +64,7 @@ def new_imagery(setting: Setting, imagery_yaml: str, train: Any = None) -> Any:
 
     @dsl.pipeline(
         name=NAME,
-        description="New photos in once, inspected, trained on when labelled.",
+        description="New photos in once, inspected, trained on when enough have come.",
         pipeline_config=dsl.PipelineConfig(active_deadline_seconds=LONGEST_RUN_S),
     )
     def pipeline(
@@ -78,7 +78,7 @@ def new_imagery(setting: Setting, imagery_yaml: str, train: Any = None) -> Any:
         with dsl.If(taken.output >= INSPECT, name="batches without report"):
             inspected = inspect_new(imagery_yaml=imagery, model=model, params=params)
             equip(inspected, long, setting.images)
-        with dsl.If(taken.output >= TRAIN, name="enough new labels"):
+        with dsl.If(taken.output >= TRAIN, name="enough to train on"):
             taken_snapshot = snapshot_new(imagery_yaml=imagery, snapshots=snapshots)
             equip(taken_snapshot, short, setting.images)
             trained = train(params=params, remote=remote, snapshots=taken_snapshot.output)

@@ -16,6 +16,8 @@ from damcrack.kubeflow.cluster import OPTIONAL, REQUIRED, SECRETS, SETTINGS
 from damcrack.kubeflow.graph import Needs, as_text, derive
 
 NAME = "damcrack-training"
+# The task that joins the lock has the parts of all stages, up to 1,280 bytes each, twice in one argument of 128 KiB.
+MOST_STAGES = 50
 LARGEST_SNAPSHOTS = 64 * 2**10  # the launcher passes all parameters as one argument; Linux takes 128 KiB
 
 
@@ -80,9 +82,15 @@ def training(setting: Setting) -> Any:
     """The pipeline; its parameters can be changed at submission as long as they make the same graph.
 
     Raises:
-        InputError: dvc.yaml cannot be resolved with the values, or a snapshot is of no stage or too large.
+        InputError: dvc.yaml cannot be resolved with the values, or has too many stages; or a snapshot is of no stage or
+            too large.
     """
     nodes = derive(setting.checkout, setting.params)
+    if len(nodes) > MOST_STAGES:
+        raise InputError(
+            f"dvc.yaml has {len(nodes)} stages with these values, expected at most {MOST_STAGES}; "
+            "leave items out, or make several runs"
+        )
     graph = as_text(nodes)
     for stage in setting.snapshots:
         if stage not in {node.name for node in nodes}:
