@@ -42,7 +42,7 @@ LEFT_OUT = ("deepcrack", "masonry240", "recife-crackconcrete", "rissbilder", "ua
 SHIPPED, RENDERED, OTHERS = "shipped", "fine-tuned, rendered", "fine-tuned, five other sources"
 TRAINING_PHOTOS, RENDERED_PHOTOS = 40, 80  # of each source
 TRAINING_TILES = 1000
-STEPS = 60
+STEPS = 100
 MEASURED_PHOTOS = 20  # of each source, and of the walls
 COLUMNS = ("AUROC", "AP", "F1, blocks", "F1, pixels", "clIoU", "clean photos called cracked")
 

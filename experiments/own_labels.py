@@ -10,7 +10,9 @@ from them, with or without the source's tiles, of which nobody said what they sh
 
 import argparse
 import os
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from damcrack.data.config import SAMPLE, PhotosConfig, TileConfig
@@ -39,7 +41,7 @@ from experiments.unseen.sources import Photo, read_photos
 
 LABELLED = (10, 20, 50, 200)
 STEPS = 60
-UNLABELLED, RENDERED_PHOTOS, RENDERED_TILES, CHAMPION_STEPS = 500, 60, 1000, 100
+UNLABELLED, RENDERED_PHOTOS, RENDERED_TILES, CHAMPION_STEPS = 500, 60, 500, 100
 BEFORE = "champion: 100 steps on rendered tiles"
 CONTROL = "champion, 100 steps more on rendered tiles"
 AFTER = f"champion, 100 steps more, half of them on {UNLABELLED} own tiles without labels"
@@ -120,14 +122,34 @@ def champions(tiles: Path, work: Path, seed: int, run: PrintingRun) -> dict[str,
     return found
 
 
-def columns(folder: Path, held_out: list[Photo]) -> list[float]:
+def networks(work: Path, args: argparse.Namespace) -> Iterator[tuple[str, Path, list[Photo]]]:
+    """Name of its row, model folder and photos to measure on, of each network; those that are missing are trained."""
+    run = PrintingRun(work / "scratch")
+    tiles, chosen, held_out = prepare(args.data, args.source, work, run)
+    yield "0", TEACHER, held_out
+    for num in () if args.unlabelled_only else LABELLED:
+        for seed in range(args.seeds):
+            given = {"tiles": tiles, "item": "own", "run": run, "init": TEACHER}
+            yield (
+                str(num),
+                once(finetune, work / f"{num}-{seed}", config=config_for(num, seed), **given),
+                held_out,
+            )
+    unlabelled = prepare_unlabelled(chosen, work, run)
+    for seed in range(args.seeds):
+        for name, folder in champions(unlabelled, work, seed, run).items():
+            yield name, folder, held_out
+
+
+def columns(folder: Path, held_out: list[Photo]) -> dict[str, float]:
     """Numbers of one network on the held-out photos, in percent."""
     found = by_row(measure(held_out, torch_score(folder)))
     results = [one for row in found.values() for one in row]
     pixels = pixel_measures(results)
     auroc = source_row(results, ())[0]["blocks"]["auroc"]["value"]
     assert pixels is not None
-    return [100 * (value or 0) for value in (auroc, pixels["f1"]["value"], pixels["cliou"]["value"])]
+    values = (auroc, pixels["f1"]["value"], pixels["cliou"]["value"])
+    return {name: 100 * (value or 0) for name, value in zip(COLUMNS, values, strict=True)}
 
 
 def main() -> None:
@@ -145,38 +167,17 @@ def main() -> None:
     args = parser.parse_args()
     if args.data is None:
         raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
-    work = args.work / args.source
-    run = PrintingRun(work / "scratch")
-    tiles, chosen, held_out = prepare(args.data, args.source, work, run)
-    rows: dict[str, list[list[float]]] = {}
-
-    def add(name: str, folder: Path, key: str) -> None:
-        measured = measured_once(
-            work / "rows" / f"{key}.json", lambda: dict(zip(COLUMNS, columns(folder, held_out), strict=True))
-        )
-        rows.setdefault(name, []).append([measured[one] for one in COLUMNS])
-
-    add("0", TEACHER, "shipped")
-    for num in LABELLED if not args.unlabelled_only else ():
-        for seed in range(args.seeds):
-            folder = work / f"{num}-{seed}"
-            given = {"tiles": tiles, "item": "own", "run": run, "init": TEACHER}
-            add(str(num), once(finetune, folder, config=config_for(num, seed), **given), folder.name)
-    unlabelled = prepare_unlabelled(chosen, work, run)
-    for seed in range(args.seeds):
-        for name, folder in champions(unlabelled, work, seed, run).items():
-            add(name, folder, folder.name)
+    work, rows = args.work / args.source, dict[str, list[dict[str, float]]]()
+    for name, folder, held_out in networks(work, args):
+        measured = partial(columns, folder, held_out)
+        rows.setdefault(name, []).append(measured_once(work / "rows" / f"{folder.name}.json", measured))
+    lines = [
+        [name, str(len(found)), *(mean_and_deviation([row[one] for row in found]) for one in COLUMNS)]
+        for name, found in rows.items()
+    ]
     print(
-        table(
-            ["", "n", *COLUMNS],
-            1,
-            [
-                [name, str(len(found)), *map(mean_and_deviation, zip(*found, strict=True))]
-                for name, found in rows.items()
-            ],
-        )
+        f"{table([f'own tiles of {args.source}', 'n', *COLUMNS], 1, lines)}\n\n{len(held_out)} held-out photos."
     )
-    print(f"\n{len(held_out)} held-out photos.")
 
 
 if __name__ == "__main__":
