@@ -6,6 +6,8 @@ SET ?= demo
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DAMCRACK_GRAPH_RUN ?= $(shell date -u +%Y%m%dT%H%M%SZ)
+# DVC opens its site cache to everybody; by default it lies where everybody may write.
+export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/tmp/site
 # The graph's stages write their runs to disk and one call sends them all: importing MLflow once instead of sixteen
 # times saves a minute. DAMCRACK_TRACK=live shows long trainings while they run.
 repro: export DAMCRACK_TRACK ?= later
@@ -110,6 +112,7 @@ lock: .venv/installed ## resolve the dependencies of pyproject.toml again into r
 	@$(RESOLVE) --extra all --extra dev --extra docs --output-file requirements/lock.txt
 	@$(RESOLVE) --constraint requirements/lock.txt $(IMAGE_CPU) --output-file requirements/image-cpu.txt
 	@$(RESOLVE) --constraint requirements/lock.txt $(IMAGE_CPU) --extra train --extra encoders --output-file requirements/image-train.txt
+	@$(RESOLVE:pyproject.toml=infra/mlflow/packages.txt) --constraint requirements/lock.txt --output-file requirements/image-mlflow.txt
 
 # One Dockerfile, two images: damcrack-train (torch with CUDA) and damcrack-cpu. BASE_IMAGE, TAG and DOCKER may be set.
 BASE_IMAGE ?= python:3.11-slim-bookworm

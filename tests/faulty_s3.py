@@ -42,6 +42,9 @@ class FaultyS3(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # a client that goes away, as its connection broke
+
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "scratch": set(),
     "storage": {"data"},
     "tracking": {"progress"},
-    "registry": {"cracks", "data", "scores", "tracking"},
+    "registry": {"cracks", "data", "scores", "storage", "tracking"},
     "stage_runner": {
         "data",
         "params",

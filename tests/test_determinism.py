@@ -23,8 +23,8 @@ PLAIN = {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0", "COLUMNS": "80
 OTHER = {"TZ": "Pacific/Kiritimati", "LC_ALL": LOCALE, "PYTHONHASHSEED": "77", "COLUMNS": "200"}
 
 
-def locked(folder: Path, params: dict[str, Any], environment: dict[str, str], umask: int) -> dict[str, Any]:
-    """Copy the checkout, run its graph there, return the stages of dvc.lock."""
+def copied(folder: Path) -> Path:
+    """The checkout with the smallest values, in a folder of its own."""
     folder.mkdir(parents=True)
     for name in COPIED:
         source = ROOT / name
@@ -32,7 +32,13 @@ def locked(folder: Path, params: dict[str, Any], environment: dict[str, str], um
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
+    params = one_chain(smallest(ROOT), {"network": "resnet18"})
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return folder
+
+
+def locked(folder: Path, environment: dict[str, str], umask: int) -> dict[str, Any]:
+    """Run the graph; return the stages of dvc.lock."""
     settings = {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(folder / "src"),
@@ -55,8 +61,7 @@ def locked(folder: Path, params: dict[str, Any], environment: dict[str, str], um
 
 def test_the_same_lock_in_another_folder_zone_and_language(tmp_path: Path) -> None:
     """Names of folders, umask, time zone, locale, hash seed and width of the terminal are in no output."""
-    params = one_chain(smallest(ROOT), {"network": "resnet18"})
-    one = locked(tmp_path / "a", params, PLAIN, 0o022)
-    other = locked(tmp_path / "a folder/of another name", params, OTHER, 0o077)
+    folders = copied(tmp_path / "a"), copied(tmp_path / "a folder/of another name")
+    one, other = locked(folders[0], PLAIN, 0o022), locked(folders[1], OTHER, 0o077)
     different = [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
     assert different == []

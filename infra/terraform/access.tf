@@ -19,7 +19,7 @@ data "aws_iam_policy_document" "pods" {
   statement {
     sid       = "Read"
     actions   = ["s3:GetObject"]
-    resources = [for prefix in ["incoming", "imagery", "dvc", "mlflow"] : "${local.arn}/${prefix}/*"]
+    resources = [for prefix in ["approved", "incoming", "imagery", "dvc", "mlflow"] : "${local.arn}/${prefix}/*"]
   }
 
   # Only where there is nothing yet: each object of imagery/ is created once.
@@ -46,6 +46,29 @@ resource "aws_iam_policy" "pods" {
   name        = "${var.name}-pods"
   description = "Bucket access of ${var.name}'s pods."
   policy      = data.aws_iam_policy_document.pods.json
+}
+
+# Who approves models: people, not pods. The pods' account moves the alias champion and may rewrite what MLflow holds, the
+# hashes too; a model is loaded only if its hash lies under approved/ (docs/promotion.md), where pods write nothing and
+# nobody changes or removes anything.
+data "aws_iam_policy_document" "approvers" {
+  statement {
+    sid       = "Approve"
+    actions   = ["s3:PutObject"]
+    resources = ["${local.arn}/approved/*"]
+
+    condition {
+      test     = "Null"
+      variable = "s3:if-none-match"
+      values   = ["false"]
+    }
+  }
+}
+
+resource "aws_iam_policy" "approvers" {
+  name        = "${var.name}-approvers"
+  description = "Approves models of ${var.name}; never attach it to an account of pods."
+  policy      = data.aws_iam_policy_document.approvers.json
 }
 
 data "aws_eks_cluster" "this" {

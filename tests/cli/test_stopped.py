@@ -42,20 +42,20 @@ def walls_in(folder: Path, num: int, side_px: int) -> None:
 
 
 def inspect(root: Path) -> tuple[list[str], str]:
-    walls_in(root / "in", 60, 800)
+    walls_in(root / "in", 30, 800)
     write_darkness_detector(root / "model.onnx")
     return ["inspect", "in", "--model", "model.onnx", "--out", "out"], "out/photos/*"
 
 
 def imagery(root: Path) -> tuple[list[str], str]:
-    walls_in(root / "in", 200, 800)
+    walls_in(root / "in", 60, 800)
     (root / "imagery.yaml").write_text(f"incoming: {root / 'in'}\nstore: {root / 'store'}\n")
     return ["imagery", "take-in"], "store/accepted/photos/*"
 
 
 def tile(root: Path) -> tuple[list[str], str]:
     photos = PhotosDirectory(root / "photos")
-    for number in range(40):
+    for number in range(20):
         photos.add(str(number), concrete(np.random.default_rng(number), 900, 900), half_cracked(900, 900))
     params = smallest(ROOT)
     params["tile"] |= {"tile_px": 32, "clean_sources": [], "masks": {}}
@@ -85,9 +85,9 @@ def test_a_stopped_command_ends_within_seconds(
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     stopped = time.monotonic()
-    text = process.communicate(timeout=20)[1]
+    text = process.communicate(timeout=60)[1]
     assert process.returncode == 143, text
-    assert time.monotonic() - stopped < 8
+    assert time.monotonic() - stopped < 20
     assert "Traceback" not in text
     assert not (tmp_path / "out/set.json").exists() and not (tmp_path / "out/survey.json").exists()
 
@@ -101,7 +101,7 @@ def test_a_thread_that_works_for_long_holds_up_nothing() -> None:
         "    print('begun', flush=True)\n"
         "    with ThreadPoolExecutor(1) as pool: pool.submit(time.sleep, 60).result()\n"
         "runner.execute, cli.GRACE_S = execute, 1.0\n"
-        "sys.argv = ['damcrack', 'photos', '--out', 'out', '--params', sys.argv[1]]\n"
+        "sys.argv = ['damcrack', 'photos', '--snapshot', 'none', '--out', 'out', '--params', sys.argv[1]]\n"
         "cli.main()\n"
     )
     command = [sys.executable, "-c", code, str(ROOT / "params/demo.yaml")]
@@ -109,7 +109,7 @@ def test_a_thread_that_works_for_long_holds_up_nothing() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 143
+    assert process.wait(timeout=40) == 143
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds the memory of a process as Linux does")

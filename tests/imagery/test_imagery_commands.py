@@ -232,16 +232,8 @@ def test_a_poll_with_nothing_new_reads_no_photo(two_buckets, monkeypatch):
     def counting(uri):
         client = new_client(uri)
         client.meta.events.register("before-call.s3", lambda model, params, **_: asked.append(model.name))
-        page_size = {"PageSize": 3}
-        ask = client.get_paginator
-
-        def paginator(operation):
-            made = ask(operation)
-            paginate = made.paginate
-            made.paginate = lambda **options: paginate(**options, PaginationConfig=page_size)
-            return made
-
-        client.get_paginator = paginator
+        ask = client.list_objects_v2
+        client.list_objects_v2 = lambda **options: ask(**options, MaxKeys=3)
         return client
 
     monkeypatch.setattr(storage, "_client", counting)

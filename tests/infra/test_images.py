@@ -1,6 +1,9 @@
 """What the images are built from."""
 
 import re
+import subprocess
+import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,44 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("dockerfile", ["infra/docker/Dockerfile", "infra/mlflow/Dockerfile"])
+DOCKERFILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "infra").rglob("Dockerfile"))
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_packages_are_installed_by_their_hashes(dockerfile):
+    """Every `pip install`, and each list that it reads has a hash for every package."""
+    text = (ROOT / dockerfile).read_text().replace("\\\n", " ")
+    installs = [line for part in text.splitlines() for line in part.split("&&") if "pip install" in line]
+    assert installs
+    for line in installs:
+        assert "--require-hashes" in line
+        (listed,) = re.findall(r"-r \S*/(\S+)", line)
+        names = re.findall(
+            r"^[a-zA-Z0-9._-]+(?:\[\S+\])?==.*", (ROOT / "requirements" / listed).read_text(), re.M
+        )
+        assert names and all(name.rstrip().endswith("\\") for name in names)
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_each_image_lists_the_licences_of_what_it_holds(dockerfile):
+    """By our script, which names a licence for nearly every package that is installed here."""
+    text = (ROOT / dockerfile).read_text()
+    assert text.count("licences.py >") == sum("/uv pip install" in line or line.strip().startswith("&& uv pip")
+                                              for line in text.splitlines())  # fmt: skip
+    script = ROOT / "infra/docker/licences.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert {row[0] for row in rows} == {one.metadata["Name"] for one in distributions()}
+    assert sum(row[2] == "UNKNOWN" for row in rows) < len(rows) / 20
+
+
+def test_dvc_opens_no_place_that_everybody_may_write():
+    """Its site cache has mode 777: it lies inside a folder of ours, in images in that of the task."""
+    assert "DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/tmp/site" in (ROOT / "Makefile").read_text()
+    assert "DVC_SITE_CACHE_DIR" not in (ROOT / "infra/docker/Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
 def test_what_an_image_copies_travels_to_the_engine(dockerfile):
     """Each path of a COPY is there, and .dockerignore, which shuts out all but what it names, lets it through."""
     lines = (ROOT / dockerfile).read_text().splitlines()

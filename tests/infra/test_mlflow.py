@@ -77,6 +77,22 @@ def test_manifests_render_and_are_valid(tmp_path):
         validate.validate(one, "1.32", strict=True)
 
 
+def test_the_namespace_is_closed_but_for_what_is_named():
+    """Nothing in or out by default; the database is reached by its two users, the server from namespaces of ours."""
+    policies = {one["metadata"]["name"]: one["spec"] for one in OBJECTS if one["kind"] == "NetworkPolicy"}
+    assert policies["nothing-by-default"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    rules = [rule for one in policies.values() for rule in (*one.get("ingress", []), *one.get("egress", []))]
+    assert all(rule.get("ports") and (rule.get("from") or rule.get("to")) for rule in rules)
+    outside = [place["ipBlock"] for rule in rules for place in rule.get("to", []) if "ipBlock" in place]
+    assert all(one["cidr"] == "169.254.20.10/32" or one["except"] == ["169.254.0.0/16"] for one in outside)
+    ((users,),) = [[rule["from"] for rule in policies["mlflow-database"]["ingress"]]]
+    assert users[0]["podSelector"]["matchExpressions"][0]["values"] == ["mlflow", "mlflow-backup"]
+    assert "egress" not in policies["mlflow-database"]
+    for name in PODS:
+        labels = (PODS[name]["spec"].get("jobTemplate", PODS[name])["spec"])["template"]["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] in policies
+
+
 def test_compose_file():
     """The compose file takes every secret from the environment, and example settings hold none."""
     services = yaml.safe_load((MLFLOW / "compose.yaml").read_text())["services"]

@@ -115,3 +115,20 @@ def test_pods_can_add_and_not_remove(planned: dict[str, Any]) -> None:
     assert places == {f"arn:aws:s3:::dam/{prefix}/*" for prefix in ("imagery", "dvc", "mlflow")}
     (create,) = [one for one in writing if one["Sid"] == "Create"]
     assert create["Condition"] == {"Null": {"s3:if-none-match": "false"}}
+
+
+def statements_of(planned: dict[str, Any], policy: str) -> list[dict[str, Any]]:
+    document = json.loads(planned[f"aws_iam_policy.{policy}"]["policy"])["Statement"]
+    statements: list[dict[str, Any]] = document if isinstance(document, list) else [document]
+    return statements
+
+
+def test_who_runs_models_cannot_approve_them(planned: dict[str, Any]) -> None:
+    """Pods read approved/ and write elsewhere; who approves does nothing else, and changes nothing that is there."""
+    place = "arn:aws:s3:::dam/approved/*"
+    for one in statements_of(planned, "pods"):
+        resources = [one["Resource"]] if isinstance(one["Resource"], str) else one["Resource"]
+        assert place not in resources or one["Action"] == "s3:GetObject"
+    (approve,) = statements_of(planned, "approvers")
+    assert (approve["Action"], approve["Resource"]) == ("s3:PutObject", place)
+    assert approve["Condition"] == {"Null": {"s3:if-none-match": "false"}}

@@ -436,3 +436,14 @@ def test_large_photos_are_not_in_memory_together():
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, [30, 60, 500, 10, 80, 20, 300, 50] * 5))
     assert all(total <= 100 or count == 1 for total, count in most)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".png", ".heic"])
+def test_gigabytes_of_zeros_are_not_read(tmp_path, suffix):
+    """A file that a broken copy left behind: as large as it should be, and empty."""
+    (tmp_path / "a.jpg").write_bytes(picture())
+    with (tmp_path / f"b{suffix}").open("wb") as file:
+        file.truncate(3 * 10**9)
+    listed, set_aside = list_photos([str(tmp_path)], open_source)
+    assert [one.name for one in listed] == ["a.jpg"]
+    assert [one.name for one in set_aside] == [f"b{suffix}"]

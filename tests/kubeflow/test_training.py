@@ -236,6 +236,7 @@ def test_images_hold_the_locked_versions():
 
     lock = versions("lock.txt")
     assert versions("image-cpu.txt") < versions("image-train.txt") < lock
+    assert versions("image-mlflow.txt") < lock
     assert not {line for line in versions("image-cpu.txt") if line.startswith(("torch", "nvidia", "triton"))}
 
 

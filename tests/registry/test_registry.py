@@ -420,6 +420,18 @@ def test_changed_artifact_is_refused_by_name(dam):
     assert str(alias("tampered")) == "1" and len(client().search_model_versions("name = 'tampered'")) == 1
 
 
+def test_a_model_that_nobody_approved_is_not_loaded(dam, monkeypatch, tmp_path):
+    """Whoever may move the alias and write the hashes of a version cannot approve it: that lies in another store."""
+    from damcrack.registry.registry import fetch_model
+
+    seed(dam[0], "approved", FAIR)
+    monkeypatch.setenv("DAMCRACK_APPROVED", str(tmp_path))
+    with pytest.raises(InputError, match="is not approved"):
+        fetch_model("models:/approved@champion")
+    (tmp_path / sha256_file(dam[0] / f"export-{FAIR}/model.onnx")).touch()
+    assert (fetch_model("models:/approved@champion") / "model.onnx").is_file()
+
+
 def source_of(name):
     return client().get_model_version(name, "1").source.removeprefix("models:/")
 

@@ -97,7 +97,10 @@ def main() -> None:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("\ndamcrack: interrupted; run the same command to resume", err=True)
-        sys.exit(128 + (stopped[0] if stopped else signal.SIGINT))
+        if stopped:  # all is cleaned up; libraries and their threads may take long to end
+            sys.stderr.flush()
+            os._exit(128 + signal.SIGTERM)
+        sys.exit(128 + signal.SIGINT)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

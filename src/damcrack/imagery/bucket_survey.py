@@ -6,13 +6,12 @@ OUT/...                  tables and page, once somebody has written them; survey
 Nothing is ever replaced: a machine that is killed is simply repeated, and finds what it had done.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from damcrack.cracks.findings import FILE, SUMMARY
-from damcrack.files import InputError
+from damcrack.files import InputError, temporary_folder
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.parts import Part
@@ -71,8 +70,8 @@ def inspect_into_bucket(
         InputError: as there; or `out` lies in the photos, or holds another survey.
     """
     store = open_survey(given, out)
-    with tempfile.TemporaryDirectory(prefix="damcrack-") as folder:
-        root = Path(folder) / "survey"
+    with temporary_folder() as folder:
+        root = folder / "survey"
         shared = BucketPhotos(store)
         summary = inspect_photos(given, model, root, config, open_source, run, gsd_by_photo, part, shared)
         if part is None:

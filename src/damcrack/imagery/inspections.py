@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from damcrack.cracks.detector import OnnxDetector
-from damcrack.files import InputError, sha256_bytes, sha256_file, temporary_folder
+from damcrack.files import InputError, read_csv, sha256_bytes, sha256_file, temporary_folder
 from damcrack.imagery.catalogue import Catalogue, Entry
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import survey
@@ -67,9 +67,10 @@ def _inspect(
         out, title = folder, f"batch {number}"
         _, totals = survey(sorted(listed, key=lambda one: one.name), detector, scale, out, config, run, title)
         if totals["num_set_aside"]:
+            first = read_csv(out / "set-aside.csv")[0]
             raise InputError(
-                f"{totals['num_set_aside']} of its {len(photos)} photos could not be inspected; "
-                "restore their versions in the store, or raise max_megapixels of inspect"
+                f"{totals['num_set_aside']} of its {len(photos)} photos could not be inspected; {first['file']}: "
+                f"{first['reason']}; run again, restore their versions in the store, or raise max_megapixels of inspect"
             )
         files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
         digest = sha256_bytes(repr([(name, sha256_file(path)) for name, path in files.items()]).encode())

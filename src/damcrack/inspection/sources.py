@@ -31,6 +31,7 @@ from damcrack.inspection.places import Found, OpenBucket, Unusable, file, object
 # Never inspected, whatever they hold: small copies that cameras write beside a photo or video.
 SIDECAR_SUFFIXES = (".thm", ".lrv", ".lrf")
 FRAME_QUALITY = 95
+LARGE_BYTES = 256 * 2**20
 # A video that ends so much earlier than its header says was cut short.
 MISSING_SHARE = 0.05
 
@@ -197,12 +198,17 @@ def _judged(name: str, one: Found) -> Listed | Unusable:
         return Unusable(name, "a camera's small copy of another file, no photo", no_photo=True)
     known = (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
     try:
-        head = one.first_bytes() if one.is_local or suffix not in known else b""
+        is_large = one.size_bytes > LARGE_BYTES
+        head = one.first_bytes() if one.is_local or is_large or suffix not in known else b""
     except (OSError, InputError) as error:
         return Unusable(name, _unread(error))
     if suffix in RAW_SUFFIXES and (head.startswith(STARTS) or not content_kind(head)):
         return Unusable(name, RAW_ADVICE)
     kind = content_kind(head) or ("video" if suffix in VIDEO_SUFFIXES else "photo" if suffix in known else "")
+    if is_large and kind == "photo" and not content_kind(head):  # not read into memory to be refused
+        return Unusable(
+            name, f"{one.size_bytes / 1e9:.1f} GB that do not begin as an image does; copy it again"
+        )
     if not kind:
         return Unusable(name, f"no photo or video ({suffix or 'no suffix'})", no_photo=True)
     return Listed(name, one.read, one.size_bytes, one.on_disk if kind == "video" else None)

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -15,6 +17,7 @@ import yaml
 
 from damcrack.files import InputError, temporary_folder
 
+SITE_CACHE = "DVC_SITE_CACHE_DIR"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -67,7 +70,6 @@ def derive(checkout: Path, params_text: str) -> list[Node]:
         InputError: dvc.yaml cannot be resolved with the values, or a stage's `meta` is wrong.
     """
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     if not (checkout / "dvc.yaml").is_file():
         raise InputError(f"{checkout} has no dvc.yaml; run in a checkout, or set DAMCRACK_CHECKOUT")
@@ -76,10 +78,25 @@ def derive(checkout: Path, params_text: str) -> list[Node]:
         shutil.copy(checkout / "dvc.yaml", folder)
         Path(folder, "params.yaml").write_text(params_text, encoding="utf-8")
         try:
-            with Repo.init(folder, no_scm=True) as repo:
+            with new_repo(Path(folder)) as repo:
                 return _nodes(repo.index.graph)
         except (DvcException, yaml.YAMLError) as error:
             raise InputError(f"dvc.yaml cannot be resolved with these values: {_sentence(error)}") from error
+
+
+@contextmanager
+def new_repo(root: Path) -> Iterator[Any]:
+    """A new DVC repository in a folder of ours, its site cache too: DVC opens that to every user of the machine."""
+    from dvc.repo import Repo
+
+    before = os.environ.get(SITE_CACHE)
+    os.environ[SITE_CACHE] = str(root / ".dvc/site")
+    try:
+        with Repo.init(str(root), no_scm=True) as repo:
+            yield repo
+    finally:
+        os.environ.pop(SITE_CACHE)
+        os.environ |= {} if before is None else {SITE_CACHE: before}
 
 
 def _nodes(graph: Any) -> list[Node]:

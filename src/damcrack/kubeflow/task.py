@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from damcrack.files import InputError, temporary_folder, write_bytes
-from damcrack.kubeflow.graph import Node, check_same_graph, derive
+from damcrack.kubeflow.graph import SITE_CACHE, Node, check_same_graph, derive, new_repo
 from damcrack.kubeflow.views import metrics_of, page_of
 from damcrack.messages import shown
 from damcrack.storage.source import check_reachable, open_source
@@ -127,18 +127,16 @@ class Workspace:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "PYTHONPATH": f"{checkout / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
             "DVC_NO_ANALYTICS": "1",
-            "DVC_SITE_CACHE_DIR": str(root / ".dvc/site"),
+            SITE_CACHE: str(root / ".dvc/site"),
         }
 
     def fill(self, task: Task, node: Node) -> None:
         """Write DVC's settings, the values, the parents' lock entries, and the sources of the stage."""
-        from dvc.repo import Repo
-
         for name in ("dvc.yaml", ".dvcignore"):
             if (self._checkout / name).is_file():
                 shutil.copy(self._checkout / name, self.root)
         (self.root / "params.yaml").write_text(task.params)
-        with Repo.init(str(self.root), no_scm=True) as repo, repo.config.edit() as settings:
+        with new_repo(self.root) as repo, repo.config.edit() as settings:
             settings["core"] |= {"remote": "store", "check_update": False}
             settings["remote"] = {"store": {"url": task.remote}}
             settings["cache"] = {"type": ["hardlink", "copy"]}  # one copy on disk, not two

@@ -1,11 +1,14 @@
 """The MLflow model registry: versions found by hash, the runs behind them, their decision records, and the aliases.
 
 A version's tags hold the sha256 of each of its files (`files`). The tags lie in the server's database, the files in
-its artifact store: whoever changes a file does not change its tag, and the file is refused.
+its artifact store: whoever changes a file does not change its tag, and the file is refused. Whoever may write both
+still cannot put a model into service where DAMCRACK_APPROVED names a folder or s3:// prefix: it holds an object for
+each model that may be loaded, named by the sha256 of its model.onnx.
 """
 
 import getpass
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +33,7 @@ from damcrack.registry import registration
 from damcrack.registry.gate import CHAMPION, Record, present_champion
 from damcrack.registry.register import Entry
 from damcrack.registry.registration import FILES_TAG, code_facts
+from damcrack.storage.source import open_source
 from damcrack.tracking.recorded import caller_tags, send_later
 from damcrack.tracking.store import (
     QUIET,
@@ -156,6 +160,7 @@ class MlflowRegistry:
         """
         found, name = self.version(model_name, version), f"{model_name} version {version}"
         expected = _expected_files(found, name)
+        _check_approved(expected["model.onnx"], name)
         cached = CACHE / f"{model_name}-{version}-{expected['model.onnx'][:12]}"
         with one_at_a_time(CACHE):
             if _changed(cached, {file: expected[file] for file in CACHED_FILES if file in expected}):
@@ -239,6 +244,15 @@ def _expected_files(found: "ModelVersion", name: str) -> dict[str, str]:
             "register it again; if it is the champion, take its alias away in MLflow first"
         )
     return expected
+
+
+def _check_approved(sha256: str, name: str) -> None:
+    place = os.environ.get("DAMCRACK_APPROVED")
+    if place and sha256 not in {one.name for one in open_source(place).listed(sha256)}:
+        raise InputError(
+            f"{name} is not approved: {place} holds no {sha256}; who may approve models puts an object of that name "
+            "there (docs/promotion.md)"
+        )
 
 
 def _changed(folder: Path, expected: Mapping[str, str]) -> str | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from damcrack.files import InputError
+from damcrack.messages import without_passwords
 from damcrack.tracking.send import send_later
 from damcrack.tracking.store import (
     QUIET,
@@ -19,7 +20,6 @@ from damcrack.tracking.store import (
     Store,
     experiment_name,
     set_defaults,
-    shown_uri,
     tracking_uri,
 )
 
@@ -49,7 +49,7 @@ def serve(port: int | None, say: Callable[[str], None]) -> None:
     say(str(send_later()))
     uri = tracking_uri()
     if uri.startswith("http"):
-        say(f"the runs are on the server of MLFLOW_TRACKING_URI: open {shown_uri(uri)}")
+        say(f"the runs are on the server of MLFLOW_TRACKING_URI: open {without_passwords(uri)}")
         return
     page = _prepared_page(Store(uri))
     port = free_port(port)
