@@ -170,7 +170,7 @@ def show_graph_summary(results: Path) -> None:
     console.print(table)
     console.print(f"registered   {registered['model_name']}, weights {registered['weights_sha256'][:12]}")
     console.print(f"page         {results / 'evaluate' / 'results.html'}")
-    console.print("runs         damcrack ui")
+    console.print("runs         make ui (without a clone: damcrack ui)")
 
 
 def _number(value: float | None) -> str:
