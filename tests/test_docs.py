@@ -100,7 +100,7 @@ def test_a_value_shows_type_range_default_and_unit(site: Path) -> None:
     assert cells == ["segmentation.bridge_px", "integer", "≥ 1, ≤ 99", "5", "px"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
 def test_commands_of_a_page_parse(page: Path) -> None:
     """Every `damcrack` line in a block of code names a command, and options that it has."""
     text = page.read_text().replace("\\\n", " ")

@@ -26,7 +26,7 @@ READING = f"""## How to read this
   here.
 - **Test tiles were seen by no choice**: best epochs, calibration and everything else come from validation tiles. The
   paper reports the tiles on which it chose its best epoch, split at random; our tiles are split by photo (METU: by
-  block of file numbers) with near-duplicates on one side. Its numbers are signposts, no bars. What a random split
+  block of file numbers) with near-duplicates on one side. Compare its numbers with care. What a random split
   of the same photographs adds is measured in docs/LOG.md.
 - **Labels** counts the tiles with a label that a network had, a fifth of them for validation.
 - **Claims**: the difference of accuracy in points, with a 95 % bootstrap interval that draws whole photos and seeds. An
