@@ -1,19 +1,24 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from damcrack.cracks.detector import OnnxDetector
 from damcrack.cracks.findings import Findings, folder_name
+from damcrack.cracks.photo import Rules
 from damcrack.cracks.pixel_scores import count_pixels
 from damcrack.data.tiling import tile_boxes_xyxy
 from damcrack.files import InputError
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.scale import Scale
+from damcrack.inspection.sources import Photo
+from damcrack.inspection.survey import Survey
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
@@ -385,6 +390,26 @@ def test_a_large_photo_needs_permission(tmp_path, model):
     )
     (aside,) = rows_of(tmp_path / "out/set-aside.csv")
     assert "max_megapixels" in aside["reason"]
+
+
+def test_a_file_that_takes_too_much_memory_needs_permission(tmp_path, model):
+    """Sixteen bits that are not compressed take three times the memory of a JPEG with as many pixels."""
+    tifffile = pytest.importorskip("tifffile")
+    grey = sound(1)
+    save(tmp_path / "in/a.jpg", grey)
+    tifffile.imwrite(
+        tmp_path / "in/b.tif", np.repeat(grey[..., None], 3, 2).astype(np.uint16) * 257, photometric="rgb"
+    )
+    (tmp_path / "out/photos").mkdir(parents=True)
+    photos = [Photo(path.name, path.read_bytes(), path.name) for path in sorted((tmp_path / "in").iterdir())]
+    detector, rules = OnnxDetector.load(model), Rules.of(CONFIG)
+    found = {}
+    for times in (2, 5):
+        work = Survey(tmp_path / "out", detector, rules, Scale(), times * SIZE[0] * SIZE[1])
+        found[times] = list(work.look_at_all(photos))
+    assert isinstance(found[2][0], Path)
+    assert "max_megapixels" in found[2][1].reason
+    assert all(isinstance(one, Path) for one in found[5])
 
 
 def test_png_and_rotated_photos_are_read(tmp_path, model):

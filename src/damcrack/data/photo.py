@@ -343,7 +343,7 @@ def _rgb(image: Image.Image, encoded: bytes) -> tuple[Pixels, Mask | None]:
         clear: Mask = np.asarray(rgba.getchannel("A")) < 128
         return np.asarray(_on(rgba, _WHITE)), clear if clear.any() else gaps
     _refuse_unbounded(image)
-    rgb = np.asarray(image.convert("RGB"))
+    rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # which copies
     return rgb if gaps is None else np.where(gaps[..., None], np.uint8(255), rgb), gaps
 
 

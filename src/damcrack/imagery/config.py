@@ -22,7 +22,7 @@ class ImageryConfig:
     store: str
     source: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "incoming"
     min_side_px: Count = 224
-    max_megapixels: Annotated[float, Field(gt=0)] = 400.0
+    max_megapixels: Annotated[float, Field(gt=0)] = 100.0
     train_after_labels: Count = 50
     train_after_photos: Count | None = None
 

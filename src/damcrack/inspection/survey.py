@@ -44,7 +44,9 @@ PREVIEW_PX = 1024
 PREVIEW_QUALITY = 80
 # At this quality blocks are at least 43 dB from those of the photo itself: good enough to be learned from.
 DETAIL_QUALITY, DETAIL_PX = 95, 32_000
-BYTES_PER_PIXEL = 10  # measured: decoded, mapped, traced and drawn
+# Measured: a pixel decoded, mapped, traced and drawn; copies of the file, of which large ones are decoded by parts.
+BYTES_PER_PIXEL, COPIES_OF_FILE = 7, 3.5
+LARGEST_BYTES_PER_PIXEL = 8.5  # of a JPEG with as many pixels as are allowed
 MEMORY_BYTES = 640 * 2**20
 
 # Of glibc; other C libraries have none.
@@ -90,6 +92,13 @@ class Survey:
         """Let the next photo in when there is memory for it."""
         for photo in photos:
             need = 0 if isinstance(photo, Unusable) else needed_bytes(photo.encoded, self.max_pixels)
+            most = LARGEST_BYTES_PER_PIXEL * self.max_pixels
+            if need > most:
+                reason = (
+                    f"its pixels and its file take {need / 1e9:.1f} GB of memory, expected at most {most / 1e9:.1f}; "
+                    "scale it down, save it as JPEG or raise max_megapixels"
+                )
+                photo, need = Unusable(photo.name, reason), 0
             memory.take(need)
             yield photo, need
 
@@ -191,12 +200,14 @@ class Memory:
 
 
 def needed_bytes(encoded: bytes, max_pixels: int) -> int:
-    """Memory that looking at a photo takes; one that will be set aside takes no more than its file."""
+    """Memory that looking at a photo takes, by its header; one of too many pixels is refused before it takes any."""
     try:
         height, width = photo_size_hw(encoded)
     except PhotoError:
         return len(encoded)
-    return 2 * len(encoded) + (BYTES_PER_PIXEL * height * width if height * width <= max_pixels else 0)
+    if height * width > max_pixels:
+        return len(encoded)
+    return round(COPIES_OF_FILE * len(encoded)) + BYTES_PER_PIXEL * height * width
 
 
 def _give_memory_back() -> None:
