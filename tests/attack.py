@@ -55,6 +55,8 @@ PARTS_OF_MODELS = (
 )
 # What differs from run to run: times and random numbers.
 RANDOM = re.compile(r"\d{8}T\d{6}|[0-9a-f]{8,}|\d+(?=[^/]*\.json$)")
+# What MLflow holds of runs that were killed too; a file that a store of photos had not finished.
+IGNORED = re.compile(r"^mlartifacts/|/\.new-")
 Tree = Mapping[str, str]
 
 
@@ -386,7 +388,7 @@ class Reference:
         # A catalogue holds what tells one file in a folder from another: its inode.
         stable = {name: digest for name, digest in self.after.items() if digest and "/catalogue/" not in name}
         changed = [name for name, digest in stable.items() if last.get(name) != digest]
-        left = [name for name in last if RANDOM.sub("*", name) not in kinds and "/.new-" not in name]
+        left = [name for name in last if RANDOM.sub("*", name) not in kinds and not IGNORED.search(name)]
         return changed + [f"{name} (left over)" for name in left]
 
 
