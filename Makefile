@@ -18,7 +18,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: repro
-repro: .venv/installed ## run the graph: photos to a registered detector; only what changed is run
+repro: .venv/installed .dvc/config.local ## run the graph: photos to a registered detector; only what changed is run
 	@dvc repro; status=$$?; damcrack track send; exit $$status
 	@damcrack summary
 
@@ -85,13 +85,13 @@ paper: export MLFLOW_EXPERIMENT_NAME ?= damcrack-paper
 paper: export DAMCRACK_TRACK ?= later
 # SEED: one seed without the rivals, the sweep and the options (stages called -more); docs/results.md stays as it is.
 paper: CELLS ?= $(if $(SEED),--glob 'pretrain@*-$(SEED)' 'distill@*-$(SEED)' 'finetune-[!m]*@*-$(SEED)')
-paper: .venv/installed ## run the paper's missing experiments, write docs/results.md; a part: SEED=0, or CELLS="pretrain distill"
+paper: .venv/installed .dvc/config.local ## run the paper's missing experiments, write docs/results.md; a part: SEED=0, or CELLS="pretrain distill"
 	@cd experiments/paper && damcrack snapshot photos && damcrack snapshot miniimagenet
 	@cd experiments/paper && dvc repro --keep-going $(CELLS); status=$$?; damcrack track send; \
 	    cd ../.. && python -m experiments.paper.report $(if $(SEED),,--markdown docs/results.md) && exit $$status
 
 .PHONY: detector
-detector: .venv/installed ## train the detector that ships with the package again (about an hour on two cores), and pack it
+detector: .venv/installed .dvc/config.local ## train the detector that ships with the package again (about an hour on two cores), and pack it
 	@cd experiments/detector && damcrack snapshot photos && dvc repro
 	@python -m experiments.detector
 
@@ -132,12 +132,18 @@ e2e: .venv/installed ## run the pipeline as containers against a real S3 (DAMCRA
 format: .venv/installed ## format and fix what ruff can
 	@ruff format . && ruff check --fix .
 
+# A downloaded archive has no git: then DVC must not ask for it.
+.dvc/config.local:
+	@[ -e .git ] && touch $@ || printf '[core]\n    no_scm = true\n' >$@
+
 # The environment. uv installs the locked, hashed packages about six times as fast as pip. Compiling their bytecode
 # now halves what every command pays to import torch, also where Python is told to write none (containers, CI).
+NO_PACKAGES = { echo "the packages could not be installed: check the network, or name a mirror in PIP_INDEX_URL and UV_INDEX_URL" >&2; exit 1; }
 .venv/installed: requirements/lock.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "damcrack needs Python 3.11 or newer; say which: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/lock.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt || $(NO_PACKAGES)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/lock.txt || \
+	    $(NO_PACKAGES)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@

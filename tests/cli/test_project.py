@@ -1,5 +1,6 @@
 """`damcrack init`: the repository's own graph and values, for a project without its code."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -75,3 +76,20 @@ def test_dvc_reads_the_project(tmp_path: Path, git: bool) -> None:
     done = subprocess.run(["dvc", "repro", "photos"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "data/photos").rglob("*.jpg"))) == 2
+
+
+@pytest.mark.slow
+def test_a_downloaded_archive_needs_no_git(tmp_path: Path) -> None:
+    """In a tree without .git, in a path with a space, the make targets of the graph set DVC up to run without git."""
+    pytest.importorskip("dvc")
+    tree = tmp_path / "a b"
+    (tree / ".dvc").mkdir(parents=True)
+    for name in ("Makefile", ".dvc/config"):
+        shutil.copy(ROOT / name, tree / name)
+    (tree / "dvc.yaml").write_text("stages: {a: {cmd: echo a >b, outs: [b]}}\n")
+    assert (
+        ".dvc/config.local" in (ROOT / "Makefile").read_text().partition("\nrepro: .venv")[2].split("\n")[0]
+    )
+    subprocess.run(["make", ".dvc/config.local"], cwd=tree, check=True)
+    done = subprocess.run(["dvc", "repro"], cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -52,7 +52,7 @@ def test_pages_are_served_and_end_with_the_command(one_run: Path) -> None:
             taken.bind((HOST, PORT))
             taken.listen()
         started = subprocess.Popen([*DAMCRACK, "ui"], stdout=file, stderr=file)
-        wait_for(lambda: "http://" in written.read_text(), "the address", lambda: started.poll() is None)
+        wait_for(lambda: "http://" in written.read_text(), "the address", lambda: started.poll() is None, 400)
     address = re.search(rf"http://{re.escape(HOST)}:(\d+)/#/experiments/(\d+)/runs\S*", written.read_text())
     assert address and address[1] != str(PORT), written.read_text()
     api = f"http://{HOST}:{address[1]}/api/2.0/mlflow"
