@@ -90,14 +90,13 @@ def repeated(survey: Path, num: int, num_lines: int) -> list[Path]:
 
 def _moved(findings: Findings, crack: Crack, rng: np.random.Generator) -> Crack:
     x0, y0, x1, y1 = crack.box_xyxy
-    by = np.array(
-        [rng.integers(-x0, findings.width_px - x1 + 1), rng.integers(-y0, findings.height_px - y1 + 1)]
+    x, y = (
+        int(rng.integers(-x0, findings.width_px - x1 + 1)),
+        int(rng.integers(-y0, findings.height_px - y1 + 1)),
     )
-    box = (x0 + by[0], y0 + by[1], x1 + by[0], y1 + by[1])
-    lines = tuple(line + by for line in crack.lines)
-    return replace(
-        crack, box_xyxy=tuple(map(int, box)), lines=lines, samples=crack.samples + np.array([*by, 0])
-    )
+    lines = tuple(line + np.array([x, y]) for line in crack.lines)
+    samples = crack.samples + np.array([x, y, 0])
+    return replace(crack, box_xyxy=(x0 + x, y0 + y, x1 + x, y1 + y), lines=lines, samples=samples)
 
 
 def peak_mib(photos: Path, out: Path) -> float:
