@@ -16,7 +16,7 @@ pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
 
 from damcrack.cli.main import cli
 from damcrack.files import InputError
-from kubeflow_service import Kubeflow, serving
+from kubeflow_service import Kubeflow, recorded, serving
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,7 @@ def test_status_names_stages_in_place_of_argos_nodes(kubeflow):
 @pytest.mark.parametrize(
     ("minutes", "mode", "has_run", "says"),
     [
-        (50, "ENABLE", True, "kfp run terminate hung"),
+        (50, "ENABLE", True, "damcrack pipeline stop hung"),
         (50, "ENABLE", False, "has not run since"),
         (20, "ENABLE", True, None),
         (50, "DISABLE", True, None),
@@ -134,6 +134,7 @@ def test_status_says_which_schedule_is_late(kubeflow, minutes, mode, has_run, sa
 
 def test_status_shows_schedules_that_others_made(kubeflow):
     """One that counts seconds, and one with a line that no cron has."""
+    command("submit", *GIVEN)
     made = [{"periodic_schedule": {"interval_second": "60"}}, {"cron_schedule": {"cron": "@every 1h"}}]
     kubeflow.lists["recurringruns"] += [
         {"recurring_run_id": str(number), "display_name": f"theirs-{number}", "mode": "ENABLE", "trigger": trigger,
@@ -145,14 +146,18 @@ def test_status_shows_schedules_that_others_made(kubeflow):
 
 
 @pytest.mark.parametrize(
-    "answer",
-    ["failed to unmarshal kubernetes config: unknown field", "cannot unmarshal platform specific configs"],
+    ("status", "message"),
+    [
+        recorded("field_unknown"),
+        (400, "cannot unmarshal platform specific configs"),
+    ],
 )
-def test_an_old_kubeflow_is_called_old(kubeflow, answer):
-    """In place of an error of its protobuf library alone."""
-    kubeflow.refuse, kubeflow.says = 400, answer
+def test_an_old_kubeflow_is_called_old(kubeflow, status, message):
+    """In place of an error of its protobuf library alone; the trace of its code is left out."""
+    kubeflow.refusal = status, message if isinstance(message, dict) else {"message": message}
     got = command("submit", *GIVEN)
     assert isinstance(got.exception, InputError) and "2.16" in str(got.exception)
+    assert "github.com" not in str(got.exception)
 
 
 def test_many_users_need_a_namespace(kubeflow):
@@ -218,10 +223,59 @@ def test_an_absent_service_is_one_sentence(kubeflow, monkeypatch, host, says):
 
 def test_a_refusal_is_one_sentence_without_the_token(kubeflow):
     """The service's own words are in it."""
-    kubeflow.refuse = 403
+    kubeflow.refusal = 403, {"message": "no rights here"}
     got = command("status")
     assert isinstance(got.exception, InputError) and "403" in str(got.exception)
     assert "no rights here" in str(got.exception) and "t0ken" not in str(got.exception)
+
+
+@pytest.mark.parametrize("name", ["parameter_unknown", "cron_wrong"])
+def test_what_kubeflow_refuses_is_no_matter_of_the_token(kubeflow, name):
+    """Its sentence, and no advice that misleads."""
+    kubeflow.refusal = recorded(name)
+    got = command("submit", *GIVEN)
+    assert isinstance(got.exception, InputError) and "DAMCRACK_KFP_TOKEN" not in str(got.exception)
+    assert kubeflow.refusal[1]["message"][:60] in str(got.exception)
+
+
+def test_status_of_runs_that_argo_has_not_begun(kubeflow):
+    """The answer has no state, and an end in 1970; the schedule waits for its run all the same."""
+    _, answer = recorded("runs_not_begun")
+    command("schedule", *GIVEN, "--cron", "*/20 * * * * *", "--name", "often")
+    (schedule,) = kubeflow.lists["recurringruns"]
+    for run in answer["runs"]:
+        run |= {"recurring_run_id": schedule["recurring_run_id"]} if "recurring_run_id" in run else {}
+    kubeflow.lists["runs"] += answer["runs"][::-1]
+    shown = command("status").output
+    assert [line.split()[2] for line in shown.splitlines() if line.startswith("run ")] == ["PENDING"] * 2
+    assert f"damcrack pipeline stop {answer['runs'][0]['run_id']}" in shown
+
+
+def test_stop_ends_the_run_of_that_id(kubeflow):
+    """One that Kubeflow does not know is its sentence."""
+    command("submit", *GIVEN)
+    (run,) = kubeflow.lists["runs"]
+    assert command("stop", run["run_id"]).exit_code == 0 and run["state"] == "CANCELING"
+    unknown = command("stop", "none")
+    assert isinstance(unknown.exception, InputError) and "404" in str(unknown.exception)
+
+
+def test_status_changes_nothing(kubeflow):
+    """An experiment that is not there is not made by looking."""
+    done = command("status", "--experiment", "other")
+    assert done.exit_code == 0 and not kubeflow.lists["experiments"]
+
+
+@pytest.mark.parametrize("kind", ["experiment", "run", "schedule"])
+def test_the_service_answers_with_the_recorded_fields(kubeflow, kind):
+    """Names and types of what Kubeflow Pipelines 2.17.0 answered to the same commands."""
+    command("submit", *GIVEN)
+    command("schedule", *GIVEN, "--cron", CRON)
+    made = kubeflow.lists[{"experiment": "experiments", "run": "runs", "schedule": "recurringruns"}[kind]][0]
+    real = recorded(f"{kind}_created")[1]
+    assert {key: type(value) for key, value in made.items()} == {
+        key: type(value) for key, value in real.items()
+    }
 
 
 def test_the_folder_pipelines_compiles_the_same(kubeflow, tmp_path):

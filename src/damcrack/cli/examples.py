@@ -138,6 +138,7 @@ EXAMPLES = {
         'pipeline schedule --cron "0 */15 * * * *" \\\n    --name arrivals --imagery imagery.yaml \\\n'
         "    --remote s3://dam/dvc \\\n    --cpu-image NAME@sha256:... \\\n    --train-image NAME@sha256:...",
     ),
+    "pipeline stop": ("pipeline stop RUN", "pipeline stop 9f0c... --namespace dam-team"),
     "pipeline status": ("pipeline status", "pipeline status --limit 3"),
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from damcrack.files import InputError, check_output_file
 from damcrack.kubeflow import cluster
 from damcrack.kubeflow.runs import in_words, is_overdue
 
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 COMPILED = Path(".damcrack/pipeline.yaml")
 SETTING = (
     PARAMS,
@@ -70,8 +71,8 @@ def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
 def pipeline() -> None:
     """Run the graph of dvc.yaml on Kubeflow Pipelines.
 
-    The token of a service that asks for one is read from DAMCRACK_KFP_TOKEN. All else (stop a run, delete a schedule)
-    is in Kubeflow's pages and in its own command `kfp`.
+    The token of a service that asks for one is read from DAMCRACK_KFP_TOKEN. All else (switch off or delete a
+    schedule) is in Kubeflow's pages and in its own command `kfp`.
     """
 
 
@@ -164,13 +165,35 @@ def schedule(
 def status(host: str, experiment: str, namespace: str, limit: int) -> None:
     """Show the schedules and the latest runs, with the stages of those that are not through."""
     with _client(host, namespace) as client:
-        experiment_id = client.create_experiment(experiment, namespace=namespace).experiment_id
+        experiment_id = _experiment_id(client, experiment, namespace)
+        if experiment_id is None:
+            click.echo(f"nothing was submitted to experiment {experiment!r} yet")
+            return
         for one in _schedules(client, experiment_id):
             click.echo(f"schedule  {one.display_name}  {_cron(one)}  {one.mode}{_lateness(client, one)}")
         runs = client.list_runs(page_size=limit, sort_by="created_at desc", experiment_id=experiment_id)
         for run in runs.runs or []:
-            stages = "" if run.state in ("SUCCEEDED", "PENDING") else f"  {in_words(run)}"
-            click.echo(f"run       {run.display_name}  {run.state}  {run.created_at}  {run.run_id}{stages}")
+            state = run.state or "PENDING"  # left out while Argo has not begun
+            stages = "" if state in ("SUCCEEDED", "PENDING") else f"  {in_words(run)}"
+            click.echo(f"run       {run.display_name}  {state}  {run.created_at}  {run.run_id}{stages}")
+
+
+@pipeline.command()
+@_with(*SERVICE[:1], *SERVICE[2:])
+@click.argument("run_id", metavar="RUN")
+def stop(host: str, namespace: str | None, run_id: str) -> None:
+    """Stop a run in flight, by the id that `status` shows; what its stages finished stays in the remote."""
+    with _client(host, namespace) as client:
+        client.terminate_run(run_id)
+    click.echo(f"run {run_id} is being stopped")
+
+
+def _experiment_id(client: Any, name: str, namespace: str | None) -> str | None:
+    """None where it does not exist; kfp's client says so by a ValueError."""
+    try:
+        return str(client.get_experiment(experiment_name=name, namespace=namespace).experiment_id)
+    except ValueError:
+        return None
 
 
 def _cron(schedule: Any) -> str:
@@ -189,8 +212,8 @@ def _lateness(client: Any, schedule: Any) -> str:
     last = runs[0].created_at if runs else schedule.created_at
     if schedule.mode != "ENABLE" or not last or not is_overdue(_cron(schedule), last):
         return ""
-    in_flight = runs and runs[0].state in ("PENDING", "RUNNING", "CANCELING")  # its finished_at says 1970
-    waits = f", waits for its run; to stop that: kfp run terminate {runs[0].run_id}" if in_flight else ""
+    in_flight = runs and runs[0].state not in ENDED  # its finished_at says 1970 until then
+    waits = f", waits for its run; to stop that: damcrack pipeline stop {runs[0].run_id}" if in_flight else ""
     return f"  has not run since {last:%Y-%m-%d %H:%M}{waits}"
 
 
@@ -211,13 +234,25 @@ def _client(host: str | None, namespace: str | None) -> Iterator[Any]:
             raise InputError(f"Kubeflow at {host} has many users: give the --namespace of your Profile")
         yield client
     except ApiException as error:
-        answer = f"{error.status} {error.reason} {error.body}"[:400]
-        fix = "check DAMCRACK_KFP_TOKEN"
+        answer = f"{error.status} {error.reason} {_said(error.body)}"[:400]
+        fix = (
+            "check DAMCRACK_KFP_TOKEN"
+            if error.status in (401, 403)
+            else "the log of its deployment ml-pipeline says more"
+        )
         if "unmarshal" in answer:  # a field that it does not know
             fix = "it is too old: 2.16 or later is needed, 2.17 with --imagery"
         raise InputError(f"Kubeflow Pipelines at {host} answered {answer}; {fix}") from None
     except (HTTPError, OSError) as error:
         raise InputError(f"Kubeflow Pipelines at {host} cannot be reached ({type(error).__name__})") from None
+
+
+def _said(body: Any) -> str:
+    """The message of the service's JSON, or the body of a proxy before it."""
+    try:
+        return str(json.loads(body)["message"]).split("\n")[0]  # then comes a trace of its Go code
+    except (ValueError, KeyError, TypeError):
+        return " ".join(str(body).split())
 
 
 def _health(client: Any) -> dict[str, Any]:
