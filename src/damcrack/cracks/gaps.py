@@ -53,7 +53,7 @@ def _collar_cells(cells: Pixels, value: int) -> npt.NDArray[np.uint8]:
     ]
     labels = cv2.connectedComponents(np.ascontiguousarray(wide))[1]
     grey = cells.mean(axis=2)
-    found = np.zeros_like(exact)
+    found: npt.NDArray[np.uint8] = np.zeros_like(exact)
     for label in np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])):
         region = (labels == label).astype(np.uint8)
         near, far = (cv2.dilate(region, np.ones((px, px), np.uint8)) > 0 for px in (7, 13))

@@ -169,7 +169,7 @@ class Survey:
             write_bytes(folder / "preview.jpg", _jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
             write_bytes(folder / "detail.jpg", _jpeg(preview(rgb, DETAIL_PX), DETAIL_QUALITY))
             if findings.cracks:
-                write_bytes(folder / "mask.png", encode_mask(inspected.levels > 1))
+                write_bytes(folder / "mask.png", encode_mask(inspected.levels // 2))
             if inspected.levels.any():
                 write_bytes(folder / "possible.png", encode_mask(inspected.levels))
             findings.write(folder)
