@@ -251,6 +251,14 @@ def test_status_of_runs_that_argo_has_not_begun(kubeflow):
     assert f"damcrack pipeline stop {answer['runs'][0]['run_id']}" in shown
 
 
+def test_stages_of_a_run_on_a_real_node(kubeflow):
+    """Two stages through, the drivers of the next two at work; each node has a second one for its try."""
+    command("submit", *GIVEN)
+    _, answer = recorded("run_in_flight")
+    kubeflow.lists["runs"] = answer["runs"]
+    assert command("status").output.rstrip().endswith(answer["runs"][0]["run_id"] + "  2 done")
+
+
 def test_stop_ends_the_run_of_that_id(kubeflow):
     """One that Kubeflow does not know is its sentence."""
     command("submit", *GIVEN)
