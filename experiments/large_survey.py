@@ -165,7 +165,10 @@ def page(root: Path, num: int, num_lines: int, visits: int) -> str:
     card = model_card(detector.contract, detector.sha256)
     started = time.process_time()
     # As `damcrack inspect` does at its end.
-    with survey_files(files, [], rules.join_px) as add, Page(num, lambda folder: folder / "detail.jpg") as shown:
+    with (
+        survey_files(files, [], rules.join_px) as add,
+        Page(num, lambda folder: folder / "detail.jpg") as shown,
+    ):
         for folder in folders:
             findings = Findings.read(folder)
             add(folder, findings)

@@ -1,7 +1,6 @@
-"""Draw the pictures of the README, all of rendered photos.
+"""Draw the picture of the README: the page that `damcrack demo` writes, where its cracks are decided on.
 
-docs/images/sample.jpg: photos of the built-in sample, their crack masks in red below
-docs/images/report.jpg: the page that `damcrack demo` writes, where its cracks are decided on (needs Chromium)
+Writes docs/images/report.jpg. Needs Chromium.
 
 python -m experiments.picture
 """
@@ -15,25 +14,10 @@ import cv2
 import numpy as np
 
 from damcrack.cli.inspecting import demo
-from damcrack.sample.concrete import render_photo
 
 IMAGES = Path("docs/images")
-PHOTOS, SIZE_HW, SHOWN_HW = (0, 2, 3, 5), (896, 1120), (320, 400)
 WINDOW = "1280,800"
-OPTIONS = [cv2.IMWRITE_JPEG_QUALITY, 82]
-
-
-def draw_sample() -> None:
-    """Render, overlay, write."""
-    columns = []
-    for index in PHOTOS:
-        photo = render_photo(seed=7, index=index, size_hw=SIZE_HW)
-        marked = photo.rgb.copy()
-        marked[cv2.dilate(photo.mask, np.ones((3, 3), np.uint8)) > 0] = (230, 30, 30)
-        columns.append(
-            np.vstack([cv2.resize(view, SHOWN_HW[::-1], interpolation=3) for view in (photo.rgb, marked)])
-        )
-    cv2.imwrite(str(IMAGES / "sample.jpg"), np.hstack(columns)[..., ::-1], OPTIONS)
+QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 82]
 
 
 def draw_report() -> None:
@@ -52,10 +36,9 @@ def draw_report() -> None:
         next(one for one in browser.find_elements(By.TAG_NAME, "button") if one.text == "Decide").click()
         time.sleep(3)  # until the photo is drawn
         shown = cv2.imdecode(np.frombuffer(browser.get_screenshot_as_png(), np.uint8), cv2.IMREAD_COLOR)
-        cv2.imwrite(str(IMAGES / "report.jpg"), shown, OPTIONS)
+        cv2.imwrite(str(IMAGES / "report.jpg"), shown, QUALITY)
 
 
 if __name__ == "__main__":
     IMAGES.mkdir(parents=True, exist_ok=True)
-    draw_sample()
     draw_report()
