@@ -135,7 +135,7 @@ def test_pairs_may_be_named(tmp_path, model):
 def test_an_unfinished_survey_is_refused(tmp_path):
     """It must have been ended first."""
     (tmp_path / "old").mkdir()
-    with pytest.raises(InputError, match="no finished survey"):
+    with pytest.raises(InputError, match="not a finished survey"):
         compare(tmp_path / "old", tmp_path / "old", tmp_path / "out", None, SilentRun())
 
 

@@ -228,7 +228,7 @@ def test_a_survey_that_is_redone_is_not_finished(model: Path, monkeypatch: pytes
     interrupted(model, monkeypatch, "in", overlap=0.5)
     assert [path.name for path in Path("out").iterdir() if path.is_file()] == [OUTPUT_MARKER]
     for old, new in (("old", "out"), ("out", "old")):
-        with pytest.raises(InputError, match="no finished survey"):
+        with pytest.raises(InputError, match="not a finished survey"):
             compare(Path(old), Path(new), Path("compared"), None, SilentRun())
     inspect(model, "in")
     assert tree("out") == tree("old")

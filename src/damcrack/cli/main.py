@@ -80,7 +80,7 @@ def cli() -> None:
       0    done; files that could not be used are listed
       1    failed; one sentence says why and how to fix it
       2    the command line is wrong, as by an unknown option
-      130  interrupted, 143 by SIGTERM; the same command resumes
+      130  interrupted, 143 stopped; the same command resumes
     """  # noqa: D301  # click wants the character itself
 
 
