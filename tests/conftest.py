@@ -14,7 +14,8 @@ from mlflow_server import Server
 settings.register_profile("damcrack", derandomize=True, deadline=None)
 settings.load_profile("damcrack")
 
-PORT = str(18180 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))  # each process has its own service
+# Each process has its own service, which takes some more ports beside this one.
+PORT = str(18180 + 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
 TOOL = Path(__file__).parents[1] / "../shared/tools/s3"
 NAMES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
 
