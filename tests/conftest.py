@@ -2,10 +2,12 @@
 
 import os
 import subprocess
+import tempfile
 import uuid
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from mlflow_server import Server
@@ -32,7 +34,8 @@ def s3_service():
         }
     elif TOOL.exists():
         was_up = subprocess.run([TOOL, "status", PORT], capture_output=True).returncode == 0
-        exports = subprocess.run([TOOL, "start", PORT], capture_output=True, text=True, check=True).stdout
+        with FileLock(Path(tempfile.gettempdir()) / "damcrack-tests-s3.lock"):  # the first start installs it
+            exports = subprocess.run([TOOL, "start", PORT], capture_output=True, text=True, check=True).stdout
         pairs = (pair.split("=", 1) for pair in exports.split() if "=" in pair)
         yield {name: value for name, value in pairs if name in NAMES}
         if not was_up:
