@@ -52,6 +52,13 @@ def test_one_command_to_the_first_result(photo: Path, browser) -> None:
     assert browser["opened"].read_text().strip() == Path("survey/report.html").absolute().as_uri()
 
 
+@pytest.mark.parametrize("more", [("--part", "1/2"), ("--out", "s3://dam/survey")])
+def test_a_page_that_will_not_be_here_is_not_opened(photo: Path, more: tuple[str, str]) -> None:
+    """A part writes no page, a browser opens none in a bucket: said before any work."""
+    done = damcrack("inspect", photo, "--open", *more)
+    assert done.returncode == 1 and "--open" in done.stderr and not Path("survey").exists()
+
+
 def test_no_browser_is_one_sentence(photo: Path) -> None:
     """The survey is there, and the sentence names its page."""
     done = damcrack(

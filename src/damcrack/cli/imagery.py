@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from damcrack.cli.options import Sections
+from damcrack.cli.options import PATH, Sections
 
 CONFIG = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("imagery.yaml"),
     show_default=True,
     help="Where photos arrive and where they are taken in.",
@@ -29,7 +29,7 @@ def imagery() -> None:
 @imagery.command("take-in")
 @CONFIG
 @SETTINGS
-@click.option("--outcome", type=click.Path(path_type=Path), help="Write what is to be done next as json.")
+@click.option("--outcome", type=PATH, help="Write what is to be done next as json.")
 def take_in(config: Path, settings: tuple[str, ...], outcome: Path | None) -> None:
     """Take in every photo and mask that arrived and is not known yet, bad ones into quarantine with a reason.
 
@@ -44,9 +44,7 @@ def take_in(config: Path, settings: tuple[str, ...], outcome: Path | None) -> No
 @imagery.command()
 @CONFIG
 @click.option("--model", required=True, help="models:/NAME@ALIAS of the registry, or a folder of `export`.")
-@click.option(
-    "--params", "params_path", type=click.Path(path_type=Path), help="Take the section `inspect` of it."
-)
+@click.option("--params", "params_path", type=PATH, help="Take the section `inspect` of it.")
 @SETTINGS
 def inspect(config: Path, model: str, params_path: Path | None, settings: tuple[str, ...]) -> None:
     """Inspect every batch of new photos that has no report; reports go to STORE/results/BATCH-HASH/report.html.
@@ -62,7 +60,7 @@ def inspect(config: Path, model: str, params_path: Path | None, settings: tuple[
 @CONFIG
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("snapshots/photos.csv"),
     show_default=True,
     help="Snapshot to write; rows of other sources stay.",

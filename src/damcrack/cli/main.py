@@ -17,7 +17,7 @@ import damcrack
 from damcrack.cli.champion import COMMANDS
 from damcrack.cli.examples import add_examples
 from damcrack.cli.imagery import imagery
-from damcrack.cli.options import DECISIONS, OPEN, OUT, OUT_OR_BUCKET, PARAMS, PART, Sections, out_option
+from damcrack.cli.options import DECISIONS, OPEN, OUT, OUT_OR_BUCKET, PARAMS, PART, PATH, Sections, out_option
 from damcrack.cli.pipeline import pipeline
 from damcrack.files import InputError
 from damcrack.messages import shown
@@ -88,9 +88,7 @@ def main() -> None:
     """Run the command line; the user's mistakes end in one message, ours in a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a console that lacks a letter of a name shows its number
+            stream.reconfigure(errors="backslashreplace")  # a letter that a console lacks becomes its number
     os.umask(os.umask(0o077) | 0o002)  # nothing is written for everybody to change
     stopped = end_soon_when_told()
     try:
@@ -178,19 +176,17 @@ def _stage_command(stage: Stage) -> click.Command:
 
 
 def _with_stage_options(stage: Stage, command: Callable[..., None]) -> Callable[..., None]:
-    command = PARAMS(command)
-    path = click.Path(path_type=Path)
-    command = OUT(command)
+    command = OUT(PARAMS(command))
     if stage.has_items:
         command = click.option("--item", required=True, help="Which item of its section.")(command)
     for name in reversed(stage.inputs):
         option, needed = f"--{name.rstrip('?')}", not name.endswith("?")
-        command = click.option(option, type=path, required=needed, help=INPUT_HELP[option[2:]])(command)
+        command = click.option(option, type=PATH, required=needed, help=INPUT_HELP[option[2:]])(command)
     return command
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path), default=Path("params.yaml"))
+@click.argument("file", type=PATH, default=Path("params.yaml"))
 def check(file: Path) -> None:
     """Check every value of a params file (default: params.yaml) against the schemas of the stages."""
     from damcrack.params import check_params, read_params
@@ -244,7 +240,7 @@ def ui(port: int | None) -> None:
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 def init(folder: Path) -> None:
     """Write the graph, its values and folders for a project of your own.
 
@@ -269,7 +265,7 @@ def completion(shell: str) -> None:
 
 
 @cli.command("tiles-to-folders")
-@click.option("--tiles", type=click.Path(path_type=Path), required=True, help="Output folder of `tile`.")
+@click.option("--tiles", type=PATH, required=True, help="Output folder of `tile`.")
 @OUT
 def tiles_to_folders(tiles: Path, out: Path) -> None:
     """Unpack tiles into two folders per split, as the paper keeps them: SPLIT/crack, SPLIT/no-crack."""
@@ -291,17 +287,11 @@ def tiles_to_folders(tiles: Path, out: Path) -> None:
 @OPEN
 @PART
 @click.option("--gsd", type=float, help="Millimetres per pixel on the wall, for all photos.")
-@click.option(
-    "--gsd-csv", type=click.Path(path_type=Path), help="Table photo,gsd_mm_per_px; overrides --gsd."
-)
+@click.option("--gsd-csv", type=PATH, help="Table photo,gsd_mm_per_px; overrides --gsd.")
 @click.option("--distance", type=float, help="Metres from camera to wall; the focal length comes from EXIF.")
 @click.option("--overlap", type=float, help="Share of a block's side that neighbours have in common.")
-@click.option(
-    "--tiles", type=click.Path(path_type=Path), help="Case study: output of `tile` for the PHOTOS stage's."
-)
-@click.option(
-    "--params", "params_path", type=click.Path(path_type=Path), help="Take the section `inspect` of it."
-)
+@click.option("--tiles", type=PATH, help="Case study: output of `tile` for the PHOTOS stage's.")
+@click.option("--params", "params_path", type=PATH, help="Take the section `inspect` of it.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that overrides all others."
 )
@@ -328,6 +318,8 @@ def inspect(
     """
     from damcrack.cli import inspecting as inspection
 
+    if open_page and (part or out.startswith("s3://")):
+        raise InputError("--open needs a page on this disk; leave out --part, and name a folder as --out")
     named = {"gsd_mm_per_px": gsd, "distance_m": distance, "overlap": overlap}
     changed = {name: value for name, value in named.items() if value is not None}
     inspection.inspect(photos, model, out, params_path, settings, changed, gsd_csv, tiles, part)
@@ -351,7 +343,7 @@ def demo(out: Path, open_page: bool) -> None:
 
 
 @cli.command()
-@click.argument("survey", type=click.Path(path_type=Path))
+@click.argument("survey", type=PATH)
 @OUT
 @DECISIONS
 def review(survey: Path, out: Path, decisions: Path | None) -> None:
@@ -362,10 +354,10 @@ def review(survey: Path, out: Path, decisions: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("survey", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write, or a file.pdf.")
+@click.argument("survey", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder to write, or a file.pdf.")
 @DECISIONS
-@click.option("--previous", type=click.Path(path_type=Path), help="Older survey: take its decisions over.")
+@click.option("--previous", type=PATH, help="Older survey: take its decisions over.")
 @click.option("--structure", default="", help="For the title block.")
 @click.option("--client", default="", help="For the title block.")
 @click.option("--date", default="", help="For the title block: when the photos were taken.")
@@ -386,12 +378,10 @@ def report(
 
 
 @cli.command()
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("old", type=PATH)
+@click.argument("new", type=PATH)
 @OUT
-@click.option(
-    "--pairs", type=click.Path(path_type=Path), help="Table old,new of photo names; default: same names."
-)
+@click.option("--pairs", type=PATH, help="Table old,new of photo names; default: same names.")
 def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
     """Compare two surveys of the same wall: new, grown and vanished cracks.
 
@@ -403,7 +393,7 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
 
 
 @cli.command("export-survey")
-@click.argument("survey", type=click.Path(path_type=Path))
+@click.argument("survey", type=PATH)
 @click.option(
     "--format",
     "formats",
@@ -413,11 +403,7 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None) -> None:
     help="jpeg: each photo with its cracks; dxf: a drawing of each; gpkg: photos and cracks for GIS; csv, geojson, "
     "coco: the survey's own files, with decisions. May be repeated.",
 )
-@click.option(
-    "--decisions",
-    type=click.Path(path_type=Path),
-    help="Decisions of the page; default: SURVEY/decisions.json.",
-)
+@DECISIONS
 @click.option("--undecided", is_flag=True, help="Write lines without a decision too; rejected ones never.")
 @OUT
 def export_survey(
@@ -433,7 +419,7 @@ def export_survey(
 
 
 @cli.command("import-coco")
-@click.argument("annotations", type=click.Path(path_type=Path))
+@click.argument("annotations", type=PATH)
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
 @OUT
 def import_coco(annotations: Path, photos: tuple[str, ...], out: Path) -> None:

@@ -62,6 +62,4 @@ PART = click.option(
     metavar="NUMBER/OF",
     help="Look only at this part of the photos, say 2/4; without it, write tables and page of all parts.",
 )
-DECISIONS = click.option(
-    "--decisions", type=click.Path(path_type=Path), help="File of decisions; default: SURVEY/decisions.json."
-)
+DECISIONS = click.option("--decisions", type=PATH, help="File of decisions; default: SURVEY/decisions.json.")

@@ -70,11 +70,6 @@ class Survey:
             self.shared.bring(folder, whole=True)
         return folder / "detail.jpg"
 
-    @property
-    def made_by(self) -> str:
-        """Names what the findings of all photos depend on."""
-        return made_by(self.detector, self.rules)
-
     def look_at_all(self, photos: Iterable[Photo | Unusable]) -> Iterator[Path | Unusable]:
         """Look at all photos, unless that was done before; yields the folder of each, in order.
 
@@ -159,10 +154,9 @@ class Survey:
 
     def _key(self, photo: Photo, digest: str, size_hw: tuple[int, int]) -> str:
         """Names everything that the findings depend on."""
+        judged_by, gsd = made_by(self.detector, self.rules), self._gsd(photo, size_hw)
         place = Camera.of(photo.encoded).lon_lat()
-        return sha256_bytes(
-            repr((self.made_by, photo.name, digest, self._gsd(photo, size_hw), place)).encode()
-        )
+        return sha256_bytes(repr((judged_by, photo.name, digest, gsd, place)).encode())
 
     def _write(self, out: Path, rgb: Pixels, findings: Findings, inspected: Inspected) -> None:
         with new_directory(out, "photo") as folder:
