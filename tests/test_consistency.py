@@ -342,3 +342,20 @@ def test_pages_are_plain_english(page: str) -> None:
     texts = {file: file.read_text() for file in files if file.is_file() and file.name != "LOG.md"}
     found = {str(file.relative_to(ROOT)): ODD_WORDS.findall(text) for file, text in texts.items()}
     assert {name: words for name, words in found.items() if words} == {}
+
+
+def test_extras_that_anything_names_exist() -> None:
+    """Instructions, workflows, images and error messages install extras of pyproject.toml alone."""
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    places = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "Makefile")]
+    for folder, kind in (("docs", "*.md"), (".github", "*.yml"), ("infra", "*"), ("src", "*.py")):
+        places += [path for path in (ROOT / folder).rglob(kind) if path.is_file()]
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(errors="replace") for path in places}
+    named = {
+        (name, extra)
+        for name, text in texts.items()
+        for extras in re.findall(r"""(?:damcrack|["' ]\.)\[([a-z][a-z0-9,]*)\]""", text)
+        for extra in extras.split(",")
+    }
+    assert {"cad", "gis", "s3"} <= {extra for _, extra in named}
+    assert {one for one in named if one[1] not in known} == set()
