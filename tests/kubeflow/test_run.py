@@ -23,6 +23,11 @@ from smallest import one_chain, smallest
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
+# Another encoding where there is one: other sorting, commas in numbers, other bytes of letters.
+LOCALES = subprocess.run(["locale", "-a"], capture_output=True, text=True).stdout.split()
+LOCALE = next((name for name in ("de_DE.iso88591", "tr_TR.utf8", "de_DE.utf8") if name in LOCALES), "C")
+HERE = {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0", "COLUMNS": "80"}
+ELSEWHERE = {"TZ": "Pacific/Kiritimati", "LC_ALL": LOCALE, "PYTHONHASHSEED": "77", "COLUMNS": "200"}
 
 
 def params() -> str:
@@ -39,6 +44,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalRun, LocalRun, 
     setting = Setting(ROOT, params(), str(folder / "remote"), {"cpu": "python", "train": "python"}, "abc")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        for name, value in HERE.items():
+            patch.setenv(name, value)
         patch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
         patch.setenv("PYTHONPATH", str(ROOT / "src"))
         patch.setenv("DAMCRACK_CHECKOUT", str(ROOT))
@@ -88,20 +95,27 @@ def test_restored_stages_show_in_mlflow_with_the_run_that_made_them(runs):
 
 
 def test_dvc_repro_on_a_laptop_gives_the_same_lock(runs, tmp_path):
-    """Without the remote: every entry is that of the cluster, and so are all bytes of all outputs."""
+    """Every entry is that of the cluster, and so are all bytes of all outputs, where nothing else is the same.
+
+    Names of folders, umask, time zone, locale, hash seed and width of the terminal are in no output.
+    """
+    folder = tmp_path / "a folder/of another name"
+    folder.mkdir(parents=True)
     for name in ("dvc.yaml", ".dvcignore", "requirements", "snapshots", "src"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
-    (tmp_path / "params.yaml").write_text(params())
+        copy(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text(params())
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(tmp_path / "src"),
+        "PYTHONPATH": str(folder / "src"),
         "DAMCRACK_TRACK": "later",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        **ELSEWHERE,
     }
     for arguments in (["init", "--no-scm", "-q"], ["repro", "-q"]):
-        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=tmp_path, env=environment, check=True)
-    laptop, cluster = (yaml.safe_load(text) for text in ((tmp_path / "dvc.lock").read_text(), runs[2]))
+        command = [sys.executable, "-m", "dvc", *arguments]
+        subprocess.run(command, cwd=folder, env=environment, umask=0o077, check=True)
+    laptop, cluster = (yaml.safe_load(text) for text in ((folder / "dvc.lock").read_text(), runs[2]))
     assert {name for name in laptop["stages"] if laptop["stages"][name] != cluster["stages"][name]} == set()
     assert laptop == cluster
 
