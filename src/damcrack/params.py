@@ -16,22 +16,23 @@ from damcrack.stage_table import STAGES
 COMMON = "common"
 
 
-def read_params(path: Path) -> dict[str, Any]:
-    """Read the file as a mapping of sections.
+def read_params(source: Path | str) -> dict[str, Any]:
+    """Read a file, or a text, as a mapping of sections.
 
     Raises:
         InputError: it is missing or not YAML.
     """
+    where = "the text of the values" if isinstance(source, str) else source
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+        params = yaml.safe_load(source if isinstance(source, str) else source.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            f"{path} is missing; name it with --params, or write one: damcrack init ."
+            f"{where} is missing; name it with --params, or write one: damcrack init ."
         ) from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {error}") from error
+        raise InputError(f"{where} is not YAML: {error}") from error
     if not isinstance(params, dict):
-        raise InputError(f"{path}: got {type(params).__name__}, expected one section per stage")
+        raise InputError(f"{where}: got {type(params).__name__}, expected one section per stage")
     return params
 
 
@@ -55,15 +56,18 @@ def stage_config(
     section = params.get(stage)
     if not isinstance(section, dict):
         raise InputError(f"params.yaml has no section {stage!r}; its sections are {sorted(params)}")
-    if COMMON not in section:
-        return validate(stage, {**section, **(changed or {})}, config_class(stage))
-    items = dict(section_items(section))
+    where = f"{stage}.{item}" if COMMON in section else stage
+    items = [name for name, _ in section_items(section)] if COMMON in section else [item]
     if item not in items:
-        raise InputError(
-            f"{stage} has no item {item!r}{_meant(str(item), items)}; its items are {list(items)}"
-        )
-    values = {**section[COMMON], **items[item], **(changed or {})}
-    return validate(f"{stage}.{item}", values, config_class(stage))
+        raise InputError(f"{stage} has no item {item!r}{_meant(str(item), items)}; its items are {items}")
+    return validate(where, {**item_values(section, item), **(changed or {})}, config_class(stage))
+
+
+def item_values(section: Mapping[str, Any], item: str | None) -> dict[str, Any]:
+    """The values of a section, or those of one of its items over the `common` ones, without looking at a schema."""
+    if COMMON not in section:
+        return dict(section)
+    return {**section[COMMON], **dict(section_items(section)).get(str(item), {})}
 
 
 def parse_changes(settings: Iterable[str]) -> dict[str, Any]:

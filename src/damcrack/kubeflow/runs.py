@@ -1,7 +1,7 @@
 """Runs and schedules of Kubeflow in the words of dvc.yaml: stages in place of Argo's nodes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ def stages_of(run: Any) -> dict[str, str]:
     (`run-stage-7`), and below that the executor and its tries, which do not say whose they are.
     """
     names, states = _stage_names(run.pipeline_spec or {}), dict[str, str]()
-    for task in (run.run_details and run.run_details.task_details) or ():
+    for task in _tasks(run):
         node = task.display_name or ""
         stage, is_driver = names.get(node.removesuffix("-driver")), node.endswith("-driver")
         # A stage whose driver failed has a node too, that never began.
@@ -38,14 +38,30 @@ def _stage_names(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def in_words(run: Any) -> str:
-    """What a run that is not through does: `7 done; running: tile; failed: distill@dynamic`."""
+    """What a run that is not through does: `7 done; running: tile; failed: distill@dynamic`.
+
+    To Kubeflow a stage runs from the time on when its pod was asked for. A pod that waits, for a node, quota or an
+    image, is a pending try of a driver or an executor.
+    """
     states = stages_of(run)
-    done = sum(state == "SUCCEEDED" for state in states.values())
-    parts = [f"{done} done"]
+    parts = [f"{list(states.values()).count('SUCCEEDED')} done"]
     for wanted in ("RUNNING", "PENDING", "FAILED"):
         stages = sorted(stage for stage, state in states.items() if state == wanted)
         parts += [f"{wanted.lower()}: {', '.join(stages)}"] if stages else []
+    waiting = sum(task.state == "PENDING" and _is_pod(task) for task in _tasks(run))
+    if waiting:
+        parts.append(
+            f"pods not started: {waiting}; why: kubectl describe pods -A -l pipeline/runid={run.run_id}"
+        )
     return "; ".join(parts)
+
+
+def _tasks(run: Any) -> Sequence[Any]:
+    return (run.run_details and run.run_details.task_details) or ()
+
+
+def _is_pod(task: Any) -> bool:
+    return re.fullmatch(r"(executor|.*-driver)\(\d+\)", task.display_name or "") is not None
 
 
 def is_overdue(cron: str, last: datetime, now: datetime | None = None) -> bool:

@@ -32,7 +32,7 @@ def inspect_part(photos: str, out: str, params: str, work: str) -> str:
     from damcrack.imagery import calls as imagery
 
     part, _, model = work.partition(" ")
-    imagery.inspect_survey(photos, out, model, imagery.as_file(params, "params.yaml"), part)
+    print(imagery.inspect_survey(photos, out, model, params, part), flush=True)
     return work
 
 
@@ -50,7 +50,7 @@ def write_survey(
     from damcrack.imagery import calls as imagery
 
     model = parts[0].partition(" ")[2]
-    done = imagery.inspect_survey(photos, out, model, imagery.as_file(params, "params.yaml"))
+    done = imagery.inspect_survey(photos, out, model, params)
     Path(summary.path).write_text("".join(f"- {name}: {value}\n" for name, value in done.items()))
 
 
