@@ -376,39 +376,24 @@ def _client(uri: str) -> Any:
 @contextmanager
 def _explained(bucket: str, name: str | None = None) -> Iterator[None]:
     """Turn boto3's errors into ours, without its texts: they can hold passwords and key ids."""
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        FlexibleChecksumError,
-        HTTPClientError,
-        IncompleteReadError,
-        NoCredentialsError,
-        ParamValidationError,
-        PartialCredentialsError,
-    )
+    from botocore import exceptions as boto
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
     what = f"s3://{bucket}" if name is None else f"s3://{bucket}: {name}"
+    answered = (boto.HTTPClientError, boto.IncompleteReadError, boto.FlexibleChecksumError, HTTPError)
     try:
         yield
-    except ClientError as error:
+    except boto.ClientError as error:
         raise _refusal(error, what, name) from None
-    except (NoCredentialsError, PartialCredentialsError):
+    except (boto.NoCredentialsError, boto.PartialCredentialsError):
         raise InputError(
             f"{what}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from None
-    except ParamValidationError:
+    except boto.ParamValidationError:
         raise InputError(f"{what}: not a valid bucket or object name; check the address") from None
-    except (BotoCoreError, HTTPError, ResponseParserError) as error:
-        answered = (
-            HTTPClientError,
-            IncompleteReadError,
-            FlexibleChecksumError,
-            HTTPError,
-            ResponseParserError,
-        )
-        kind = NetworkError if isinstance(error, answered) else _UnreachableError
+    except (boto.BotoCoreError, HTTPError, ResponseParserError) as error:
+        kind = NetworkError if isinstance(error, (*answered, ResponseParserError)) else _UnreachableError
         raise kind(
             f"{what}: the S3 endpoint cannot be reached ({type(error).__name__}); "
             "check AWS_ENDPOINT_URL and the network"
@@ -423,13 +408,11 @@ def _refusal(error: Any, what: str, name: str | None) -> Exception:
         return FileNotFoundError(name)
     if name is not None and code in ("PreconditionFailed", "412"):
         return (FileExistsError if error.operation_name == "PutObject" else FileNotFoundError)(name)
-    passes = _REPEATED.fullmatch(code) or (status >= 500 and status != 501)
-    return (NetworkError if passes else InputError)(f"{what}: {_reason(code)}")
-
-
-def _reason(code: str) -> str:
+    if _REPEATED.fullmatch(code) or (status >= 500 and status != 501):
+        return NetworkError(f"{what}: the S3 service answered {code}; try again")
     if code in ("NoSuchBucket", "404"):
-        return "no such bucket; check its name and AWS_ENDPOINT_URL"
+        return InputError(f"{what}: no such bucket; check its name and AWS_ENDPOINT_URL")
+    keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and their rights"
     if _REFUSED.fullmatch(code):
-        return f"access refused ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and their rights"
-    return f"the S3 service answered {code}; try again or check the address"
+        return InputError(f"{what}: access refused ({code}); check {keys}")
+    return InputError(f"{what}: the S3 service answered {code}; check the address")
