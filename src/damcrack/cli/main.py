@@ -269,7 +269,7 @@ def completion(shell: str) -> None:
 @OUT
 def tiles_to_folders(tiles: Path, out: Path) -> None:
     """Unpack tiles into two folders per split, as the paper keeps them: SPLIT/crack, SPLIT/no-crack."""
-    from damcrack.data.tiles_to_folders import tiles_to_folders as unpack
+    from damcrack.data.imageset import tiles_to_folders as unpack
     from damcrack.progress import Watcher
 
     unpack(tiles, out, Watcher())
