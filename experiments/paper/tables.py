@@ -26,7 +26,7 @@ READING = f"""- **Numbers** are percent, mean ± standard deviation over *n* see
 - **Labels** are the labelled tiles that a network had, a fifth of them for validation.
 - **Claims**: the difference of accuracy in points, with a 95 % bootstrap interval that draws whole photos and seeds.
   Above zero it confirms a claim, below zero it says the opposite, within ± {100 * SMALL:g} points there is no
-  difference of use; else it is not decidable.
+  difference of use; without a verdict it is not decidable.
 - The folder of the report has figures, and calibration, gap and agreement of every cell (`cells.csv`), and McNemar's p
   (`verdicts.csv`)."""
 
@@ -154,8 +154,8 @@ def claims_table(study: Study) -> str:
 
 def _verdict(one: Any) -> str:
     """A row of `verdicts` in a cell."""
-    interval = f"({100 * one.low:+.2f} to {100 * one.high:+.2f})"
-    return f"{100 * one.difference:+.2f} {interval} **{one.verdict}**"
+    interval = f"{100 * one.difference:+.2f} ({100 * one.low:+.2f} to {100 * one.high:+.2f})"
+    return interval if one.verdict == "not decidable" else f"{interval} **{one.verdict}**"
 
 
 def failures_list(failures: Mapping[str, str]) -> str:
