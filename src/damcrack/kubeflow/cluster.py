@@ -88,7 +88,7 @@ def _findings(client: Any, namespace: str, account: str, multi_user: bool) -> It
             f"label {label}={value}",
             f"kubectl label --overwrite namespace {namespace} {label}={value}",
             partial(core.read_namespace, namespace),
-            lambda found, pair=(label, value): pair in (found.metadata.labels or {}).items(),
+            partial(_has_label, label, value),
         )
     yield _look(
         f"config map {SETTINGS} with {', '.join(REQUIRED)}",
@@ -121,6 +121,10 @@ def _findings(client: Any, namespace: str, account: str, multi_user: bool) -> It
         partial(core.list_namespaced_resource_quota, namespace),
         lambda found: not any(_is_full(quota.status) for quota in found.items),
     )
+
+
+def _has_label(label: str, value: str, namespace: Any) -> bool:
+    return bool((namespace.metadata.labels or {}).get(label) == value)
 
 
 def _find(kind: str, name: str) -> str:
