@@ -12,14 +12,12 @@ from typing import Any
 from damcrack.files import InputError, check_output_file, sha256_bytes, temporary_folder, write_json
 from damcrack.imagery import arrivals
 from damcrack.imagery import catalogue as catalogues
-from damcrack.imagery.bucket_survey import cut, inspect_into_bucket
 from damcrack.imagery.catalogue import Catalogue, last_trained, read_catalogue
 from damcrack.imagery.config import ImageryConfig
 from damcrack.imagery.inspections import inspect_batches, not_inspected
-from damcrack.inspection.parts import Part
 from damcrack.params import parse_changes, read_params, stage_config, validate
 from damcrack.progress import Watcher
-from damcrack.registry.places import model_folder, with_version
+from damcrack.registry.places import model_folder
 from damcrack.storage.source import Store, open_source
 
 CHECKOUT = Path(os.environ.get("DAMCRACK_CHECKOUT", "."))  # in an image, where the repository's files lie
@@ -93,21 +91,6 @@ def inspect(
     config = stage_config(sections, "inspect", None, parse_changes(settings))
     reports = inspect_batches(store, read_catalogue(store), lambda: model_folder(model), config, Watcher())
     return {"batches inspected": len(reports), "reports": ", ".join(reports)}
-
-
-def cut_survey(photos: str, out: str, model: str, photos_per_part: int) -> list[str]:
-    """Parts of a survey in a bucket, each as `PART MODEL`, the model with its version: all must see the same."""
-    version = with_version(model)
-    return [f"{part} {version}" for part in cut(photos, out, photos_per_part)]
-
-
-def inspect_survey(
-    photos: str, out: str, model: str, params: Values, part: str | None = None
-) -> dict[str, object]:
-    """Inspect a part of a survey in a bucket, or what is left of it, with tables and page."""
-    config = stage_config(read_params(params), "inspect", None)
-    wanted = Part.read(part) if part else None
-    return inspect_into_bucket([photos], model_folder(model), out, config, Watcher(), part=wanted)
 
 
 def write_snapshot(values: Values, out: Path, number: int | None = None) -> dict[str, object]:
