@@ -37,7 +37,6 @@ MAY_IMPORT = {
     "tracking": {"progress"},
     "registry": {"cracks", "data", "scores", "storage", "tracking"},
     "stage_runner": {
-        "data",
         "params",
         "progress",
         "registry",
@@ -45,7 +44,7 @@ MAY_IMPORT = {
         "storage",
         "tracking",
     },
-    "imagery": {"cracks", "data", "inspection", "params", "progress", "registry", "stage_runner", "storage"},
+    "imagery": {"cracks", "data", "inspection", "params", "progress", "registry", "storage"},
     "kubeflow": {"imagery", "params", "stage_runner", "storage", "tracking"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
