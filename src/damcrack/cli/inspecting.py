@@ -11,9 +11,9 @@ from damcrack.files import InputError, check_output, writable, write_bytes
 from damcrack.imagery.bucket_survey import inspect_into_bucket
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
-from damcrack.inspection.parts import Part
 from damcrack.inspection.review import take_back
 from damcrack.inspection.scale import read_scale_csv
+from damcrack.inspection.sources import Part
 from damcrack.inspection.survey_folder import KIND
 from damcrack.params import parse_changes, read_params, stage_config
 from damcrack.progress import Watcher

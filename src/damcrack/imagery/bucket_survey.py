@@ -14,8 +14,7 @@ from damcrack.cracks.findings import FILE, SUMMARY
 from damcrack.files import InputError, temporary_folder
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
-from damcrack.inspection.parts import Part
-from damcrack.inspection.sources import list_photos
+from damcrack.inspection.sources import Part, list_photos
 from damcrack.run import Run
 from damcrack.storage.source import Store, open_source
 

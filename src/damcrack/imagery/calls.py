@@ -17,7 +17,7 @@ from damcrack.imagery.catalogue import Catalogue, last_trained, read_catalogue
 from damcrack.imagery.config import ImageryConfig
 from damcrack.imagery.inspections import inspect_batches, not_inspected
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.parts import Part
+from damcrack.inspection.sources import Part
 from damcrack.params import parse_changes, read_params, stage_config, validate
 from damcrack.progress import Watcher
 from damcrack.registry.places import model_folder, with_version

@@ -15,22 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from damcrack.cracks.findings import Findings, read_picture
-from damcrack.files import InputError, new_directory, write_bytes
+from damcrack.files import new_directory, write_bytes
 from damcrack.inspection.coco import coco
-from damcrack.inspection.decisions import (
-    FILE,
-    Decision,
-    asked,
-    by_photo,
-    matched,
-    read_decisions,
-    status,
-    traced,
-)
+from damcrack.inspection.decisions import FILE, Decision, by_photo, decisions_on, status
 from damcrack.inspection.drawings import annotated, write_dxf
-from damcrack.inspection.finished import FinishedSurvey
+from damcrack.inspection.matching import asked, matched, traced
 from damcrack.inspection.places import Unusable
 from damcrack.inspection.spreadsheet import write_table
+from damcrack.inspection.survey_folder import FinishedSurvey
 from damcrack.inspection.tables import (
     DECIDED_COLUMNS,
     Add,
@@ -69,21 +61,16 @@ def export_survey(
         InputError: it is no finished survey, a picture in it is damaged, or the decisions are on other photos.
     """
     finished = FinishedSurvey.read(survey)
-    path = decisions or survey / FILE
-    decided = by_photo(read_decisions(path)) if decisions or path.is_file() else None
-    counts, seen = Counter[str](), set[str]()
+    is_decided = decisions is not None or (survey / FILE).is_file()
+    decided = by_photo(decisions_on(finished, decisions)) if is_decided else {}
+    counts = Counter[str]()
     with new_directory(out, "exports") as root, _writers(formats, root, finished) as add:
         for folder in run.track(finished.folders.values(), "exporting photos", len(finished.folders)):
             findings = Findings.read(folder)
-            seen.add(findings.sha256)
-            if decided is not None:
+            if is_decided:
                 findings = _chosen(findings, decided.get(findings.sha256, ()), undecided, counts)
             add(folder, findings)
-        if decided and not decided.keys() & seen:
-            raise InputError(
-                f"{path} decides on photos that {survey} does not have; give the decisions on this survey"
-            )
-    return {"lines": _summary(decided is not None, undecided, counts), "out": out}
+    return {"lines": _summary(is_decided, undecided, counts), "out": out}
 
 
 def _chosen(
@@ -119,7 +106,9 @@ def _summary(is_decided: bool, undecided: bool, counts: Counter[str]) -> str:
 
 
 def _writers(formats: Sequence[str], root: Path, survey: FinishedSurvey) -> AbstractContextManager[Add]:
-    return together([WRITERS[name](root, survey.values["join_px"]) for name in dict.fromkeys(formats)])
+    return together(
+        [WRITERS[name](root, survey.about["values"]["join_px"]) for name in dict.fromkeys(formats)]
+    )
 
 
 @contextmanager

@@ -12,23 +12,12 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from damcrack.cracks.findings import Findings, Pixels, preview, read_picture
+from damcrack.cracks.findings import Findings, Pixels, encode_picture, preview, read_picture
 from damcrack.cracks.photo import Rules
 from damcrack.files import replacing, sha256_bytes
-from damcrack.inspection.decisions import (
-    CLASSES,
-    NEAR_PX,
-    SAME_SHARE,
-    SEVERITIES,
-    UNMOVED_IOU,
-    Box,
-    Finding,
-    asked,
-    decision_as_json,
-    rank,
-    read_decisions,
-)
-from damcrack.inspection.overview import Stop, camera_map, strip
+from damcrack.inspection.decisions import CLASSES, SEVERITIES, Box, decision_as_json, read_decisions
+from damcrack.inspection.matching import NEAR_PX, SAME_SHARE, UNMOVED_IOU, Finding, asked, rank
+from damcrack.inspection.overview import Stop, overview
 from damcrack.inspection.places import Unusable
 
 FOLDERS = [Path(__file__).parent, Path(__file__).parents[1]]  # style.css is shared
@@ -36,6 +25,7 @@ THUMBNAIL_PX, MANY_PHOTOS, SMALL_THUMBNAIL_PX = 320, 500, 160
 CROPPED_FINDINGS = 400  # those with most evidence have a picture in the list
 CROP_PX, MIN_CROP_PX = 110, 64
 THUMBNAIL_QUALITY = 72
+LEGEND = {"crack": "crack", "unsure": "unsure", "no-crack": "no crack"}
 LINE_RGB, BLOCK_RGB = (255, 59, 47), (255, 176, 32)
 
 
@@ -56,7 +46,7 @@ class Lengths:
             self.mm, self.num_mm = self.mm + px * gsd_mm_per_px, self.num_mm + 1
 
     def __str__(self) -> str:
-        parts = [measure(self.mm, "mm")] * bool(self.num_mm) + [measure(self.px, "px")] * bool(self.num_px)
+        parts = [in_words(self.mm, 1.0)] * bool(self.num_mm) + [in_words(self.px, None)] * bool(self.num_px)
         return " and ".join(parts) or "0"
 
 
@@ -131,7 +121,7 @@ class Page:
         length = self.totals.add(findings, found)
         image = _thumbnail(folder, findings, found, SMALL_THUMBNAIL_PX if self._is_large else THUMBNAIL_PX)
         lines = [[line.tolist() for line in one.lines] for one in found]
-        drawing = {"thumbnail": jpeg(image), "lines": lines, "blocks": _blocks(findings)}
+        drawing = {"thumbnail": _jpeg(image), "lines": lines, "blocks": _blocks(findings)}
         self._drawings.write(as_script(drawing) + "\n")
         stop = Stop(len(self._shown), findings.photo, findings.verdict, findings.lon_lat, length)
         ranked = [(rank(one), one.box_xyxy) for one in found]
@@ -153,7 +143,7 @@ class Page:
         Raises:
             InputError: the decisions beside the page cannot be read.
         """
-        shown, stops = self._shown, [one.stop for one in self._shown]
+        shown = self._shown
         pictures = _within_budget(
             shown, 0 if self._is_large else budget_mb, self._full_size
         )  # to open in seconds
@@ -170,9 +160,7 @@ class Page:
                 totals=self.totals,
                 num_photos=len(shown),
                 cards=lambda: ({"number": number, **one.facts} for number, one in enumerate(shown)),
-                camera_map=camera_map(stops),
-                strip=strip(stops),
-                legend={"crack": "crack", "unsure": "unsure", "no-crack": "no crack"},
+                **overview([one.stop for one in shown], LEGEND),
                 set_aside=set_aside,
                 card=card,
                 rules=rules,
@@ -196,6 +184,7 @@ def environment() -> Environment:
     """Templates that escape every name, and fail on one that they do not know."""
     made = Environment(autoescape=True, loader=FileSystemLoader(FOLDERS), undefined=StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
+    made.filters["counted"] = lambda number, word: f"{number} {word}{'' if number == 1 else 's'}"
     return made
 
 
@@ -308,7 +297,7 @@ def _crops(shown: Sequence[Shown], full_size: Callable[[Path], Path]) -> Iterato
         scale = whole.shape[1] / shown[number].facts["width"]
         for place in places:
             box = [round(scale * value) for value in shown[number].ranked[place][1]]
-            yield {"photo": number, "finding": place, "data": jpeg(_crop(whole, box))}
+            yield {"photo": number, "finding": place, "data": _jpeg(_crop(whole, box))}
 
 
 def _crop(rgb: Pixels, box_xyxy: Sequence[int]) -> Pixels:
@@ -317,17 +306,17 @@ def _crop(rgb: Pixels, box_xyxy: Sequence[int]) -> Pixels:
     return preview(rgb[max(0, y0 - margin) : y1 + margin, max(0, x0 - margin) : x1 + margin], CROP_PX)
 
 
-def measure(value: float, unit: str) -> str:
-    """A length in words: metres from one metre on."""
+def in_words(px: float, gsd_mm_per_px: float | None) -> str:
+    """A length in millimetres, from one metre on in metres; in pixels where the photo has no scale."""
+    value, unit = (px * gsd_mm_per_px, "mm") if gsd_mm_per_px else (px, "px")
     if unit == "mm" and value >= 1000:
         return f"{value / 1000:.2f} m"
     return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
 
 
-def jpeg(rgb: Pixels, quality: int = THUMBNAIL_QUALITY) -> str:
+def _jpeg(rgb: Pixels) -> str:
     """A JPEG as base64."""
-    _, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return base64.b64encode(bytes(encoded)).decode()
+    return base64.b64encode(encode_picture(rgb, THUMBNAIL_QUALITY)).decode()
 
 
 def model_card(contract: Mapping[str, Any], sha256: str) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ Every file that was given, or lies below a given folder, is listed: to be looked
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -49,6 +50,37 @@ class Listed:
     read: Callable[[], bytes]
     size_bytes: int = 0
     video: Callable[[], AbstractContextManager[Path]] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part `number` (from 1 on) of `of` of a survey that several machines inspect; the whole of it finds their photos.
+
+    A file's name alone says which part it is in, so that new files move no other.
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def read(cls, text: str) -> "Part":
+        """Read NUMBER/OF.
+
+        Raises:
+            InputError: it is something else.
+        """
+        found = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text, re.ASCII)
+        part = cls(*map(int, found.groups())) if found else cls(1, 0)
+        if part.number > part.of:
+            raise InputError(f"--part {text}: expected NUMBER/OF, from 1/4 to 4/4 for four parts")
+        return part
+
+    def holds(self, name: str) -> bool:
+        """Whether a listed file of that name belongs to it."""
+        return int(sha256_bytes(name.encode())[:12], 16) % self.of == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
 
 
 @dataclass(frozen=True)

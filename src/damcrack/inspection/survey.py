@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Condition
-
-import numpy as np
-import simplejpeg
+from typing import Protocol
 
 from damcrack.cracks.detector import OnnxDetector
 from damcrack.cracks.evidence import WEIGHTS
-from damcrack.cracks.findings import Findings, Pixels, folder_name, preview
+from damcrack.cracks.findings import Findings, Pixels, encode_picture, folder_name, preview
 from damcrack.cracks.gaps import collar, filled
 from damcrack.cracks.photo import Inspected, Rules, look_at
 from damcrack.data.photo import decode_with_gaps, encode_mask, photo_size_hw, within_memory
@@ -34,7 +32,6 @@ from damcrack.files import (
     write_bytes,
 )
 from damcrack.inspection.camera import Camera
-from damcrack.inspection.parts import SharedPhotos
 from damcrack.inspection.places import Unusable
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Photo
@@ -51,6 +48,16 @@ MEMORY_BYTES = 640 * 2**20
 
 # Of glibc; other C libraries have none.
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+
+class SharedPhotos(Protocol):
+    """Where the machines store the folders of the photos: see cracks.findings for their names."""
+
+    def bring(self, folder: Path, whole: bool = False) -> None:
+        """Fill a photo's folder with what another machine found; with the picture of full size only if `whole`."""
+
+    def send(self, folder: Path) -> None:
+        """Store a photo's folder."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +167,8 @@ class Survey:
 
     def _write(self, out: Path, rgb: Pixels, findings: Findings, inspected: Inspected) -> None:
         with new_directory(out, "photo") as folder:
-            write_bytes(folder / "preview.jpg", _jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
-            write_bytes(folder / "detail.jpg", _jpeg(preview(rgb, DETAIL_PX), DETAIL_QUALITY))
+            write_bytes(folder / "preview.jpg", encode_picture(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
+            write_bytes(folder / "detail.jpg", encode_picture(preview(rgb, DETAIL_PX), DETAIL_QUALITY))
             if findings.cracks:
                 write_bytes(folder / "mask.png", encode_mask(inspected.levels // 2))
             if inspected.levels.any():
@@ -208,8 +215,3 @@ def _give_memory_back() -> None:
     """Have the C library hand freed memory to the system; what it keeps by itself falls into pieces and grows."""
     if _malloc_trim is not None:
         _malloc_trim(0)
-
-
-def _jpeg(rgb: Pixels, quality: int) -> bytes:
-    """In a third of OpenCV's time; these pictures are to be looked at, no network sees them."""
-    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, "RGB", "420"))
