@@ -121,7 +121,8 @@ class Page:
         length = self.totals.add(findings, found)
         image = _thumbnail(folder, findings, found, SMALL_THUMBNAIL_PX if self._is_large else THUMBNAIL_PX)
         lines = [[line.tolist() for line in one.lines] for one in found]
-        drawing = {"thumbnail": _jpeg(image), "lines": lines, "blocks": _blocks(findings)}
+        thumbnail = base64.b64encode(encode_picture(image, THUMBNAIL_QUALITY)).decode()
+        drawing = {"thumbnail": thumbnail, "lines": lines, "blocks": _blocks(findings)}
         self._drawings.write(as_script(drawing) + "\n")
         stop = Stop(len(self._shown), findings.photo, findings.verdict, findings.lon_lat, length)
         ranked = [(rank(one), one.box_xyxy) for one in found]
@@ -184,6 +185,7 @@ def environment() -> Environment:
     """Templates that escape every name, and fail on one that they do not know."""
     made = Environment(autoescape=True, loader=FileSystemLoader(FOLDERS), undefined=StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
+    made.filters["base64"] = lambda content: base64.b64encode(content).decode()
     made.filters["counted"] = lambda number, word: f"{number} {word}{'' if number == 1 else 's'}"
     return made
 
@@ -246,8 +248,8 @@ def _within_budget(
 def _pictures(shown: Sequence[Shown], pictures: Mapping[int, str]) -> Iterator[dict[str, Any]]:
     """Pictures that are in the page, and whether each is the whole one."""
     for number, name in sorted(pictures.items()):
-        data = base64.b64encode((shown[number].folder / name).read_bytes()).decode()
-        yield {"number": number, "whole": name == "detail.jpg", "data": data}
+        content = (shown[number].folder / name).read_bytes()
+        yield {"number": number, "whole": name == "detail.jpg", "content": content}
 
 
 def _settings(title: str, shown: Sequence[Shown]) -> str:
@@ -297,7 +299,11 @@ def _crops(shown: Sequence[Shown], full_size: Callable[[Path], Path]) -> Iterato
         scale = whole.shape[1] / shown[number].facts["width"]
         for place in places:
             box = [round(scale * value) for value in shown[number].ranked[place][1]]
-            yield {"photo": number, "finding": place, "data": _jpeg(_crop(whole, box))}
+            yield {
+                "photo": number,
+                "finding": place,
+                "content": encode_picture(_crop(whole, box), THUMBNAIL_QUALITY),
+            }
 
 
 def _crop(rgb: Pixels, box_xyxy: Sequence[int]) -> Pixels:
@@ -312,11 +318,6 @@ def in_words(px: float, gsd_mm_per_px: float | None) -> str:
     if unit == "mm" and value >= 1000:
         return f"{value / 1000:.2f} m"
     return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
-
-
-def _jpeg(rgb: Pixels) -> str:
-    """A JPEG as base64."""
-    return base64.b64encode(encode_picture(rgb, THUMBNAIL_QUALITY)).decode()
 
 
 def model_card(contract: Mapping[str, Any], sha256: str) -> list[tuple[str, str]]:
