@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from damcrack.cracks.pieces import pieces
+from damcrack.cracks.segment import pieces
 
 MASKS = arrays(np.uint8, (24, 30), elements=st.integers(0, 1))
 

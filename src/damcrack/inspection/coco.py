@@ -16,7 +16,7 @@ import numpy as np
 
 from damcrack.cracks.findings import Findings, Pixels, read_picture
 from damcrack.cracks.measure import Crack, joined
-from damcrack.cracks.pieces import box_around
+from damcrack.cracks.skeleton import box_around
 from damcrack.inspection.decisions import CLASSES
 from damcrack.inspection.drawings import class_of
 from damcrack.inspection.tables import Add, json_list

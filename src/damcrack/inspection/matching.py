@@ -1,5 +1,6 @@
 """The findings of a photo that a person decides on, and which decision fits which: by place, across surveys too."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.cracks.evidence import chance, evidence
 from damcrack.cracks.findings import Block, Findings
 from damcrack.cracks.measure import Crack, Line
 from damcrack.inspection.align import Homography, moved, register_photos
@@ -43,7 +43,11 @@ class Finding:
 
 def traced(findings: Findings) -> list[Finding]:
     """All traced lines of a photo as findings."""
-    return [Finding("crack", one.box_xyxy, one.lines, chance(evidence(one)), one) for one in findings.cracks]
+    chances = (1 / (1 + math.exp(-crack.evidence)) for crack in findings.cracks)
+    return [
+        Finding("crack", crack.box_xyxy, crack.lines, chance, crack)
+        for crack, chance in zip(findings.cracks, chances, strict=True)
+    ]
 
 
 def asked(findings: Findings) -> tuple[list[Finding], int]:

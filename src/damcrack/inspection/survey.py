@@ -18,9 +18,9 @@ from threading import Condition
 from typing import Protocol
 
 from damcrack.cracks.detector import OnnxDetector
-from damcrack.cracks.evidence import WEIGHTS
 from damcrack.cracks.findings import Findings, Pixels, encode_picture, folder_name, preview
 from damcrack.cracks.gaps import collar, filled
+from damcrack.cracks.measure import WEIGHTS
 from damcrack.cracks.photo import Inspected, Rules, look_at
 from damcrack.data.photo import decode_with_gaps, encode_mask, photo_size_hw, within_memory
 from damcrack.files import (
