@@ -1,8 +1,8 @@
 """Cracks as an engineer counts them: length, width and branches of each connected piece of a mask.
 
-And how much speaks for a traced line being a crack: a crack is long, thin and clear to the network. `evidence` puts that
-into one number, the log odds of a logistic regression. Clean walls show such lines too, the more of them the larger the
-photo: so a line is worth what it is unlikely to be there by mistake (`confidence`).
+A crack is long, thin and clear to the network: its `evidence` is that in one number, the log odds of a logistic
+regression. Clean walls show such lines too, the more of them the larger the photo: so a line is worth how unlikely it
+is there by mistake (`confidence`).
 """
 
 import math

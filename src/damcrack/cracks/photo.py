@@ -83,7 +83,8 @@ def look_at(
     megapixels = (size_hw[0] * size_hw[1] - (0 if gaps is None else int(gaps.sum()))) / 1e6
     cracks = [replace(crack, confidence=confidence(crack.evidence, megapixels)) for crack in cracks]
     blocks = [
-        Block(*box, round(float(prob), 4)) for box, prob in zip(boxes.tolist(), crack_prob, strict=True)
+        Block(x0, y0, x1, y1, round(float(prob), 4))
+        for (x0, y0, x1, y1), prob in zip(boxes.tolist(), crack_prob, strict=True)
     ]
     doubt = why_doubtful(rgb)
     return Inspected(blocks, levels, cracks, verdict(cracks, bool(doubt), rules), doubt)

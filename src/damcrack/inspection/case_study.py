@@ -23,7 +23,7 @@ from damcrack.data.photo import decode_mask, decode_photo
 from damcrack.data.tiling import crack_fractions
 from damcrack.files import InputError, in_order, read_csv, write_bytes, write_json
 from damcrack.inspection.case_pictures import as_jpeg, attention, side_by_side, stacked
-from damcrack.inspection.sources import Listed
+from damcrack.inspection.places import Listed
 from damcrack.run import Run
 from damcrack.scores import metrics
 from damcrack.scores.thresholds import (
