@@ -15,8 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from damcrack.cracks.findings import Findings, Pixels, encode_picture, preview, read_picture
 from damcrack.cracks.photo import Rules
 from damcrack.files import replacing, sha256_bytes
-from damcrack.inspection.decisions import CLASSES, SEVERITIES, Box, decision_as_json, read_decisions
-from damcrack.inspection.matching import NEAR_PX, SAME_SHARE, UNMOVED_IOU, Finding, asked, rank
+from damcrack.inspection.decisions import CLASSES, SEVERITIES, decision_as_json, read_decisions
+from damcrack.inspection.matching import NEAR_PX, SAME_SHARE, UNMOVED_IOU, Finding, asked
 from damcrack.inspection.overview import Stop, overview
 from damcrack.inspection.places import Unusable
 
@@ -83,17 +83,16 @@ class Totals:
 
 @dataclass(frozen=True)
 class Shown:
-    """One photo on the page: `facts` for its script, rank and box of each of its findings."""
+    """One photo on the page, with what its script knows."""
 
     folder: Path
     facts: dict[str, Any]
     stop: Stop
-    ranked: list[tuple[Any, Box]]
 
     @property
-    def best(self) -> tuple[Any, int]:
-        """Sort key of photos with findings: most evidence first."""
-        return min(key for key, _ in self.ranked), self.stop.number
+    def ranks(self) -> list[tuple[bool, float]]:
+        """Sort keys of its findings, as in `matching.rank`: most evidence first."""
+        return [(one["kind"] == "block", -one["prob"]) for one in self.facts["findings"]]
 
 
 class Page:
@@ -120,13 +119,12 @@ class Page:
         found, num_more = asked(findings)
         length = self.totals.add(findings, found)
         image = _thumbnail(folder, findings, found, SMALL_THUMBNAIL_PX if self._is_large else THUMBNAIL_PX)
-        lines = [[line.tolist() for line in one.lines] for one in found]
         thumbnail = base64.b64encode(encode_picture(image, THUMBNAIL_QUALITY)).decode()
+        lines = [[line.tolist() for line in one.lines] for one in found]
         drawing = {"thumbnail": thumbnail, "lines": lines, "blocks": _blocks(findings)}
         self._drawings.write(as_script(drawing) + "\n")
         stop = Stop(len(self._shown), findings.photo, findings.verdict, findings.lon_lat, length)
-        ranked = [(rank(one), one.box_xyxy) for one in found]
-        self._shown.append(Shown(folder, _facts(folder, findings, found, num_more), stop, ranked))
+        self._shown.append(Shown(folder, _facts(folder, findings, found, num_more), stop))
 
     def write(
         self,
@@ -144,14 +142,9 @@ class Page:
         Raises:
             InputError: the decisions beside the page cannot be read.
         """
-        shown = self._shown
-        pictures = _within_budget(
-            shown, 0 if self._is_large else budget_mb, self._full_size
-        )  # to open in seconds
+        pictures = self._within_budget(0 if self._is_large else budget_mb)  # to open in seconds
         decided = read_decisions(decisions) if decisions.is_file() else []
-        linked = sum(
-            bool(one.ranked) and pictures.get(number) != "detail.jpg" for number, one in enumerate(shown)
-        )
+        linked = sum(bool(one.ranks) and pictures.get(one.stop.number) != "detail.jpg" for one in self._shown)
         self._drawings.seek(0)
         stream = (
             environment()
@@ -159,19 +152,17 @@ class Page:
             .stream(
                 title=title,
                 totals=self.totals,
-                num_photos=len(shown),
-                cards=lambda: ({"number": number, **one.facts} for number, one in enumerate(shown)),
-                **overview([one.stop for one in shown], LEGEND),
+                photos=[one.facts for one in self._shown],
+                **overview([one.stop for one in self._shown], LEGEND),
                 set_aside=set_aside,
                 card=card,
                 rules=rules,
                 block_px=block_px,
-                settings=_settings(title, shown),
-                decided=as_script([decision_as_json(one) for one in decided]),
-                pictures=lambda: _pictures(shown, pictures),
-                photos=lambda: (as_script(one.facts) for one in shown),
-                drawings=lambda: (line.rstrip("\n") for line in self._drawings),
-                crops=lambda: _crops(shown, self._full_size),
+                settings=_settings(title, self._shown),
+                decided=[decision_as_json(one) for one in decided],
+                pictures=self._pictures(pictures),
+                drawings=(line.rstrip("\n") for line in self._drawings),
+                crops=self._crops(),
                 linked=linked,
             )
         )
@@ -180,11 +171,52 @@ class Page:
             stream.dump(str(temporary), encoding="utf-8")
         return linked
 
+    def _within_budget(self, budget_mb: float) -> dict[int, str]:
+        """Which picture of each photo with findings is in the page: a small one of all, then the whole by evidence."""
+        order = sorted((one for one in self._shown if one.ranks), key=lambda one: min(one.ranks))
+        left, chosen = budget_mb * 2**20, dict[int, str]()
+        for name, replaced in (("preview.jpg", None), ("detail.jpg", "preview.jpg")):
+            for one in order:
+                if chosen.get(one.stop.number) != replaced:
+                    break
+                picture = self._full_size(one.folder) if replaced else one.folder / name
+                smaller = (one.folder / replaced).stat().st_size if replaced else 0
+                cost = (picture.stat().st_size - smaller) * 4 / 3
+                if cost > left:
+                    break
+                left, chosen[one.stop.number] = left - cost, name
+        return chosen
+
+    def _pictures(self, chosen: Mapping[int, str]) -> Iterator[dict[str, Any]]:
+        """Pictures that are in the page, and whether each is the whole one."""
+        for number, name in sorted(chosen.items()):
+            content = (self._shown[number].folder / name).read_bytes()
+            yield {"photo": number, "whole": name == "detail.jpg", "content": content}
+
+    def _crops(self) -> Iterator[dict[str, Any]]:
+        """Pictures of the findings with most evidence, photo by photo: one of them is in memory."""
+        ranked = [
+            (rank, one.stop.number, place) for one in self._shown for place, rank in enumerate(one.ranks)
+        ]
+        wanted: dict[int, list[int]] = {}
+        for _, number, place in sorted(ranked)[:CROPPED_FINDINGS]:
+            wanted.setdefault(number, []).append(place)
+        for number, places in sorted(wanted.items()):
+            facts = self._shown[number].facts
+            whole = read_picture(self._full_size(self._shown[number].folder))
+            for place in places:
+                box = [
+                    round(whole.shape[1] / facts["width"] * one) for one in facts["findings"][place]["box"]
+                ]
+                content = encode_picture(_crop(whole, box), THUMBNAIL_QUALITY)
+                yield {"photo": number, "finding": place, "content": content}
+
 
 def environment() -> Environment:
     """Templates that escape every name, and fail on one that they do not know."""
     made = Environment(autoescape=True, loader=FileSystemLoader(FOLDERS), undefined=StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
+    made.filters["script"] = as_script
     made.filters["base64"] = lambda content: base64.b64encode(content).decode()
     made.filters["counted"] = lambda number, word: f"{number} {word}{'' if number == 1 else 's'}"
     return made
@@ -223,49 +255,18 @@ def _finding_facts(one: Finding) -> dict[str, Any]:
     return facts
 
 
-def _within_budget(
-    shown: Sequence[Shown], budget_mb: float, full_size: Callable[[Path], Path]
-) -> dict[int, str]:
-    """Which picture of each photo with findings goes into the page: a small one for all, then the whole by evidence."""
-    order = [
-        one.stop.number for one in sorted((one for one in shown if one.ranked), key=lambda one: one.best)
-    ]
-    left, chosen = budget_mb * 2**20, dict[int, str]()
-    for name, replaced in (("preview.jpg", None), ("detail.jpg", "preview.jpg")):
-        for number in order:
-            if chosen.get(number) != replaced:
-                break
-            folder = shown[number].folder
-            picture = full_size(folder) if replaced else folder / name
-            smaller = (folder / replaced).stat().st_size if replaced else 0
-            cost = (picture.stat().st_size - smaller) * 4 / 3
-            if cost > left:
-                break
-            left, chosen[number] = left - cost, name
-    return chosen
-
-
-def _pictures(shown: Sequence[Shown], pictures: Mapping[int, str]) -> Iterator[dict[str, Any]]:
-    """Pictures that are in the page, and whether each is the whole one."""
-    for number, name in sorted(pictures.items()):
-        content = (shown[number].folder / name).read_bytes()
-        yield {"number": number, "whole": name == "detail.jpg", "content": content}
-
-
-def _settings(title: str, shown: Sequence[Shown]) -> str:
+def _settings(title: str, shown: Sequence[Shown]) -> dict[str, Any]:
     """What the page's program must know; `survey` names the place where the browser keeps unsaved decisions."""
     photos = [one.facts["sha256"] for one in shown]
-    return as_script(
-        {
-            "title": title,
-            "survey": sha256_bytes(repr(photos).encode())[:16],
-            "classes": CLASSES,
-            "severities": SEVERITIES,
-            "near": NEAR_PX,
-            "same": SAME_SHARE,
-            "unmoved": UNMOVED_IOU,
-        }
-    )
+    return {
+        "title": title,
+        "survey": sha256_bytes(repr(photos).encode())[:16],
+        "classes": CLASSES,
+        "severities": SEVERITIES,
+        "near": NEAR_PX,
+        "same": SAME_SHARE,
+        "unmoved": UNMOVED_IOU,
+    }
 
 
 def as_script(value: Any) -> str:
@@ -284,26 +285,6 @@ def _thumbnail(folder: Path, findings: Findings, found: Sequence[Finding], side_
         for line in one.lines:
             cv2.polylines(image, [np.rint(scale * line).astype(np.int32)], False, LINE_RGB, 2, cv2.LINE_AA)
     return image
-
-
-def _crops(shown: Sequence[Shown], full_size: Callable[[Path], Path]) -> Iterator[dict[str, Any]]:
-    """Pictures of the findings with most evidence, photo by photo: one of them is in memory."""
-    best = sorted(
-        (key, number, place) for number, one in enumerate(shown) for place, (key, _) in enumerate(one.ranked)
-    )
-    wanted: dict[int, list[int]] = {}
-    for _, number, place in best[:CROPPED_FINDINGS]:
-        wanted.setdefault(number, []).append(place)
-    for number, places in sorted(wanted.items()):
-        whole = read_picture(full_size(shown[number].folder))
-        scale = whole.shape[1] / shown[number].facts["width"]
-        for place in places:
-            box = [round(scale * value) for value in shown[number].ranked[place][1]]
-            yield {
-                "photo": number,
-                "finding": place,
-                "content": encode_picture(_crop(whole, box), THUMBNAIL_QUALITY),
-            }
 
 
 def _crop(rgb: Pixels, box_xyxy: Sequence[int]) -> Pixels:

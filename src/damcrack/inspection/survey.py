@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Condition
-from typing import Protocol
+from typing import Any, Protocol
 
 from damcrack.cracks.detector import OnnxDetector
 from damcrack.cracks.findings import Findings, Pixels, encode_picture, folder_name, preview
@@ -120,25 +120,22 @@ class Survey:
 
     def _folder(self, photo: Photo, workers: Executor) -> Path:
         """Folder of the photo's findings: from an earlier call, or made now."""
-        digest = photo.sha256
-        folder = self.root / "photos" / folder_name(photo.name, digest)
+        folder = self.root / "photos" / folder_name(photo.name, photo.sha256)
         if self.shared:
             self.shared.bring(folder)
         known = Findings.read_if_usable(folder)
-        if known and known.key == self._key(photo, digest, (known.height_px, known.width_px)):
+        if known and known.key == self._about(photo, (known.height_px, known.width_px))["key"]:
             return folder
         rgb, gaps = decode_with_gaps(photo.encoded, self.max_pixels)
         size_hw = rgb.shape[0], rgb.shape[1]
-        gsd = self._gsd(photo, size_hw)
+        about = self._about(photo, size_hw)
         gaps = collar(rgb) if gaps is None else gaps
         seen = rgb if gaps is None else filled(rgb, gaps)
         inspected = look_at(seen, self.detector, self.rules, workers, gaps)
         findings = Findings(
             photo=photo.name,
-            sha256=digest,
-            key=self._key(photo, digest, size_hw),
-            gsd_mm_per_px=gsd,
-            lon_lat=Camera.of(photo.encoded).lon_lat(),
+            sha256=photo.sha256,
+            **about,
             block_px=self.detector.tile_px,
             threshold=self.rules.threshold,
             uncertain=self.rules.uncertain,
@@ -156,14 +153,12 @@ class Survey:
         _give_memory_back()
         return folder
 
-    def _gsd(self, photo: Photo, size_hw: tuple[int, int]) -> float | None:
-        return self.scale.of(photo.name, photo.encoded, size_hw[1], size_hw[0])
-
-    def _key(self, photo: Photo, digest: str, size_hw: tuple[int, int]) -> str:
-        """Names everything that the findings depend on."""
-        judged_by, gsd = made_by(self.detector, self.rules), self._gsd(photo, size_hw)
+    def _about(self, photo: Photo, size_hw: tuple[int, int]) -> dict[str, Any]:
+        """Scale and place of a photo, and the key that names everything that its findings depend on."""
+        gsd = self.scale.of(photo.name, photo.encoded, size_hw[1], size_hw[0])
         place = Camera.of(photo.encoded).lon_lat()
-        return sha256_bytes(repr((judged_by, photo.name, digest, gsd, place)).encode())
+        depends_on = made_by(self.detector, self.rules), photo.name, photo.sha256, gsd, place
+        return {"key": sha256_bytes(repr(depends_on).encode()), "gsd_mm_per_px": gsd, "lon_lat": place}
 
     def _write(self, out: Path, rgb: Pixels, findings: Findings, inspected: Inspected) -> None:
         with new_directory(out, "photo") as folder:
