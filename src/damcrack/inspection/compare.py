@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from damcrack.cracks.findings import Findings, read_picture
+from damcrack.cracks.findings import Findings, crack_name, read_picture
 from damcrack.cracks.photo import Rules
 from damcrack.files import InputError, check_output, new_directory, write_json
 from damcrack.inspection.align import Registration, register_photos, scale_at
@@ -216,7 +216,7 @@ def _scale(old: Findings, new: Findings, registration: Registration) -> tuple[fl
 
 def _change_row(pair: Pair, change: Change, gsd: float | None) -> dict[str, Any]:
     photo = pair.old_name if change.status == "vanished" else pair.name
-    crack = f"{photo}#{change.crack + 1}"
+    crack = crack_name(photo, change.crack + 1)
     row: dict[str, Any] = {"photo": pair.name, "status": change.status, "crack": crack}
     for name in MEASURES:
         value = getattr(change, f"{name}_px")
