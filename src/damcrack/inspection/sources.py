@@ -43,9 +43,10 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Part:
-    """Part `number` (from 1 on) of `of` of a survey that several machines inspect; the whole of it finds their photos.
+    """Part `number` (from 1 on) of `of` of a survey that several machines inspect.
 
-    A file's name alone says which part it is in, so that new files move no other.
+    A file's name alone says which part it is in, so that new files move no other. A part is like a call that was
+    killed: its photos are stored, and the call without a part, over all of them, writes tables and page.
     """
 
     number: int
