@@ -27,7 +27,7 @@ READING = f"""- **Numbers** are percent, mean ± standard deviation over *n* see
 - **Claims**: the difference of accuracy in points, with a 95 % bootstrap interval that draws whole photos and seeds.
   Above zero it confirms a claim, below zero it says the opposite, within ± {100 * SMALL:g} points there is no
   difference of use; without a verdict it is not decidable.
-- The folder of the report has figures, and calibration, gap and agreement of every cell (`cells.csv`), and McNemar's p
+- The folder of the report has figures; AUROC, calibration, gap and agreement of every cell (`cells.csv`); McNemar's p
   (`verdicts.csv`)."""
 
 
@@ -118,14 +118,14 @@ def table_2(study: Study) -> str:
     for method in study.methods:
         if cells := study.cells(method, most):
             names = [f"accuracy {'+'.join(sources)}" for sources in places]
-            names[1:1] = [f"recall {home}", "auroc"]
+            names.insert(1, f"recall {home}")
             accuracy, *others = (percent(study.over_seeds(method, most, name)) for name in names)
             rows.append([method, accuracy, known(paper_accuracy(method)), *others, str(len(cells))])
     for name, predicted in study.baselines.items():
         right = predicted == study.tiles.labels
         accuracy, *others = (f"{100 * right[study.tiles.where(sources)].mean():.2f}" for sources in places)
-        rows.append([f"{name} (no network)", accuracy, *[ABSENT] * 3, *others, ABSENT])
-    return table(["method", "accuracy", "paper", "recall", "AUROC", *study.unseen, "n"], rows)
+        rows.append([f"{name} (no network)", accuracy, ABSENT, ABSENT, *others, ABSENT])
+    return table(["method", "accuracy", "paper", "recall", *study.unseen, "n"], rows)
 
 
 def label_table(study: Study) -> str:
@@ -181,7 +181,7 @@ def document(study: Study, pretraining: Sequence[Cell], failures: Mapping[str, s
         "Differences, seed by seed, with Student's 95 % interval:",
         pretraining_claims(pretraining),
         f"## Table 2: crack networks, {max(study.labels)} labelled tiles of {home}",
-        f"Accuracy, recall and AUROC on {home}, then accuracy on each held-out source:",
+        f"Accuracy and recall on {home}, then accuracy on each held-out source:",
         table_2(study),
     ]
     if len(study.labels) > 1:
