@@ -69,8 +69,8 @@ def inspect(
     """
     from damcrack.imagery.bucket_survey import inspect_into_bucket
     from damcrack.inspection.inspect import inspect_photos
-    from damcrack.inspection.parts import Part
     from damcrack.inspection.scale import read_scale_csv
+    from damcrack.inspection.sources import Part
     from damcrack.params import parse_changes, read_params, stage_config
     from damcrack.progress import Watcher
     from damcrack.registry.places import model_folder

@@ -14,8 +14,7 @@ from damcrack.cracks.findings import FILE, SUMMARY
 from damcrack.files import InputError, temporary_folder
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
-from damcrack.inspection.parts import Part
-from damcrack.inspection.sources import list_photos
+from damcrack.inspection.sources import Part, list_photos
 from damcrack.params import read_params, stage_config
 from damcrack.progress import Watcher
 from damcrack.registry.places import model_folder, with_version
