@@ -34,7 +34,6 @@ from rich.markdown import Markdown
 
 import damcrack
 from damcrack.data.imageset import ImageSet
-from damcrack.evaluate.baselines import score_baselines
 from damcrack.evaluate.drawing import (
     Drawing,
     finish,
@@ -45,7 +44,7 @@ from damcrack.evaluate.drawing import (
     write_figures,
 )
 from damcrack.evaluate.figures import learning_curves, temperature_curves
-from damcrack.evaluate.scored import HeldOutTiles
+from damcrack.evaluate.scored import HeldOutTiles, score_baselines
 from damcrack.evaluate.trained import read_model
 from damcrack.files import InputError, new_directory, write_bytes
 from damcrack.progress import Watcher
@@ -57,6 +56,7 @@ from damcrack.train.finetune import few_labels
 from damcrack.train.hardware import best_device
 from damcrack.train.weights import load_model
 from experiments.paper.claims import Answers, Cell, Floats, ScoredTiles, Study, verdicts
+from experiments.paper.pictures import tile_figures
 from experiments.paper.tables import document
 
 MAIN = ("resnet18", "resnet50", "fixed-4", "dynamic")
@@ -90,7 +90,7 @@ def report(cells: Path, out: Path, header: str, run: Run) -> tuple[str, dict[str
     }
     text = document(study, pretraining, failures, f"{header} Tiles {tiles.digest[:12]}.")
     with house_look():
-        drawings = [finish(*parts) for parts in _figures(study, pretraining)]
+        drawings = [finish(*parts) for parts in _figures(study, pretraining, tiles)]
     with new_directory(out) as folder:
         write_bytes(folder / "results.md", text.encode())
         write_bytes(folder / "results.html", as_page(text, drawings).encode())
@@ -147,7 +147,7 @@ def _work_out(cell: Cell, tiles: ImageSet, run: Run) -> tuple[Floats, float]:
     return logits_NC[len(val) :], temperature
 
 
-def _figures(study: Study, pretraining: Sequence[Cell]) -> Iterator[tuple[str, Figure, str]]:
+def _figures(study: Study, pretraining: Sequence[Cell], tiles: ImageSet) -> Iterator[tuple[str, Figure, str]]:
     """All figures for which there is something to show; curves are of the first seed."""
     first_seed = min((cell.seed for cell in pretraining), default=0)
     firsts = [cell for cell in pretraining if cell.seed == first_seed]
@@ -163,6 +163,7 @@ def _figures(study: Study, pretraining: Sequence[Cell]) -> Iterator[tuple[str, F
     if len(study.labels) > 1:
         caption = "What few labels give: mean over seeds ± one standard deviation; above, what trained."
         yield "labels", label_curves(study), caption
+    yield from tile_figures(study, tiles)
 
 
 def label_curves(study: Study) -> Figure:

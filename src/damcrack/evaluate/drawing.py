@@ -17,18 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, MUTED = "#1b1f24", "#87919c"
-COLOURS = (
-    "#3b82c4",
-    "#d9822b",
-    "#2e9e6b",
-    "#d1495b",
-    "#8e6bbf",
-    "#1fa3a8",
-    "#a9744f",
-    "#c65b9c",
-    "#8a9a2b",
-    "#7f8791",
-)
+Colour = tuple[float, float, float]
+COLOURS: Sequence[Colour] = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
+GREEN, RED = COLOURS[2], COLOURS[3]
 DASHES = ("-", "--", ":", "-.")
 DPI = 160
 PAGE_PX_PER_INCH = 104  # 10 pt type as large as the page's running text
