@@ -1,22 +1,19 @@
 """How far an exported model is from the original, on real tiles: onnxruntime from torch, half precision from exact."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
+import torch
 
 from damcrack.data.imageset import ImageSet
 from damcrack.export.config import PARITY_BATCHES
-from damcrack.export.onnx_file import OUTPUTS
-from damcrack.files import InputError, num_workers
+from damcrack.export.deployed import OUTPUTS, Deployed
+from damcrack.files import num_workers
 from damcrack.run import Run
-
-if TYPE_CHECKING:
-    from damcrack.export.deployed import Deployed
+from damcrack.train.decoded import decode_image
 
 TORCH_BATCH = 16
 
@@ -55,8 +52,6 @@ def _differences(found: Scores, expected: Scores) -> dict[str, float]:
 
 def torch_scores(deployed: Deployed, tiles_NHWC: Tiles) -> Scores:
     """All outputs for tiles (N, H, W, 3) uint8, by torch in float32, by name."""
-    import torch
-
     with torch.inference_mode():
         batches = [deployed(batch) for batch in torch.split(torch.from_numpy(tiles_NHWC), TORCH_BATCH)]
     return {
@@ -72,8 +67,6 @@ def _onnx_scores(session: Any, tiles_NHWC: Tiles, batch_size: int) -> Scores:
 
 
 def _session(encoded: bytes) -> Any:
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     # By itself it starts a thread for each core of the machine, also where this process may use fewer, and they spin.
     options.intra_op_num_threads = num_workers()
@@ -90,11 +83,4 @@ def evenly(rows: Sequence[int], num: int) -> list[int]:
 def decoded(images: ImageSet, rows: Sequence[int]) -> Tiles:
     """The tiles of some rows of a set, (N, H, W, 3) uint8, in the set's order."""
     wanted = set(rows)
-    return np.stack([_decode(row, encoded) for row, encoded in images.encoded() if row in wanted])
-
-
-def _decode(row: int, encoded: bytes) -> Tiles:
-    pixels = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
-    if pixels is None:
-        raise InputError(f"tile of row {row} cannot be decoded; make the set again")
-    return pixels.astype(np.uint8, copy=False)
+    return np.stack([decode_image(row, encoded) for row, encoded in images.encoded() if row in wanted])

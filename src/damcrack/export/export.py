@@ -7,12 +7,10 @@ OUT/weights.safetensors   the weights that it was made from
 OUT/parity.json           how far onnxruntime is from torch on real tiles, and the stored half precision from the exact
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +23,12 @@ from damcrack.export.checks import (
     torch_scores,
 )
 from damcrack.export.config import MULTIPLE_OF_PX, PARITY_BATCHES, ExportConfig
-from damcrack.export.onnx_file import in_half_precision, to_onnx, with_metadata
+from damcrack.export.deployed import BLOCK_SHARE, Deployed, in_half_precision, to_onnx, with_metadata
 from damcrack.files import InputError, new_directory, sha256_bytes, write_bytes, write_json
 from damcrack.run import Run
 from damcrack.scores.statistics import fit_temperature, nll
-
-if TYPE_CHECKING:
-    from damcrack.export.deployed import Deployed
-    from damcrack.train.weights import ModelInfo
+from damcrack.train.pixels import PixelNetwork
+from damcrack.train.weights import ModelInfo, load_model
 
 FORMAT = 3
 
@@ -43,10 +39,6 @@ def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) 
     Raises:
         InputError: the set is empty, the model was trained on others or has no pixel head, or the two disagree.
     """
-    from damcrack.export.deployed import Deployed
-    from damcrack.train.pixels import PixelNetwork
-    from damcrack.train.weights import load_model
-
     images = ImageSet.open(tiles)
     network, info = load_model(model)
     if not isinstance(network, PixelNetwork):
@@ -54,7 +46,11 @@ def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) 
             f"{model} has a tile head only, an inspection needs crack pixels: "
             "export an experiment with pixel_channels"
         )
-    _check_tiles(model, info, images)
+    if info.data_digest != images.digest:
+        raise InputError(
+            f"{model} was trained on tiles {info.data_digest[:12]}, {images.root} holds {images.digest[:12]}; "
+            "give the tiles that it was trained on"
+        )
     scored = images.where("test") or images.where("val") or list(range(len(images)))
     if not scored:
         raise InputError(f"{images.root} holds no tiles; give more photos")
@@ -82,14 +78,6 @@ def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) 
         "calibration temperature": f"{calibration['temperature']:.3f}",
         "written": out / "model.onnx",
     }
-
-
-def _check_tiles(model: Path, info: ModelInfo, images: ImageSet) -> None:
-    if info.data_digest != images.digest:
-        raise InputError(
-            f"{model} was trained on tiles {info.data_digest[:12]}, {images.root} holds {images.digest[:12]}; "
-            "give the tiles that it was trained on"
-        )
 
 
 def _fit_calibration(deployed: Deployed, images: ImageSet, num: int) -> dict[str, Any]:
@@ -121,8 +109,6 @@ def _check_parity(parity: Mapping[str, Any], limit: float) -> None:
 
 def _contract(info: ModelInfo, block_px: int, calibration: Mapping[str, Any]) -> dict[str, Any]:
     """What a user of the file must know, inside the file."""
-    from damcrack.export.deployed import BLOCK_SHARE
-
     return {
         "format": FORMAT,
         "name": info.name,
