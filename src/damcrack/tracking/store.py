@@ -14,6 +14,7 @@ from damcrack.messages import without_passwords
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 # Tags of runs that more than one module writes or looks for.
 STAGE = "damcrack.stage"
@@ -77,6 +78,13 @@ class Store:
             local = not self.uri.startswith(("http:", "https:", "databricks"))
             place = (Path.cwd() / "mlartifacts").as_uri() if local else None
             return str(client.create_experiment(name, artifact_location=place))
+
+    def maker_of(self, output: str) -> "Run | None":
+        """The newest finished run that computed an output, not one that restored it; None if no such run is known."""
+        experiments = [one.experiment_id for one in self.client.search_experiments()]
+        made = f"tags.`{OUTPUT}` = '{output}' and attributes.status = 'FINISHED'"
+        found = self.client.search_runs(experiments, made, order_by=["attributes.start_time DESC"])
+        return next((run for run in found if RESTORED_FROM not in run.data.tags), None)
 
 
 def sending_errors() -> tuple[type[Exception], ...]:
