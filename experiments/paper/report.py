@@ -40,7 +40,6 @@ from damcrack.evaluate.drawing import (
     house_look,
     legend_below,
     panels_of,
-    style_of,
     write_figures,
 )
 from damcrack.evaluate.figures import learning_curves, temperature_curves
@@ -181,14 +180,13 @@ def label_curves(study: Study) -> Figure:
 
 
 def _label_lines(axes: Axes, study: Study, column: str) -> None:
-    for number, method in enumerate(study.with_few_labels):
+    for method in study.with_few_labels:
         found = {labels: study.over_seeds(method, labels, column) for labels in study.labels}
         points = {labels: one for labels, one in found.items() if one is not None}
         axes.errorbar(
             list(points),
             [one.mean for one in points.values()],
             yerr=np.nan_to_num([one.std for one in points.values()]),
-            **style_of(number),
             lw=1.7,
             marker="o",
             ms=3,

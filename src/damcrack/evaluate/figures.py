@@ -1,20 +1,17 @@
 """Figures of scores, training histories and sample tiles."""
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 
 import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
-from sklearn.metrics import roc_curve
+from sklearn.calibration import CalibrationDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay
 
 from damcrack.evaluate.drawing import (
-    COLOURS,
     GREEN,
-    MUTED,
     RED,
     Colour,
     Drawing,
@@ -22,7 +19,6 @@ from damcrack.evaluate.drawing import (
     house_look,
     legend_below,
     panels_of,
-    style_of,
 )
 from damcrack.evaluate.page import KINDS, NUM_SAMPLES, ShownTiles
 from damcrack.evaluate.scored import Results
@@ -52,10 +48,8 @@ def _figures(results: Results) -> Iterator[tuple[str, Figure, str]]:
         )
         yield "temperature", temperature_curves(taught), caption
     yield "confusion", _confusion(results), "Confusion matrices: tiles by truth and verdict."
-    yield "roc", _roc(results), "ROC curves; the cross marks the verdict at probability one half."
-    caption = (
-        "Reliability: where the model says 80 %, 80 % should be cracks. Dots grow with the number of tiles."
-    )
+    yield "roc", _roc(results), "ROC curves; a cross marks the verdict at probability one half."
+    caption = "Reliability: where the model says 80 %, 80 % should be cracks."
     yield "reliability", _reliability(results), caption
 
 
@@ -82,10 +76,10 @@ def _curves(
     """A panel for each column of the histories."""
     figure, panels = panels_of(len(titles), columns, size)
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        for number, model in enumerate(models):
+        for model in models:
             values = np.array(model.series(column), dtype=np.float64)
             epochs = range(1, len(values) + 1)
-            axes.plot(epochs, values, **style_of(number), lw=1.7, marker="o", ms=2.5, label=model.label)
+            axes.plot(epochs, values, lw=1.7, marker="o", ms=2.5, label=model.label)
         axes.set_title(title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.ticklabel_format(axis="y", useOffset=False)
@@ -110,19 +104,12 @@ def _is_wide(values: Sequence[float | None]) -> bool:
 
 
 def _confusion(results: Results) -> Figure:
-    figure, panels = panels_of(len(results.experiments), 4, (2.4, 2.3))
+    figure, panels = panels_of(len(results.experiments), 4, (2.4, 2.5))
     for axes, scored in zip(panels, results.experiments, strict=True):
         matrix = np.array(results.scores_of(scored)["confusion"])
-        shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        for truth, verdict in product((0, 1), (0, 1)):
-            colour, share = COLOURS[0] if truth == verdict else RED, float(shares[truth, verdict])
-            box = Rectangle((verdict - 0.5, truth - 0.5), 1, 1, color=colour, alpha=0.08 + 0.6 * share, lw=0)
-            axes.add_patch(box)
-            axes.text(verdict, truth, f"{matrix[truth, verdict]}\n{share:.1%}", ha="center", va="center")
-        axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), xlabel="verdict", ylabel="truth")
+        ConfusionMatrixDisplay(matrix, display_labels=CLASSES).plot(ax=axes, cmap="Blues", colorbar=False)
+        axes.set(xlabel="verdict", ylabel="truth")
         axes.set_title(scored.model.name, fontsize=9)
-        axes.set_xticks([0, 1], CLASSES)
-        axes.set_yticks([0, 1], CLASSES, rotation=90, va="center")
         axes.grid(visible=False)
     return figure
 
@@ -130,31 +117,24 @@ def _confusion(results: Results) -> Figure:
 def _roc(results: Results) -> Figure:
     figure = Figure(figsize=(6.2, 5.4), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=":")
-    for number, scored in enumerate(results.experiments):
-        scores, style = results.scores_of(scored), style_of(number)
-        if scores["auroc"] is not None:  # both classes are there
-            fpr, tpr, _ = roc_curve(results.data.labels, scored.probs, drop_intermediate=False)
-            axes.plot(fpr, tpr, **style, lw=1.7, label=f"{scored.model.name} ({scores['auroc']:.4f})")
-        (tn, fp), (fn, tp) = scores["confusion"]
-        axes.plot(fp / max(tn + fp, 1), tp / max(tp + fn, 1), "x", color=style["color"])
+    labels = results.data.labels
+    for scored in results.experiments if len(np.unique(labels)) == 2 else ():
+        RocCurveDisplay.from_predictions(labels, scored.probs, name=scored.model.name, ax=axes)
+        (tn, fp), (fn, tp) = results.scores_of(scored)["confusion"]
+        axes.plot(fp / (tn + fp), tp / (tp + fn), "x", color=axes.lines[-1].get_color())
     axes.set(xlabel="false alarms, share of tiles without a crack", ylabel="cracks found, share of cracks")
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.legend(loc="lower right", title="area under the curve")
     return figure
 
 
 def _reliability(results: Results) -> Figure:
-    figure, panels = panels_of(len(results.experiments), 4, (2.4, 2.3))
-    for number, (axes, scored) in enumerate(zip(panels, results.experiments, strict=True)):
-        bins = metrics.reliability(results.data.labels, scored.probs)
-        sizes = 12 + 150 * bins.num_K / bins.num_K.sum()
-        colour, filled = style_of(number)["color"], bins.num_K > 0
-        axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=":")
-        axes.plot(bins.mean_prob_K[filled], bins.crack_share_K[filled], color=colour, lw=1)
-        axes.scatter(bins.mean_prob_K, bins.crack_share_K, s=sizes, color=colour, alpha=0.75)
-        axes.set(xlim=(-0.06, 1.06), ylim=(-0.06, 1.06), xlabel="crack probability", ylabel="share of cracks")
+    figure, panels = panels_of(len(results.experiments), 4, (2.4, 2.5))
+    for axes, scored in zip(panels, results.experiments, strict=True):
+        CalibrationDisplay.from_predictions(
+            results.data.labels, scored.probs, n_bins=metrics.CALIBRATION_BINS, ax=axes
+        )
+        axes.set(xlabel="crack probability", ylabel="share of cracks")
         axes.set_title(f"{scored.model.name}\nECE {results.scores_of(scored)['ece']:.3f}", fontsize=9)
+        axes.legend().remove()
     return figure
 
 

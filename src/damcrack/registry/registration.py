@@ -27,7 +27,7 @@ EXPORTED = ("model.onnx", "weights.safetensors", "model.json", "parity.json")
 PARENT_TAGS = ("damcrack.init_sha256", "damcrack.teacher_sha256")
 FILES_TAG = "files"
 LOCK_FILE = Path("dvc.lock")
-MAX_DESCRIPTION = 4900  # MLflow's column takes 5,000 characters
+MAX_DESCRIPTION = 4900  # MLflow's column takes 5,000 characters, a line of ours among them
 MAX_MODEL_TAG = 1000  # of a logged model
 EXAMPLE_PX = 64  # a multiple of 32, as the model asks for
 NEEDED_TO_SCORE = ("mlflow", "onnx", "onnxruntime", "numpy", "pandas")
@@ -46,7 +46,7 @@ def add(store: Store, entry: Entry) -> str:
         return _create(store, entry, tags, runs)
     for key, value in tags.items():
         client.set_model_version_tag(name, known.version, key, value)
-    client.update_model_version(name, known.version, _description(entry, runs))
+    client.update_model_version(name, known.version, _description(entry))
     client.log_model_artifacts(str(known.source).removeprefix("models:/"), str(entry.card), "card")
     return str(known.version)
 
@@ -82,7 +82,7 @@ def _create(store: Store, entry: Entry, tags: dict[str, str], runs: Sequence["Ml
         source=f"models:/{model.model_id}",
         run_id=run_id,
         tags=tags | ({"dvc_lock_sha256": sha256_file(LOCK_FILE)} if lock else {}),
-        description=_description(entry, runs),
+        description=_description(entry),
         model_id=model.model_id,
     )
     return str(version.version)
@@ -156,15 +156,12 @@ def _run_tags(runs: Sequence["MlflowRun"]) -> dict[str, str]:
     return {f"run.{stage}": ",".join(run_ids) for stage, run_ids in by_stage.items()}
 
 
-def _description(entry: Entry, runs: Sequence["MlflowRun"]) -> str:
-    """The card, cut to what MLflow takes, and the runs behind the model."""
-    names = [f"- {run.info.run_name}, run {run.info.run_id}" for run in runs]
-    made_by = "\n".join(["", "## Made by", "", *(names or ["- runs that this store does not know"])])[:1500]
+def _description(entry: Entry) -> str:
+    """The card, cut to what MLflow takes."""
     card = (entry.card / "card.md").read_text(encoding="utf-8")
-    if len(card) + len(made_by) > MAX_DESCRIPTION:
-        card = card[: MAX_DESCRIPTION - len(made_by) - 60].rpartition("\n")[0]
-        card += "\n\nThe rest is in card/card.md of this version."
-    return card + made_by
+    if len(card) <= MAX_DESCRIPTION:
+        return card
+    return card[:MAX_DESCRIPTION].rpartition("\n")[0] + "\n\nThe rest is in card/card.md of this version."
 
 
 def code_facts() -> dict[str, str]:
