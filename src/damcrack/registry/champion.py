@@ -23,18 +23,25 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Entry:
-    """A model to register: the files of an export, its card and the tags of its version."""
+    """A model to register: the files of an export with its `model.json`, its card and the tags of its version."""
 
     model_name: str
     export: Path
     metrics: Path
     photos: Path
     card: Path
-    experiment: str
-    weights_sha256: str
-    onnx_sha256: str
-    parents: Sequence[str]  # weights that its training started from, or of its teacher
+    model: Mapping[str, Any]
     tags: Mapping[str, str]
+
+    @property
+    def weights_sha256(self) -> str:
+        """Which weights it holds."""
+        return str(self.model["weights_sha256"])
+
+    @property
+    def onnx_sha256(self) -> str:
+        """Which ONNX file it holds."""
+        return str(self.model["onnx_sha256"])
 
 
 class Registry(Protocol):

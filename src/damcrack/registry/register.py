@@ -94,7 +94,7 @@ def register(
     run.artifact(out / "card" / "card.html")
     num_photos = len(np.unique(chosen.truth.photo_N))
     return {
-        "model": f"{entry.model_name} version {version} ({entry.experiment})",
+        "model": f"{entry.model_name} version {version} ({entry.model['name']})",
         "evaluated on": f"{len(chosen.images)} tiles of {num_photos} photos, set {chosen.digest[:12]}",
         "decision": f"{decision.outcome}: {decision.reason}",
         "load it": f'mlflow.pyfunc.load_model("models:/{entry.model_name}/{version}")',
@@ -130,13 +130,11 @@ def _checked(metrics_path: Path, export: Path) -> tuple[dict[str, Any], dict[str
         )
     for file, key in (("model.onnx", "onnx_sha256"), ("weights.safetensors", "weights_sha256")):
         path = export / file
-        if not path.is_file():
-            raise InputError(f"{path} is missing; run `damcrack export` again")
-        actual = sha256_file(path)
+        actual = sha256_file(path) if path.is_file() else "none"
         if actual != model[key]:
             raise InputError(
                 f"{path} has sha256 {actual[:12]}, {export / 'model.json'} expects {model[key][:12]}; "
-                "the file was changed: run `damcrack export` again"
+                "the file was removed or changed: run `damcrack export` again"
             )
     evaluated = experiments[name]["weights_sha256"]
     if evaluated != model["weights_sha256"]:
@@ -157,26 +155,13 @@ def read_entry(metrics_path: Path, export: Path, folder: Path, model_name: str) 
     row, chosen = metrics["experiments"][model["name"]], metrics["evaluation_set"]
     tags = {
         "experiment": model["name"],
-        "weights_sha256": model["weights_sha256"],
-        "onnx_sha256": model["onnx_sha256"],
-        "data_digest": model["data_digest"],
+        **{name: model[name] for name in ("weights_sha256", "onnx_sha256", "data_digest")},
         "evaluation_digest": chosen["digest"],
         "evaluation_split": chosen["split"],
         "evaluation_tiles": str(chosen["num_tiles"]),
         **{name: repr(row[name]) for name in METRICS if row.get(name) is not None},
     }
-    return Entry(
-        model_name=model_name,
-        export=export,
-        metrics=metrics_path,
-        photos=folder / TRAINED_ON,
-        card=folder / "card",
-        experiment=model["name"],
-        weights_sha256=model["weights_sha256"],
-        onnx_sha256=model["onnx_sha256"],
-        parents=[parent for parent in model.get("parents", {}).values() if parent],
-        tags=tags,
-    )
+    return Entry(model_name, export, metrics_path, folder / TRAINED_ON, folder / "card", model, tags)
 
 
 def _registered(
@@ -185,7 +170,7 @@ def _registered(
     return {
         "format": FORMAT,
         "model_name": entry.model_name,
-        "experiment": entry.experiment,
+        "experiment": entry.model["name"],
         "weights_sha256": entry.weights_sha256,
         "onnx_sha256": entry.onnx_sha256,
         "evaluation_set": {"sha256": chosen.digest, "num_tiles": len(chosen.images)},

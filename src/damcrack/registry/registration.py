@@ -137,7 +137,10 @@ def _signature(proto: Any) -> Any:
 
 def _runs_behind(store: Store, entry: Entry) -> list["MlflowRun"]:
     """Runs whose outputs led to these weights, nearest first: fine-tuning, distillation, pretraining."""
-    waiting, seen, runs = [entry.weights_sha256, *entry.parents], set[str](), list["MlflowRun"]()
+    parents = filter(
+        None, entry.model.get("parents", {}).values()
+    )  # its training started from them, or was taught
+    waiting, seen, runs = [entry.weights_sha256, *parents], set[str](), list["MlflowRun"]()
     while waiting:
         sha256 = waiting.pop(0)
         run = None if sha256 in seen else store.maker_of(sha256)

@@ -35,11 +35,9 @@ from damcrack.registry.registration import FILES_TAG, code_facts
 from damcrack.storage.source import open_source
 from damcrack.tracking.recorded import caller_tags, send_later
 from damcrack.tracking.store import (
-    QUIET,
     Store,
     one_line,
     sending_errors,
-    set_defaults,
     tracking_uri,
 )
 
@@ -47,8 +45,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-# A model of 90 MB takes its time to a distant store, and nothing is being trained meanwhile.
-PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 ADDRESS = "models:/"
 CACHE = Path(".damcrack/models")
 DECISION = "decision."  # a tag per decision, with its time
@@ -82,7 +78,6 @@ class MlflowRegistry:
     @cached_property
     def store(self) -> Store:
         """The tracking store."""
-        set_defaults(QUIET | PATIENT)
         return Store(tracking_uri())
 
     @property
