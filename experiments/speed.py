@@ -34,9 +34,8 @@ from torchvision.datasets import ImageFolder
 from damcrack.cracks.detector import SHIPPED, OnnxDetector
 from damcrack.cracks.photo import Rules
 from damcrack.data.config import TileConfig
-from damcrack.data.encode import encode_tile
 from damcrack.data.imageset import ImageSet
-from damcrack.data.photo import decode_photo
+from damcrack.data.photo import decode_photo, encode_jpeg
 from damcrack.data.photos import COLUMNS
 from damcrack.data.tile import tile
 from damcrack.data.tiling import tile_boxes_xyxy
@@ -141,7 +140,10 @@ def tiling(folder: Path, rounds: int, num_photos: int = 12) -> str:
     def bare() -> int:
         def cut(name: str) -> int:
             rgb = decode_photo((photos / "photos" / name).read_bytes(), MAX_PIXELS)
-            return sum(len(encode_tile(rgb[y0:y1, x0:x1], QUALITY)) for x0, y0, x1, y1 in boxes[name])
+            return sum(
+                len(encode_jpeg(rgb[y0:y1, x0:x1], QUALITY, full_colour=True))
+                for x0, y0, x1, y1 in boxes[name]
+            )
 
         return num_tiles if all(in_order(cut, boxes)) else 0
 

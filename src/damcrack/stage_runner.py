@@ -1,21 +1,20 @@
 """One execution of one stage: values checked, inputs there, recorded as one run, summary shown."""
 
 import hashlib
+import inspect
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from rich.text import Text
 
 from damcrack.files import InputError, check_output, read_json, sha256_bytes, sha256_file, write_json
 from damcrack.messages import shown, without_passwords
-from damcrack.params import flatten, flatten_values, read_params, stage_config
-from damcrack.progress import Watcher, plain_console
+from damcrack.params import flatten, flatten_values, read_params
+from damcrack.progress import plain_console
 from damcrack.run import Run
 from damcrack.source import source_sha256
 from damcrack.stage_table import Stage
@@ -24,25 +23,27 @@ if TYPE_CHECKING:
     from damcrack.tracking.recorded import Graph
 
 
-def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict[str, Path | None]) -> None:
-    """Run one stage function with its config, recorded as one MLflow run, and print its summary."""
+def execute(
+    stage: Stage, config: Any, out: Path, item: str | None, inputs: Mapping[str, Path | None]
+) -> dict[str, object]:
+    """Run one stage function with its config, recorded as one MLflow run; returns its summary."""
     from damcrack.scratch import scratch_in_use  # these need Unix, the tools around the graph do not
     from damcrack.tracking.recorded import caller_tags, start_run
 
-    started = time.monotonic()
     given = check_inputs(inputs)
     check_output(out, "model" if stage.room == "train" else stage.name)
     function = getattr(import_module(stage.module), stage.name)
     arguments: dict[str, Any] = {**given, "out": out, "config": config}
     arguments |= {"item": item} if item else {}
-    arguments |= {name: _service(name) for name in stage.services}
+    wanted = inspect.signature(function).parameters
+    arguments |= {name: service() for name, service in SERVICES.items() if name in wanted}
     tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **caller_tags()}
     with start_run(stage.name, item, flatten(config), tags, _graph()) as run:
         watched: Run = run  # a stage sees no more than this of its caller
         with scratch_in_use(run.scratch, run.say), failure_kept(out, run.scratch):
             summary = function(**arguments, run=watched)
         run.finish_outputs(content_digest(out), **parents(out))
-    show(stage.name if item is None else f"{stage.name}@{item}", summary, time.monotonic() - started)
+    return dict(summary)
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def failure_kept(out: Path, scratch: Path) -> Iterator[None]:
     record.unlink()
 
 
-def check_inputs(inputs: dict[str, Path | None]) -> dict[str, Path]:
+def check_inputs(inputs: Mapping[str, Path | None]) -> dict[str, Path]:
     """The inputs that were given, all there.
 
     Raises:
@@ -87,15 +88,19 @@ def _graph() -> "Graph | None":
     return Graph(name, flatten_values(read_params(path)))
 
 
-def _service(name: str) -> Any:
-    if name == "open_source":
-        from damcrack.storage.source import open_source
+def _open_source() -> Any:
+    from damcrack.storage.source import open_source
 
-        return open_source
-    assert name == "registry", name
+    return open_source
+
+
+def _registry() -> Any:
     from damcrack.registry.registry import MlflowRegistry
 
     return MlflowRegistry()
+
+
+SERVICES = {"open_source": _open_source, "registry": _registry}  # parameters that no stage imports itself
 
 
 def stage_key(stage: str, item: str | None, values: dict[str, Any], inputs: dict[str, Path]) -> str:
@@ -136,42 +141,3 @@ def show(name: str, summary: dict[str, object], seconds: float) -> None:
     width = max(map(len, summary), default=0)
     for title, value in summary.items():
         console.print(f"{title:{width}}  {shown(value)}", soft_wrap=True)
-
-
-def take_snapshot(stage: str, params_path: Path) -> str:
-    """Write snapshots/STAGE.csv for the sources that params.yaml names; return what was written, in words."""
-    from damcrack.data.snapshot import snapshot
-    from damcrack.storage.source import open_source
-
-    config = stage_config(read_params(params_path), stage, None)
-    sources = config.sources if stage == "photos" else {"miniimagenet": config.source}
-    summary = snapshot(sources, Path("snapshots") / f"{stage}.csv", open_source, Watcher())
-    return ", ".join(f"{title}: {value}" for title, value in summary.items())
-
-
-def show_graph_summary(results: Path) -> None:
-    """Print the crack experiments by accuracy, what was registered, and where to look."""
-    metrics_path, register_path = (
-        results / "evaluate" / "metrics.json",
-        results / "register" / "register.json",
-    )
-    metrics, registered = (
-        read_json(path, "run the graph to its end: `make repro`") for path in (metrics_path, register_path)
-    )
-    chosen = metrics["evaluation_set"]
-    title = f"crack classifiers on {chosen['num_tiles']} tiles of the {chosen['split']} split"
-    table = Table(title=title, title_justify="left")
-    for column in ("experiment", "accuracy", "recall", "AUROC"):
-        table.add_column(column, justify="left" if column == "experiment" else "right")
-    rows = metrics["experiments"] | {f"{name} (baseline)": row for name, row in metrics["baselines"].items()}
-    for name, row in sorted(rows.items(), key=lambda pair: -pair[1]["accuracy"]):
-        table.add_row(name, *(f"{row[key]:.2%}" for key in ("accuracy", "recall")), _number(row.get("auroc")))
-    console = plain_console()
-    console.print(table)
-    console.print(f"registered   {registered['model_name']}, weights {registered['weights_sha256'][:12]}")
-    console.print(f"page         {results / 'evaluate' / 'results.html'}")
-    console.print("runs         make ui (without a clone: damcrack ui)")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

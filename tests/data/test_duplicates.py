@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from damcrack.data import duplicates
-from damcrack.data.duplicates import connected_components, duplicate_groups, row_averages
+from damcrack.data.duplicates import connected_components, duplicate_groups, fingerprint
 
 
 def concrete(rng: np.random.Generator, size_px: int = 64) -> np.ndarray:
@@ -19,7 +19,8 @@ def concrete(rng: np.random.Generator, size_px: int = 64) -> np.ndarray:
 
 def fingerprints(tiles: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Hashes and thumbnails of several tiles."""
-    return duplicates.fingerprints([row_averages(tile) for tile in tiles])
+    hashes, thumbnails = zip(*map(fingerprint, tiles), strict=True)
+    return np.array(hashes), np.array(thumbnails)
 
 
 def groups_by_brute_force(hashes: np.ndarray, thumbnails: np.ndarray, max_bits: int) -> list[int]:
@@ -55,14 +56,13 @@ def test_groups_equal_brute_force(seed: int, max_bits: int) -> None:
     assert duplicate_groups(hashes, thumbnails, max_bits).tolist() == expected
 
 
-@pytest.mark.parametrize("name", ["MAX_PAIRS", "BLOCK"])
-def test_groups_do_not_depend_on_the_piece_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_do_not_depend_on_the_piece_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in pieces of 7 gives the groups that one piece gives."""
     rng = np.random.default_rng(1)
     tiles = [concrete(rng) for _ in range(20)]
     hashes, thumbnails = fingerprints([*tiles, *(cv2.add(tile, (5, 5, 5, 0)) for tile in tiles)])
     whole = duplicate_groups(hashes, thumbnails, 8)
-    monkeypatch.setattr(duplicates, name, 7)
+    monkeypatch.setattr(duplicates, "BLOCK", 7)
     assert np.array_equal(duplicate_groups(hashes, thumbnails, 8), whole)
     assert whole.max() == 19
 
@@ -132,14 +132,15 @@ def test_memory_does_not_grow_with_look_alikes() -> None:
     hashes = np.zeros(4000, np.uint64)
     for _ in range(4):
         hashes ^= np.uint64(1) << random.integers(0, 64, len(hashes)).astype(np.uint64)
+    thumbnails = random.integers(0, 256, (4000, 16, 16), np.uint8)
     tracemalloc.start()
     try:
-        num_pairs = sum(len(left) for left, _ in duplicates._close_pairs(np.unique(hashes), 8))
+        groups = duplicate_groups(hashes, thumbnails, 8)
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert num_pairs > 5_000_000
-    assert peak_bytes < 20_000_000
+    assert groups.max() == 3999
+    assert peak_bytes < 50_000_000
 
 
 def test_featureless_tiles_match_nothing() -> None:

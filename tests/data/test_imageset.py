@@ -53,7 +53,7 @@ def test_shards_are_the_bytes_that_tarfile_writes(tmp_path: Path) -> None:
 def test_a_key_must_fit_a_tar_header(tmp_path: Path) -> None:
     """A hundred bytes are written as they are; one more is refused instead of running into the next field."""
     assert read(write(tmp_path / "fits", {"k" * 100: b"x"})) == {"k" * 100: b"x"}
-    with pytest.raises(ValueError, match="a tar header holds 100"):
+    with pytest.raises(ValueError, match="long"):
         write(tmp_path / "long", {"k" * 101: b"x"})
 
 

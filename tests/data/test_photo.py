@@ -343,18 +343,6 @@ def test_a_cmyk_jpeg_that_lost_its_end_is_refused():
         decode_photo(whole[: len(whole) // 2] + b"\xff\xd9", MEGAPIXEL)
 
 
-def test_plain_jpegs_are_decoded_into_given_memory():
-    """Of a large enough one a part is used; with too little, or for other kinds, the pixels are the same."""
-    memory = np.empty(3 * 50 * 70, np.uint8)
-    photo = Image.fromarray(noise(40, 60))
-    jpeg = encoded(photo, "JPEG")
-    inside = decode_photo(jpeg, MEGAPIXEL, memory)
-    assert np.shares_memory(inside, memory)
-    assert np.array_equal(inside, by_pillow(jpeg))
-    assert np.array_equal(decode_photo(jpeg, MEGAPIXEL, memory[:7199]), by_pillow(jpeg))
-    assert np.array_equal(decode_photo(encoded(photo), MEGAPIXEL, memory), noise(40, 60))
-
-
 def test_huge_dimensions_are_refused_before_decoding():
     """A 250-megapixel header over almost no data fails on its size, and costs no memory for pixels."""
     file = encoded(Image.new("1", (25000, 10000)), "PNG")

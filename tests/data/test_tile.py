@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from damcrack import files as parallel
-from damcrack.data.imageset import ImageSet, ImageSetWriter
+from damcrack.data.imageset import ImageSet, ImageSetWriter, tiles_to_folders
+from damcrack.data.pool import Pool, choose_training
 from damcrack.data.tile import tile
-from damcrack.data.tile_pool import Pool, choose_training
-from damcrack.data.tiles_to_folders import tiles_to_folders
 from damcrack.files import OUTPUT_MARKER, InputError, sha256_bytes, write_csv
 from damcrack.run import SilentRun
 from photo_folders import COLUMNS, CONFIG, PhotosDirectory, concrete, half_cracked
@@ -363,8 +362,8 @@ def test_each_source_is_balanced_by_itself() -> None:
     label = np.array([1] * 30 + [0] * 10 + [1] * 5 + [0] * 40)
     origins = [{"source": "metu"}, {"source": "hires"}]
     origin = np.repeat([0, 1], [40, 45])
-    nothing = np.zeros(len(label))
-    pool = Pool(origins, 0, origin, np.arange(len(label)), nothing, label, 0)
+    boxes, nothing = np.zeros((len(label), 4), int), np.zeros(len(label))
+    pool = Pool(origins, 0, origin, boxes, nothing, label, 0)
     chosen = choose_training(pool, np.arange(len(label)), None, seed=0)
     counts = np.bincount(origin[chosen] * 2 + label[chosen]).tolist()
     assert counts == [10, 10, 5, 5]

@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from damcrack.data.imageset import ImageSet
+from damcrack.data.imageset import ImageSet, tiles_to_folders
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN, decode_targets, targets_of
 from damcrack.data.tile import tile
-from damcrack.data.tiles_to_folders import tiles_to_folders
 from damcrack.files import OUTPUT_MARKER, InputError, sha256_bytes
 from damcrack.run import SilentRun
 from photo_folders import CONFIG, PhotosDirectory, concrete, half_cracked

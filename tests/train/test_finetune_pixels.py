@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from damcrack.data.encode import encode_tile
 from damcrack.data.imageset import ImageSetWriter
+from damcrack.data.photo import encode_jpeg
 from damcrack.data.targets import encode_targets
 from damcrack.files import InputError, read_csv, sha256_file
 from damcrack.params import read_params, stage_config
@@ -53,7 +53,7 @@ def tile_set(root: Path, seed: int = 0, masks: bool = True, num_unlabelled: int 
         tile[mask > 0] -= 90
         labelled = number < 12
         split = ("train" if number < 8 else "val") if labelled else "unlabelled"
-        encoded = encode_tile(np.clip(tile, 0, 255).astype(np.uint8), 95)
+        encoded = encode_jpeg(np.clip(tile, 0, 255).astype(np.uint8), 95, full_colour=True)
         writer.add(f"{number}.jpg", encoded, label=number % 2 if labelled else -1, split=split)
         if masks and mask.any() and labelled:
             writer.add_mask(encode_targets(mask))

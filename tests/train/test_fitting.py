@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from damcrack import source
-from damcrack.data.encode import encode_tile
 from damcrack.data.imageset import ImageSetWriter
+from damcrack.data.photo import encode_jpeg
 from damcrack.params import read_params, stage_config
 from damcrack.run import SilentRun
 from damcrack.train import frozen
@@ -51,7 +51,7 @@ def images(tmp_path: Path) -> Path:
     for number in range(12):
         tile = random.integers(0, 256, (32, 32, 3), np.uint8)
         split = "val" if number < 4 else "train"
-        writer.add(f"{number}.jpg", encode_tile(tile, 90), label=number % 2, split=split)
+        writer.add(f"{number}.jpg", encode_jpeg(tile, 90, full_colour=True), label=number % 2, split=split)
     writer.finish("images.csv", ("a", "b"), (32, 32))
     return tmp_path / "images"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from damcrack.cli.options import PATH, Sections
+from damcrack.cli.options import OPTIONAL_PARAMS, PATH, SETTINGS, Sections
 
 CONFIG = click.option(
     "--config",
@@ -12,9 +12,6 @@ CONFIG = click.option(
     default=Path("imagery.yaml"),
     show_default=True,
     help="Where photos arrive and where they are taken in.",
-)
-SETTINGS = click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that overrides the file's."
 )
 
 
@@ -44,7 +41,7 @@ def take_in(config: Path, settings: tuple[str, ...], outcome: Path | None) -> No
 @imagery.command()
 @CONFIG
 @click.option("--model", required=True, help="models:/NAME@ALIAS of the registry, or a folder of `export`.")
-@click.option("--params", "params_path", type=PATH, help="Take the section `inspect` of it.")
+@OPTIONAL_PARAMS
 @SETTINGS
 def inspect(config: Path, model: str, params_path: Path | None, settings: tuple[str, ...]) -> None:
     """Inspect every batch of new photos that has no report; reports go to STORE/results/BATCH-HASH/report.html.

@@ -13,11 +13,11 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from damcrack.data.names import Claims, escape_formula, is_hidden, is_image_name, why_unsafe
 from damcrack.data.snapshot import FixedSource
-from damcrack.files import InputError, sha256_bytes
+from damcrack.files import InputError, sha256_bytes, write_csv
 
 GROUPS_FILE = "groups.csv"
 _EMPTY = sha256_bytes(b"")
@@ -33,9 +33,11 @@ class SetAside:
     reason: str
 
 
-def quarantine_row(file: SetAside) -> dict[str, str]:
-    """A row of quarantine.csv, which people open in a spreadsheet."""
-    return {name: escape_formula(text) for name, text in asdict(file).items()}
+def write_quarantine(folder: Path, set_aside: Iterable[SetAside]) -> None:
+    """Write quarantine.csv, sorted; people open it in a spreadsheet."""
+    rows = [asdict(file) for file in sorted(set_aside, key=lambda file: (file.source, file.name))]
+    escaped_rows = ({name: escape_formula(text) for name, text in row.items()} for row in rows)
+    write_csv(folder / "quarantine.csv", ("source", "name", "reason"), escaped_rows)
 
 
 @dataclass(frozen=True)
@@ -116,16 +118,25 @@ def read_scenes(source: str, content: bytes) -> dict[str, str]:
     Raises:
         InputError: not such a CSV, or one file in two groups.
     """
-    try:
-        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
-        listed = [(row["file"], row["group"]) for row in rows]
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{source}: {GROUPS_FILE} has no columns file,group ({error}); fix it") from error
+    listed = read_pairs(content, ("file", "group"), f"{source}: {GROUPS_FILE}")
     scenes = dict(listed)
     twice = [file for file, group in listed if scenes[file] != group]
     if twice:
         raise InputError(f"{source}: {GROUPS_FILE} puts {twice[0]} in two groups, expected one; fix it")
     return scenes
+
+
+def read_pairs(content: bytes, columns: tuple[str, str], where: str) -> list[tuple[str, str]]:
+    """Two columns of a CSV.
+
+    Raises:
+        InputError: it is no CSV with these columns; `where` says which.
+    """
+    try:
+        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
+        return [(row[columns[0]], row[columns[1]]) for row in rows]
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{where} has no columns {','.join(columns)} ({error}); fix it") from error
 
 
 def left_alone(name: str, folders: Sequence[str]) -> bool:

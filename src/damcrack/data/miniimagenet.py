@@ -2,30 +2,46 @@
 
 OUT/images.csv, OUT/shards/    image set of square RGB JPEGs
 OUT/quarantine.csv             what was set aside, and why
+
+The source has one of two layouts. Splits found there are merged: mini-ImageNet's are disjoint in classes, made for
+few-shot learning.
+
+[train|val|test/]CLASS/NAME.jpg             the innermost folder is the class; `images/` below it is skipped
+images/NAME.jpg and train.csv, val.csv, test.csv    columns filename,label, as mini-ImageNet is handed around
 """
 
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from damcrack.data.classfolders import ClassLayout, read_classes
 from damcrack.data.config import SOURCE_NAME, MiniimagenetConfig
 from damcrack.data.imageset import ImageSetWriter
-from damcrack.data.layouts import SetAside, quarantine_row
+from damcrack.data.layouts import SetAside, read_pairs, write_quarantine
+from damcrack.data.names import escaped, is_hidden, is_image_name, why_unsafe
 from damcrack.data.photo import Pixels, centre_square, decode_photo, encode_jpeg, within_memory
 from damcrack.data.snapshot import FixedSource, OpenSource, open_fixed
-from damcrack.files import InputError, PhotoError, in_order, new_directory, sha256_file, write_csv
+from damcrack.files import InputError, PhotoError, in_order, new_directory, sha256_file
 from damcrack.run import Run
 
+SPLIT_FILES = ("train.csv", "val.csv", "test.csv")
+_NOT_CLASSES = {"train", "val", "test", "images"}
 MAX_PIXELS = 100_000_000
-QUARANTINE_COLUMNS = ("source", "name", "reason")
 
 ReadImage = Callable[[str, str], Pixels]
 """Class and name -> uint8 RGB; raises PhotoError."""
+
+
+@dataclass
+class ClassLayout:
+    """Image names per class, sorted; what was set aside; the number of other files."""
+
+    names_of: dict[str, list[str]] = field(default_factory=dict)
+    set_aside: list[SetAside] = field(default_factory=list)
+    num_ignored: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,8 +79,8 @@ def miniimagenet(
             per_class = _per_class(good)
             num_val = min(max(1, round(per_class * config.val_fraction)), per_class - 1)
             _write_set(folder, {label: good[label][:per_class] for label in labels}, num_val, config, spool)
-        set_aside = sorted([*layout.set_aside, *bad], key=lambda file: (file.source, file.name))
-        write_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS, map(quarantine_row, set_aside))
+        set_aside = [*layout.set_aside, *bad]
+        write_quarantine(folder, set_aside)
         digest = sha256_file(folder / "images.csv")
     run.dataset("miniimagenet", digest, config.source, "training")
     return {
@@ -80,7 +96,67 @@ _EXPECTED = "[train|val|test/]CLASS/NAME.jpg, or images/ with train.csv, val.csv
 
 
 def _outside(source: FixedSource) -> tuple[ClassLayout, ReadImage]:
-    return read_classes(source), lambda _, name: decode_photo(source.read(name), MAX_PIXELS)
+    return _read_classes(source), lambda _, name: decode_photo(source.read(name), MAX_PIXELS)
+
+
+def _read_classes(source: FixedSource) -> ClassLayout:
+    """Read either layout from the snapshot's names; of images with the same bytes the first is kept.
+
+    Raises:
+        InputError: a split list without its columns.
+    """
+    lists = [name for name in SPLIT_FILES if name in source.sha256_of]
+    images = [name for name in sorted(source.sha256_of) if is_image_name(name) and not is_hidden(name)]
+    layout = ClassLayout(num_ignored=len(source.sha256_of) - len(images) - len(lists))
+    if lists:
+        class_of = _classes_by_list(source, lists, layout)
+        layout.num_ignored += len(set(images) - class_of.keys() - {file.name for file in layout.set_aside})
+    else:
+        class_of = _classes_by_folder(source, images, layout)
+    _keep_first_copies(source, class_of, layout)
+    return layout
+
+
+def _classes_by_folder(source: FixedSource, images: Iterable[str], layout: ClassLayout) -> dict[str, str]:
+    class_of = {}
+    for name in images:
+        folders = [part for part in name.split("/")[:-1] if part.casefold() not in _NOT_CLASSES]
+        why = why_unsafe(name) or (None if folders else "it lies in no class folder; move it into one")
+        if why is None:
+            class_of[name] = folders[-1]
+        else:
+            layout.set_aside.append(SetAside(source.name, name, why))
+    return class_of
+
+
+def _classes_by_list(source: FixedSource, lists: Iterable[str], layout: ClassLayout) -> dict[str, str]:
+    labels: dict[str, set[str]] = {}
+    for split_file in lists:
+        listed = read_pairs(source.read(split_file), ("filename", "label"), f"{source.uri}: {split_file}")
+        for filename, label in listed:
+            labels.setdefault(f"images/{filename}", set()).add(escaped(label))
+    class_of = {}
+    for name, found in sorted(labels.items()):
+        why = why_unsafe(name)
+        if why is None and name not in source.sha256_of:
+            why = "listed, but there is no such file; copy it or fix the list"
+        elif why is None and len(found) > 1:
+            why = f"listed under {' and '.join(sorted(found))}, expected one class; fix the lists"
+        if why is None:
+            class_of[name] = found.pop()
+        else:
+            layout.set_aside.append(SetAside(source.name, escaped(name), why))
+    return class_of
+
+
+def _keep_first_copies(source: FixedSource, class_of: dict[str, str], layout: ClassLayout) -> None:
+    first: dict[str, str] = {}
+    for name, label in sorted(class_of.items()):
+        original = first.setdefault(source.sha256_of[name], name)
+        if original == name:
+            layout.names_of.setdefault(label, []).append(name)
+        else:
+            layout.set_aside.append(SetAside(source.name, name, f"the same bytes as {original}"))
 
 
 def _sample(config: MiniimagenetConfig) -> tuple[ClassLayout, ReadImage]:

@@ -10,8 +10,9 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from damcrack.data import tiff
 from damcrack.data.names import HEIF_BRANDS
-from damcrack.files import PhotoError
+from damcrack.files import InputError, PhotoError
 
 # Pillow's process-wide limit gives way to the callers' max_pixels, checked before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -43,6 +44,7 @@ SUFFIX_OF = {
 }
 WANTED = "a JPEG, PNG or TIFF (WebP, BMP, JPEG 2000, HEIC and AVIF are read too)"
 MASK_CUT = 127
+ANY_SIZE = 2**31 - 1  # for photos that were checked against the user's limit when they were taken in
 WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
@@ -55,29 +57,26 @@ Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 
-def decode_photo(encoded: bytes, max_pixels: int, memory: Pixels | None = None) -> Pixels:
+def decode_photo(encoded: bytes, max_pixels: int) -> Pixels:
     """Decode a photo to uint8 RGB of shape (height, width, 3), turned upright by its EXIF.
 
-    Transparent parts become white, as a viewer shows them on a page. The result may lie in `memory` (flat, at
-    least 3 * height * width), and holds until that is used again.
+    Transparent parts become white, as a viewer shows them on a page.
 
     Raises:
         PhotoError: no such file, truncated, corrupt, over `max_pixels`, or of a colour mode with no fixed
             range (32-bit, LAB).
     """
-    return decode_with_gaps(encoded, max_pixels, memory)[0]
+    return decode_with_gaps(encoded, max_pixels)[0]
 
 
-def decode_with_gaps(
-    encoded: bytes, max_pixels: int, memory: Pixels | None = None
-) -> tuple[Pixels, Mask | None]:
+def decode_with_gaps(encoded: bytes, max_pixels: int) -> tuple[Pixels, Mask | None]:
     """As `decode_photo`, with where (height, width) the file holds no picture: transparent, or nodata of a GeoTIFF.
 
     None if there is no such place.
     """
     with _opened(encoded) as image:
         _check_size(image, len(encoded), max_pixels)
-        rgb, gaps = _plain_jpeg(image, encoded, memory), None
+        rgb, gaps = _plain_jpeg(image, encoded), None
         if rgb is None:
             image.load()
             rgb, gaps = _rgb(image, encoded)
@@ -107,6 +106,18 @@ def decode_mask(encoded: bytes, max_pixels: int) -> Pixels:
             f"save it with 0 for no crack and {full} for crack"
         )
     return _turned(np.negative(crack.view(np.uint8)), orientation)  # modulo 256: 1 becomes 255
+
+
+def decode_file(path: Path, decode: Callable[[bytes, int], Pixels]) -> Pixels:
+    """Read a photo or mask that the photos stage has checked.
+
+    Raises:
+        InputError: it is gone or damaged since.
+    """
+    try:
+        return decode(path.read_bytes(), ANY_SIZE)
+    except (OSError, PhotoError) as error:
+        raise InputError(f"{path}: {error}; run the photos stage again") from error
 
 
 def photo_size_hw(encoded: bytes) -> tuple[int, int]:
@@ -156,9 +167,15 @@ def centre_square(rgb: Pixels, side_px: int) -> Pixels:
     return np.ascontiguousarray(scaled[top : top + side_px, left : left + side_px], dtype=np.uint8)
 
 
-def encode_jpeg(rgb: Pixels, quality: int = 95) -> bytes:
-    """Encode uint8 RGB of shape (height, width, 3); the same pixels give the same bytes."""
-    done, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+def encode_jpeg(rgb: Pixels, quality: int = 95, full_colour: bool = False) -> bytes:
+    """Encode uint8 RGB of shape (height, width, 3); the same pixels give the same bytes.
+
+    `full_colour` stores colour at every pixel, not at every fourth, which would smear coloured stains.
+    """
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    if full_colour:
+        settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    done, encoded = cv2.imencode(".jpg", rgb[..., ::-1], settings)
     assert done
     return bytes(encoded)
 
@@ -170,7 +187,7 @@ def encode_mask(mask: Pixels) -> bytes:
     return file.getvalue()
 
 
-def _plain_jpeg(image: Image.Image, encoded: bytes, memory: Pixels | None) -> Pixels | None:
+def _plain_jpeg(image: Image.Image, encoded: bytes) -> Pixels | None:
     """RGB as stored; None if the file is no 8-bit grey or RGB JPEG, and Pillow has to read it.
 
     Raises:
@@ -180,7 +197,7 @@ def _plain_jpeg(image: Image.Image, encoded: bytes, memory: Pixels | None) -> Pi
         return None
     plain = image.mode in ("L", "RGB")
     try:
-        rgb = _strict_jpeg(encoded, "RGB" if plain else "CMYK", memory if plain else None)
+        rgb = _strict_jpeg(encoded, "RGB" if plain else "CMYK")
     except ValueError as error:
         if str(error).startswith(tiff.LOST):
             raise PhotoError(
@@ -190,15 +207,14 @@ def _plain_jpeg(image: Image.Image, encoded: bytes, memory: Pixels | None) -> Pi
     return rgb if plain and rgb.shape[:2] == (image.height, image.width) else None
 
 
-def _strict_jpeg(encoded: bytes, colors: str, memory: Pixels | None) -> Pixels:
+def _strict_jpeg(encoded: bytes, colors: str) -> Pixels:
     """Pixels of a JPEG without any flaw but, possibly, a missing end marker, which cameras and viewers overlook."""
     try:
-        return np.asarray(simplejpeg.decode_jpeg(encoded, colors, strict=True, buffer=memory), np.uint8)
+        return np.asarray(simplejpeg.decode_jpeg(encoded, colors, strict=True), np.uint8)
     except ValueError as error:
         if not str(error).startswith("Premature end of JPEG"):
             raise
-    ended = encoded + b"\xff\xd9"
-    return np.asarray(simplejpeg.decode_jpeg(ended, colors, strict=True, buffer=memory), np.uint8)
+    return np.asarray(simplejpeg.decode_jpeg(encoded + b"\xff\xd9", colors, strict=True), np.uint8)
 
 
 class MemoryShortError(PhotoError):

@@ -7,14 +7,23 @@ OUT/ready/                       ready tiles as an image set, if a source has an
 OUT/quarantine.csv               what was set aside, and why
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from damcrack.data.config import SAMPLE, PhotosConfig
-from damcrack.data.layouts import PhotoFile, SetAside, quarantine_row, read_layouts
-from damcrack.data.photo import decode_mask, decode_photo, encode_mask, within_memory
-from damcrack.data.ready import take_tiles
+from damcrack.data.imageset import CLASSES, ImageSetWriter
+from damcrack.data.layouts import PhotoFile, SetAside, TileFile, read_layouts, write_quarantine
+from damcrack.data.photo import (
+    decode_mask,
+    decode_photo,
+    encode_jpeg,
+    encode_mask,
+    is_plain_jpeg,
+    within_memory,
+)
 from damcrack.data.snapshot import FixedSource, OpenSource, open_fixed
 from damcrack.files import (
     InputError,
@@ -28,7 +37,6 @@ from damcrack.files import (
 from damcrack.run import Run
 
 COLUMNS = ("photo", "source", "group", "file", "mask", "height_px", "width_px", "sha256")
-QUARANTINE_COLUMNS = ("source", "name", "reason")
 
 Row = dict[str, Any]
 
@@ -49,12 +57,11 @@ def photos(
     layout = read_layouts(fixed, config.ready_tile_block)
     with new_directory(out, "photos") as folder:
         rows, bad_photos = _take_photos(layout.photos, fixed, folder, config, run)
-        num_ready, bad_tiles = take_tiles(layout.tiles, fixed, folder / "ready", config.max_pixels, run)
+        num_ready, bad_tiles = _take_tiles(layout.tiles, fixed, folder / "ready", config.max_pixels, run)
         set_aside = [*layout.set_aside, *bad_photos, *bad_tiles]
         _refuse_nothing(len(rows) + num_ready, set_aside, layout.num_ignored)
-        set_aside.sort(key=lambda file: (file.source, file.name))
         write_csv(folder / "photos.csv", COLUMNS, sorted(rows, key=lambda row: str(row["photo"])))
-        write_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS, map(quarantine_row, set_aside))
+        write_quarantine(folder, set_aside)
         digest = sha256_file(folder / "photos.csv")
     run.dataset("photos", digest, ", ".join(sorted(config.sources.values())), "training")
     num_labelled = sum(bool(row["mask"]) for row in rows)
@@ -170,6 +177,54 @@ def _render_sample(source: str, folder: Path, config: PhotosConfig, run: Run) ->
 
     rendered = in_order(render, range(config.sample_photos))
     return list(run.track(rendered, "rendering the sample", config.sample_photos))
+
+
+@dataclass(frozen=True)
+class ReadyTile:
+    """A checked tile as it goes into the set."""
+
+    file: TileFile
+    jpeg: bytes
+    size_hw: tuple[int, int]
+
+
+def _take_tiles(
+    files: Sequence[TileFile], fixed: Mapping[str, FixedSource], root: Path, max_pixels: int, run: Run
+) -> tuple[int, list[SetAside]]:
+    """Write the good tiles to an image set at `root`, if there are any; return their number and the rest.
+
+    The split is left empty. Sizes may differ: each row has its own, set.json the commonest.
+    """
+    if not files:
+        return 0, []
+    checked = in_order(lambda file: _checked_tile(file, fixed[file.source], max_pixels), files)
+    set_aside, sizes = list[SetAside](), Counter[tuple[int, int]]()
+    writer: ImageSetWriter | None = None
+    for tile in run.track(checked, "checking ready tiles", len(files)):
+        if isinstance(tile, SetAside):
+            set_aside.append(tile)
+            continue
+        writer = writer or ImageSetWriter(root)
+        file, (height, width) = tile.file, tile.size_hw
+        columns: Row = {"photo": f"{file.source}/{file.name}", "source": file.source, "group": file.group}
+        columns |= {"height_px": height, "width_px": width}
+        writer.add(f"{len(writer.rows):06d}.jpg", tile.jpeg, label=file.label, split="", **columns)
+        sizes[tile.size_hw] += 1
+    if writer:
+        writer.finish("tiles.csv", CLASSES, min(sizes, key=lambda size_hw: (-sizes[size_hw], size_hw)))
+    return sizes.total(), set_aside
+
+
+def _checked_tile(file: TileFile, source: FixedSource, max_pixels: int) -> ReadyTile | SetAside:
+    try:
+        with within_memory():
+            encoded = source.read(file.name)
+            rgb = decode_photo(encoded, max_pixels)
+            # An RGB JPEG stays as it is, so that no tile loses quality twice.
+            jpeg = encoded if is_plain_jpeg(encoded) else encode_jpeg(rgb)
+    except PhotoError as error:
+        return SetAside(file.source, file.name, str(error))
+    return ReadyTile(file, jpeg, (rgb.shape[0], rgb.shape[1]))
 
 
 def _refuse_nothing(num_taken: int, set_aside: Sequence[SetAside], num_ignored: int) -> None:

@@ -3,25 +3,26 @@
 OUT/tiles.csv, OUT/set.json, OUT/shards/, OUT/masks/    an image set, see damcrack.data.imageset
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
-from itertools import islice
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from damcrack.data.config import TileConfig
-from damcrack.data.duplicates import Hashes, Thumbnails, connected_components, duplicate_groups
-from damcrack.data.encode import EncodedTiles, MaskFile, cut_photo, fit_ready_tiles
-from damcrack.data.imageset import UNLABELLED, ImageSetWriter
-from damcrack.data.splits import split_at_random, split_by_group
-from damcrack.data.tile_pool import (
+from damcrack.data.duplicates import Hashes, Thumbnails, connected_components, duplicate_groups, fingerprint
+from damcrack.data.imageset import CLASSES, UNLABELLED, ImageSetWriter
+from damcrack.data.photo import decode_file, decode_mask, decode_photo, encode_jpeg
+from damcrack.data.pool import (
     Bools,
     Ints,
     Pool,
+    Row,
     choose_test,
     choose_training,
     label_tiles,
@@ -30,15 +31,27 @@ from damcrack.data.tile_pool import (
     size_hw,
     unlabelled_pool,
 )
-from damcrack.data.tiling import num_columns, tile_box_xyxy, tile_boxes_xyxy
+from damcrack.data.splits import split_at_random, split_by_group
+from damcrack.data.targets import MaskQuality, encode_targets, targets_of
+from damcrack.data.tiling import Boxes, Image
 from damcrack.files import InputError, in_order, new_directory, sha256_file
 from damcrack.run import Run
 
-CLASSES = ("no crack", "crack")
-READY_BATCH = 128
+BOX_COLUMNS = ("x0_px", "y0_px", "x1_px", "y1_px")
 
 Splits = npt.NDArray[np.str_]
-Job = Callable[[], EncodedTiles]
+
+
+class CutTile(NamedTuple):
+    """A JPEG, hash and thumbnail of the pixels that it was made from, and a PNG of the codes of damcrack.data.targets.
+
+    `targets` is None where the label says all.
+    """
+
+    jpeg: bytes
+    hash: np.uint64
+    thumbnail: Thumbnails
+    targets: bytes | None = None
 
 
 def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, object]:
@@ -54,8 +67,7 @@ def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, obj
     run.dataset("photos", sha256_file(photos / "photos.csv"), "photos stage", "training")
     chosen, is_test = _choose(pool, config, run)
     with new_directory(out, "tile") as folder, closing(ImageSetWriter(folder)) as writer:
-        jobs = _jobs(photos, pool, chosen, config)
-        hashes, thumbnails = _cut(jobs, pool, chosen, writer, run, tile_px=config.tile_px)
+        hashes, thumbnails = _cut(photos, pool, chosen, config, writer, run)
         duplicate = duplicate_groups(hashes, thumbnails, config.duplicate_bits)
         split = _split(pool, chosen, is_test, duplicate, config)
         for row, name, group in zip(writer.rows, split.tolist(), duplicate.tolist(), strict=True):
@@ -77,6 +89,17 @@ def _check_sources(photos: Path, config: TileConfig) -> None:
             raise InputError(f"tile.{name}: no source of photos is called {unknown}; sources are {known}")
 
 
+def _choose(pool: Pool, config: TileConfig, run: Run) -> tuple[Ints, Bools]:
+    """Choose tiles (M,), ascending, and say which of them are for testing (M,)."""
+    aside = set_aside(pool, config.test_fraction, config.test_sources, config.seed)
+    training = choose_training(
+        pool, np.flatnonzero(~aside), config.tiles_per_class, config.seed, config.clean_sources
+    )
+    testing = choose_test(pool, np.flatnonzero(aside), config.test_tiles_per_class, config.seed, run)
+    chosen = np.sort(np.concatenate([training, testing]))
+    return chosen, aside[chosen]
+
+
 def _add_unlabelled(
     photos: Path, config: TileConfig, tested_groups: set[str], writer: ImageSetWriter, run: Run
 ) -> int:
@@ -91,69 +114,92 @@ def _add_unlabelled(
     num = min(config.unlabelled_tiles, len(pool.origin))
     chosen = np.unique(np.linspace(0, len(pool.origin) - 1, num).astype(np.int64)) if num else pool.origin
     before = len(writer.rows)
-    _cut(_jobs(photos, pool, chosen, config), pool, chosen, writer, run, tile_px=config.tile_px)
+    _cut(photos, pool, chosen, config, writer, run)
     for row in writer.rows[before:]:
         row.update(label=-1, split=UNLABELLED, duplicate_group=-1)
     return len(chosen)
 
 
-def _choose(pool: Pool, config: TileConfig, run: Run) -> tuple[Ints, Bools]:
-    """Choose tiles (M,), ascending, and say which of them are for testing (M,)."""
-    aside = set_aside(pool, config.test_fraction, config.test_sources, config.seed)
-    training = choose_training(
-        pool, np.flatnonzero(~aside), config.tiles_per_class, config.seed, config.clean_sources
-    )
-    testing = choose_test(pool, np.flatnonzero(aside), config.test_tiles_per_class, config.seed, run)
-    chosen = np.sort(np.concatenate([training, testing]))
-    return chosen, aside[chosen]
-
-
 def _cut(
-    jobs: Iterator[Job], pool: Pool, chosen: Ints, writer: ImageSetWriter, run: Run, *, tile_px: int
+    photos: Path, pool: Pool, chosen: Ints, config: TileConfig, writer: ImageSetWriter, run: Run
 ) -> tuple[Hashes, Thumbnails]:
     """Write the chosen tiles, in their order, while others are being cut; return hashes and thumbnails."""
-    num_ready = int(np.count_nonzero(pool.origin[chosen] >= pool.num_photos))
-    num_jobs = len(np.unique(pool.origin[chosen])) - num_ready + -(-num_ready // READY_BATCH)
-    hashes, thumbnails, numbers = [], [], iter(chosen.tolist())
-    for tiles in run.track(in_order(lambda job: job(), jobs), "cutting tiles", num_jobs):
-        for encoded, targets, number in zip(tiles.encoded, tiles.targets, numbers):  # noqa: B905 - `numbers` goes on
-            writer.add(encoded=encoded, **_columns(pool, number, tile_px))
-            if targets is not None:
-                writer.add_mask(targets)
-        hashes.append(tiles.hashes)
-        thumbnails.append(tiles.thumbnails)
-    if not hashes:
-        return np.empty(0, np.uint64), np.empty((0, 16, 16), np.uint8)
-    return np.concatenate(hashes), np.concatenate(thumbnails)
-
-
-def _jobs(photos: Path, pool: Pool, chosen: Ints, config: TileConfig) -> Iterator[Job]:
-    """Work that gives the chosen tiles, photo by photo, then the ready ones."""
-    first_ready = int(np.searchsorted(pool.origin[chosen], pool.num_photos))
-    yield from _photo_jobs(photos, pool, chosen[:first_ready], config)
-    yield from _ready_jobs(photos, pool, chosen[first_ready:], config)
-
-
-def _photo_jobs(photos: Path, pool: Pool, chosen: Ints, config: TileConfig) -> Iterator[Job]:
     edges = np.flatnonzero(np.diff(pool.origin[chosen])) + 1
-    for tiles in np.split(chosen, edges) if len(chosen) else []:
-        origin = int(pool.origin[tiles[0]])
-        row = pool.origins[origin]
-        boxes = tile_boxes_xyxy(size_hw(row), config.tile_px)[pool.position[tiles]]
-        quality = config.masks.get(row["source"], "exact")
-        mask = MaskFile(photos / row["mask"], quality) if row["mask"] else None
-        yield partial(cut_photo, photos / row["file"], size_hw(row), boxes, config.jpeg_quality, mask)
+    of_origins = np.split(chosen, edges) if len(chosen) else []
+    jobs = in_order(partial(_tiles_of, photos, pool, config), _with_ready(photos, pool, of_origins))
+    cut_tiles = chain.from_iterable(run.track(jobs, "cutting tiles", len(of_origins)))
+    hashes, thumbnails = [], []
+    for number, cut in zip(chosen.tolist(), cut_tiles, strict=True):
+        writer.add(encoded=cut.jpeg, **_columns(pool, number, config.tile_px))
+        if cut.targets is not None:
+            writer.add_mask(cut.targets)
+        hashes.append(cut.hash)
+        thumbnails.append(cut.thumbnail)
+    return np.array(hashes, np.uint64), np.array(thumbnails, np.uint8)
 
 
-def _ready_jobs(photos: Path, pool: Pool, chosen: Ints, config: TileConfig) -> Iterator[Job]:
+def _with_ready(photos: Path, pool: Pool, of_origins: list[Ints]) -> Iterator[tuple[Ints, bytes | None]]:
+    """The chosen tiles of each photo, then each ready tile with its JPEG."""
+    origins = [int(pool.origin[tiles[0]]) for tiles in of_origins]
+    num_photos = int(np.searchsorted(origins, pool.num_photos))
+    yield from ((tiles, None) for tiles in of_origins[:num_photos])
     _, ready = read_photos(photos)
-    if not ready or not len(chosen):
-        return
-    # Image sets store their images in the order of their index, so the tiles come in the order of `chosen`.
-    numbers = set((pool.origin[chosen] - pool.num_photos).tolist())
-    wanted = (encoded for number, encoded in ready.encoded() if number in numbers)
-    while batch := list(islice(wanted, READY_BATCH)):
-        yield partial(fit_ready_tiles, batch, config.tile_px, config.jpeg_quality)
+    if ready and num_photos < len(origins):
+        # Image sets store their images in the order of their index, so the tiles come in the order of `chosen`.
+        numbers = {origin - pool.num_photos for origin in origins[num_photos:]}
+        wanted = (encoded for number, encoded in ready.encoded() if number in numbers)
+        yield from zip(of_origins[num_photos:], wanted, strict=True)
+
+
+def _tiles_of(photos: Path, pool: Pool, config: TileConfig, job: tuple[Ints, bytes | None]) -> list[CutTile]:
+    tiles, encoded = job
+    if encoded is not None:
+        return [_fitted(encoded, config)]
+    return _cut_photo(photos, pool.origins[int(pool.origin[tiles[0]])], pool.box[tiles], config)
+
+
+def _cut_photo(photos: Path, row: Row, boxes: Boxes, config: TileConfig) -> list[CutTile]:
+    """Decode a photo once and encode its tiles at `boxes` (N, 4), with what the pixels of its mask teach.
+
+    Raises:
+        InputError: the photo cannot be read or has another size than photos.csv says.
+    """
+    path, size = photos / row["file"], size_hw(row)
+    photo = decode_file(path, decode_photo)
+    if photo.shape[:2] != size:
+        raise InputError(
+            f"{path}: {photo.shape[1]}x{photo.shape[0]} px, photos.csv says {size[1]}x{size[0]}; "
+            "run the photos stage again"
+        )
+    tiles = [photo[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes.tolist()]
+    targets: list[bytes | None] = [None] * len(boxes)
+    if row["mask"]:
+        targets = _cut_targets(photos / row["mask"], config.masks.get(row["source"], "exact"), boxes)
+    return [
+        CutTile(_encoded(tile, config), *fingerprint(tile), codes)
+        for tile, codes in zip(tiles, targets, strict=True)
+    ]
+
+
+def _cut_targets(mask: Path, quality: MaskQuality, boxes: Boxes) -> list[bytes | None]:
+    """PNGs of the tiles in which not every pixel is known to be clean; a clean tile needs none."""
+    codes = targets_of(decode_file(mask, decode_mask), quality)
+    of_tiles = (codes[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes.tolist())
+    return [encode_targets(of_tile) if of_tile.any() else None for of_tile in of_tiles]
+
+
+def _fitted(original: bytes, config: TileConfig) -> CutTile:
+    """Bring a ready-made tile to the tile size; one that fits already keeps its bytes."""
+    tile, side_px = decode_photo(original, np.iinfo(np.int32).max), config.tile_px
+    if tile.shape[:2] == (side_px, side_px):
+        return CutTile(original, *fingerprint(tile))
+    way = cv2.INTER_AREA if min(tile.shape[:2]) > side_px else cv2.INTER_CUBIC
+    tile = np.asarray(cv2.resize(tile, (side_px, side_px), interpolation=way), np.uint8)
+    return CutTile(_encoded(tile, config), *fingerprint(tile))
+
+
+def _encoded(tile: Image, config: TileConfig) -> bytes:
+    return encode_jpeg(tile, config.jpeg_quality, full_colour=True)
 
 
 def _split(pool: Pool, chosen: Ints, is_test: Bools, duplicate: Ints, config: TileConfig) -> Splits:
@@ -176,20 +222,15 @@ def _split(pool: Pool, chosen: Ints, is_test: Bools, duplicate: Ints, config: Ti
 
 def _columns(pool: Pool, number: int, tile_px: int) -> dict[str, Any]:
     """The row of tiles.csv, less what is known only after encoding."""
-    origin, position = int(pool.origin[number]), int(pool.position[number])
-    source = pool.origins[origin]
-    row: dict[str, Any] = {"label": int(pool.label[number])}
-    row |= {name: source[name] for name in ("photo", "source", "group")}
+    origin, box = int(pool.origin[number]), pool.box[number].tolist()
+    source, label = pool.origins[origin], int(pool.label[number])
+    row = {"label": label} | {name: source[name] for name in ("photo", "source", "group")}
     if origin >= pool.num_photos:
-        place: dict[str, Any] = {"row": 0, "column": 0} | dict.fromkeys(
-            ("x0_px", "y0_px", "x1_px", "y1_px"), ""
-        )
-        return {"key": f"ready{origin - pool.num_photos:06d}.jpg", **row, **place, "crack_fraction": ""}
-    size = size_hw(source)
-    box = tile_box_xyxy(size, tile_px, position)
-    line, column = divmod(position, num_columns(size[1], tile_px))
-    place = {"row": line, "column": column}
-    place |= dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), box, strict=True))
+        place = {"row": 0, "column": 0} | dict.fromkeys((*BOX_COLUMNS, "crack_fraction"), "")
+        return {"key": f"ready{origin - pool.num_photos:06d}.jpg", **row, **place}
+    # The last row and column are shifted inward, by less than a tile.
+    column, line = -(-box[0] // tile_px), -(-box[1] // tile_px)
+    place = {"row": line, "column": column} | dict(zip(BOX_COLUMNS, box, strict=True))
     key = f"{pool.prefix}{origin:06d}_{line:03d}_{column:03d}.jpg"
     return {"key": key, **row, **place, "crack_fraction": float(pool.crack_fraction[number])}
 

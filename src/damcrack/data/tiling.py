@@ -37,19 +37,6 @@ def _starts(length: int, tile_px: int, step_px: int) -> npt.NDArray[np.int64]:
     return starts if starts[-1] == last else np.append(starts, last)
 
 
-def tile_box_xyxy(size_hw: tuple[int, int], tile_px: int, position: int) -> tuple[int, int, int, int]:
-    """Box number `position` of `tile_boxes_xyxy`, without making the others."""
-    line, column = divmod(position, num_columns(size_hw[1], tile_px))
-    x0 = min(column * tile_px, size_hw[1] - tile_px)
-    y0 = min(line * tile_px, size_hw[0] - tile_px)
-    return x0, y0, x0 + tile_px, y0 + tile_px
-
-
-def num_columns(width: int, tile_px: int) -> int:
-    """Tiles in one row of the grid of a photo `width` pixels wide."""
-    return -(-width // tile_px)
-
-
 def crack_fractions(mask: Image, boxes: Boxes) -> npt.NDArray[np.float64]:
     """Share of non-zero mask pixels in each box, (N,) in [0, 1].
 

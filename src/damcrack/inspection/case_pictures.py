@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from damcrack.cracks.detector import OnnxDetector
 from damcrack.cracks.findings import Findings, Pixels
-from damcrack.data.encode import decode_file
-from damcrack.data.photo import decode_photo
+from damcrack.data.photo import decode_file, decode_photo
 
 SHOWN_PX = 448
 SHOWN_BLOCKS, BLOCK_SHOWN_PX = 8, 160

@@ -17,9 +17,8 @@ import numpy.typing as npt
 from damcrack.cracks.detector import OnnxDetector
 from damcrack.cracks.findings import Findings, Pixels, read_picture
 from damcrack.cracks.pixel_scores import PixelCounts, count_pixels
-from damcrack.data.encode import decode_file
 from damcrack.data.imageset import ImageSet
-from damcrack.data.photo import decode_mask, decode_photo
+from damcrack.data.photo import decode_file, decode_mask, decode_photo
 from damcrack.data.tiling import crack_fractions
 from damcrack.files import InputError, in_order, read_csv, write_bytes, write_json
 from damcrack.inspection.case_pictures import as_jpeg, attention, side_by_side, stacked

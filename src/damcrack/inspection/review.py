@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from damcrack.cracks.findings import Findings, read_picture, survey_folders
-from damcrack.data.encode import encode_tile
 from damcrack.data.layouts import GROUPS_FILE
+from damcrack.data.photo import encode_jpeg
 from damcrack.files import InputError, new_directory, write_bytes, write_csv
 from damcrack.inspection.decisions import (
     FILE,
@@ -84,7 +84,11 @@ def _tiles(
     for (x0, y0, x1, y1), label in labels.items():
         pixels = np.ascontiguousarray(rgb[y0:y1, x0:x1])
         if pixels.shape[:2] == (y1 - y0, x1 - x0):
-            yield f"{findings.sha256[:12]}-{x0:05d}-{y0:05d}.jpg", label, encode_tile(pixels, QUALITY)
+            yield (
+                f"{findings.sha256[:12]}-{x0:05d}-{y0:05d}.jpg",
+                label,
+                encode_jpeg(pixels, QUALITY, full_colour=True),
+            )
 
 
 def block_labels(findings: Findings, decisions: Sequence[Decision]) -> dict[Box, str]:

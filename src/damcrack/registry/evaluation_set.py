@@ -21,9 +21,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.data.encode import decode_file
 from damcrack.data.imageset import ImageSet, ImageSetWriter
-from damcrack.data.photo import decode_mask
+from damcrack.data.photo import decode_file, decode_mask
 from damcrack.data.snapshot import OpenSource, Source
 from damcrack.files import (
     InputError,

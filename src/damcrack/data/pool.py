@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.data.encode import decode_file
 from damcrack.data.imageset import ImageSet
-from damcrack.data.photo import decode_mask
+from damcrack.data.photo import decode_file, decode_mask
 from damcrack.data.splits import choose_groups, choose_per_class
-from damcrack.data.tiling import crack_fractions, tile_boxes_xyxy
+from damcrack.data.tiling import Boxes, crack_fractions, tile_boxes_xyxy
 from damcrack.files import InputError, PhotoError, in_order, read_csv
 from damcrack.run import Run
 
@@ -24,15 +23,15 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Pool:
-    """All tiles that may be chosen; the arrays (N,) run in parallel, one entry per tile.
+    """All tiles that may be chosen; the arrays (N,), of boxes (N, 4), run in parallel, one entry per tile.
 
-    `origins` are the rows of the labelled photos in photos.csv, then those of the ready tiles.
+    `origins` are the rows of the labelled photos in photos.csv, then those of the ready tiles, whose boxes are zeros.
     """
 
     origins: list[Row]
     num_photos: int
     origin: Ints
-    position: Ints
+    box: Boxes
     crack_fraction: Floats
     label: Ints
     num_left_out: int
@@ -81,11 +80,10 @@ def label_tiles(
     rows, ready = read_photos(photos)
     labelled = [row for row in rows if row["mask"] or row["source"] in clean_sources]
     ready_rows = list(ready.rows) if ready else []
-    measured = in_order(partial(_mask_fractions, photos, tile_px), labelled)
+    boxes = [_boxes(row, tile_px) for row in labelled]
+    measured = in_order(partial(_mask_fractions, photos), zip(labelled, boxes, strict=True))
     of_photos = list(run.track(measured, "labels from masks", len(labelled)))
-    sizes = np.array([len(each) for each in of_photos] + [1] * len(ready_rows), np.int64)
-    origin = np.repeat(np.arange(len(sizes)), sizes)
-    position = np.arange(len(origin)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    origin, box = _in_one([*boxes, *[np.zeros((1, 4), np.int64)] * len(ready_rows)])
     fraction = np.concatenate([*of_photos, np.full(len(ready_rows), np.nan)])
     label = (fraction >= min_crack_fraction).astype(np.int64)
     label[len(label) - len(ready_rows) :] = [int(row["label"]) for row in ready_rows]
@@ -94,7 +92,7 @@ def label_tiles(
         origins=[*labelled, *ready_rows],
         num_photos=len(labelled),
         origin=origin[clear],
-        position=position[clear],
+        box=box[clear],
         crack_fraction=fraction[clear],
         label=label[clear],
         num_left_out=int(np.count_nonzero(~clear)),
@@ -112,18 +110,26 @@ def unlabelled_pool(
     rows = [row for row in rows if not row["mask"] and row["source"] not in other_sources]
     rows = [row for row in rows if row["group"] not in held_out_groups]
     rows = [row for row in rows if min(size_hw(row)) >= tile_px]
-    sizes = np.array([len(tile_boxes_xyxy(size_hw(row), tile_px)) for row in rows], np.int64)
-    origin = np.repeat(np.arange(len(sizes)), sizes)
-    position = np.arange(len(origin)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    origin, box = _in_one([_boxes(row, tile_px) for row in rows])
     nothing = np.zeros(len(origin))
-    return Pool(rows, len(rows), origin, position, nothing, nothing.astype(np.int64), 0, prefix="unlabelled")
+    return Pool(rows, len(rows), origin, box, nothing, nothing.astype(np.int64), 0, prefix="unlabelled")
 
 
-def _mask_fractions(photos: Path, tile_px: int, row: Row) -> Floats:
+def _boxes(row: Row, tile_px: int) -> Boxes:
     try:
-        boxes = tile_boxes_xyxy(size_hw(row), tile_px)
+        return tile_boxes_xyxy(size_hw(row), tile_px)
     except PhotoError as error:
         raise InputError(f"{row['photo']}: {error}; photos.min_side_px sets small photos aside") from error
+
+
+def _in_one(boxes: Sequence[Boxes]) -> tuple[Ints, Boxes]:
+    """The origin (N,) and the box (N, 4) of each tile."""
+    origin = np.repeat(np.arange(len(boxes)), [len(each) for each in boxes])
+    return origin, np.concatenate([np.zeros((0, 4), np.int64), *boxes])
+
+
+def _mask_fractions(photos: Path, tiles: tuple[Row, Boxes]) -> Floats:
+    row, boxes = tiles
     if not row["mask"]:
         return np.zeros(len(boxes))
     mask = decode_file(photos / row["mask"], decode_mask)
