@@ -14,13 +14,14 @@ from damcrack.registry.registry import MlflowRegistry, answering, records_of
 from damcrack.tracking.store import MAX_DIGEST, OUTPUT, STAGE
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 VERSION_TAGS = ["experiment", "weights_sha256", "git_commit", "git_dirty", "code_version"]
 VERSION_TAGS += ["dvc_lock_sha256", "data_digest"]
 RUN_TAGS = ("damcrack.output", "damcrack.graph_run", "mlflow.source.git.commit", "mlflow.user")
-STAGES = ("finetune", "distill", "pretrain", "unknown")
+PARENT_TAGS = ("damcrack.init_sha256", "damcrack.teacher_sha256")
 
 Row = dict[str, str]
 
@@ -49,10 +50,9 @@ def of_version(registry: MlflowRegistry, model_name: str, version: str) -> dict[
     found = registry.version(model_name, version)
     evaluated = [record["evaluation_set"] for record in records_of(found) if "evaluation_set" in record]
     steps = history(registry.records(model_name), registry.aliased(model_name, CHAMPION))
-    stages = [found.tags.get(f"run.{stage}", "").split(",") for stage in STAGES]
     with answering("list its runs"):
         aliases = registry.client.get_registered_model(model_name).aliases
-        runs = [_run(registry, run_id) for run_ids in stages for run_id in run_ids if run_id]
+        runs = [_described(run) for run in runs_behind(registry, found.tags.get("weights_sha256", ""))]
     return {
         "version": f"{model_name} version {version}",
         "aliases": sorted(alias for alias, number in aliases.items() if str(number) == version),
@@ -69,12 +69,23 @@ def of_version(registry: MlflowRegistry, model_name: str, version: str) -> dict[
     }
 
 
-def _run(registry: MlflowRegistry, run_id: str) -> dict[str, Any]:
-    run = registry.client.get_run(run_id)
+def runs_behind(registry: MlflowRegistry, weights_sha256: str) -> Iterator["Run"]:
+    """Runs whose outputs led to these weights, nearest first: fine-tuning, distillation, pretraining."""
+    waiting, seen = [weights_sha256], set[str]()
+    while waiting:
+        sha256 = waiting.pop(0)
+        run = None if sha256 in seen else registry.store.maker_of(sha256)
+        seen.add(sha256)
+        if run is not None:
+            yield run
+            waiting += [run.data.tags[key] for key in PARENT_TAGS if run.data.tags.get(key)]
+
+
+def _described(run: "Run") -> dict[str, Any]:
     tags, inputs = run.data.tags, run.inputs.dataset_inputs if run.inputs else ()
     return {
         "run": run.info.run_name,
-        "run_id": run_id,
+        "run_id": run.info.run_id,
         **{name.rpartition(".")[2]: tags[name] for name in RUN_TAGS if name in tags},
         **{name: value for name, value in tags.items() if "kubeflow" in name or "kfp" in name},
         # MLflow cuts the digest short in its own field.

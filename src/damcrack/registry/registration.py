@@ -1,4 +1,4 @@
-"""A model becomes a version of the MLflow registry: its files, their hashes, its card, and the runs behind it.
+"""A model becomes a version of the MLflow registry: its files, their hashes, its card, and the run that trained it.
 
 A version holds the ONNX flavour, so it loads without torch and nothing is unpickled. Raw RGB tiles go in: uint8 of
 shape (batch, height, width, 3), height and width multiples of 32; a dict of arrays comes out.
@@ -16,15 +16,13 @@ import numpy as np
 from damcrack.files import sha256_file, temporary_folder
 from damcrack.registry.champion import Entry
 from damcrack.tracking.recorded import code_tags
-from damcrack.tracking.store import OUTPUT, STAGE, Store, experiment_name
+from damcrack.tracking.store import Store, experiment_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run as MlflowRun
     from mlflow.entities.model_registry import ModelVersion
 
 EXPORTED = ("model.onnx", "weights.safetensors", "model.json", "parity.json")
-PARENT_TAGS = ("damcrack.init_sha256", "damcrack.teacher_sha256")
 FILES_TAG = "files"
 LOCK_FILE = Path("dvc.lock")
 MAX_DESCRIPTION = 4900  # MLflow's column takes 5,000 characters, a line of ours among them
@@ -39,11 +37,11 @@ def add(store: Store, entry: Entry) -> str:
     Returns its version. MLflow's errors pass.
     """
     client, name = store.client, entry.model_name
-    runs, hashes = _runs_behind(store, entry), {path.name: sha256_file(path) for path in _files(entry)}
-    tags = {**entry.tags, **_run_tags(runs), **code_facts(), FILES_TAG: json.dumps(hashes)}
+    hashes = {path.name: sha256_file(path) for path in _files(entry)}
+    tags = {**entry.tags, **code_facts(), FILES_TAG: json.dumps(hashes)}
     known = find_version(client, name, entry.weights_sha256, entry.onnx_sha256)
     if known is None:
-        return _create(store, entry, tags, runs)
+        return _create(store, entry, tags)
     for key, value in tags.items():
         client.set_model_version_tag(name, known.version, key, value)
     client.update_model_version(name, known.version, _description(entry))
@@ -62,12 +60,12 @@ def find_version(
     return min(client.search_model_versions(same), key=lambda found: int(found.version), default=None)
 
 
-def _create(store: Store, entry: Entry, tags: dict[str, str], runs: Sequence["MlflowRun"]) -> str:
+def _create(store: Store, entry: Entry, tags: dict[str, str]) -> str:
     client, lock = store.client, [LOCK_FILE] if LOCK_FILE.is_file() else []
     if not client.search_registered_models(f"name = '{entry.model_name}'"):
         client.create_registered_model(entry.model_name, description="Crack or no crack on dam tiles.")
-    made = [run.info.run_id for run in runs[:1] if run.data.tags.get(OUTPUT) == entry.weights_sha256]
-    run_id = made[0] if made else None
+    maker = store.maker_of(entry.weights_sha256)
+    run_id = maker.info.run_id if maker else None
     short = {key: value for key, value in tags.items() if len(value) <= MAX_MODEL_TAG}
     experiment_id = store.experiment_id(experiment_name())
     model = client.create_logged_model(experiment_id, entry.model_name, run_id, tags=short)
@@ -133,30 +131,6 @@ def _signature(proto: Any) -> Any:
     # A single input stays nameless, so that `predict` takes a plain array.
     inputs = Schema([spec(value, None) for value in proto.graph.input])
     return ModelSignature(inputs, Schema([spec(value, value.name) for value in proto.graph.output]))
-
-
-def _runs_behind(store: Store, entry: Entry) -> list["MlflowRun"]:
-    """Runs whose outputs led to these weights, nearest first: fine-tuning, distillation, pretraining."""
-    parents = filter(
-        None, entry.model.get("parents", {}).values()
-    )  # its training started from them, or was taught
-    waiting, seen, runs = [entry.weights_sha256, *parents], set[str](), list["MlflowRun"]()
-    while waiting:
-        sha256 = waiting.pop(0)
-        run = None if sha256 in seen else store.maker_of(sha256)
-        seen.add(sha256)
-        if run is not None:
-            runs.append(run)
-            waiting += [run.data.tags[key] for key in PARENT_TAGS if run.data.tags.get(key)]
-    return runs
-
-
-def _run_tags(runs: Sequence["MlflowRun"]) -> dict[str, str]:
-    """One tag per stage, for example run.distill = run ids."""
-    by_stage: dict[str, list[str]] = {}
-    for run in runs:
-        by_stage.setdefault(run.data.tags.get(STAGE, "unknown"), []).append(run.info.run_id)
-    return {f"run.{stage}": ",".join(run_ids) for stage, run_ids in by_stage.items()}
 
 
 def _description(entry: Entry) -> str:
