@@ -145,7 +145,9 @@ class PendingRun:
                     tags += [RunTag(name, str(value)) for name, value in values.items()]
                 case {"event": "restored", "output": digest}:
                     maker = self._store.maker_of(digest)
-                    name = maker.info.run_id if maker is not None else f"output {digest}"
+                    name = f"output {digest}"  # of a run that this store does not know
+                    if maker is not None:
+                        name = maker.data.tags.get(RESTORED_FROM, maker.info.run_id)
                     tags.append(RunTag(RESTORED_FROM, name))
                 case {"event": "dataset"}:
                     self._log_dataset(event)

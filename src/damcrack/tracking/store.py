@@ -80,11 +80,11 @@ class Store:
             return str(client.create_experiment(name, artifact_location=place))
 
     def maker_of(self, output: str) -> "Run | None":
-        """The newest finished run that computed an output, not one that restored it; None if no such run is known."""
+        """The newest finished run that computed an output; one that restored it where no other is known."""
         experiments = [one.experiment_id for one in self.client.search_experiments()]
         made = f"tags.`{OUTPUT}` = '{output}' and attributes.status = 'FINISHED'"
         found = self.client.search_runs(experiments, made, order_by=["attributes.start_time DESC"])
-        return next((run for run in found if RESTORED_FROM not in run.data.tags), None)
+        return min(found, key=lambda run: RESTORED_FROM in run.data.tags, default=None)
 
 
 def sending_errors() -> tuple[type[Exception], ...]:
