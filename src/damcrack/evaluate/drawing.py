@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 Colour = tuple[float, float, float]
 COLOURS: Sequence[Colour] = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
