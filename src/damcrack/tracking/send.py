@@ -140,7 +140,7 @@ class PendingRun:
         for event in events:
             match event:
                 case {"event": "metrics", "values": values, "time_ms": time_ms, "step": step}:
-                    metrics += [Metric(name, value, time_ms, step) for name, value in values.items()]
+                    metrics += [Metric(name, float(value), time_ms, step) for name, value in values.items()]
                 case {"event": "tags", "values": values}:
                     tags += [RunTag(name, str(value)) for name, value in values.items()]
                 case {"event": "restored", "output": digest}:
