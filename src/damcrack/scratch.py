@@ -43,7 +43,7 @@ def _clean(scratch: Path, say: Callable[[str], None]) -> None:
             f"{len(unused)} decoded arrays unused for a day ({gib:.2f} GiB)"
         )
     # No other stage runs: what is unfinished was left by killed ones.
-    unfinished = [one for kind in BY_SOURCE for one in (scratch / kind / source_name()).glob(".*.new")]
+    unfinished = [one for kind in BY_SOURCE for one in (scratch / kind / source_name()).glob(".*.part")]
     for path in (*stale, *unused, *unfinished, *(scratch / "decoded").glob(".*.part")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
