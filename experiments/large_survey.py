@@ -28,15 +28,16 @@ import cv2
 import numpy as np
 
 from damcrack.cracks.detector import SHIPPED, OnnxDetector
-from damcrack.cracks.findings import Findings, survey_folders
+from damcrack.cracks.findings import Findings
 from damcrack.cracks.measure import Crack
 from damcrack.cracks.photo import Rules
 from damcrack.data.photo import encode_mask
 from damcrack.files import sha256_bytes
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.decisions import asked
 from damcrack.inspection.exports import survey_files
+from damcrack.inspection.matching import asked
 from damcrack.inspection.report import Page, model_card
+from damcrack.inspection.survey_folder import FinishedSurvey
 from damcrack.sample.concrete import encode_photo, render_photo
 
 RENDERED, SIZE_HW, SMALL_HW = 5, (1200, 1600), (300, 400)
@@ -65,7 +66,7 @@ def render(folder: Path, num: int, size_hw: tuple[int, int]) -> None:
 
 def repeated(survey: Path, num: int, num_lines: int) -> list[Path]:
     """Folders of `num` photos, those of the survey in turn, with `num_lines` traced lines each."""
-    known = survey_folders(survey)
+    known = list(FinishedSurvey.read(survey).folders.values())
     rng, folders = np.random.default_rng(0), list[Path]()
     for number in range(num):
         source = known[number % len(known)]

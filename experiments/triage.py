@@ -1,4 +1,4 @@
-"""Fit how much evidence a traced line has, and what photos are called by it (damcrack.cracks.evidence).
+"""Fit how much evidence a traced line has, and what photos are called by it (damcrack.cracks.measure).
 
     python -m experiments.triage --data DIR --work .bench/triage
 
@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from damcrack.cracks.detector import SHIPPED, OnnxDetector
-from damcrack.cracks.evidence import confidence
+from damcrack.cracks.measure import confidence
 from damcrack.cracks.photo import Rules, look_at
 from damcrack.inspection.config import InspectConfig
 from experiments.unseen.__main__ import DATA_VARIABLE

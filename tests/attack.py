@@ -35,8 +35,8 @@ import yaml
 import surveys
 import walls
 from damcrack.cli.main import main
-from damcrack.cracks.findings import survey_folders
 from damcrack.files import InputError, read_json, sha256_file, write_json
+from damcrack.inspection.survey_folder import FinishedSurvey
 from smallest import one_chain, smallest
 
 CHECKOUT = Path(__file__).parents[1]
@@ -451,7 +451,7 @@ def check_left(situation: Situation, left: Tree, reference: Reference, root: Pat
 def is_whole(out: Path) -> bool:
     """Whether our own readers take it for a finished survey."""
     try:
-        return bool(survey_folders(out))
+        return bool(FinishedSurvey.read(out).folders)
     except InputError:
         return False
 

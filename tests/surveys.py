@@ -3,11 +3,13 @@
 import numpy as np
 from PIL import Image
 
-from damcrack.cracks.findings import Findings, survey_folders
+from damcrack.cracks.findings import Findings
 from damcrack.files import write_json
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.decisions import Decision, as_json, asked
+from damcrack.inspection.decisions import Decision, as_json
 from damcrack.inspection.inspect import inspect_photos
+from damcrack.inspection.matching import asked
+from damcrack.inspection.survey_folder import FinishedSurvey
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
@@ -40,7 +42,7 @@ def all_findings(survey):
     """Each finding of a survey with its photo's findings."""
     return [
         (known, one)
-        for folder in survey_folders(survey)
+        for folder in FinishedSurvey.read(survey).folders.values()
         for known in [Findings.read(folder)]
         for one in asked(known)[0]
     ]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from damcrack.train.weights import ModelInfo, save_model
 from experiments.paper import report as paper
 from experiments.paper.claims import Answers, Cell, ScoredTiles, Study, decide, verdicts
 from experiments.paper.report import main, read_cells, read_failures, report, score
-from experiments.paper.tables import bounded, document
+from experiments.paper.tables import READING, bounded, document
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[1]
 PX = 32
 HISTORY = {"epoch": 1, "learning_rate": 0.1, "train_loss": 0.6, "train_accuracy": 0.95, "hard_loss": 0.4} | {
     "soft_loss": "",
@@ -106,7 +108,9 @@ def test_a_failed_cell_does_not_lose_the_others(study_folder: Path, monkeypatch:
     markdown, failures = report(study_folder, study_folder / "out", "Header.", run)
     assert failures == {"models/x": "NonFiniteLossError: the loss was nan in epoch 2"}
     assert "the loss was nan in epoch 2" in markdown
-    assert "| resnet18-scratch | 2 | 94.93 |" in markdown
+    assert re.search(
+        r"^\| resnet18-scratch \| [\d.]+ ± [\d.]+ \| 94.93 \|.* \| 2 \|$", markdown, re.MULTILINE
+    )
     assert "nan" not in markdown.replace("was nan", "")
     names = {path.name for path in (study_folder / "out").iterdir()}
     assert names == {OUTPUT_MARKER, "results.md", "results.html", "figures", "cells.csv", "verdicts.csv"}
@@ -118,7 +122,7 @@ def test_page_has_tables_and_needs_no_network(study_folder: Path) -> None:
     """Markdown became HTML tables with figures inside, and nothing is loaded from elsewhere."""
     report(study_folder, study_folder / "page", "<b>Header</b>", SilentRun(study_folder / "scratch"))
     page = (study_folder / "page/results.html").read_text()
-    assert page.count("<table>") >= 5 and page.count('<img src="data:image/png;base64,') >= 2
+    assert page.count("<table>") >= 4 and page.count('<img src="data:image/png;base64,') >= 2
     assert "&lt;b&gt;Header" in page
     assert 'src="http' not in page and "<link" not in page and "<script" not in page
 
@@ -251,3 +255,15 @@ def test_failures_are_those_outputs_that_are_still_missing(study_folder: Path) -
     (study_folder / "models/x").mkdir()
     assert read_failures(study_folder, study_folder / "scratch") == {}
     (study_folder / "models/x").rmdir()
+
+
+@pytest.mark.parametrize("page", ["results.md", "results-gpu.md"])
+def test_committed_pages_have_the_form_of_the_command(page: str) -> None:
+    """Reading guide and headings of the tables are those that the report would write today."""
+    text = (ROOT / "docs" / page).read_text()
+    written = document(synthetic({"resnet18-scratch": 0.8}), [], {}, "Header.")
+    assert READING in text
+    for head in re.findall(
+        r"^## (?:The|Table 1).*|^\| (?:pretraining|method \| n) .*", written, re.MULTILINE
+    ):
+        assert head in text

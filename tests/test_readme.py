@@ -48,7 +48,6 @@ STORY = (
     "damcrack check",
     "damcrack snapshot photos",
     "damcrack imagery take-in",
-    "damcrack completion bash >> ~/.bashrc",
     "damcrack tile --help",
 )
 # Run by another test, on smaller values; here it is only checked that the test is there.
@@ -70,7 +69,6 @@ ELSEWHERE = {
     'damcrack rollback --reason "too many false alarms"': "registry/test_registry.py::",
     "damcrack history": "registry/test_registry.py::",
     "damcrack pipeline check": "kubeflow/test_check.py::",
-    "python -m experiments.unseen --data FOLDER --model results/export": "test_unseen.py::",
 }
 MAKE = [one for one in WRITTEN if one.startswith("make ")]
 

@@ -1,6 +1,7 @@
 """The paper's experiments for real: a tiny copy of their graph run by DVC, with one cell that cannot be trained."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,7 +96,8 @@ def test_one_failure_loses_no_other_cell_and_is_listed(folder: Folder) -> None:
     written = (folder.root / "results.md").read_text()
     assert done.returncode == 1
     assert "1 cells are missing" in done.stderr and "NonFiniteLossError" in done.stderr
-    assert "| resnet18-dynamic | 1 | 99.85 |" in written and "| resnet18-pretrained | 1 | 96.07 |" in written
+    for method, published in (("dynamic", "99.85"), ("pretrained", "96.07")):
+        assert re.search(rf"^\| resnet18-{method} \| [\d.]+ \| {published} \|", written, re.MULTILINE)
     assert "`models/finetune/resnet18-scratch/20/0`: NonFiniteLossError: the loss was" in written
 
 

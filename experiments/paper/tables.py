@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from damcrack.evaluate.published import PAPER_GAPS, PAPER_TABLE_1
 from damcrack.scores.statistics import MeanInterval, mean_interval
@@ -19,21 +19,16 @@ PUBLISHED = {
     "fixed-4": ("resnet18", "fixed T = 4"),
     "dynamic": ("resnet18", "dynamic T"),
 }
-READING = f"""## How to read this
-
-- **Numbers** are mean ± standard deviation over seeds, in percent; brackets hold Student's 95 % interval of
-  the mean; *n* says how many seeds. A cell that could not be trained is listed at the end with its reason and missing
-  here.
-- **Test tiles were seen by no choice**: best epochs, calibration and everything else come from validation tiles. The
-  paper reports the tiles on which it chose its best epoch, split at random; our tiles are split by photo (METU: by
-  block of file numbers) with near-duplicates on one side. Compare its numbers with care. What a random split
-  of the same photographs adds is measured in docs/LOG.md.
-- **Labels** counts the tiles with a label that a network had, a fifth of them for validation.
-- **Claims**: the difference of accuracy in points, with a 95 % bootstrap interval that draws whole photos and seeds. An
-  interval above zero confirms a claim, one below zero says the opposite, one within ± {100 * SMALL:g} points
-  says that there is no difference of use; all others leave it undecided. McNemar's p (middle seed, Holm-adjusted
-  over the table) takes tiles as independent, which tiles of one photo are not, so it decides nothing here.
-- **ECE** is the calibration error as trained and, after the arrow, after temperature scaling on validation tiles."""
+READING = f"""- **Numbers** are percent, mean ± standard deviation over *n* seeds; in brackets Student's 95 % interval
+  of the mean. Test tiles were seen by no choice: best epochs and calibration come from validation tiles.
+- **The paper** reports the tiles on which it chose its best epoch, split at random; ours are split by photo (METU: by
+  block of file numbers), near-duplicates on one side. Compare with care.
+- **Labels** are the labelled tiles that a network had, a fifth of them for validation.
+- **Claims**: the difference of accuracy in points, with a 95 % bootstrap interval that draws whole photos and seeds.
+  Above zero it confirms a claim, below zero it says the opposite, within ± {100 * SMALL:g} points there is no
+  difference of use; without a verdict it is not decidable.
+- The folder of the report has figures; AUROC, calibration, gap and agreement of every cell (`cells.csv`); McNemar's p
+  (`verdicts.csv`)."""
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -78,18 +73,14 @@ def known(share: float | None, form: str = ".2f") -> str:
 
 def table_1(cells: Sequence[Cell]) -> str:
     """The pretraining set: one row per method."""
-    columns = ["method", "n", "best epoch", "train", "hard loss", "validation, best", "paper", "last"]
-    columns += ["validation loss", "gap, last epoch", "paper's gap", "T, last epoch"]
+    columns = ["method", "n", "validation", "paper", "gap, last epoch", "paper's gap", "T, last epoch"]
     rows = []
     for method, group in groupby(cells, key=lambda cell: cell.method):
         seeds = list(group)
-        found = {name: _fact(seeds, name) for name in seeds[0].model.facts}
         key = PUBLISHED.get(method, ("", ""))
-        row = [method, str(len(seeds)), plain(found["best_epoch"], 1), percent(found["train_accuracy"])]
-        row += [plain(found["hard_loss"], 3), percent(found["val_accuracy"]), known(PAPER_TABLE_1.get(key))]
-        row += [percent(found["final_val_accuracy"]), plain(found["val_loss"], 3)]
+        row = [method, str(len(seeds)), percent(_fact(seeds, "val_accuracy")), known(PAPER_TABLE_1.get(key))]
         row += [percent(mean_interval(np.array([_last_gap(cell) for cell in seeds])))]
-        rows.append([*row, known(PAPER_GAPS.get(key)), plain(found["final_temperature"], 3)])
+        rows.append([*row, known(PAPER_GAPS.get(key)), plain(_fact(seeds, "final_temperature"), 3)])
     return table(columns, rows)
 
 
@@ -120,40 +111,26 @@ def pretraining_claims(cells: Sequence[Cell]) -> str:
 
 
 def table_2(study: Study) -> str:
-    """Crack networks with most labels, one row per method."""
-    home = "+".join(study.trained_on)
-    columns = {"accuracy": f"accuracy {home}", "recall": f"recall {home}", "AUROC": "auroc", "gap": "gap"}
-    columns |= {"agrees with teacher": "agreement"}
+    """Crack networks with most labels, and thresholds on brightness; then their accuracy on each held-out source."""
+    home, most = "+".join(study.trained_on), max(study.labels)
+    places = [study.trained_on, *((source,) for source in study.unseen)]
     rows = []
-    for method, labels in _with_most_labels(study):
-        row = [method, str(len(study.cells(method, labels))), known(paper_accuracy(method))]
-        row += [percent(study.over_seeds(method, labels, column)) for column in columns.values()]
-        eces = [percent(study.over_seeds(method, labels, name), 1) for name in ("ece", "ece calibrated")]
-        rows.append([*row, " → ".join(eces)])
-    return table(["method", "n", "paper", *columns, "ECE"], rows)
-
-
-def _with_most_labels(study: Study) -> list[tuple[str, int]]:
-    most = max(study.labels)
-    return [(method, most) for method in study.methods if study.cells(method, most)]
-
-
-def source_table(study: Study) -> str:
-    """Accuracy on each test source by itself, of networks with most labels and of thresholds on brightness."""
-    sources = [*study.trained_on, *study.unseen]
-    rows = []
-    for method, labels in _with_most_labels(study):
-        found = [study.over_seeds(method, labels, f"accuracy {source}") for source in sources]
-        rows.append([method, *(bounded(one) for one in found)])
+    for method in study.methods:
+        if cells := study.cells(method, most):
+            names = [f"accuracy {'+'.join(sources)}" for sources in places]
+            names.insert(1, f"recall {home}")
+            accuracy, *others = (percent(study.over_seeds(method, most, name)) for name in names)
+            rows.append([method, accuracy, known(paper_accuracy(method)), *others, str(len(cells))])
     for name, predicted in study.baselines.items():
         right = predicted == study.tiles.labels
-        shares = [right[study.tiles.where([source])].mean() for source in sources]
-        rows.append([f"{name} (no network)", *(f"{100 * share:.2f}" for share in shares)])
-    return table(["method", *sources], rows)
+        accuracy, *others = (f"{100 * right[study.tiles.where(sources)].mean():.2f}" for sources in places)
+        rows.append([f"{name} (no network)", accuracy, ABSENT, ABSENT, *others, ABSENT])
+    return table(["method", "accuracy", "paper", "recall", *study.unseen, "n"], rows)
 
 
-def label_table(study: Study, column: str) -> str:
-    """A number for each method that was trained with several numbers of labels."""
+def label_table(study: Study) -> str:
+    """Accuracy on the training sources for each method that was trained with several numbers of labels."""
+    column = f"accuracy {'+'.join(study.trained_on)}"
     rows = [
         [method, *(bounded(study.over_seeds(method, number, column)) for number in study.labels)]
         for method in study.with_few_labels
@@ -161,16 +138,24 @@ def label_table(study: Study, column: str) -> str:
     return table(["method", *(f"{number} labels" for number in study.labels)], rows)
 
 
-def claims_table(found: pd.DataFrame) -> str:
-    """Claims with the paper's difference, ours, and what follows."""
+def claims_table(study: Study) -> str:
+    """Claims with the paper's difference, ours on the training sources and on all others, and what follows."""
+    found = {(one.sources, one.labels, one.claim): one for one in verdicts(study).itertuples()}
+    places = [sources for sources in (study.trained_on, study.unseen) if sources]
     rows = []
-    for one in found.itertuples():
-        worse, better = (paper_accuracy(name) for name in CLAIMS[one.claim])
-        row = [one.claim, str(one.labels), known(better - worse, "+.2f"), f"{100 * one.difference:+.2f}"]
-        row += [f"{100 * one.low:+.2f} to {100 * one.high:+.2f}", f"{one.p:.2g}", str(one.seeds)]
-        rows.append([*row, f"**{one.verdict}**"])
-    columns = ["the paper says that", "labels", "paper, points", "ours", "95 % interval", "McNemar's p", "n"]
-    return table([*columns, "verdict"], rows)
+    for labels, claim in dict.fromkeys((labels, claim) for _, labels, claim in found):
+        worse, better = (paper_accuracy(name) for name in CLAIMS[claim])
+        here = [found["+".join(sources), labels, claim] for sources in places]
+        rows.append(
+            [claim, str(labels), known(better - worse, "+.2f"), *map(_verdict, here), str(here[0].seeds)]
+        )
+    return table(["the paper says that", "labels", "paper, points", *map(", ".join, places), "n"], rows)
+
+
+def _verdict(one: Any) -> str:
+    """A row of `verdicts` in a cell."""
+    interval = f"{100 * one.difference:+.2f} ({100 * one.low:+.2f} to {100 * one.high:+.2f})"
+    return interval if one.verdict == "not decidable" else f"{interval} **{one.verdict}**"
 
 
 def failures_list(failures: Mapping[str, str]) -> str:
@@ -183,35 +168,22 @@ def failures_list(failures: Mapping[str, str]) -> str:
 def document(study: Study, pretraining: Sequence[Cell], failures: Mapping[str, str], header: str) -> str:
     """The whole report."""
     home, away = (", ".join(sources) for sources in (study.trained_on, study.unseen))
-    home_key, away_key = ("+".join(sources) for sources in (study.trained_on, study.unseen))
     num_home, num_away = (int(study.tiles.where(part).sum()) for part in (study.trained_on, study.unseen))
-    found = verdicts(study)
     parts = [
         "# The paper's experiments, run again",
         header,
         READING,
+        "## The paper's claims",
+        f"{num_home} test tiles are of unseen photos of {home}, {num_away} of held-out sources ({away or 'none'}).",
+        claims_table(study),
         "## Table 1: pretraining and distillation on natural images",
         table_1(pretraining),
         "Differences, seed by seed, with Student's 95 % interval:",
         pretraining_claims(pretraining),
         f"## Table 2: crack networks, {max(study.labels)} labelled tiles of {home}",
-        f"On {num_home} test tiles of unseen photos of {home}:",
+        f"Accuracy and recall on {home}, then accuracy on each held-out source:",
         table_2(study),
-        "## Held-out sources",
-        f"Accuracy; {num_away} test tiles are of held-out sources ({away or 'none here'}).",
-        source_table(study),
     ]
     if len(study.labels) > 1:
-        parts += ["## Few labels", f"Accuracy on the test tiles of {home}:"]
-        parts += [
-            label_table(study, f"accuracy {home_key}"),
-            "Recall:",
-            label_table(study, f"recall {home_key}"),
-        ]
-        if away:
-            parts += [f"Accuracy on {away}:", label_table(study, f"accuracy {away_key}")]
-    parts += ["## The paper's claims", f"On the test tiles of {home}:"]
-    parts += [claims_table(found[found.sources == home_key])]
-    if away:
-        parts += [f"On {away}:", claims_table(found[found.sources == away_key])]
+        parts += ["## Few labels", f"Accuracy on {home}:", label_table(study)]
     return "\n\n".join([*parts, "## Cells that are missing", failures_list(failures)]) + "\n"

@@ -1,48 +1,88 @@
 """One execution of one stage: values checked, inputs there, recorded as one run, summary shown."""
 
 import hashlib
+import inspect
 import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from rich.text import Text
 
 from damcrack.files import InputError, check_output, read_json, sha256_bytes, sha256_file, write_json
 from damcrack.messages import shown, without_passwords
-from damcrack.params import flatten, flatten_values, read_params, stage_config
-from damcrack.progress import Watcher, plain_console
+from damcrack.params import flatten, flatten_values, read_params
+from damcrack.progress import plain_console
 from damcrack.run import Run
-from damcrack.source import source_sha256
+from damcrack.source import source_name, source_sha256
 from damcrack.stage_table import Stage
 
 if TYPE_CHECKING:
     from damcrack.tracking.recorded import Graph
 
+BY_SOURCE = ("checkpoints", "soft-targets")  # one folder in each for each state of the code
+DECODED_FILES = 8
+DAY_S = 24 * 3600.0
 
-def execute(stage: Stage, config: Any, out: Path, item: str | None, inputs: dict[str, Path | None]) -> None:
-    """Run one stage function with its config, recorded as one MLflow run, and print its summary."""
-    from damcrack.scratch import scratch_in_use  # these need Unix, the tools around the graph do not
+
+def execute(
+    stage: Stage, config: Any, out: Path, item: str | None, inputs: Mapping[str, Path | None]
+) -> dict[str, object]:
+    """Run one stage function with its config, recorded as one MLflow run; returns its summary."""
     from damcrack.tracking.recorded import caller_tags, start_run
 
-    started = time.monotonic()
     given = check_inputs(inputs)
     check_output(out, "model" if stage.room == "train" else stage.name)
     function = getattr(import_module(stage.module), stage.name)
     arguments: dict[str, Any] = {**given, "out": out, "config": config}
     arguments |= {"item": item} if item else {}
-    arguments |= {name: _service(name) for name in stage.services}
+    wanted = inspect.signature(function).parameters
+    arguments |= {name: service() for name, service in SERVICES.items() if name in wanted}
     tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **caller_tags()}
     with start_run(stage.name, item, flatten(config), tags, _graph()) as run:
         watched: Run = run  # a stage sees no more than this of its caller
         with scratch_in_use(run.scratch, run.say), failure_kept(out, run.scratch):
             summary = function(**arguments, run=watched)
         run.finish_outputs(content_digest(out), **parents(out))
-    show(stage.name if item is None else f"{stage.name}@{item}", summary, time.monotonic() - started)
+    return dict(summary)
+
+
+@contextmanager
+def scratch_in_use(scratch: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the scratch folder while a stage runs; first remove what is of no use, unless another stage runs in it.
+
+    That one may have started with older code, and still needs its checkpoints.
+    """
+    import fcntl  # needs Unix, the tools around the graph do not
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (scratch / ".in-use").open("w") as file:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clean(scratch, say)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def _clean(scratch: Path, say: Callable[[str], None]) -> None:
+    """Remove other code's checkpoints and soft targets, decoded sets out of use, and what killed stages left."""
+    stale = [path for kind in BY_SOURCE for path in (scratch / kind).glob("*") if path.name != source_name()]
+    used_at = {path: path.stat().st_mtime for path in (scratch / "decoded").glob("*.npy")}
+    newest_first = sorted(used_at, key=lambda path: -used_at[path])
+    unused = [path for path in newest_first[DECODED_FILES:] if used_at[path] < time.time() - DAY_S]
+    if stale or unused:
+        files = (file for path in stale + unused for file in (path, *path.rglob("*")) if file.is_file())
+        say(
+            f"removed from {scratch}: {len(stale)} folders with checkpoints or soft targets of other code, "
+            f"{len(unused)} decoded arrays unused for a day ({sum(f.stat().st_size for f in files) / 2**30:.2f} GiB)"
+        )
+    unfinished = [one for kind in BY_SOURCE for one in (scratch / kind / source_name()).glob(".*.part")]
+    for path in (*stale, *unused, *unfinished, *(scratch / "decoded").glob(".*.part")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
@@ -64,7 +104,7 @@ def failure_kept(out: Path, scratch: Path) -> Iterator[None]:
     record.unlink()
 
 
-def check_inputs(inputs: dict[str, Path | None]) -> dict[str, Path]:
+def check_inputs(inputs: Mapping[str, Path | None]) -> dict[str, Path]:
     """The inputs that were given, all there.
 
     Raises:
@@ -87,15 +127,19 @@ def _graph() -> "Graph | None":
     return Graph(name, flatten_values(read_params(path)))
 
 
-def _service(name: str) -> Any:
-    if name == "open_source":
-        from damcrack.storage.source import open_source
+def _open_source() -> Any:
+    from damcrack.storage.source import open_source
 
-        return open_source
-    assert name == "registry", name
+    return open_source
+
+
+def _registry() -> Any:
     from damcrack.registry.registry import MlflowRegistry
 
     return MlflowRegistry()
+
+
+SERVICES = {"open_source": _open_source, "registry": _registry}  # parameters that no stage imports itself
 
 
 def stage_key(stage: str, item: str | None, values: dict[str, Any], inputs: dict[str, Path]) -> str:
@@ -136,42 +180,3 @@ def show(name: str, summary: dict[str, object], seconds: float) -> None:
     width = max(map(len, summary), default=0)
     for title, value in summary.items():
         console.print(f"{title:{width}}  {shown(value)}", soft_wrap=True)
-
-
-def take_snapshot(stage: str, params_path: Path) -> str:
-    """Write snapshots/STAGE.csv for the sources that params.yaml names; return what was written, in words."""
-    from damcrack.data.snapshot import snapshot
-    from damcrack.storage.source import open_source
-
-    config = stage_config(read_params(params_path), stage, None)
-    sources = config.sources if stage == "photos" else {"miniimagenet": config.source}
-    summary = snapshot(sources, Path("snapshots") / f"{stage}.csv", open_source, Watcher())
-    return ", ".join(f"{title}: {value}" for title, value in summary.items())
-
-
-def show_graph_summary(results: Path) -> None:
-    """Print the crack experiments by accuracy, what was registered, and where to look."""
-    metrics_path, register_path = (
-        results / "evaluate" / "metrics.json",
-        results / "register" / "register.json",
-    )
-    metrics, registered = (
-        read_json(path, "run the graph to its end: `make repro`") for path in (metrics_path, register_path)
-    )
-    chosen = metrics["evaluation_set"]
-    title = f"crack classifiers on {chosen['num_tiles']} tiles of the {chosen['split']} split"
-    table = Table(title=title, title_justify="left")
-    for column in ("experiment", "accuracy", "recall", "AUROC"):
-        table.add_column(column, justify="left" if column == "experiment" else "right")
-    rows = metrics["experiments"] | {f"{name} (baseline)": row for name, row in metrics["baselines"].items()}
-    for name, row in sorted(rows.items(), key=lambda pair: -pair[1]["accuracy"]):
-        table.add_row(name, *(f"{row[key]:.2%}" for key in ("accuracy", "recall")), _number(row.get("auroc")))
-    console = plain_console()
-    console.print(table)
-    console.print(f"registered   {registered['model_name']}, weights {registered['weights_sha256'][:12]}")
-    console.print(f"page         {results / 'evaluate' / 'results.html'}")
-    console.print("runs         make ui (without a clone: damcrack ui)")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -7,17 +7,24 @@ from dataclasses import dataclass
 class Stage:
     """A stage as the command line shows it.
 
-    `inputs` are its path parameters; a trailing "?" marks one that may be absent. `services` are parameters
-    that the caller hands in. Its function is damcrack.ROOM.NAME.NAME, its values
-    are damcrack.ROOM.config.NAMEConfig.
+    `inputs` names its path parameters; a "?" marks one that may be absent. Its function is damcrack.ROOM.NAME.NAME,
+    its values are damcrack.ROOM.config.NAMEConfig; a stage that trains has items.
     """
 
     name: str
     room: str
+    inputs: str
     help: str
-    inputs: tuple[str, ...]
-    has_items: bool = False
-    services: tuple[str, ...] = ()
+
+    @property
+    def has_items(self) -> bool:
+        """Whether its section has several, of which a call runs one."""
+        return self.room == "train"
+
+    @property
+    def options(self) -> dict[str, bool]:
+        """Its inputs by name; whether each may be absent."""
+        return {name.rstrip("?"): name.endswith("?") for name in self.inputs.split()}
 
     @property
     def module(self) -> str:
@@ -40,68 +47,21 @@ INPUT_HELP = {
 }
 
 STAGES = {
-    stage.name: stage
-    for stage in (
-        Stage(
-            "photos",
-            "data",
-            "Take photos and crack masks in, check each, set bad ones aside with a reason.",
-            ("snapshot",),
-            services=("open_source",),
-        ),
-        Stage(
-            "miniimagenet",
-            "data",
-            "Make the class-balanced pretraining set.",
-            ("snapshot",),
-            services=("open_source",),
-        ),
-        Stage("tile", "data", "Cut photos into labelled tiles, balance the classes, split.", ("photos",)),
-        Stage(
-            "pretrain",
-            "train",
-            "Train a network on the pretraining set from labels alone.",
-            ("images",),
-            True,
-        ),
-        Stage(
-            "distill",
-            "train",
-            "Train the student under the teacher, at fixed or learned temperature.",
-            ("images", "teacher"),
-            True,
-        ),
-        Stage(
-            "finetune",
-            "train",
-            "Train a crack classifier, from scratch or from earlier weights.",
-            ("tiles", "init?", "teacher?"),
-            True,
-        ),
-        Stage(
-            "evaluate",
-            "evaluate",
-            "Score all crack classifiers; write tables, figures, page.",
-            ("tiles", "models"),
-        ),
-        Stage(
-            "export",
-            "export",
-            "Turn a crack classifier into ONNX and check that it agrees.",
-            ("model", "tiles"),
-        ),
-        Stage(
-            "inspect",
-            "inspection",
-            "Look for cracks in photos; write maps, tables and a report for the engineer.",
-            ("photos", "tiles", "model"),
-        ),
-        Stage(
-            "register",
-            "registry",
-            "Put the exported model into the MLflow registry; make it champion if it is shown to be better.",
-            ("photos", "tiles", "evaluation", "export"),
-            services=("registry", "open_source"),
-        ),
+    one.name: one
+    for one in (
+        Stage("photos", "data", "snapshot", "Take photos and crack masks in; set bad ones aside with a reason."),
+        Stage("miniimagenet", "data", "snapshot", "Make the class-balanced pretraining set."),
+        Stage("tile", "data", "photos", "Cut photos into labelled tiles, balance the classes, split."),
+        Stage("pretrain", "train", "images", "Train a network on the pretraining set from labels alone."),
+        Stage("distill", "train", "images teacher",
+              "Train the student under its teacher, at fixed or learned temperature."),
+        Stage("finetune", "train", "tiles init? teacher?",
+              "Train a crack classifier, from scratch or from earlier weights."),
+        Stage("evaluate", "evaluate", "tiles models", "Score all crack classifiers; write tables, figures, page."),
+        Stage("export", "export", "model tiles", "Turn a crack classifier into ONNX and check that it agrees."),
+        Stage("inspect", "inspection", "photos tiles model",
+              "Look for cracks in photos; write maps, tables and a report for the engineer."),
+        Stage("register", "registry", "photos tiles evaluation export",
+              "Put the exported model into the MLflow registry; make it champion if it is shown to be better."),
     )
-}
+}  # fmt: skip

@@ -49,7 +49,7 @@ def test_every_stage_explains_itself(stage: str, capsys: pytest.CaptureFixture[s
     damcrack(stage, "--help")
     page = capsys.readouterr().out
     assert STAGES[stage].help in " ".join(page.split())
-    named = [name.rstrip("?") for name in (*STAGES[stage].inputs, "out", "params")]
+    named = [*STAGES[stage].options, "out", "params"]
     assert all(f"--{name}" in page or f"{name.upper()}..." in page for name in named)
 
 

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from damcrack.cracks.evidence import FALSE_PER_MEGAPIXEL, confidence, evidence
-from damcrack.cracks.measure import Crack
+from damcrack.cracks.measure import FALSE_PER_MEGAPIXEL, Crack, confidence
 from damcrack.cracks.photo import Rules, verdict
 from damcrack.inspection.config import InspectConfig
 
@@ -26,11 +25,11 @@ RULES = Rules.of(InspectConfig())
 
 @pytest.mark.parametrize("more", [{"length_px": 240.0}, {"width_max_px": 2.0}, {"crack_prob": 0.9}])
 def test_a_longer_thinner_or_clearer_line_has_more_evidence(more):
-    assert evidence(replace(LINE, **more)) > evidence(LINE)
+    assert replace(LINE, **more).evidence > LINE.evidence
 
 
 def test_probabilities_of_zero_and_one_give_finite_evidence():
-    assert np.isfinite([evidence(replace(LINE, crack_prob=prob)) for prob in (0.0, 1.0)]).all()
+    assert np.isfinite([replace(LINE, crack_prob=prob).evidence for prob in (0.0, 1.0)]).all()
 
 
 def test_clean_walls_are_called_so_as_often_in_photos_of_any_size():

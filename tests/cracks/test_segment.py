@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 
 from damcrack.cracks.config import Segmentation
 from damcrack.cracks.pixel_scores import PixelCounts, count_pixels
-from damcrack.cracks.segment import crack_masks, without_specks
+from damcrack.cracks.segment import crack_masks, pieces, without_specks
 
 PROBS = arrays(np.float32, (20, 28), elements=st.sampled_from([0.0, 0.1, 0.28, 0.4, 0.45, 0.7, 1.0]))
 EVERYWHERE = np.ones((20, 28), np.uint8)
@@ -160,3 +160,18 @@ def test_specks_say_nothing_about_their_block():
     cleared = without_specks(crack_map, 2, Segmentation(min_length_px=40))
     assert not cleared[:40].any()
     np.testing.assert_array_equal(cleared[40:], crack_map[40:])
+
+
+MASKS = arrays(np.uint8, (24, 30), elements=st.integers(0, 1))
+
+
+@given(MASKS)
+@settings(max_examples=60, deadline=None)
+def test_sizes_and_boxes_agree_with_opencv(mask):
+    """Of every connected piece; the background is none."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    area_px, boxes_xyxy = pieces(labels, mask)
+    np.testing.assert_array_equal(area_px[1:], stats[1:, cv2.CC_STAT_AREA])
+    np.testing.assert_array_equal(boxes_xyxy[1:, :2], stats[1:, :2])
+    np.testing.assert_array_equal((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2])[1:], stats[1:, 2:4])
+    assert area_px[0] == 0

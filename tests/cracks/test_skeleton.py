@@ -7,8 +7,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.measure import euler_number
 from skimage.morphology import skeletonize
 
-from damcrack.cracks.pieces import box_around
-from damcrack.cracks.skeleton import branches, length_px, smoothed, thin
+from damcrack.cracks.skeleton import box_around, branches, length_px, smoothed, thin
 
 
 def stroke(size_hw, *lines, width=5):

@@ -6,7 +6,7 @@ from damcrack.cracks.config import Segmentation
 from damcrack.cracks.measure import measure_cracks
 from damcrack.cracks.segment import crack_masks
 from damcrack.inspection.align import moved, register, scale_at
-from damcrack.inspection.changes import Limits, Side, changes
+from damcrack.inspection.changes import Side, changes
 from walls import concrete, coverage, darkness_prob, line, photo
 
 SIZE = (480, 640)
@@ -36,7 +36,7 @@ def side(grey):
 def compared(old, new):
     registration = register(old, new, 1.0, 1.0)
     assert not registration.reason
-    return changes(side(old), side(new), registration.old_to_new, registration.error_px, Limits())
+    return changes(side(old), side(new), registration.old_to_new, registration.error_px)
 
 
 VIEW = np.array([[1.01, 0.03, -6.0], [-0.025, 0.985, 9.0], [1e-5, -2e-5, 1.0]])
@@ -98,7 +98,7 @@ def test_where_the_old_network_was_unsure_nothing_is_new():
     extra = line(np.array([400.0, 380.0]), 10, 120)
     old, new = side(wall_photo()), side(wall_photo(extra=extra))
     unsure = Side(old.lengths_px, old.samples, old.possible, np.ones(SIZE, np.bool_))
-    statuses = sorted(change.status for change in changes(unsure, new, np.eye(3), 0.5, Limits()))
+    statuses = sorted(change.status for change in changes(unsure, new, np.eye(3), 0.5))
     assert statuses == ["unchanged", "unclear"]
 
 
@@ -146,9 +146,9 @@ def test_growth_is_no_longer_than_the_crack():
     possible[238:243, 100:300] = 1
     old = Side([200.0], [known], possible, doubt)
     new = Side([320.0], [np.concatenate([known, right, far])], possible, doubt)
-    (change,) = changes(old, new, np.eye(3), 0.0, Limits())
+    (change,) = changes(old, new, np.eye(3), 0.0)
     assert change.status == "grown"
     assert 110 <= change.length_change_px <= 140
     short = Side([100.0], new.samples, possible, doubt)
-    (change,) = changes(old, short, np.eye(3), 0.0, Limits())
+    (change,) = changes(old, short, np.eye(3), 0.0)
     assert change.length_change_px == 100.0

@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from damcrack.cracks.findings import Block, Findings, survey_folders
+from damcrack.cracks.findings import Block, Findings
 from damcrack.files import InputError
 from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.decisions import Decision, Finding, as_json, asked, matched, read_decisions
+from damcrack.inspection.decisions import Decision, as_json, read_decisions
+from damcrack.inspection.matching import Finding, asked, matched
+from damcrack.inspection.survey_folder import FinishedSurvey
 from surveys import all_findings, cracked, decide, inspect, save, write_decisions
 
 
@@ -131,7 +133,7 @@ def test_the_later_of_two_decisions_counts():
 def test_what_is_asked_is_a_short_list_with_the_best_first(tmp_path):
     """Convincing lines, fainter ones only beside a crack, then few blocks close to certain; the rest is counted."""
     save(tmp_path / "in/a.jpg", cracked((340, 450), (225, 170, 20, 260, 6.0)))
-    (folder,) = survey_folders(inspect(tmp_path))
+    (folder,) = FinishedSurvey.read(inspect(tmp_path)).folders.values()
     known = Findings.read(folder)
     (crack,) = known.cracks
     short = replace(crack, length_px=45.0, width_max_px=crack.width_max_px / 2, confidence=0.4)

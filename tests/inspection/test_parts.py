@@ -11,7 +11,7 @@ from damcrack.cli.main import cli
 from damcrack.files import InputError
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
-from damcrack.inspection.parts import Part
+from damcrack.inspection.sources import Part
 from damcrack.inspection.survey import Survey
 from damcrack.run import SilentRun
 from damcrack.storage import source as storage

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from damcrack.cracks.findings import survey_folders
 from damcrack.files import OUTPUT_MARKER, InputError
 from damcrack.inspection.compare import compare
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
+from damcrack.inspection.survey_folder import FinishedSurvey
 from damcrack.run import SilentRun
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
@@ -68,7 +68,7 @@ def test_a_second_folder_adds_to_the_survey(model: Path) -> None:
     inspect(model, "day2")
     assert photos_in() == ["A.jpg", "B.jpg"]
     assert "broken.jpg" in Path("out/set-aside.csv").read_text()
-    assert len(survey_folders(Path("out"))) == 2
+    assert len(FinishedSurvey.read(Path("out")).folders) == 2
     assert json.loads(Path("out/survey.json").read_text())["totals"]["num_photos"] == 2
     inspect(model, "day2", out="other")
     inspect(model, "day1", out="other")
@@ -181,14 +181,14 @@ def test_what_engineers_put_into_a_survey_stays(model: Path) -> None:
     draw("in/A.jpg")
     draw("in/B.jpg", 1)
     inspect(model, "in")
-    a, b = survey_folders(Path("out"))
+    a, b = FinishedSurvey.read(Path("out")).folders.values()
     notes = [Path("out/notes.docx"), Path("out/photos/list.txt"), a / "note.txt", b / "note.txt"]
     for note in notes:
         note.write_text(str(note))
     Path("in/B.jpg").unlink()
     inspect(model, "in", overlap=0.5)
     assert [note.read_text() for note in notes] == [str(note) for note in notes]
-    assert [folder.name for folder in survey_folders(Path("out"))] == [a.name]
+    assert [folder.name for folder in FinishedSurvey.read(Path("out")).folders.values()] == [a.name]
     draw("in/B.jpg", 1)
     inspect(model, "in", overlap=0.5)
     assert photos_in() == ["A.jpg", "B.jpg"]

@@ -503,3 +503,11 @@ def test_killed_stage_loses_nothing(live):
     assert run.info.status == "KILLED"
     epochs = [step for step, _ in history(live, run, "loss")]
     assert epochs == list(range(1, len(epochs) + 1)) and len(epochs) >= last
+
+
+def test_a_user_id_without_a_name_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a user of no list."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert recorded.code_tags()["mlflow.user"] == "uid-54321"

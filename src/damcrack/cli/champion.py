@@ -1,14 +1,13 @@
 """The commands about the champion: freeze an evaluation set, promote, roll back, history, lineage."""
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from damcrack.cli.options import OUT, PARAMS, PATH
+from damcrack.cli.options import OUT, PARAMS, PATH, SETTINGS
 
 MODEL = "dam-crack-detector"
 MODEL_NAME = click.option("--model-name", default=MODEL, show_default=True, help="Name in the registry.")
@@ -20,7 +19,7 @@ OF_THE_GRAPH = Path("results/register/evaluation-set")
 @click.option("--photos", type=PATH, required=True, help="Output folder of `photos`.")
 @click.option("--tiles", type=PATH, required=True, help="Output folder of `tile`, cut from these photos.")
 @OUT
-def freeze(photos: Path, tiles: Path, out: Path) -> None:
+def freeze(photos: Path, tiles: Path, out: Path) -> Any:
     """Write the test tiles as an evaluation set that later models are compared on.
 
     Prints its digest: with `register.evaluation_sha256` set to it in params.yaml, and `register.evaluation_set` to the
@@ -28,10 +27,8 @@ def freeze(photos: Path, tiles: Path, out: Path) -> None:
     """
     from damcrack.progress import Watcher
     from damcrack.registry.evaluation_set import freeze
-    from damcrack.stage_runner import show
 
-    started = time.monotonic()
-    show("freeze", freeze(photos, tiles, out, Watcher()), time.monotonic() - started)
+    return freeze(photos, tiles, out, Watcher())
 
 
 @click.command()
@@ -39,12 +36,10 @@ def freeze(photos: Path, tiles: Path, out: Path) -> None:
 @click.option("--evaluation-set", help="Folder or s3:// prefix from `damcrack freeze`; default: the graph's.")
 @click.option("--sha256", help="Digest that the evaluation set must have; an s3:// set needs it.")
 @PARAMS
-@click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A value that overrides params.yaml's."
-)
+@SETTINGS
 def promote(
     target: str, evaluation_set: str | None, sha256: str | None, params_path: Path, settings: tuple[str, ...]
-) -> None:
+) -> dict[str, object]:
     """Compare a registered version with the champion; make it champion if it is shown to be better.
 
     Both are loaded from the registry, their hashes checked, and scored on one evaluation set. The same gate as in the
@@ -58,11 +53,9 @@ def promote(
     from damcrack.registry.places import resolve
     from damcrack.registry.register import record_artifact
     from damcrack.registry.registry import MlflowRegistry
-    from damcrack.stage_runner import show
     from damcrack.storage.source import open_source
     from damcrack.tracking.recorded import start_run
 
-    started = time.monotonic()
     options = {"evaluation_set": evaluation_set, "evaluation_sha256": sha256}
     changes = {name: value for name, value in options.items() if value is not None} | parse_changes(settings)
     config = stage_config(read_params(params_path), "register", None, changes)
@@ -82,9 +75,13 @@ def promote(
         if record:
             carry_out(registry, record)
             record_artifact(record, run)
-    summary = {"model": name, "evaluated on": f"evaluation set {chosen.digest[:12]}", **_scores(record)}
+    summary: dict[str, object] = {
+        "model": name,
+        "evaluated on": f"evaluation set {chosen.digest[:12]}",
+        **_scores(record),
+    }
     summary["decision"] = f"{decision.outcome}: {decision.reason}"
-    show("promote", dict(summary), time.monotonic() - started)
+    return summary
 
 
 def _scores(record: Mapping[str, Any]) -> dict[str, str]:
@@ -127,24 +124,21 @@ def registered(out: Path) -> None:
 @MODEL_NAME
 @click.option("--reason", required=True, help="Why the champion is replaced; the history shows it.")
 @click.option("--to", metavar="VERSION", help="Version to make champion; default: the champion before.")
-def rollback(model_name: str, reason: str, to: str | None) -> None:
+def rollback(model_name: str, reason: str, to: str | None) -> dict[str, object]:
     """Go back to the champion before, or to a named version, once its files are checked."""
     from damcrack.registry.gate import roll_back
     from damcrack.registry.register import record_artifact
     from damcrack.registry.registry import MlflowRegistry
-    from damcrack.stage_runner import show
     from damcrack.tracking.recorded import start_run
 
-    started = time.monotonic()
     with start_run("rollback", None, {"model_name": model_name}, {}) as run:
         record = roll_back(model_name, reason, to, MlflowRegistry("damcrack rollback"))
         record_artifact(record, run)
-    summary = {
+    return {
         "champion": f"{model_name} version {record['version']}",
         "before": f"version {record['champion_before']}",
         "reason": reason,
     }
-    show("rollback", dict(summary), time.monotonic() - started)
 
 
 @click.command()
@@ -201,4 +195,4 @@ def lineage(target: str, model_name: str, as_json: bool) -> None:
         click.echo(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=1000), nl=False)
 
 
-COMMANDS = (freeze, promote, registered, rollback, history, lineage)
+COMMANDS = (promote, rollback, history, lineage, freeze, registered)

@@ -2,9 +2,10 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
+
+import click
 
 import damcrack
 from damcrack.files import writable, write_bytes
@@ -21,13 +22,19 @@ COPIED = (
 )
 VERSIONS = "versions.txt"  # among the deps it takes the place of the code and the locked requirements
 TEACHER = "shipped/training"
+NEXT = """{0} holds a project that trains on the built-in sample; next:
+  cd {0}; dvc repro; damcrack track send; damcrack summary
+then photos/, masks of the same stem in photos/masks/, in params.yaml sources: {{own: photos}},
+  and damcrack snapshot photos; dvc repro"""
 
 
-def init(folder: Path) -> Iterator[str]:
-    """Write a project into `folder`; yields the files that were left as they are, and what is to be done next.
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Write the graph, its values and folders for a project of your own.
 
-    Raises:
-        InputError: a file cannot be written.
+    FOLDER gets dvc.yaml, params.yaml, imagery.yaml, snapshots/ and photos/. What is there already stays as it is, but
+    for versions.txt: after an update of damcrack run this again, and the stages run with the new code.
     """
     with writable(folder):
         for name, content in _files(folder).items():
@@ -36,13 +43,10 @@ def init(folder: Path) -> Iterator[str]:
             if name == VERSIONS or not path.exists():
                 write_bytes(path, content)
             elif path.read_bytes() != content:
-                yield f"{path} was there and differs; left as it is"
+                click.echo(f"{path} was there and differs; left as it is")
         (folder / "photos/masks").mkdir(parents=True, exist_ok=True)
         shutil.copytree(PACKAGE / "shipped/training", folder / TEACHER, dirs_exist_ok=True)
-    yield f"{folder} holds a project that trains on the built-in sample; next:"
-    yield f"  cd {folder}; dvc repro; damcrack track send; damcrack summary"
-    yield "then photos/, masks of the same stem in photos/masks/, in params.yaml sources: {own: photos},"
-    yield "  and damcrack snapshot photos; dvc repro"
+    click.echo(NEXT.format(folder))
 
 
 def _files(folder: Path) -> dict[str, bytes]:

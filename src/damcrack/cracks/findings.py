@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 
 from damcrack.cracks.measure import Crack
-from damcrack.files import InputError, read_marker, sha256_bytes, write_bytes
+from damcrack.files import InputError, sha256_bytes, write_bytes
 
 Pixels = npt.NDArray[np.uint8]
 Verdict = Literal["crack", "unsure", "no crack"]
@@ -91,22 +92,6 @@ class Findings:
             return None
 
 
-def survey_folders(survey: Path) -> list[Path]:
-    """Folders of all photos of a finished survey, by the photos' names.
-
-    Raises:
-        InputError: it is no survey, or `damcrack inspect` has not finished it.
-    """
-    marker = read_marker(survey) or {}
-    if marker.get("open") or not (survey / SUMMARY).is_file():
-        raise InputError(f"{survey} is not a finished survey; run `damcrack inspect` to its end")
-    folders = [path.parent for path in (survey / "photos").glob(f"*/{FILE}")]
-    if "calls" in marker:
-        ours = {name for call in marker["calls"] for name in call["photos"]}
-        folders = [folder for folder in folders if folder.name in ours]
-    return sorted(folders, key=lambda folder: Findings.read(folder).photo)
-
-
 def _pair(values: Any) -> Any:
     return None if values is None else tuple(values)
 
@@ -160,6 +145,11 @@ def preview(rgb: Pixels, side_px: int) -> Pixels:
     if scale <= 0.5 and height % 2 == width % 2 == 0:  # whole pixels are averaged ten times as fast as parts
         rgb = np.asarray(cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def encode_picture(rgb: Pixels, quality: int) -> bytes:
+    """JPEG of a picture to be looked at, in a third of OpenCV's time; no network sees it."""
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, "RGB", "420"))
 
 
 def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR_RGB) -> Pixels:

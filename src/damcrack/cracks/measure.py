@@ -1,5 +1,11 @@
-"""Cracks as an engineer counts them: length, width and branches of each connected piece of a mask."""
+"""Cracks as an engineer counts them: length, width and branches of each connected piece of a mask.
 
+A crack is long, thin and clear to the network: its `evidence` is that in one number, the log odds of a logistic
+regression. Clean walls show such lines too, the more of them the larger the photo: so a line is worth how unlikely it
+is there by mistake (`confidence`).
+"""
+
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.cracks.pieces import Labels, pieces
+from damcrack.cracks.segment import Labels, pieces
 from damcrack.cracks.skeleton import Branch, branches, length_px, smoothed, thin
 from damcrack.cracks.width import medians, widths_px
 
@@ -22,6 +28,12 @@ SIMPLIFIED_PX = 0.75  # how far a stored line may lie from its pixels
 MIN_BRANCH_PX = 12.0
 SAMPLE_PX = 4
 MIN_WIDTH_PX = 0.3
+# Fitted by `python -m experiments.triage`, as is the next.
+PROB_WEIGHT, LENGTH_WEIGHT, WIDTH_WEIGHT, BIAS = 2.39, 1.38, -2.37, -3.56
+FALSE_PER_MEGAPIXEL = (
+    0.6  # lines of evidence 0 or more on clean walls; with each unit of evidence e times fewer
+)
+WEIGHTS = (PROB_WEIGHT, LENGTH_WEIGHT, WIDTH_WEIGHT, BIAS, FALSE_PER_MEGAPIXEL)
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,7 @@ class Crack:
 
     `width_px` is the median over its length, `width_max_px` the 95th percentile: the widest place without outliers.
     `samples` (S, 3) are x, y and width every few pixels along it; `crack_prob` is the network's mean probability there.
-    `confidence` is the chance that a clean wall of the photo's size shows no such line (see cracks.evidence). `number`
+    `confidence` is the chance that a clean wall of the photo's size shows no such line. `number`
     counts a photo's cracks from 1 on, the one with most evidence first; `decided` is what a person said of it: class,
     severity, note.
     """
@@ -47,6 +59,22 @@ class Crack:
     confidence: float = 0.0
     number: int = 0
     decided: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def evidence(self) -> float:
+        """Log odds that it is a crack: 0 where as many are as are not."""
+        prob = min(max(self.crack_prob, 1e-3), 1 - 1e-3)
+        return (
+            PROB_WEIGHT * math.log(prob / (1 - prob))
+            + LENGTH_WEIGHT * math.log(self.length_px)
+            + WIDTH_WEIGHT * math.log(self.width_max_px)
+            + BIAS
+        )
+
+
+def confidence(evidence: float, megapixels: float) -> float:
+    """Chance that a clean wall in a photo of so many megapixels shows no line of this evidence or more."""
+    return math.exp(-megapixels * FALSE_PER_MEGAPIXEL * math.exp(-evidence))
 
 
 @dataclass

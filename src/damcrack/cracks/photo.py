@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -11,12 +11,10 @@ import numpy.typing as npt
 
 from damcrack.cracks.config import Segmentation
 from damcrack.cracks.detector import OnnxDetector
-from damcrack.cracks.evidence import confidence, evidence
 from damcrack.cracks.findings import Block, Pixels, Verdict
-from damcrack.cracks.measure import Crack, measure_cracks
-from damcrack.cracks.pieces import pieces
+from damcrack.cracks.measure import Crack, confidence, measure_cracks
 from damcrack.cracks.quality import doubt as why_doubtful
-from damcrack.cracks.segment import CrackMasks, Mask, crack_masks, without_specks
+from damcrack.cracks.segment import CrackMasks, Mask, crack_masks, pieces, without_specks
 from damcrack.cracks.width import LARGEST_REACH_PX
 from damcrack.cracks.windows import CELL_PX, num_cells
 from damcrack.data.tiling import Boxes, tile_boxes_xyxy
@@ -47,25 +45,16 @@ class Rules:
 
 @dataclass(frozen=True)
 class Inspected:
-    """What one photo (H, W) shows: boxes (N, 4) with their probability (N,), best cracks first.
+    """What one photo (H, W) shows, best cracks first.
 
     `levels` (H, W) is 2 at crack pixels, 1 at fainter ones, which nobody should call new.
     """
 
-    size_hw: tuple[int, int]
-    boxes: Boxes
-    crack_prob: Floats
+    blocks: list[Block]
     levels: Mask
     cracks: list[Crack]
     verdict: Verdict
     doubt: str
-
-    @property
-    def blocks(self) -> list[Block]:
-        """Boxes and probabilities as the survey stores them."""
-        probs = (round(float(prob), 4) for prob in self.crack_prob)
-        boxes: list[tuple[int, int, int, int]] = self.boxes.tolist()
-        return [Block(x0, y0, x1, y1, prob) for (x0, y0, x1, y1), prob in zip(boxes, probs, strict=True)]
 
 
 def look_at(
@@ -86,16 +75,19 @@ def look_at(
     crack_prob = detector.block_probs(without_specks(crack_map, CELL_PX, rules.segmentation), boxes)
     levels, cracks = np.zeros(size_hw, np.uint8), list[Crack]()
     tracing = Tracing(rgb, crack_map, boxes[crack_prob >= rules.threshold], rules)
-    for traced in workers.map(tracing.trace, tracing.regions):
-        x0, y0, x1, y1 = traced.box
+    for (x0, y0, x1, y1), masks, found in workers.map(tracing.trace, tracing.regions):
         whole = levels[y0:y1, x0:x1]
-        np.maximum(whole, traced.masks.sure + traced.masks.possible, out=whole)
-        cracks += traced.cracks
-    cracks.sort(key=lambda crack: (-evidence(crack), crack.box_xyxy))
+        np.maximum(whole, masks.sure + masks.possible, out=whole)
+        cracks += found
+    cracks.sort(key=lambda crack: (-crack.evidence, crack.box_xyxy))
     megapixels = (size_hw[0] * size_hw[1] - (0 if gaps is None else int(gaps.sum()))) / 1e6
-    cracks = [replace(crack, confidence=confidence(evidence(crack), megapixels)) for crack in cracks]
+    cracks = [replace(crack, confidence=confidence(crack.evidence, megapixels)) for crack in cracks]
+    blocks = [
+        Block(x0, y0, x1, y1, round(float(prob), 4))
+        for (x0, y0, x1, y1), prob in zip(boxes.tolist(), crack_prob, strict=True)
+    ]
     doubt = why_doubtful(rgb)
-    return Inspected(size_hw, boxes, crack_prob, levels, cracks, verdict(cracks, bool(doubt), rules), doubt)
+    return Inspected(blocks, levels, cracks, verdict(cracks, bool(doubt), rules), doubt)
 
 
 def verdict(cracks: Sequence[Crack], doubtful: bool, rules: Rules) -> Verdict:
@@ -115,16 +107,14 @@ def inside_blocks(boxes: Boxes, part: tuple[int, int, int, int]) -> Mask:
     return inside
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """Cells (left, top, right, bottom) of a photo's map around all that may be one crack, and its label there."""
 
     label: int
     cells: tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
-class Traced:
+class Traced(NamedTuple):
     """What a region shows: its box in the photo (x0, y0, x1, y1), masks (h, w), cracks in the photo's coordinates."""
 
     box: tuple[int, int, int, int]

@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from damcrack.cracks.config import Segmentation
-from damcrack.cracks.pieces import pieces
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Mask = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int32]
+Numbers = npt.NDArray[np.int64]
 
 
 class CrackMasks(NamedTuple):
@@ -42,7 +43,7 @@ def without_specks(crack_map: Floats, cell_px: int, how: Segmentation) -> Floats
 class _Pieces(NamedTuple):
     """Connected pieces: `labels` (H, W), 0 for none, and `diagonal_px` (L,) of the box of each."""
 
-    labels: npt.NDArray[np.int32]
+    labels: Labels
     diagonal_px: npt.NDArray[np.float64]
 
     def long(self, min_length_px: float) -> Bools:
@@ -64,6 +65,20 @@ def _pieces(found: Bools, bridge_px: int) -> _Pieces:
     side = bridge_px | 1  # an even kernel would move what it closes
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     closed = np.asarray(cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_CLOSE, kernel), np.uint8)
-    _, labels = cv2.connectedComponents(closed, connectivity=8)
-    _, boxes_xyxy = pieces(np.asarray(labels, np.int32), closed)
-    return _Pieces(np.asarray(labels, np.int32), np.hypot(*(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).T))
+    labels = np.asarray(cv2.connectedComponents(closed, connectivity=8)[1], np.int32)
+    _, boxes_xyxy = pieces(labels, closed)
+    return _Pieces(labels, np.hypot(*(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).T))
+
+
+def pieces(labels: Labels, mask: Mask) -> tuple[Numbers, Numbers]:
+    """Area (L,) and box (L, 4) as x0, y0, x1, y1 of each label (H, W), of the pixels of a mask (H, W) alone.
+
+    In a quarter of the time of OpenCV's statistics, which look at all pixels.
+    """
+    at = np.flatnonzero(mask > 0)
+    of, num = labels.ravel()[at], int(labels.max()) + 1
+    low, high = np.full((num, 2), labels.size), np.zeros((num, 2), np.int64)
+    for axis, values in enumerate((at % mask.shape[1], at // mask.shape[1])):
+        np.minimum.at(low[:, axis], of, values)
+        np.maximum.at(high[:, axis], of, values + 1)
+    return np.bincount(of, minlength=num), np.hstack([low, high])

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.cracks.pieces import Place, box_around
-
 Mask = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.int64]
+Place = tuple[slice, slice]
 
 # Neighbours in circular order from the one above, as bits of an 8-bit code.
 _AROUND_YX = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
@@ -74,6 +73,13 @@ _KERNEL = _code_kernel()
 _RUNS = _runs()
 _HALF_STEPS = _half_steps()
 _CORNERS = _corners()
+
+
+def box_around(mask: Mask, margin_px: int = 0) -> Place:
+    """Rows and columns of a mask (H, W) that hold all its pixels, and a margin."""
+    x, y, width, height = cv2.boundingRect(mask)
+    top, left = max(0, y - margin_px), max(0, x - margin_px)
+    return slice(top, y + height + margin_px), slice(left, x + width + margin_px)
 
 
 def thin(mask: Mask) -> Mask:

@@ -10,8 +10,8 @@ from damcrack.files import InputError, read_csv, sha256_bytes, sha256_file, temp
 from damcrack.imagery.catalogue import Catalogue, Entry
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import survey
+from damcrack.inspection.places import Listed
 from damcrack.inspection.scale import Scale
-from damcrack.inspection.sources import Listed
 from damcrack.run import Run
 from damcrack.storage.source import Store
 

@@ -6,7 +6,7 @@ OUT/figures/attention.jpg the most confident blocks, right and wrong ones, and t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from damcrack.cracks.detector import OnnxDetector
 from damcrack.cracks.findings import Findings, Pixels, read_picture
 from damcrack.cracks.pixel_scores import PixelCounts, count_pixels
 from damcrack.data.imageset import ImageSet
-from damcrack.data.photo import decode_file, decode_mask, decode_photo
+from damcrack.data.photo import decode_file, decode_mask, decode_photo, encode_jpeg
 from damcrack.data.tiling import crack_fractions
 from damcrack.files import InputError, in_order, read_csv, write_bytes, write_json
-from damcrack.inspection.case_pictures import as_jpeg, attention, side_by_side, stacked
-from damcrack.inspection.sources import Listed
+from damcrack.inspection.places import Listed
 from damcrack.run import Run
 from damcrack.scores import metrics
 from damcrack.scores.thresholds import (
@@ -39,17 +38,9 @@ Ints = npt.NDArray[np.int64]
 
 CALIBRATION_BINS = 10
 NETWORK, THRESHOLD = "network", "global threshold"
-SHOWN_PHOTOS = 6
-
-
-@dataclass
-class BlockTally:
-    """Labels, probabilities of the network and verdicts of the threshold, block by block; and their sources."""
-
-    labels: list[Ints] = field(default_factory=list)
-    probs: list[Floats] = field(default_factory=list)
-    dark: list[Ints] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
+SHOWN_PHOTOS, SHOWN_PX = 6, 448
+SHOWN_BLOCKS, BLOCK_SHOWN_PX = 8, 160
+QUALITY = 88
 
 
 def unseen_photos(photos: Path, tiles: Path) -> list[dict[str, str]]:
@@ -87,28 +78,25 @@ def study(
     """Compare what was found with the masks; write the results and return them."""
     rows = {row["photo"]: row for row in unseen_photos(photos, tiles)}
     level = _fit_threshold(ImageSet.open(tiles), run)
-    blocks, pixels = BlockTally(), dict[str, dict[str, PixelCounts]]()
+    blocks, pixels = list[tuple[str, Floats]](), dict[str, dict[str, PixelCounts]]()
     pictures = list[Pixels]()
-    shown = {
-        folders[place]
-        for place in np.linspace(0, len(folders) - 1, min(SHOWN_PHOTOS, len(folders))).astype(int)
-    }
-    for folder in run.track(folders, "comparing with masks", len(folders)):
+    places = np.linspace(0, len(folders) - 1, min(SHOWN_PHOTOS, len(folders))).astype(int)
+    for number, folder in enumerate(run.track(folders, "comparing with masks", len(folders))):
         findings = Findings.read(folder)
         row = rows[findings.photo]
-        rgb, truth = _read(photos, row)
-        _tally(blocks, findings, rgb, truth, row["source"], level, crack_fraction)
+        rgb = decode_file(photos / row["file"], decode_photo)
+        truth = (decode_file(photos / row["mask"], decode_mask) > 0).astype(np.uint8)
+        blocks.append((row["source"], _judged_blocks(findings, rgb, truth, level, crack_fraction)))
         masks = segmentations(rgb, findings, folder, threshold, level.level)
         for method, mask in masks.items():
             by_source = pixels.setdefault(method, {})
             by_source[row["source"]] = by_source.get(row["source"], PixelCounts()) + count_pixels(mask, truth)
-        if folder in shown:
-            pictures.append(side_by_side(rgb, truth, masks))
+        if number in places:
+            pictures.append(_side_by_side(rgb, truth, masks))
     (out / "figures").mkdir(exist_ok=True)
-    write_bytes(out / "figures" / "found.jpg", as_jpeg(stacked(pictures)))
-    looked = attention(photos, rows, folders, detector)
-    if looked is not None:
-        write_bytes(out / "figures" / "attention.jpg", as_jpeg(looked))
+    write_bytes(out / "figures" / "found.jpg", encode_jpeg(_stacked(pictures), QUALITY))
+    files = {name: photos / row["file"] for name, row in rows.items()}
+    write_bytes(out / "figures" / "attention.jpg", encode_jpeg(_attention(files, folders, detector), QUALITY))
     results = {
         "num_photos": len(folders),
         "crack_fraction": crack_fraction,
@@ -119,12 +107,6 @@ def study(
     }
     write_json(out / "case-study.json", results)
     return results
-
-
-def _read(photos: Path, row: Mapping[str, str]) -> tuple[Pixels, Pixels]:
-    rgb = decode_file(photos / row["file"], decode_photo)
-    truth = (decode_file(photos / row["mask"], decode_mask) > 0).astype(np.uint8)
-    return rgb, truth
 
 
 def _fit_threshold(tiles: ImageSet, run: Run) -> GlobalThreshold:
@@ -144,29 +126,24 @@ def _histogram(tile: tuple[int, bytes]) -> tuple[int, Ints]:
     return row, np.bincount(grey.ravel(), minlength=LEVELS)
 
 
-def _tally(
-    tally: BlockTally,
-    findings: Findings,
-    rgb: Pixels,
-    truth: Pixels,
-    source: str,
-    level: GlobalThreshold,
-    crack_fraction: float,
-) -> None:
-    """Add the blocks of one photo; those with fewer crack pixels than count, but some, are left out as in training."""
-    boxes = np.array([block[:4] for block in findings.blocks], np.int64)
-    probs = np.array([block[4] for block in findings.blocks], np.float64)
+def _judged_blocks(
+    findings: Findings, rgb: Pixels, truth: Pixels, level: GlobalThreshold, crack_fraction: float
+) -> Floats:
+    """Label, probability of the network and verdict of the threshold (N, 3) of the blocks of one photo.
+
+    Those with fewer crack pixels than count, but some, are left out as in training.
+    """
+    boxes = np.array([block.box_xyxy for block in findings.blocks], np.int64)
+    probs = np.array([block.crack_prob for block in findings.blocks], np.float64)
     fractions = crack_fractions(truth, boxes)
-    clear = (fractions >= crack_fraction) | (fractions == 0)
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     histograms = np.stack(
         [np.bincount(grey[y0:y1, x0:x1].ravel(), minlength=LEVELS) for x0, y0, x1, y1 in boxes.tolist()]
     )
     dark = level.rule.decide(darker_share(histograms)[:, level.level])
-    tally.labels.append((fractions >= crack_fraction)[clear].astype(np.int64))
-    tally.probs.append(probs[clear])
-    tally.dark.append(dark[clear])
-    tally.sources += [source] * int(clear.sum())
+    clear = (fractions >= crack_fraction) | (fractions == 0)
+    judged: Floats = np.column_stack([fractions >= crack_fraction, probs, dark])[clear]
+    return judged
 
 
 def segmentations(
@@ -174,12 +151,9 @@ def segmentations(
 ) -> dict[str, Pixels]:
     """Masks (H, W) of 0/1 by method: the network's, and brightness thresholds in the blocks that it calls cracked."""
     grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-    ours = np.zeros(grey.shape, np.uint8)
+    masks = {name: np.zeros(grey.shape, np.uint8) for name in (NETWORK, THRESHOLD, "Otsu", "adaptive")}
     if (folder / "mask.png").is_file():
-        ours = (read_picture(folder / "mask.png", cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8)
-    masks = {NETWORK: ours} | {
-        name: np.zeros(grey.shape, np.uint8) for name in (THRESHOLD, "Otsu", "adaptive")
-    }
+        masks[NETWORK][read_picture(folder / "mask.png", cv2.IMREAD_GRAYSCALE) > 0] = 1
     adaptive = adaptive_dark(grey)
     for x0, y0, x1, y1, prob in findings.blocks:
         if prob >= threshold:
@@ -190,22 +164,20 @@ def segmentations(
     return masks
 
 
-def _block_scores(tally: BlockTally, threshold: float) -> dict[str, Any]:
-    labels, probs, dark = (np.concatenate(part) for part in (tally.labels, tally.probs, tally.dark))
-    sources = np.array(tally.sources)
+def _block_scores(judged: Sequence[tuple[str, Floats]], threshold: float) -> dict[str, Any]:
     scores = {}
-    for source in ["all", *sorted(set(tally.sources))]:
-        of = sources == source if source != "all" else np.ones(len(sources), np.bool_)
-        bins = metrics.reliability(labels[of], probs[of], CALIBRATION_BINS)
-        network = _verdict_scores(labels[of], (probs[of] >= threshold).astype(np.int64))
-        ranked = metrics.auroc(labels[of], probs[of])
+    for source in ["all", *sorted({source for source, _ in judged})]:
+        blocks = np.concatenate([blocks for of, blocks in judged if source in ("all", of)])
+        labels, probs, dark = blocks[:, 0].astype(np.int64), blocks[:, 1], blocks[:, 2].astype(np.int64)
+        bins = metrics.reliability(labels, probs, CALIBRATION_BINS)
+        ranked = metrics.auroc(labels, probs)
         scores[source] = {
-            NETWORK: network
+            NETWORK: _verdict_scores(labels, (probs >= threshold).astype(np.int64))
             | {
                 "auroc": None if np.isnan(ranked) else ranked,
                 "ece": metrics.expected_calibration_error(bins),
             },
-            THRESHOLD: _verdict_scores(labels[of], dark[of]),
+            THRESHOLD: _verdict_scores(labels, dark),
         }
     return scores
 
@@ -223,3 +195,54 @@ def _verdict_scores(labels: Ints, predicted: Ints) -> dict[str, Any]:
 def _pixel_scores(by_source: Mapping[str, PixelCounts]) -> dict[str, Any]:
     whole = sum(by_source.values(), PixelCounts())
     return {name: counts.shares() for name, counts in [("all", whole), *sorted(by_source.items())]}
+
+
+def _side_by_side(rgb: Pixels, truth: Pixels, masks: Mapping[str, Pixels]) -> Pixels:
+    """One photo, then each method's mask (red) over the true one (green) on it."""
+    columns = [_labelled(rgb, "photo")]
+    for method, mask in masks.items():
+        shown = (rgb // 2).astype(np.uint8)
+        kernel = np.ones((3, 3), np.uint8) if max(rgb.shape) < 1500 else np.ones((9, 9), np.uint8)
+        for channel, one in ((0, mask), (1, truth)):
+            shown[..., channel][cv2.dilate(one, kernel) > 0] = 255
+        columns.append(_labelled(shown, method))
+    return np.hstack(columns)
+
+
+def _labelled(rgb: Pixels, text: str) -> Pixels:
+    """The picture at the width that is shown, with a text above."""
+    height = max(1, round(rgb.shape[0] * SHOWN_PX / rgb.shape[1]))
+    head = np.full((24, SHOWN_PX, 3), 255, np.uint8)
+    cv2.putText(head, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.vstack([head, _resized(rgb, (SHOWN_PX, height))])
+
+
+def _resized(rgb: Pixels, size_wh: tuple[int, int]) -> Pixels:
+    return np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _stacked(pictures: Sequence[Pixels]) -> Pixels:
+    """Pictures one below the other."""
+    padded = [
+        cv2.copyMakeBorder(picture, 0, 8, 0, 0, cv2.BORDER_CONSTANT, value=(255,) * 3) for picture in pictures
+    ]
+    return np.asarray(np.vstack(padded), np.uint8)
+
+
+def _attention(files: Mapping[str, Path], folders: Sequence[Path], detector: OnnxDetector) -> Pixels:
+    """The most confident blocks of different photos, and below each the same with the network's crack map laid over."""
+    found = (Findings.read(folder) for folder in folders)
+    best = sorted(
+        (-block.crack_prob, one.photo, block.box_xyxy)
+        for one in found
+        for block in [max(one.blocks, key=lambda block: block.crack_prob)]
+    )
+    columns, side = [], (BLOCK_SHOWN_PX, BLOCK_SHOWN_PX)
+    with ThreadPoolExecutor(1) as worker:
+        for _, photo, (x0, y0, x1, y1) in best[:SHOWN_BLOCKS]:
+            block = decode_file(files[photo], decode_photo)[y0:y1, x0:x1]
+            shown = _resized(block, side)
+            large = _resized((255 * detector.map_photo(block, worker)).astype(np.uint8), side)
+            colours = cv2.cvtColor(cv2.applyColorMap(large, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+            columns.append(np.vstack([shown, cv2.addWeighted(shown, 0.45, colours, 0.55, 0)]))
+    return np.asarray(np.hstack(columns), np.uint8)

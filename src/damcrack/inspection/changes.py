@@ -20,21 +20,12 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Status = Literal["new", "grown", "unchanged", "vanished", "unclear"]
 
+# What counts as a change, in pixels of the newer photo.
+NEAR_PX, LONGER_PX, WIDER_PX = 5.0, 12.0, 1.5
+MATCHED_SHARE = 0.3  # of a crack that has no more than that in the other photo, all is new or vanished
+KNOWN_SHARE = 0.5  # of a crack that must lie where the other photo can tell
 BORDER_PX = 8
 LARGEST_STEP_PX = 2 * SAMPLE_PX  # samples of one branch are nearer to each other, across corners too
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What counts as a change: pixels of the newer photo."""
-
-    near_px: float = 5.0
-    length_px: float = 12.0
-    width_px: float = 1.5
-    matched_share: float = (
-        0.3  # of a crack that has no more than that in the other photo, all is new or vanished
-    )
-    known_share: float = 0.5  # of a crack that must lie where the other photo can tell
 
 
 @dataclass(frozen=True)
@@ -62,19 +53,19 @@ class Change:
     width_change_px: float | None
 
 
-def changes(old: Side, new: Side, old_to_new: Homography, error_px: float, limits: Limits) -> list[Change]:
+def changes(old: Side, new: Side, old_to_new: Homography, error_px: float) -> list[Change]:
     """All cracks of the new photo with what became of them, then those of the old one that vanished."""
-    near_px = limits.near_px + error_px
+    near_px = NEAR_PX + error_px
     old_in_new = [_moved_samples(old_to_new, samples) for samples in old.samples]
     known = np.concatenate([*old_in_new, np.empty((0, 3))])
     back = np.asarray(np.linalg.inv(old_to_new), np.float64)
     found = [
-        _of_new(number, length, samples, known, _seen(samples, old, back, near_px), limits, near_px)
+        _of_new(number, length, samples, known, _seen(samples, old, back, near_px), near_px)
         for number, (length, samples) in enumerate(zip(new.lengths_px, new.samples, strict=True))
     ]
     for number, (length, samples) in enumerate(zip(old.lengths_px, old_in_new, strict=True)):
         stretch = float(scale_at(old_to_new, old.samples[number][:, :2]).mean())
-        lost = _of_old(number, length * stretch, samples, _seen(samples, new, np.eye(3), near_px), limits)
+        lost = _of_old(number, length * stretch, samples, _seen(samples, new, np.eye(3), near_px))
         if lost is not None:
             found.append(lost)
     return found
@@ -92,6 +83,16 @@ class _Seen:
     visible: Bools
     there: Bools
 
+    @property
+    def can_tell(self) -> bool:
+        """Whether enough of the crack is visible."""
+        return bool(self.visible.mean() >= KNOWN_SHARE)
+
+    @property
+    def matched(self) -> float:
+        """Share of what is visible that has a line."""
+        return float((self.visible & self.there).sum() / self.visible.sum())
+
 
 def _seen(samples: Floats, other: Side, to_other: Homography, near_px: float) -> _Seen:
     height, width = other.possible.shape
@@ -105,31 +106,27 @@ def _seen(samples: Floats, other: Side, to_other: Homography, near_px: float) ->
 
 
 def _of_new(
-    number: int, length: float, samples: Floats, known: Floats, seen: _Seen, limits: Limits, near_px: float
+    number: int, length: float, samples: Floats, known: Floats, seen: _Seen, near_px: float
 ) -> Change:
     width = float(np.median(samples[:, 2]))
-    if seen.visible.mean() < limits.known_share:
+    if not seen.can_tell:
         return Change("unclear", number, length, 0.0, width, None)
-    fresh = seen.visible & ~seen.there
-    matched = (seen.visible & seen.there).sum() / seen.visible.sum()
-    if matched <= limits.matched_share:
+    if seen.matched <= MATCHED_SHARE:
         return Change("new", number, length, length, width, None)
-    grown_px = min(length, _length_of_runs(samples, fresh, known, near_px, limits.length_px))
+    grown_px = min(length, _length_of_runs(samples, seen.visible & ~seen.there, known, near_px))
     wider_px = _wider(samples[seen.there], known, near_px)
-    changed = grown_px >= limits.length_px or (wider_px is not None and wider_px >= limits.width_px)
+    changed = grown_px >= LONGER_PX or (wider_px is not None and wider_px >= WIDER_PX)
     return Change("grown" if changed else "unchanged", number, length, grown_px, width, wider_px)
 
 
-def _of_old(number: int, length: float, samples: Floats, seen: _Seen, limits: Limits) -> Change | None:
+def _of_old(number: int, length: float, samples: Floats, seen: _Seen) -> Change | None:
     """A crack of the old photo that has no line in the new one; None if it is still there, or cannot be told."""
-    if seen.visible.mean() < limits.known_share:
-        return None
-    if (seen.visible & seen.there).sum() / seen.visible.sum() > limits.matched_share:
+    if not seen.can_tell or seen.matched > MATCHED_SHARE:
         return None
     return Change("vanished", number, length, -length, float(np.median(samples[:, 2])), None)
 
 
-def _length_of_runs(samples: Floats, fresh: Bools, known: Floats, near_px: float, min_px: float) -> float:
+def _length_of_runs(samples: Floats, fresh: Bools, known: Floats, near_px: float) -> float:
     """Length of runs of fresh samples; to each is added its distance from the known line, which it grew from.
 
     Where the next branch begins elsewhere, a run ends: what lies between them is no crack.
@@ -140,7 +137,7 @@ def _length_of_runs(samples: Floats, fresh: Bools, known: Floats, near_px: float
     ends = (np.diff(fresh.astype(np.int8)) != 0) | (steps_px > LARGEST_STEP_PX)
     for run, of in zip(*(np.split(one, np.flatnonzero(ends) + 1) for one in (samples, fresh)), strict=True):
         run_px = float(np.hypot(*np.diff(run[:, :2], axis=0).T).sum())
-        if of[0] and run_px + near_px >= min_px:
+        if of[0] and run_px + near_px >= LONGER_PX:
             total += run_px + _gap(run, known, near_px)
     return total
 

@@ -5,7 +5,7 @@ polygons have no holes: a crack around a piece of wall is cut at it into several
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -16,23 +16,24 @@ import numpy as np
 
 from damcrack.cracks.findings import Findings, Pixels, read_picture
 from damcrack.cracks.measure import Crack, joined
-from damcrack.cracks.pieces import box_around
-from damcrack.inspection.annotated import class_of
+from damcrack.cracks.skeleton import box_around
 from damcrack.inspection.decisions import CLASSES
-from damcrack.inspection.geojson import json_list
+from damcrack.inspection.drawings import class_of
+from damcrack.inspection.tables import Add, json_list
 
 HEAD = '{"info": {"description": "damcrack inspection"}, "licenses": [],\n"annotations": ['
 
 
 @contextmanager
-def coco(path: Path, join_px: int) -> Iterator[Callable[[Path, Findings], None]]:
+def coco(path: Path, join_px: int) -> Iterator[Add]:
     """Write images and annotations of photo after photo; pieces of a mask at most `join_px` apart are one crack."""
     images, used, num = list[dict[str, Any]](), {CLASSES[0]}, 0
     with json_list(path, HEAD, lambda: _tail(images, used)) as write:
 
         def add(folder: Path, findings: Findings) -> None:
             nonlocal num
-            images.append(_image(len(images) + 1, findings))
+            size = {"height": findings.height_px, "width": findings.width_px}
+            images.append({"id": len(images) + 1, "file_name": findings.photo, **size})
             for annotation in _annotations(folder, findings, join_px):
                 num += 1
                 write({"id": num, "image_id": len(images), **annotation})
@@ -48,11 +49,6 @@ def _tail(images: Sequence[dict[str, Any]], used: set[str]) -> str:
         if name in used
     ]
     return f'],\n"categories": {json.dumps(categories)},\n"images": {json.dumps(images)}}}'
-
-
-def _image(identity: int, findings: Findings) -> dict[str, Any]:
-    size = {"height": findings.height_px, "width": findings.width_px}
-    return {"id": identity, "file_name": findings.photo, **size}
 
 
 def _annotations(folder: Path, findings: Findings, join_px: int) -> Iterator[dict[str, Any]]:

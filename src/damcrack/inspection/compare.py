@@ -9,22 +9,21 @@ Works on the folders that `damcrack inspect` wrote; the photos themselves are no
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from damcrack.cracks.findings import Findings, read_picture
+from damcrack.cracks.findings import Findings, crack_name, read_picture
 from damcrack.cracks.photo import Rules
 from damcrack.files import InputError, check_output, new_directory, write_json
 from damcrack.inspection.align import Registration, register_photos, scale_at
-from damcrack.inspection.changes import Change, Limits, Side, changes
-from damcrack.inspection.compare_page import write_compare_page
-from damcrack.inspection.finished import FinishedSurvey
-from damcrack.inspection.overlay import lay_over
+from damcrack.inspection.changes import Change, Side, changes
+from damcrack.inspection.compare_page import lay_over, write_compare_page
 from damcrack.inspection.spreadsheet import (
     match_name,
     name_key,
@@ -32,31 +31,16 @@ from damcrack.inspection.spreadsheet import (
     read_user_table,
     write_table,
 )
+from damcrack.inspection.survey_folder import FinishedSurvey
 from damcrack.run import Run
 
+KIND = "comparison"
+MEASURES = ("length", "length_change", "width", "width_change")
 CHANGE_COLUMNS = (
     "photo",
     "status",
     "crack",
-    "length_px",
-    "length_change_px",
-    "width_px",
-    "width_change_px",
-    "length_mm",
-    "length_change_mm",
-    "width_mm",
-    "width_change_mm",
-)
-KIND = "comparison"
-PAIR_COLUMNS = (
-    "old",
-    "new",
-    "matches",
-    "error_px",
-    "problem",
-    "old_gsd_mm_per_px",
-    "new_gsd_mm_per_px",
-    "scale_problem",
+    *(f"{name}_{unit}" for unit in ("px", "mm") for name in MEASURES),
 )
 STATUSES = ("new", "grown", "vanished", "unchanged", "unclear")
 # How far the sizes of a pixel may differ from what the photos themselves show, laid over each other.
@@ -65,12 +49,16 @@ SCALE_TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Pair:
-    """Folders of the two photos, by the name of the new one."""
+    """Names of the two photos and their folders, old and new."""
 
-    name: str
     old_name: str
-    old: Path
-    new: Path
+    name: str
+    folders: tuple[Path, Path]
+
+    @cached_property
+    def findings(self) -> tuple[Findings, Findings]:
+        """What was found on both."""
+        return Findings.read(self.folders[0]), Findings.read(self.folders[1])
 
 
 def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> dict[str, object]:
@@ -83,39 +71,39 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> di
     surveys = FinishedSurvey.read(old), FinishedSurvey.read(new)
     _refuse_unlike(*surveys)
     photos = surveys[0].folders, surveys[1].folders
-    matched = _pairs(*photos, _read_pairs(pairs, *photos) if pairs else None)
+    named = _read_pairs(pairs, *photos) if pairs else _same_names(*photos)
     rows, pair_rows, drawn = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     with new_directory(out, KIND) as folder:
-        for pair in run.track(matched, "comparing photos", len(matched)):
-            registration, found = _compare_pair(pair)
-            gsd, scale_problem = _scale(Findings.read(pair.old), Findings.read(pair.new), registration)
-            pair_rows.append(_pair_row(pair, registration) | {"scale_problem": scale_problem})
+        for old_name, name in run.track(named, "comparing photos", len(named)):
+            pair = Pair(old_name, name, (photos[0][old_name], photos[1][name]))
+            registration = register_photos(pair.folders, pair.findings)
+            found = _changes(pair, registration)
+            gsd, scale_problem = _scale(*pair.findings, registration)
+            pair_rows.append(_pair_row(pair, registration, scale_problem))
             rows += [_change_row(pair, change, gsd) for change in found]
-            drawn.append(_drawn(pair, registration, found) | {"scale_problem": scale_problem})
+            drawn.append(
+                {
+                    **pair_rows[-1],
+                    "counts": Counter(change.status for change in found),
+                    "images": lay_over(pair.folders, pair.findings, registration, found),
+                }
+            )
         write_table(folder / "changes.csv", CHANGE_COLUMNS, rows)
-        write_table(folder / "pairs.csv", PAIR_COLUMNS, pair_rows)
-        alone = {
-            "only_old": sorted(photos[0].keys() - {pair.old_name for pair in matched}),
-            "only_new": sorted(photos[1].keys() - {pair.name for pair in matched}),
-        }
+        write_table(folder / "pairs.csv", tuple(pair_rows[0]), pair_rows)
         counts = Counter(row["status"] for row in rows)
         totals = {status: counts[status] for status in STATUSES}
-        failed = sum(bool(row["problem"]) for row in pair_rows)
-        write_json(
-            folder / "compare.json",
-            {
-                "pairs": len(matched),
-                "not_registered": failed,
-                "scale_problems": sum(bool(row["scale_problem"]) for row in pair_rows),
-                **totals,
-                **alone,
-            },
-        )
-        write_compare_page(
-            folder / "compare.html", f"{old.name} and {new.name}", drawn, rows, totals, failed, alone
-        )
+        about = {
+            "pairs": len(named),
+            "not_registered": sum(bool(row["problem"]) for row in pair_rows),
+            "scale_problems": sum(bool(row["scale_problem"]) for row in pair_rows),
+            **totals,
+            "only_old": sorted(photos[0].keys() - {old_name for old_name, _ in named}),
+            "only_new": sorted(photos[1].keys() - {name for _, name in named}),
+        }
+        write_json(folder / "compare.json", about)
+        write_compare_page(folder / "compare.html", f"{old.name} and {new.name}", drawn, rows, about)
     return {
-        "pairs": f"{len(matched)}, of which {failed} could not be laid over each other",
+        "pairs": f"{len(named)}, of which {about['not_registered']} could not be laid over each other",
         "cracks": ", ".join(f"{count} {status}" for status, count in totals.items()),
         "page": out / "compare.html",
     }
@@ -124,7 +112,8 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> di
 def _refuse_unlike(old: FinishedSurvey, new: FinishedSurvey) -> None:
     """What another network or another rule does not find is no change of the wall."""
     used = [
-        {"model": one.model_sha256[:12]} | {field.name: one.values.get(field.name) for field in fields(Rules)}
+        {"model": one.about["model_sha256"][:12]}
+        | {field.name: one.about["values"].get(field.name) for field in fields(Rules)}
         for one in (old, new)
     ]
     for name, value in used[0].items():
@@ -148,41 +137,31 @@ def _read_pairs(path: Path, old: Mapping[str, Path], new: Mapping[str, Path]) ->
     return list(dict.fromkeys(pairs))
 
 
-def _pairs(
-    old: Mapping[str, Path], new: Mapping[str, Path], named: Sequence[tuple[str, str]] | None
-) -> list[Pair]:
-    if named is None:
-        named = _same_names(old, new)
-    if not named:
-        raise InputError(
-            f"no photo of one survey has its name in the other (for example {min(old)} and {min(new)}); "
-            "give --pairs with a table old,new"
-        )
-    return [Pair(other, one, old[one], new[other]) for one, other in named]
-
-
 def _same_names(old: Mapping[str, Path], new: Mapping[str, Path]) -> list[tuple[str, str]]:
     """Pairs of one name, in whatever case and Unicode form it came off the disks."""
     by_key = names_by_key(old)
     alike = {name: by_key.get(name_key(name), []) for name in new}
-    return [
+    pairs = [
         (name if name in old else found[0], name)
         for name, found in sorted(alike.items())
         if name in old or len(found) == 1
     ]
+    if not pairs:
+        raise InputError(
+            f"no photo of one survey has its name in the other (for example {min(old)} and {min(new)}); "
+            "give --pairs with a table old,new"
+        )
+    return pairs
 
 
-def _compare_pair(pair: Pair) -> tuple[Registration, list[Change]]:
-    findings = Findings.read(pair.old), Findings.read(pair.new)
-    registration = register_photos((pair.old, pair.new), findings)
+def _changes(pair: Pair, registration: Registration) -> list[Change]:
     if registration.reason:
-        unclear = [
+        return [
             Change("unclear", number, crack.length_px, 0.0, crack.width_px, None)
-            for number, crack in enumerate(findings[1].cracks)
+            for number, crack in enumerate(pair.findings[1].cracks)
         ]
-        return registration, unclear
-    sides = [_side(one, folder) for one, folder in zip(findings, (pair.old, pair.new), strict=True)]
-    return registration, changes(sides[0], sides[1], registration.old_to_new, registration.error_px, Limits())
+    old, new = (_side(one, folder) for one, folder in zip(pair.findings, pair.folders, strict=True))
+    return changes(old, new, registration.old_to_new, registration.error_px)
 
 
 def _side(findings: Findings, folder: Path) -> Side:
@@ -195,24 +174,20 @@ def _side(findings: Findings, folder: Path) -> Side:
     for x0, y0, x1, y1, prob in findings.blocks:
         doubt[y0:y1, x0:x1] |= low <= prob < high and prob < findings.threshold
     cracks = findings.cracks
-    return Side(
-        [crack.length_px for crack in cracks],
-        [crack.samples for crack in cracks],
-        possible,
-        doubt,
-    )
+    return Side([crack.length_px for crack in cracks], [crack.samples for crack in cracks], possible, doubt)
 
 
-def _pair_row(pair: Pair, registration: Registration) -> dict[str, Any]:
-    old, new = Findings.read(pair.old), Findings.read(pair.new)
+def _pair_row(pair: Pair, registration: Registration, scale_problem: str) -> dict[str, Any]:
+    old, new = ("" if one.gsd_mm_per_px is None else one.gsd_mm_per_px for one in pair.findings)
     return {
         "old": pair.old_name,
         "new": pair.name,
         "matches": registration.num_matches,
         "error_px": "" if np.isnan(registration.error_px) else round(registration.error_px, 2),
         "problem": registration.reason,
-        "old_gsd_mm_per_px": "" if old.gsd_mm_per_px is None else old.gsd_mm_per_px,
-        "new_gsd_mm_per_px": "" if new.gsd_mm_per_px is None else new.gsd_mm_per_px,
+        "old_gsd_mm_per_px": old,
+        "new_gsd_mm_per_px": new,
+        "scale_problem": scale_problem,
     }
 
 
@@ -240,28 +215,11 @@ def _scale(old: Findings, new: Findings, registration: Registration) -> tuple[fl
 
 
 def _change_row(pair: Pair, change: Change, gsd: float | None) -> dict[str, Any]:
-    pixels = {
-        "length": change.length_px,
-        "length_change": change.length_change_px,
-        "width": change.width_px,
-        "width_change": change.width_change_px,
-    }
     photo = pair.old_name if change.status == "vanished" else pair.name
-    row: dict[str, Any] = {
-        "photo": pair.name,
-        "status": change.status,
-        "crack": f"{photo}#{change.crack + 1}",
-    }
-    for name, value in pixels.items():
+    crack = crack_name(photo, change.crack + 1)
+    row: dict[str, Any] = {"photo": pair.name, "status": change.status, "crack": crack}
+    for name in MEASURES:
+        value = getattr(change, f"{name}_px")
         row[f"{name}_px"] = "" if value is None else round(value, 2)
         row[f"{name}_mm"] = "" if value is None or gsd is None else round(value * gsd, 3)
     return row
-
-
-def _drawn(pair: Pair, registration: Registration, found: Sequence[Change]) -> dict[str, Any]:
-    return {
-        "photo": pair.name,
-        "problem": registration.reason,
-        "counts": Counter(change.status for change in found),
-        "images": lay_over(pair.old, pair.new, registration, found),
-    }

@@ -46,7 +46,7 @@ def take_annotations(
     """
     listed, _ = list_photos(places, open_source)
     corrected = _by_photo(path, [one.name for one in listed])
-    wanted = [one for one in listed if one.name in corrected or one.video]
+    wanted = [one for one in listed if one.name in corrected or one.is_video]
     num_masks, num_cracked, left_out, claims = 0, 0, dict.fromkeys(corrected, MISSING), Claims()
     with new_directory(out, "corrected-annotations") as folder:
         for photo in run.track(opened(wanted, 1.0, frames=corrected.keys()), "masks", len(wanted)):

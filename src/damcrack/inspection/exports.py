@@ -1,61 +1,47 @@
 """What a survey found, as files for other programs.
 
-In the survey itself, with all traced lines: see inspection.tables, inspection.geojson and inspection.coco. By
-`damcrack export-survey`, with the lines that an engineer accepted:
-OUT/jpeg/NAME-HASH.jpg    a photo with its cracks and their widths, see inspection.annotated
-OUT/dxf/NAME-HASH.dxf     its drawing for CAD, see inspection.drawing
-OUT/survey.gpkg           photos and cracks for GIS, see inspection.geopackage
+In the survey itself, with all traced lines: see inspection.tables and inspection.coco. By `damcrack export-survey`,
+with the lines that an engineer accepted:
+OUT/jpeg/NAME-HASH.jpg    a photo with its cracks and their widths, see inspection.drawings
+OUT/dxf/NAME-HASH.dxf     its drawing for CAD
+OUT/survey.gpkg           photos and cracks for GIS
 OUT/cracks.csv, cracks.geojson, cracks.coco.json    as in the survey
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from damcrack.cracks.findings import Findings, read_picture
-from damcrack.files import InputError, new_directory, write_bytes
-from damcrack.inspection.annotated import annotated
+from damcrack.files import new_directory, write_bytes
 from damcrack.inspection.coco import coco
-from damcrack.inspection.decisions import (
-    FILE,
-    Decision,
-    asked,
-    by_photo,
-    matched,
-    read_decisions,
-    status,
-    traced,
-)
-from damcrack.inspection.drawing import write_dxf
-from damcrack.inspection.finished import FinishedSurvey
-from damcrack.inspection.geojson import geojson
-from damcrack.inspection.geopackage import geopackage
+from damcrack.inspection.decisions import FILE, Decision, by_photo, decisions_on, status
+from damcrack.inspection.drawings import annotated, write_dxf
+from damcrack.inspection.matching import asked, matched, traced
 from damcrack.inspection.places import Unusable
-from damcrack.inspection.spreadsheet import open_table
-from damcrack.inspection.tables import DECIDED_COLUMNS, crack_rows, tables
+from damcrack.inspection.spreadsheet import write_table
+from damcrack.inspection.survey_folder import FinishedSurvey
+from damcrack.inspection.tables import (
+    DECIDED_COLUMNS,
+    Add,
+    crack_rows,
+    geojson,
+    geopackage,
+    table,
+    tables,
+    together,
+)
 from damcrack.run import Run
 
-Add = Callable[[Path, Findings], Any]  # takes one photo: its folder in the survey, and what was found
 
-
-@contextmanager
-def survey_files(root: Path, set_aside: Sequence[Unusable], join_px: int) -> Iterator[Add]:
+def survey_files(root: Path, set_aside: Sequence[Unusable], join_px: int) -> AbstractContextManager[Add]:
     """Write tables, GeoJSON and COCO under `root`; pieces of a mask at most `join_px` apart are one crack."""
-    with (
-        tables(root, set_aside) as add_rows,
-        geojson(root / "cracks.geojson") as add_features,
-        coco(root / "cracks.coco.json", join_px) as add_annotations,
-    ):
-
-        def add(folder: Path, findings: Findings) -> None:
-            add_rows(folder, findings)
-            add_features(folder, findings)
-            add_annotations(folder, findings)
-
-        yield add
+    rows = ({"file": one.name, "reason": one.reason} for one in set_aside)
+    write_table(root / "set-aside.csv", ("file", "reason"), rows)
+    others = geojson(root / "cracks.geojson"), coco(root / "cracks.coco.json", join_px)
+    return together([*tables(root), *others])
 
 
 def export_survey(
@@ -75,24 +61,16 @@ def export_survey(
         InputError: it is no finished survey, a picture in it is damaged, or the decisions are on other photos.
     """
     finished = FinishedSurvey.read(survey)
-    path = decisions or survey / FILE
-    decided = by_photo(read_decisions(path)) if decisions or path.is_file() else None
-    counts, seen = Counter[str](), set[str]()
-    with new_directory(out, "exports") as root, ExitStack() as stack:
-        join_px = finished.values["join_px"]
-        writers = [stack.enter_context(WRITERS[name](root, join_px)) for name in dict.fromkeys(formats)]
+    is_decided = decisions is not None or (survey / FILE).is_file()
+    decided = by_photo(decisions_on(finished, decisions)) if is_decided else {}
+    counts = Counter[str]()
+    with new_directory(out, "exports") as root, _writers(formats, root, finished) as add:
         for folder in run.track(finished.folders.values(), "exporting photos", len(finished.folders)):
             findings = Findings.read(folder)
-            seen.add(findings.sha256)
-            if decided is not None:
+            if is_decided:
                 findings = _chosen(findings, decided.get(findings.sha256, ()), undecided, counts)
-            for add in writers:
-                add(folder, findings)
-        if decided and not decided.keys() & seen:
-            raise InputError(
-                f"{path} decides on photos that {survey} does not have; give the decisions on this survey"
-            )
-    return {"lines": _summary(decided is not None, undecided, counts), "out": out}
+            add(folder, findings)
+    return {"lines": _summary(is_decided, undecided, counts), "out": out}
 
 
 def _chosen(
@@ -127,6 +105,12 @@ def _summary(is_decided: bool, undecided: bool, counts: Counter[str]) -> str:
     return "; ".join(parts)
 
 
+def _writers(formats: Sequence[str], root: Path, survey: FinishedSurvey) -> AbstractContextManager[Add]:
+    return together(
+        [WRITERS[name](root, survey.about["values"]["join_px"]) for name in dict.fromkeys(formats)]
+    )
+
+
 @contextmanager
 def _each(root: Path, suffix: str, write: Callable[[Path, Path, Findings], None]) -> Iterator[Add]:
     root.mkdir()
@@ -137,18 +121,12 @@ def _write_jpeg(path: Path, folder: Path, findings: Findings) -> None:
     write_bytes(path, annotated(read_picture(folder / "detail.jpg"), findings))
 
 
-@contextmanager
-def _crack_table(path: Path) -> Iterator[Add]:
-    with open_table(path, DECIDED_COLUMNS) as write:
-        yield lambda _, findings: [write(row) for row in crack_rows(findings)]
-
-
 # By format: the folder of all exports, and `join_px` of the survey.
 WRITERS: dict[str, Callable[[Path, int], AbstractContextManager[Add]]] = {
     "jpeg": lambda root, _: _each(root / "jpeg", ".jpg", _write_jpeg),
     "dxf": lambda root, _: _each(root / "dxf", ".dxf", lambda path, _, findings: write_dxf(path, findings)),
     "gpkg": lambda root, _: geopackage(root / "survey.gpkg"),
-    "csv": lambda root, _: _crack_table(root / "cracks.csv"),
+    "csv": lambda root, _: table(root / "cracks.csv", DECIDED_COLUMNS, lambda _, of: crack_rows(of)),
     "geojson": lambda root, _: geojson(root / "cracks.geojson"),
     "coco": lambda root, join_px: coco(root / "cracks.coco.json", join_px),
 }

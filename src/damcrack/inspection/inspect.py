@@ -20,12 +20,11 @@ from damcrack.files import InputError, check_output, new_directory, write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.decisions import FILE as DECISIONS
 from damcrack.inspection.exports import survey_files
-from damcrack.inspection.parts import Part, SharedPhotos
-from damcrack.inspection.places import OpenBucket, Unusable
+from damcrack.inspection.places import Listed, OpenBucket, Unusable
 from damcrack.inspection.report import Page, Totals, model_card
 from damcrack.inspection.scale import Scale, for_photos, without_number
-from damcrack.inspection.sources import Listed, list_photos, opened, summarised, title_of
-from damcrack.inspection.survey import Survey, made_by
+from damcrack.inspection.sources import Part, list_photos, opened, summarised, title_of
+from damcrack.inspection.survey import SharedPhotos, Survey, made_by
 from damcrack.inspection.survey_folder import KIND, Call, SurveyFolder, place_of, survey_folder
 from damcrack.run import Run
 

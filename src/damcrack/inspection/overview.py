@@ -1,7 +1,7 @@
 """Where on the structure: a map of camera positions without network, and the sequence of photos, as SVG shapes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,30 +22,32 @@ class Stop:
     length: float
 
 
-def camera_map(stops: Sequence[Stop]) -> dict[str, Any] | None:
+def overview(stops: Sequence[Stop], legend: Mapping[str, str]) -> dict[str, Any]:
+    """What where.html.j2 shows; `legend` has a word for each verdict."""
+    return {"camera_map": _camera_map(stops), "strip": _strip(stops), "legend": legend}
+
+
+def _camera_map(stops: Sequence[Stop]) -> dict[str, Any] | None:
     """Circles, a scale bar and the size of a map with north up; None where fewer than two places are known.
 
     Degrees become metres around the middle of the survey (equirectangular), good to a per mille within kilometres.
     """
     placed = [stop for stop in stops if stop.lon_lat]
-    if not placed:
-        return None
     xy = _metres([stop.lon_lat for stop in placed if stop.lon_lat])
+    if not xy:
+        return None
     left, top = (min(point[axis] for point in xy) for axis in (0, 1))
     width, height = (max(point[axis] for point in xy) - low for axis, low in ((0, left), (1, top)))
     extent = max(width, height)
     if extent < NO_PLACE_M:
         return None
     px_per_m = (MAP_PX - 2 * MARGIN_PX) / extent
-    bar_m = round_length(extent / 4)
+    bar_m = _round_length(extent / 4)
+    places = [[MARGIN_PX + (x - left) * px_per_m, MARGIN_PX + (y - top) * px_per_m] for x, y in xy]
     return {
         "dots": [
-            {
-                "stop": stop,
-                "x": round(MARGIN_PX + (x - left) * px_per_m, 1),
-                "y": round(MARGIN_PX + (y - top) * px_per_m, 1),
-            }
-            for stop, (x, y) in zip(placed, xy, strict=True)
+            {"stop": stop, "x": round(x, 1), "y": round(y, 1)}
+            for stop, (x, y) in zip(placed, places, strict=True)
         ],
         "size": (MAP_PX, round(height * px_per_m + 2 * MARGIN_PX + 40, 1)),
         "bar": {
@@ -58,24 +60,19 @@ def camera_map(stops: Sequence[Stop]) -> dict[str, Any] | None:
 
 def _metres(lon_lat: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """East and south of the first position; surveys that cross the date line stay together."""
-    first = lon_lat[0]
-    shrink = math.cos(math.radians(sum(lat for _, lat in lon_lat) / len(lon_lat)))
-    return [
-        (
-            ((lon - first[0] + 180) % 360 - 180) * shrink * METRES_PER_DEGREE,
-            (first[1] - lat) * METRES_PER_DEGREE,
-        )
-        for lon, lat in lon_lat
-    ]
+    shrink = math.cos(math.radians(sum(lat for _, lat in lon_lat) / max(1, len(lon_lat))))
+    east_deg = [((lon - lon_lat[0][0] + 180) % 360 - 180) * shrink for lon, _ in lon_lat]
+    south_deg = [lon_lat[0][1] - lat for _, lat in lon_lat]
+    return [(x * METRES_PER_DEGREE, y * METRES_PER_DEGREE) for x, y in zip(east_deg, south_deg, strict=True)]
 
 
-def round_length(most: float) -> float:
+def _round_length(most: float) -> float:
     """The largest of 1, 2, 5, 10, ... times a power of ten that is at most `most`."""
     step = 10.0 ** math.floor(math.log10(most))
     return max(factor * step for factor in (1, 2, 5) if factor * step <= most * (1 + 1e-9))
 
 
-def strip(stops: Sequence[Stop]) -> list[dict[str, Any]]:
+def _strip(stops: Sequence[Stop]) -> list[dict[str, Any]]:
     """One bar per photo in its sequence, as high as the length of cracks in it; bars are 1 px high at least."""
     longest = max((stop.length for stop in stops), default=0.0) or 1.0
     width = STRIP_PX[0] / max(1, len(stops))

@@ -19,19 +19,20 @@ _OURS = "an output of damcrack; what it holds is not inspected"
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file, by its name below a place; empty if it is the place itself.
+class Listed:
+    """A file, by its name below a place, or as the report calls it; empty if it is the place itself.
 
     `same` is equal for one file under two names, `is_link` where a link leads to it.
     """
 
     name: str
-    size_bytes: int
     read: Callable[[], bytes]
-    first_bytes: Callable[[], bytes]
-    on_disk: Callable[[], AbstractContextManager[Path]]
+    size_bytes: int = 0
+    first_bytes: Callable[[], bytes] = bytes
+    on_disk: Callable[[], AbstractContextManager[Path]] = lambda: nullcontext(Path())
     is_local: bool = True
     is_link: bool = False
+    is_video: bool = False
     same: object = None
 
 
@@ -74,7 +75,7 @@ def why_not_entered(folder: str) -> str | None:
     return None
 
 
-def walk(root: Path) -> Iterator[Found | Unusable]:
+def walk(root: Path) -> Iterator[Listed | Unusable]:
     """Every file below a folder; links are followed, and each folder is entered once, by its own name if it has one."""
     yield from _Walk(root).files()
 
@@ -87,7 +88,7 @@ class _Walk:
         self._folders, self._links = [(root, "")], list[tuple[Path, str]]()
         self._linked = False
 
-    def files(self) -> Iterator[Found | Unusable]:
+    def files(self) -> Iterator[Listed | Unusable]:
         while self._folders or self._links:
             if self._folders:
                 yield from self._below(*self._folders.pop())
@@ -105,7 +106,7 @@ class _Walk:
             None if first == prefix else Unusable(prefix, f"a folder that is listed already as {first}", True)
         )
 
-    def _below(self, folder: Path, prefix: str) -> Iterator[Found | Unusable]:
+    def _below(self, folder: Path, prefix: str) -> Iterator[Listed | Unusable]:
         try:
             paths = sorted(folder.iterdir())
         except OSError as error:
@@ -121,7 +122,7 @@ class _Walk:
         for path in paths:
             yield from self._entry(path, prefix + path.name)
 
-    def _entry(self, path: Path, name: str) -> Iterator[Found | Unusable]:
+    def _entry(self, path: Path, name: str) -> Iterator[Listed | Unusable]:
         try:
             known = path.stat()
         except OSError as error:
@@ -139,14 +140,14 @@ class _Walk:
             self._folders.append((path, name + "/"))
 
 
-def file(path: Path, name: str, known: os.stat_result, is_link: bool = False) -> Found | Unusable:
+def file(path: Path, name: str, known: os.stat_result, is_link: bool = False) -> Listed | Unusable:
     """A file of this machine; a pipe or a device is none."""
     if not stat.S_ISREG(known.st_mode):
         return Unusable(name, "a pipe, socket or device, expected a file", no_photo=True)
-    return Found(
+    return Listed(
         name,
-        known.st_size,
         path.read_bytes,
+        known.st_size,
         partial(_first_bytes, path),
         lambda: nullcontext(path),
         is_link=is_link or path.is_symlink(),
@@ -154,7 +155,7 @@ def file(path: Path, name: str, known: os.stat_result, is_link: bool = False) ->
     )
 
 
-def objects(uri: str, open_bucket: OpenBucket) -> Iterator[Found | Unusable]:
+def objects(uri: str, open_bucket: OpenBucket) -> Iterator[Listed | Unusable]:
     """Every object below a prefix; or one object; or those that fit a pattern, part by part of their names.
 
     Raises:
@@ -190,7 +191,7 @@ def _matching(uri: str, open_bucket: OpenBucket) -> tuple[Bucket, Sequence[Store
     return bucket, listed
 
 
-def _below(bucket: Bucket, listed: Sequence[StoredFile]) -> Iterator[Found | Unusable]:
+def _below(bucket: Bucket, listed: Sequence[StoredFile]) -> Iterator[Listed | Unusable]:
     not_entered: dict[str, str] = {}
     for one in listed:
         folder, _, last = one.name.rpartition("/")
@@ -212,7 +213,7 @@ def _below(bucket: Bucket, listed: Sequence[StoredFile]) -> Iterator[Found | Unu
             yield _object(bucket, one, one.name)
 
 
-def _object(bucket: Bucket, stored: StoredFile, name: str) -> Found:
+def _object(bucket: Bucket, stored: StoredFile, name: str) -> Listed:
     @contextmanager
     def on_disk() -> Iterator[Path]:
         with temporary_folder() as folder:
@@ -220,10 +221,10 @@ def _object(bucket: Bucket, stored: StoredFile, name: str) -> Found:
             bucket.save(stored.name, path)
             yield path
 
-    return Found(
+    return Listed(
         name,
-        stored.size_bytes,
         partial(bucket.read, stored.name),
+        stored.size_bytes,
         partial(bucket.first_bytes, stored.name, HEAD_BYTES),
         on_disk,
         is_local=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from damcrack.files import InputError, temporary_folder, write_bytes
 
-NAMES = (
+BROWSERS = (
     "chromium",
     "chromium-browser",
     "google-chrome",
@@ -16,8 +16,6 @@ NAMES = (
     "chrome",
     "microsoft-edge",
     "msedge",
-)
-PLACES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
@@ -26,7 +24,7 @@ PLACES = (
     r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
     "/snap/bin/chromium",
 )
-OPTIONS = (
+OPTIONS = [
     "--headless=new",
     "--disable-gpu",
     "--disable-background-networking",
@@ -34,7 +32,7 @@ OPTIONS = (
     "--disable-sync",
     "--no-first-run",
     "--no-pdf-header-footer",
-)
+]
 TIMEOUT_S = 600
 # Readers look for the end of a PDF in its last kilobyte, so a comment behind it harms none.
 MARK = b"%damcrack-output\n"
@@ -42,8 +40,7 @@ MARK = b"%damcrack-output\n"
 
 def find_browser() -> Path | None:
     """A browser that prints without a window; None where there is none."""
-    on_path = (shutil.which(name) for name in NAMES)
-    return next((Path(path) for path in (*on_path, *PLACES) if path and Path(path).is_file()), None)
+    return next((Path(found) for name in BROWSERS if (found := shutil.which(name))), None)
 
 
 def check_place(out: Path) -> None:

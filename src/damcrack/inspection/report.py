@@ -12,23 +12,12 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from damcrack.cracks.findings import Findings, Pixels, preview, read_picture
+from damcrack.cracks.findings import Findings, Pixels, encode_picture, preview, read_picture
 from damcrack.cracks.photo import Rules
 from damcrack.files import replacing, sha256_bytes
-from damcrack.inspection.decisions import (
-    CLASSES,
-    NEAR_PX,
-    SAME_SHARE,
-    SEVERITIES,
-    UNMOVED_IOU,
-    Box,
-    Finding,
-    asked,
-    decision_as_json,
-    rank,
-    read_decisions,
-)
-from damcrack.inspection.overview import Stop, camera_map, strip
+from damcrack.inspection.decisions import CLASSES, SEVERITIES, decision_as_json, read_decisions
+from damcrack.inspection.matching import NEAR_PX, SAME_SHARE, UNMOVED_IOU, Finding, asked
+from damcrack.inspection.overview import Stop, overview
 from damcrack.inspection.places import Unusable
 
 FOLDERS = [Path(__file__).parent, Path(__file__).parents[1]]  # style.css is shared
@@ -36,6 +25,7 @@ THUMBNAIL_PX, MANY_PHOTOS, SMALL_THUMBNAIL_PX = 320, 500, 160
 CROPPED_FINDINGS = 400  # those with most evidence have a picture in the list
 CROP_PX, MIN_CROP_PX = 110, 64
 THUMBNAIL_QUALITY = 72
+LEGEND = {"crack": "crack", "unsure": "unsure", "no-crack": "no crack"}
 LINE_RGB, BLOCK_RGB = (255, 59, 47), (255, 176, 32)
 
 
@@ -56,7 +46,7 @@ class Lengths:
             self.mm, self.num_mm = self.mm + px * gsd_mm_per_px, self.num_mm + 1
 
     def __str__(self) -> str:
-        parts = [measure(self.mm, "mm")] * bool(self.num_mm) + [measure(self.px, "px")] * bool(self.num_px)
+        parts = [in_words(self.mm, 1.0)] * bool(self.num_mm) + [in_words(self.px, None)] * bool(self.num_px)
         return " and ".join(parts) or "0"
 
 
@@ -93,17 +83,16 @@ class Totals:
 
 @dataclass(frozen=True)
 class Shown:
-    """One photo on the page: `facts` for its script, rank and box of each of its findings."""
+    """One photo on the page, with what its script knows."""
 
     folder: Path
     facts: dict[str, Any]
     stop: Stop
-    ranked: list[tuple[Any, Box]]
 
     @property
-    def best(self) -> tuple[Any, int]:
-        """Sort key of photos with findings: most evidence first."""
-        return min(key for key, _ in self.ranked), self.stop.number
+    def ranks(self) -> list[tuple[bool, float]]:
+        """Sort keys of its findings, as in `matching.rank`: most evidence first."""
+        return [(one["kind"] == "block", -one["prob"]) for one in self.facts["findings"]]
 
 
 class Page:
@@ -130,12 +119,12 @@ class Page:
         found, num_more = asked(findings)
         length = self.totals.add(findings, found)
         image = _thumbnail(folder, findings, found, SMALL_THUMBNAIL_PX if self._is_large else THUMBNAIL_PX)
+        thumbnail = base64.b64encode(encode_picture(image, THUMBNAIL_QUALITY)).decode()
         lines = [[line.tolist() for line in one.lines] for one in found]
-        drawing = {"thumbnail": jpeg(image), "lines": lines, "blocks": _blocks(findings)}
+        drawing = {"thumbnail": thumbnail, "lines": lines, "blocks": _blocks(findings)}
         self._drawings.write(as_script(drawing) + "\n")
         stop = Stop(len(self._shown), findings.photo, findings.verdict, findings.lon_lat, length)
-        ranked = [(rank(one), one.box_xyxy) for one in found]
-        self._shown.append(Shown(folder, _facts(folder, findings, found, num_more), stop, ranked))
+        self._shown.append(Shown(folder, _facts(folder, findings, found, num_more), stop))
 
     def write(
         self,
@@ -153,14 +142,9 @@ class Page:
         Raises:
             InputError: the decisions beside the page cannot be read.
         """
-        shown, stops = self._shown, [one.stop for one in self._shown]
-        pictures = _within_budget(
-            shown, 0 if self._is_large else budget_mb, self._full_size
-        )  # to open in seconds
+        pictures = self._within_budget(0 if self._is_large else budget_mb)  # to open in seconds
         decided = read_decisions(decisions) if decisions.is_file() else []
-        linked = sum(
-            bool(one.ranked) and pictures.get(number) != "detail.jpg" for number, one in enumerate(shown)
-        )
+        linked = sum(bool(one.ranks) and pictures.get(one.stop.number) != "detail.jpg" for one in self._shown)
         self._drawings.seek(0)
         stream = (
             environment()
@@ -168,21 +152,17 @@ class Page:
             .stream(
                 title=title,
                 totals=self.totals,
-                num_photos=len(shown),
-                cards=lambda: ({"number": number, **one.facts} for number, one in enumerate(shown)),
-                camera_map=camera_map(stops),
-                strip=strip(stops),
-                legend={"crack": "crack", "unsure": "unsure", "no-crack": "no crack"},
+                photos=[one.facts for one in self._shown],
+                **overview([one.stop for one in self._shown], LEGEND),
                 set_aside=set_aside,
                 card=card,
                 rules=rules,
                 block_px=block_px,
-                settings=_settings(title, shown),
-                decided=as_script([decision_as_json(one) for one in decided]),
-                pictures=lambda: _pictures(shown, pictures),
-                photos=lambda: (as_script(one.facts) for one in shown),
-                drawings=lambda: (line.rstrip("\n") for line in self._drawings),
-                crops=lambda: _crops(shown, self._full_size),
+                settings=_settings(title, self._shown),
+                decided=[decision_as_json(one) for one in decided],
+                pictures=self._pictures(pictures),
+                drawings=(line.rstrip("\n") for line in self._drawings),
+                crops=self._crops(),
                 linked=linked,
             )
         )
@@ -191,11 +171,54 @@ class Page:
             stream.dump(str(temporary), encoding="utf-8")
         return linked
 
+    def _within_budget(self, budget_mb: float) -> dict[int, str]:
+        """Which picture of each photo with findings is in the page: a small one of all, then the whole by evidence."""
+        order = sorted((one for one in self._shown if one.ranks), key=lambda one: min(one.ranks))
+        left, chosen = budget_mb * 2**20, dict[int, str]()
+        for name, replaced in (("preview.jpg", None), ("detail.jpg", "preview.jpg")):
+            for one in order:
+                if chosen.get(one.stop.number) != replaced:
+                    break
+                picture = self._full_size(one.folder) if replaced else one.folder / name
+                smaller = (one.folder / replaced).stat().st_size if replaced else 0
+                cost = (picture.stat().st_size - smaller) * 4 / 3
+                if cost > left:
+                    break
+                left, chosen[one.stop.number] = left - cost, name
+        return chosen
+
+    def _pictures(self, chosen: Mapping[int, str]) -> Iterator[dict[str, Any]]:
+        """Pictures that are in the page, and whether each is the whole one."""
+        for number, name in sorted(chosen.items()):
+            content = (self._shown[number].folder / name).read_bytes()
+            yield {"photo": number, "whole": name == "detail.jpg", "content": content}
+
+    def _crops(self) -> Iterator[dict[str, Any]]:
+        """Pictures of the findings with most evidence, photo by photo: one of them is in memory."""
+        ranked = [
+            (rank, one.stop.number, place) for one in self._shown for place, rank in enumerate(one.ranks)
+        ]
+        wanted: dict[int, list[int]] = {}
+        for _, number, place in sorted(ranked)[:CROPPED_FINDINGS]:
+            wanted.setdefault(number, []).append(place)
+        for number, places in sorted(wanted.items()):
+            facts = self._shown[number].facts
+            whole = read_picture(self._full_size(self._shown[number].folder))
+            for place in places:
+                box = [
+                    round(whole.shape[1] / facts["width"] * one) for one in facts["findings"][place]["box"]
+                ]
+                content = encode_picture(_crop(whole, box), THUMBNAIL_QUALITY)
+                yield {"photo": number, "finding": place, "content": content}
+
 
 def environment() -> Environment:
     """Templates that escape every name, and fail on one that they do not know."""
     made = Environment(autoescape=True, loader=FileSystemLoader(FOLDERS), undefined=StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
+    made.filters["script"] = as_script
+    made.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    made.filters["counted"] = lambda number, word: f"{number} {word}{'' if number == 1 else 's'}"
     return made
 
 
@@ -232,49 +255,18 @@ def _finding_facts(one: Finding) -> dict[str, Any]:
     return facts
 
 
-def _within_budget(
-    shown: Sequence[Shown], budget_mb: float, full_size: Callable[[Path], Path]
-) -> dict[int, str]:
-    """Which picture of each photo with findings goes into the page: a small one for all, then the whole by evidence."""
-    order = [
-        one.stop.number for one in sorted((one for one in shown if one.ranked), key=lambda one: one.best)
-    ]
-    left, chosen = budget_mb * 2**20, dict[int, str]()
-    for name, replaced in (("preview.jpg", None), ("detail.jpg", "preview.jpg")):
-        for number in order:
-            if chosen.get(number) != replaced:
-                break
-            folder = shown[number].folder
-            picture = full_size(folder) if replaced else folder / name
-            smaller = (folder / replaced).stat().st_size if replaced else 0
-            cost = (picture.stat().st_size - smaller) * 4 / 3
-            if cost > left:
-                break
-            left, chosen[number] = left - cost, name
-    return chosen
-
-
-def _pictures(shown: Sequence[Shown], pictures: Mapping[int, str]) -> Iterator[dict[str, Any]]:
-    """Pictures that are in the page, and whether each is the whole one."""
-    for number, name in sorted(pictures.items()):
-        data = base64.b64encode((shown[number].folder / name).read_bytes()).decode()
-        yield {"number": number, "whole": name == "detail.jpg", "data": data}
-
-
-def _settings(title: str, shown: Sequence[Shown]) -> str:
+def _settings(title: str, shown: Sequence[Shown]) -> dict[str, Any]:
     """What the page's program must know; `survey` names the place where the browser keeps unsaved decisions."""
     photos = [one.facts["sha256"] for one in shown]
-    return as_script(
-        {
-            "title": title,
-            "survey": sha256_bytes(repr(photos).encode())[:16],
-            "classes": CLASSES,
-            "severities": SEVERITIES,
-            "near": NEAR_PX,
-            "same": SAME_SHARE,
-            "unmoved": UNMOVED_IOU,
-        }
-    )
+    return {
+        "title": title,
+        "survey": sha256_bytes(repr(photos).encode())[:16],
+        "classes": CLASSES,
+        "severities": SEVERITIES,
+        "near": NEAR_PX,
+        "same": SAME_SHARE,
+        "unmoved": UNMOVED_IOU,
+    }
 
 
 def as_script(value: Any) -> str:
@@ -295,39 +287,18 @@ def _thumbnail(folder: Path, findings: Findings, found: Sequence[Finding], side_
     return image
 
 
-def _crops(shown: Sequence[Shown], full_size: Callable[[Path], Path]) -> Iterator[dict[str, Any]]:
-    """Pictures of the findings with most evidence, photo by photo: one of them is in memory."""
-    best = sorted(
-        (key, number, place) for number, one in enumerate(shown) for place, (key, _) in enumerate(one.ranked)
-    )
-    wanted: dict[int, list[int]] = {}
-    for _, number, place in best[:CROPPED_FINDINGS]:
-        wanted.setdefault(number, []).append(place)
-    for number, places in sorted(wanted.items()):
-        whole = read_picture(full_size(shown[number].folder))
-        scale = whole.shape[1] / shown[number].facts["width"]
-        for place in places:
-            box = [round(scale * value) for value in shown[number].ranked[place][1]]
-            yield {"photo": number, "finding": place, "data": jpeg(_crop(whole, box))}
-
-
 def _crop(rgb: Pixels, box_xyxy: Sequence[int]) -> Pixels:
     x0, y0, x1, y1 = box_xyxy
     margin = max(8, (MIN_CROP_PX - max(x1 - x0, y1 - y0)) // 2, max(x1 - x0, y1 - y0) // 10)
     return preview(rgb[max(0, y0 - margin) : y1 + margin, max(0, x0 - margin) : x1 + margin], CROP_PX)
 
 
-def measure(value: float, unit: str) -> str:
-    """A length in words: metres from one metre on."""
+def in_words(px: float, gsd_mm_per_px: float | None) -> str:
+    """A length in millimetres, from one metre on in metres; in pixels where the photo has no scale."""
+    value, unit = (px * gsd_mm_per_px, "mm") if gsd_mm_per_px else (px, "px")
     if unit == "mm" and value >= 1000:
         return f"{value / 1000:.2f} m"
     return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
-
-
-def jpeg(rgb: Pixels, quality: int = THUMBNAIL_QUALITY) -> str:
-    """A JPEG as base64."""
-    _, encoded = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return base64.b64encode(bytes(encoded)).decode()
 
 
 def model_card(contract: Mapping[str, Any], sha256: str) -> list[tuple[str, str]]:

@@ -9,23 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from damcrack.cracks.findings import Findings, read_picture, survey_folders
+from damcrack.cracks.findings import Findings, read_picture
 from damcrack.data.layouts import GROUPS_FILE
 from damcrack.data.photo import encode_jpeg
 from damcrack.files import InputError, new_directory, write_bytes, write_csv
-from damcrack.inspection.decisions import (
-    FILE,
-    STEP_PX,
-    Box,
-    Decision,
-    Finding,
-    asked,
-    by_photo,
-    iou,
-    matched,
-    points,
-    read_decisions,
-)
+from damcrack.inspection.decisions import FILE, Box, Decision, by_photo, decisions_on
+from damcrack.inspection.matching import STEP_PX, Finding, asked, iou, matched, points
+from damcrack.inspection.survey_folder import FinishedSurvey
 
 LABELS = {"crack": "Positive", "no crack": "Negative"}
 QUALITY = 95
@@ -43,16 +33,13 @@ def take_back(root: Path, out: Path, decisions: Path | None = None) -> dict[str,
     Raises:
         InputError: no survey, no decisions, none of its photos, or a block that is judged both ways.
     """
-    path = decisions or root / FILE
-    folders, decided = (
-        survey_folders(root),
-        by_photo([one for one in read_decisions(path) if not one.carried]),
-    )
+    survey = FinishedSurvey.read(root)
+    decided = by_photo([one for one in decisions_on(survey, decisions) if not one.carried])
     groups, num = list[dict[str, str]](), dict.fromkeys(LABELS, 0)
     with new_directory(out, "labelled-blocks") as folder:
         for label in LABELS.values():
             (folder / label).mkdir()
-        for photo in folders:
+        for photo in survey.folders.values():
             findings = Findings.read(photo)
             for name, label, encoded in _tiles(photo, findings, decided.pop(findings.sha256, [])):
                 write_bytes(folder / LABELS[label] / name, encoded)
@@ -60,7 +47,7 @@ def take_back(root: Path, out: Path, decisions: Path | None = None) -> dict[str,
                 num[label] += 1
         if not groups:
             raise InputError(
-                f"{path} decides nothing in the photos of {root}; decide in its report.html and save"
+                f"{decisions or root / FILE} decides nothing in photos of {root}; decide in its report.html and save"
             )
         write_csv(folder / GROUPS_FILE, ("file", "group"), groups)
     summary: dict[str, object] = {"taken": f"{num['crack']} crack, {num['no crack']} no-crack blocks"}
@@ -105,7 +92,8 @@ def block_labels(findings: Findings, decisions: Sequence[Decision]) -> dict[Box,
     cracks = [_Place(one) for one in judged if one.is_accepted_crack]
     others = [_Place(one) for one in judged if not one.is_accepted_crack]
     maybe = [*cracks, *map(_Place, undecided)]
-    blocks = dict.fromkeys([*(block.box_xyxy for block in findings.blocks), *_decided_blocks(judged)])
+    own = [one.box_xyxy for one in judged if one.kind == "block"]
+    blocks = dict.fromkeys([*(block.box_xyxy for block in findings.blocks), *own])
     labels: dict[Box, str] = {}
     for block in blocks:
         if any(one.labels(block) for one in cracks):
@@ -114,10 +102,6 @@ def block_labels(findings: Findings, decisions: Sequence[Decision]) -> dict[Box,
         elif any(one.labels(block) for one in others) and not any(one.touches(block) for one in maybe):
             labels[block] = "no crack"
     return labels
-
-
-def _decided_blocks(decisions: Sequence[Decision]) -> list[Box]:
-    return [one.box_xyxy for one in decisions if one.kind == "block"]
 
 
 class _Place:

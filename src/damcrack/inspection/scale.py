@@ -14,6 +14,7 @@ from damcrack.inspection.spreadsheet import match_name, names_by_key, read_numbe
 
 # Beyond these nobody photographs cracks: a microscope, and a pixel wider than a hand.
 PLAUSIBLE_MM_PER_PX = (0.001, 100.0)
+EXPECTED = "{:g} to {:g}".format(*PLAUSIBLE_MM_PER_PX)
 COLUMNS = ("photo", "gsd_mm_per_px")
 
 
@@ -30,8 +31,11 @@ class Scale:
 
     def __post_init__(self) -> None:
         for value in (self.gsd_mm_per_px, *self.by_photo.values()):
-            if value is not None:
-                check_gsd(value)
+            if value is not None and not _is_plausible(value):
+                raise InputError(
+                    f"ground sampling distance {value:g} mm per pixel; expected {EXPECTED}. "
+                    "It is the width of one pixel on the wall: 0.5 where 2000 pixels show one metre"
+                )
         if self.distance_m is not None and not 0 < self.distance_m < 10_000:
             raise InputError(
                 f"distance_m: {self.distance_m:g}; expected metres between camera and wall, above 0"
@@ -51,7 +55,7 @@ class Scale:
         if not _is_plausible(gsd):
             raise PhotoError(
                 f"distance_m {self.distance_m:g} and its EXIF make {gsd:g} mm per pixel, "
-                f"expected {PLAUSIBLE_MM_PER_PX[0]:g} to {PLAUSIBLE_MM_PER_PX[1]:g}; give gsd_mm_per_px for it"
+                f"expected {EXPECTED}; give gsd_mm_per_px for it"
             )
         return gsd
 
@@ -59,20 +63,6 @@ class Scale:
 def _is_plausible(gsd: float) -> bool:
     low, high = PLAUSIBLE_MM_PER_PX
     return math.isfinite(gsd) and low <= gsd <= high
-
-
-def check_gsd(value: float) -> None:
-    """Refuse what cannot be millimetres per pixel.
-
-    Raises:
-        InputError: not a number, or not plausible.
-    """
-    if not _is_plausible(value):
-        low, high = PLAUSIBLE_MM_PER_PX
-        raise InputError(
-            f"ground sampling distance {value:g} mm per pixel; expected {low:g} to {high:g}. "
-            "It is the width of one pixel on the wall: 0.5 where 2000 pixels show one metre"
-        )
 
 
 def read_scale_csv(path: Path) -> dict[str, float]:
@@ -88,8 +78,8 @@ def read_scale_csv(path: Path) -> dict[str, float]:
         name, gsd = row["photo"], read_number(row["gsd_mm_per_px"])
         if gsd is None or not _is_plausible(gsd):
             raise InputError(
-                f"{path}: gsd_mm_per_px of {name} is {row['gsd_mm_per_px']!r}; expected millimetres per pixel, "
-                f"{PLAUSIBLE_MM_PER_PX[0]:g} to {PLAUSIBLE_MM_PER_PX[1]:g}"
+                f"{path}: gsd_mm_per_px of {name} is {row['gsd_mm_per_px']!r}; "
+                f"expected millimetres per pixel, {EXPECTED}"
             )
         if by_photo.setdefault(name, gsd) != gsd:
             raise InputError(f"{path}: {name} has {by_photo[name]:g} and {gsd:g}; leave one row for it")
@@ -122,9 +112,8 @@ def without_number(scale: Scale, photos: Sequence[str]) -> str:
     missing = [name for name in photos if name not in scale.by_photo and name not in videos]
     if not missing:
         return ""
+    instead = "the distance" if scale.distance_m is not None else "pixels alone"
     if scale.gsd_mm_per_px is not None:
         instead = f"{scale.gsd_mm_per_px:g} mm per pixel, the number for all"
-    else:
-        instead = "the distance" if scale.distance_m is not None else "pixels alone"
     names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
     return f"the table of ground sampling distances has no number for {names}: measured by {instead}"

@@ -5,8 +5,6 @@ OUT/report.pdf                  the same page, printed; if a browser is there
 OUT/decisions.json              the decisions that it rests on, with those that were carried over
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,37 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 
 from damcrack import __version__
-from damcrack.cracks.findings import Findings, Verdict, preview, read_picture, survey_folders
+from damcrack.cracks.findings import Findings, encode_picture, preview, read_picture
 from damcrack.files import (
     InputError,
     new_directory,
-    read_json,
+    read_csv,
     sha256_bytes,
     temporary_folder,
     write_bytes,
     write_json,
 )
-from damcrack.inspection.carry import carried_over
-from damcrack.inspection.decisions import (
-    FILE,
-    Decision,
-    Finding,
-    as_json,
-    asked,
-    by_photo,
-    matched,
-    read_decisions,
-    status,
-)
-from damcrack.inspection.overview import Stop, camera_map, strip
+from damcrack.inspection.decisions import FILE, Decision, as_json, by_photo, decisions_on, status
+from damcrack.inspection.matching import Finding, asked, carried_over, matched
+from damcrack.inspection.overview import Stop, overview
 from damcrack.inspection.printing import check_place, find_browser, print_page
-from damcrack.inspection.report import Lengths, environment, measure
+from damcrack.inspection.report import Lengths, environment, in_words
+from damcrack.inspection.survey_folder import FinishedSurvey
 from damcrack.run import Run
 
 PICTURE_PX, PICTURE_QUALITY = 3000, 90  # 300 dots per inch over the width of a page
+LEGEND = {"crack": "accepted findings", "unsure": "not decided", "no-crack": "none"}
 
 
 @dataclass(frozen=True)
@@ -59,13 +48,45 @@ class TitleBlock:
     scale: str = ""
 
 
+@dataclass(frozen=True)
+class Row:
+    """A finding of a photo with what was decided on it; `number` counts those that were accepted."""
+
+    photo: str
+    gsd: float | None
+    finding: Finding
+    decision: Decision
+    number: int = 0
+
+    def words(self, measure: str) -> str:
+        """Length or width in words; empty for a block."""
+        crack = self.finding.crack
+        return "" if crack is None else in_words(getattr(crack, f"{measure}_px"), self.gsd)
+
+    @property
+    def widest(self) -> float:
+        """In millimetres where the photo has a scale, else in pixels."""
+        return self.finding.crack.width_max_px * (self.gsd or 1.0) if self.finding.crack else 0.0
+
+    @property
+    def tag(self) -> list[int]:
+        """Where the number of a finding stands: in the middle of its longest line, or in the block's corner."""
+        lines = self.finding.lines
+        if not lines:
+            return list(self.finding.box_xyxy[:2])
+        longest = max(lines, key=lambda line: float(np.hypot(*np.diff(line, axis=0).T).sum()))
+        place: list[int] = longest[len(longest) // 2].tolist()
+        return place
+
+
 @dataclass
 class Sheet:
-    """One photo with accepted findings: its file beside the page, numbered findings as shapes and texts."""
+    """One photo with accepted findings, and its file beside the page."""
 
-    findings: Findings
+    photo: str
+    size_wh: tuple[int, int]
     file: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
 
 @dataclass
@@ -73,12 +94,17 @@ class Judged:
     """All findings of a survey by what was decided on them; `lost` are decisions that fit no finding."""
 
     sheets: list[Sheet] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-    undecided: list[str] = field(default_factory=list)
+    rejected: list[Row] = field(default_factory=list)
+    undecided: Counter[str] = field(default_factory=Counter)
     lost: list[Decision] = field(default_factory=list)
-    used: list[Decision] = field(default_factory=list)
     num_carried: int = 0
     stops: list[Stop] = field(default_factory=list)
+    gsds: list[float | None] = field(default_factory=list)
+
+    @property
+    def accepted(self) -> list[Row]:
+        """All accepted findings, in their order."""
+        return [row for sheet in self.sheets for row in sheet.rows]
 
 
 def report(
@@ -98,9 +124,9 @@ def report(
         InputError: no finished survey, no or damaged decisions, none on its photos, no browser for a PDF.
     """
     browser = find_browser()
-    folders = survey_folders(survey)
-    decided = _decisions(survey, decisions, previous, folders, run)
-    judged = judge(folders, decided)
+    finished = FinishedSurvey.read(survey)
+    decided = _decisions(finished, decisions, previous, run)
+    judged = judge(list(finished.folders.values()), decided)
     if out.suffix.casefold() == ".pdf":
         if browser is None:
             raise InputError(
@@ -108,11 +134,11 @@ def report(
             )
         check_place(out)
         with temporary_folder() as folder:
-            _write(folder, survey, folders, judged, block)
+            _write(folder, finished, judged, decided, block)
             print_page(folder / "report.html", out, browser)
         return _summary(judged, out)
     with new_directory(out, "report") as folder:
-        _write(folder, survey, folders, judged, block)
+        _write(folder, finished, judged, decided, block)
         if browser:
             print_page(folder / "report.html", folder / "report.pdf", browser)
         else:
@@ -120,176 +146,117 @@ def report(
     return _summary(judged, out / "report.html")
 
 
-def _decisions(
-    survey: Path, given: Path | None, previous: Path | None, folders: Sequence[Path], run: Run
-) -> list[Decision]:
-    path = given or survey / FILE
-    decided = read_decisions(path) if given or path.is_file() or not previous else []
-    hashes = {Findings.read(folder).sha256 for folder in folders}
-    if decided and not any(one.sha256 in hashes for one in decided):
-        raise InputError(
-            f"{path} decides on photos that {survey} does not have; give the decisions on this survey"
-        )
+def _decisions(survey: FinishedSurvey, given: Path | None, previous: Path | None, run: Run) -> list[Decision]:
+    is_given = given or (survey.root / FILE).is_file() or not previous
+    decided = decisions_on(survey, given) if is_given else []
     if previous:
         own = {(one.sha256, one.box_xyxy) for one in decided if one.status != "undecided"}
-        decided += [
-            one for one in carried_over(previous, folders, run) if (one.sha256, one.box_xyxy) not in own
-        ]
+        carried = carried_over(FinishedSurvey.read(previous), list(survey.folders.values()), run)
+        decided += [one for one in carried if (one.sha256, one.box_xyxy) not in own]
     return decided
 
 
 def judge(folders: Sequence[Path], decisions: Sequence[Decision]) -> Judged:
     """Sort all findings of a survey by the decisions on them; accepted ones are numbered through."""
-    judged, waiting, number = Judged(used=list(decisions)), by_photo(decisions), 0
+    judged, waiting, number = Judged(), by_photo(decisions), 0
     for folder in folders:
         findings = Findings.read(folder)
         found, _ = asked(findings)
         on_each, lost = matched(found, waiting.pop(findings.sha256, []))
         judged.lost += [one for one in lost if one.status != "undecided"]
-        sheet = Sheet(findings, f"photos/{folder.name}.jpg")
+        size_wh = findings.width_px, findings.height_px
+        sheet = Sheet(findings.photo, size_wh, f"photos/{folder.name}.jpg")
         for finding, one in zip(found, on_each, strict=True):
             judged.num_carried += bool(one and one.carried)
             if one is None or status(one) == "undecided":
-                judged.undecided.append(findings.photo)
+                judged.undecided[findings.photo] += 1
             elif one.status == "rejected":
-                judged.rejected.append(_row(findings, finding, one))
+                judged.rejected.append(Row(findings.photo, findings.gsd_mm_per_px, finding, one))
             else:
                 number += 1
-                sheet.rows.append({"number": number, **_row(findings, finding, one)})
+                sheet.rows.append(Row(findings.photo, findings.gsd_mm_per_px, finding, one, number))
         if sheet.rows:
             judged.sheets.append(sheet)
-        judged.stops.append(_stop(len(judged.stops), sheet, findings.photo in judged.undecided[-1:]))
+        judged.stops.append(_stop(findings, sheet, judged))
+        judged.gsds.append(findings.gsd_mm_per_px)
     judged.lost += [one for rest in waiting.values() for one in rest if one.status != "undecided"]
     return judged
 
 
-def _stop(number: int, sheet: Sheet, is_open: bool) -> Stop:
+def _stop(findings: Findings, sheet: Sheet, judged: Judged) -> Stop:
     """The photo on the map, by what was decided."""
-    length = sum(row["length_px"] * (row["gsd"] or 1.0) for row in sheet.rows)
-    state: Verdict = "crack" if sheet.rows else "unsure" if is_open else "no crack"
-    return Stop(number, sheet.findings.photo, state, sheet.findings.lon_lat, length)
+    cracks = [(row.finding.crack, row.gsd or 1.0) for row in sheet.rows]
+    length = sum(crack.length_px * gsd for crack, gsd in cracks if crack)
+    state = "crack" if sheet.rows else "unsure" if findings.photo in judged.undecided else "no crack"
+    return Stop(len(judged.stops), findings.photo, state, findings.lon_lat, length)
 
 
-def _row(findings: Findings, finding: Finding, decision: Decision) -> dict[str, Any]:
-    gsd = findings.gsd_mm_per_px
-    factor, unit = (gsd, "mm") if gsd else (1.0, "px")
-    crack = finding.crack
-    return {
-        "photo": findings.photo,
-        "kind": "line" if crack else "block",
-        "box": finding.box_xyxy,
-        "tag": _tag(finding),
-        "lines": [" ".join(f"{x},{y}" for x, y in line.tolist()) for line in finding.lines],
-        "length": measure(crack.length_px * factor, unit) if crack else "",
-        "width": measure(crack.width_px * factor, unit) if crack else "",
-        "widest": measure(crack.width_max_px * factor, unit) if crack else "",
-        "length_px": crack.length_px if crack else 0.0,
-        "widest_px": crack.width_max_px if crack else 0.0,
-        "gsd": gsd,
-        "decision": decision,
-    }
-
-
-def _tag(finding: Finding) -> list[int]:
-    """Where the number of a finding stands: in the middle of its longest line, or in the block's corner."""
-    if not finding.lines:
-        return list(finding.box_xyxy[:2])
-    lengths = [float(np.hypot(*np.diff(line, axis=0).T).sum()) for line in finding.lines]
-    longest = finding.lines[int(np.argmax(lengths))]
-    place: list[int] = longest[len(longest) // 2].tolist()
-    return place
-
-
-def totals_by_class(judged: Judged) -> list[dict[str, Any]]:
+def totals_by_class(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One line per class: how many were accepted, by severity, how long together and how wide at most."""
-    rows = [row for sheet in judged.sheets for row in sheet.rows]
     totals = []
-    for label in dict.fromkeys(row["decision"].label for row in rows):
-        of_class = [row for row in rows if row["decision"].label == label]
+    for label in dict.fromkeys(row.decision.label for row in rows):
+        of_class = [row for row in rows if row.decision.label == label]
         lengths = Lengths()
         for row in of_class:
-            if row["kind"] == "line":
-                lengths.add(row["length_px"], row["gsd"])
+            if row.finding.crack:
+                lengths.add(row.finding.crack.length_px, row.gsd)
         widest = [
-            max((row for row in of_class if bool(row["gsd"]) == in_mm), key=_width, default=None)
+            max((row for row in of_class if bool(row.gsd) == in_mm), key=lambda row: row.widest, default=None)
             for in_mm in (True, False)
         ]
         totals.append(
             {
                 "label": label,
                 "num": len(of_class),
-                "severities": Counter(row["decision"].severity or "not set" for row in of_class),
+                "severities": Counter(row.decision.severity or "not set" for row in of_class),
                 "length": str(lengths),
-                "widest": " and ".join(row["widest"] for row in widest if row and row["widest"]),
+                "widest": " and ".join(filter(None, (row.words("width_max") for row in widest if row))),
             }
         )
     return sorted(totals, key=lambda one: (one["label"] != "crack", -one["num"], one["label"]))
 
 
-def _width(row: dict[str, Any]) -> float:
-    return float(row["widest_px"] * (row["gsd"] or 1.0))
-
-
-def _write(out: Path, survey: Path, folders: Sequence[Path], judged: Judged, block: TitleBlock) -> None:
-    about = read_json(survey / "survey.json", "run `damcrack inspect` again")
-    used = as_json(judged.used)
-    write_json(out / FILE, used)
+def _write(
+    out: Path, survey: FinishedSurvey, judged: Judged, decided: Sequence[Decision], block: TitleBlock
+) -> None:
+    write_json(out / FILE, as_json(decided))
     (out / "photos").mkdir(exist_ok=True)
     for sheet in judged.sheets:
-        _write_picture(survey / "photos" / Path(sheet.file).stem / "detail.jpg", out / sheet.file)
+        picture = read_picture(survey.root / Path(sheet.file).with_suffix("") / "detail.jpg")
+        write_bytes(out / sheet.file, encode_picture(preview(picture, PICTURE_PX), PICTURE_QUALITY))
     page = (
         environment()
         .get_template("signed.html.j2")
         .render(
-            title=about["title"],
-            block=asdict(block) | {"scale": block.scale or _scale(folders)},
+            title=survey.about["title"],
+            block=asdict(block) | {"scale": block.scale or _scale(judged.gsds)},
             software=f"damcrack {__version__}",
-            model=f"{about['model']['name']}, sha256 {about['model_sha256']}",
+            model=f"{survey.about['model']['name']}, sha256 {survey.about['model_sha256']}",
             decisions_sha256=sha256_bytes((out / FILE).read_bytes()),
-            num_photos=len(folders),
-            set_aside=_set_aside(survey),
+            set_aside=read_csv(survey.root / "set-aside.csv"),
             judged=judged,
-            camera_map=camera_map(judged.stops),
-            strip=strip(judged.stops),
-            legend={"crack": "accepted findings", "unsure": "not decided", "no-crack": "none"},
-            undecided=Counter(judged.undecided),
-            totals=totals_by_class(judged),
-            num_accepted=sum(len(sheet.rows) for sheet in judged.sheets),
-            people=sorted({one.who for one in judged.used if one.who}),
+            totals=totals_by_class(judged.accepted),
+            people=sorted({one.who for one in decided if one.who}),
+            **overview(judged.stops, LEGEND),
         )
     )
     write_bytes(out / "report.html", page.encode())
 
 
-def _set_aside(survey: Path) -> list[dict[str, str]]:
-    text = (survey / "set-aside.csv").read_text(encoding="utf-8-sig")
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def _write_picture(source: Path, out: Path) -> None:
-    rgb = preview(read_picture(source), PICTURE_PX)
-    write_bytes(out, bytes(simplejpeg.encode_jpeg(rgb.copy(), PICTURE_QUALITY, "RGB", "420")))
-
-
-def _scale(folders: Sequence[Path]) -> str:
+def _scale(gsds: Sequence[float | None]) -> str:
     """The ground sampling distances of all photos in words."""
-    gsds = [Findings.read(folder).gsd_mm_per_px for folder in folders]
     known = sorted({round(gsd, 3) for gsd in gsds if gsd})
     if not known:
         return "unknown: measures are in pixels"
-    parts = [
-        " to ".join(f"{gsd:g}" for gsd in (known if len(known) < 3 else (known[0], known[-1])))
-        + " mm per pixel"
-    ]
+    ends = known if len(known) < 3 else (known[0], known[-1])
+    text = " to ".join(f"{gsd:g}" for gsd in ends) + " mm per pixel"
     missing = sum(gsd is None for gsd in gsds)
-    return ", ".join(parts + [f"unknown for {missing} of {len(gsds)} photos"] * bool(missing))
+    return f"{text}, unknown for {missing} of {len(gsds)} photos" if missing else text
 
 
 def _summary(judged: Judged, page: Path) -> dict[str, object]:
-    accepted = sum(len(sheet.rows) for sheet in judged.sheets)
-    summary: dict[str, object] = {
-        "findings": f"{accepted} accepted, {len(judged.rejected)} rejected, {len(judged.undecided)} not decided"
-    }
+    num = len(judged.accepted), len(judged.rejected), judged.undecided.total()
+    summary: dict[str, object] = {"findings": f"{num[0]} accepted, {num[1]} rejected, {num[2]} not decided"}
     if judged.num_carried:
         summary["carried over"] = f"{judged.num_carried}, to be confirmed in the page of the survey"
     if judged.lost:

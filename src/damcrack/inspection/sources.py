@@ -5,9 +5,9 @@ Every file that was given, or lies below a given folder, is listed: to be looked
 
 import glob
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -26,7 +26,7 @@ from damcrack.data.names import (
 from damcrack.data.photo import encode_jpeg, num_photos, within_memory
 from damcrack.data.tiff import RAW_ADVICE, STARTS
 from damcrack.files import InputError, PhotoError, sha256_bytes
-from damcrack.inspection.places import Found, OpenBucket, Unusable, file, objects, walk
+from damcrack.inspection.places import Listed, OpenBucket, Unusable, file, objects, walk
 
 # Never inspected, whatever they hold: small copies that cameras write beside a photo or video.
 SIDECAR_SUFFIXES = (".thm", ".lrv", ".lrf")
@@ -42,13 +42,35 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A file to look at: `name` is how the report calls it, `read` gives its bytes, a `video` lies on disk."""
+class Part:
+    """Part `number` (from 1 on) of `of` of a survey that several machines inspect.
 
-    name: str
-    read: Callable[[], bytes]
-    size_bytes: int = 0
-    video: Callable[[], AbstractContextManager[Path]] | None = None
+    A file's name alone says which part it is in, so that new files move no other. A part is like a call that was
+    killed: its photos are stored, and the call without a part, over all of them, writes tables and page.
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def read(cls, text: str) -> "Part":
+        """Read NUMBER/OF.
+
+        Raises:
+            InputError: it is something else.
+        """
+        found = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text, re.ASCII)
+        part = cls(*map(int, found.groups())) if found else cls(1, 0)
+        if part.number > part.of:
+            raise InputError(f"--part {text}: expected NUMBER/OF, from 1/4 to 4/4 for four parts")
+        return part
+
+    def holds(self, name: str) -> bool:
+        """Whether a listed file of that name belongs to it."""
+        return int(sha256_bytes(name.encode())[:12], 16) % self.of == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
 
 
 @dataclass(frozen=True)
@@ -70,20 +92,22 @@ def list_photos(given: Sequence[str], open_bucket: OpenBucket) -> tuple[list[Lis
         InputError: a place is not there, or none holds a photo.
     """
     places = list(dict.fromkeys(place for text in given for place in _expanded(text)))
-    named = list[tuple[str, Found | Unusable]]()
+    named = list[Listed | Unusable]()
     for place, label in zip(places, _labels(places), strict=True):
         for one in _files(place, open_bucket):
-            named.append((_name(one.name, label, len(places) > 1), one))
-    listed, set_aside = list[Listed](), list[Unusable]()
-    for sorted_out in _sorted_out(_unique(named)):
-        (listed if isinstance(sorted_out, Listed) else set_aside).append(sorted_out)  # type: ignore[arg-type]
+            below = f"{label}/{one.name}" if len(places) > 1 and one.name else one.name
+            named.append(replace(one, name=below or label))
+    judged = list(_sorted_out(_unique(named)))
+    listed = sorted((one for one in judged if isinstance(one, Listed)), key=lambda one: _order(one.name))
+    set_aside = sorted((one for one in judged if isinstance(one, Unusable)), key=lambda one: one.name)
     if not listed:
-        why = f"; the first of {len(set_aside)} other files: {_line(set_aside[0])}" if set_aside else ""
+        first = next((one for one in judged if isinstance(one, Unusable)), None)
+        why = f"; the first of {len(set_aside)} other files: {first.name}: {first.reason}" if first else ""
         places_text = escaped(", ".join(given))
         raise InputError(
             f"no photo in {places_text}; expected files that end in {', '.join(PHOTO_SUFFIXES)}{why}"
         )
-    return sorted(listed, key=lambda one: _order(one.name)), sorted(set_aside, key=lambda one: one.name)
+    return listed, set_aside
 
 
 def title_of(given: Sequence[str]) -> str:
@@ -139,13 +163,7 @@ def _parts(place: str) -> tuple[str, ...]:
     return tuple(part for part in path.parts if part != path.anchor) or (place,)
 
 
-def _name(below: str, label: str, several: bool) -> str:
-    if not below:
-        return label
-    return f"{label}/{below}" if several else below
-
-
-def _files(place: str, open_bucket: OpenBucket) -> Iterator[Found | Unusable]:
+def _files(place: str, open_bucket: OpenBucket) -> Iterator[Listed | Unusable]:
     if "://" in place:
         yield from objects(place, open_bucket)
     elif Path(place).is_dir():
@@ -157,17 +175,16 @@ def _files(place: str, open_bucket: OpenBucket) -> Iterator[Found | Unusable]:
             yield Unusable("", f"cannot be read ({error.strerror}); fix its permissions or links")
 
 
-def _unique(named: Iterable[tuple[str, Found | Unusable]]) -> list[tuple[str, Found | Unusable]]:
+def _unique(named: Iterable[Listed | Unusable]) -> Iterator[Listed | Unusable]:
     """The same with every name escaped, and no name twice."""
-    taken, result = set[str](), list[tuple[str, Found | Unusable]]()
-    for raw, one in sorted(named, key=lambda pair: (escaped(pair[0]) != pair[0], _order(pair[0]))):
-        name, number = escaped(raw), 2
+    taken = set[str]()
+    for one in sorted(named, key=lambda one: (escaped(one.name) != one.name, _order(one.name))):
+        name, number = escaped(one.name), 2
+        path = PurePosixPath(name)
         while name in taken:
-            path = PurePosixPath(escaped(raw))
             name, number = str(path.with_name(f"{path.stem}~{number}{path.suffix}")), number + 1
         taken.add(name)
-        result.append((name, one))
-    return result
+        yield replace(one, name=name)
 
 
 def _order(name: str) -> tuple[tuple[int, bool, str, str], ...]:
@@ -177,20 +194,20 @@ def _order(name: str) -> tuple[tuple[int, bool, str, str], ...]:
     return *((1, False, part, "") for part in path.parts[:-1]), (0, odd, path.stem, path.name)
 
 
-def _sorted_out(named: Iterable[tuple[str, Found | Unusable]]) -> Iterator[Listed | Unusable]:
+def _sorted_out(named: Iterable[Listed | Unusable]) -> Iterator[Listed | Unusable]:
     first: dict[object, str] = {}
-    for name, one in sorted(named, key=lambda pair: isinstance(pair[1], Found) and pair[1].is_link):
+    for one in sorted(named, key=lambda one: isinstance(one, Listed) and one.is_link):
         if isinstance(one, Unusable):
-            yield replace(one, name=name)
-        elif one.same is not None and first.setdefault(one.same, name) != name:
-            yield Unusable(name, f"the same file as {first[one.same]}, which stands for both")
+            yield one
+        elif one.same is not None and first.setdefault(one.same, one.name) != one.name:
+            yield Unusable(one.name, f"the same file as {first[one.same]}, which stands for both")
         else:
-            yield _judged(name, one)
+            yield _judged(one)
 
 
-def _judged(name: str, one: Found) -> Listed | Unusable:
+def _judged(one: Listed) -> Listed | Unusable:
     """A photo or video by its content, or by its suffix where that says more."""
-    last = PurePosixPath(name).name
+    name, last = one.name, PurePosixPath(one.name).name
     suffix = PurePosixPath(last).suffix.lower()
     if last.startswith(".") or last.casefold() in ("thumbs.db", "desktop.ini"):
         return Unusable(name, "a hidden file or one of the system, no photo", no_photo=True)
@@ -211,11 +228,7 @@ def _judged(name: str, one: Found) -> Listed | Unusable:
         )
     if not kind:
         return Unusable(name, f"no photo or video ({suffix or 'no suffix'})", no_photo=True)
-    return Listed(name, one.read, one.size_bytes, one.on_disk if kind == "video" else None)
-
-
-def _line(one: Unusable) -> str:
-    return f"{one.name}: {one.reason}"
+    return replace(one, is_video=kind == "video")
 
 
 def _unread(error: OSError | InputError) -> str:
@@ -239,12 +252,13 @@ def opened(
     first: dict[str, str] = {}
     for one in listed:
         try:
-            if one.video is not None:
-                with one.video() as path:
+            if one.is_video:
+                with one.on_disk() as path:
                     yield from _frames(one.name, path, frame_every_s, frames)
                 continue
             if max_bytes is not None and one.size_bytes > max_bytes:
-                yield Unusable(one.name, _too_large(one.size_bytes, max_bytes))
+                size = f"a file of {one.size_bytes / 1e9:.1f} GB, expected at most {max_bytes / 1e9:.1f}"
+                yield Unusable(one.name, f"{size}; scale it down or raise max_megapixels")
                 continue
             with within_memory():
                 encoded = one.read()
@@ -269,13 +283,6 @@ def _other_pages(name: str, encoded: bytes) -> Iterator[Unusable]:
         yield Unusable(f"{name} (pages 2 to {last})", reason, no_photo=True)
 
 
-def _too_large(num_bytes: int, max_bytes: int) -> str:
-    return (
-        f"a file of {num_bytes / 1e9:.1f} GB, expected at most {max_bytes / 1e9:.1f}; "
-        "scale it down or raise max_megapixels"
-    )
-
-
 def _frames(
     name: str, path: Path, every_s: float, wanted: Collection[str] | None
 ) -> Iterator[Photo | Unusable]:
@@ -283,8 +290,6 @@ def _frames(
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         yield from _read_frames(name, video, every_s, wanted)
-    except PhotoError as error:
-        yield Unusable(name, str(error))
     finally:
         video.release()
 
@@ -294,7 +299,8 @@ def _read_frames(
 ) -> Iterator[Photo | Unusable]:
     rate, promised = video.get(cv2.CAP_PROP_FPS), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     if not (video.isOpened() and 0 < rate < 10_000):
-        raise PhotoError("no video that can be decoded, or one cut short before its index; copy it again")
+        yield Unusable(name, "no video that can be decoded, or one cut short before its index; copy it again")
+        return
     number, due_s, time_s, longest_s = 0, 0.0, 0.0, 0.0
     while video.grab():
         before_s, time_s = time_s, video.get(cv2.CAP_PROP_POS_MSEC) / 1000

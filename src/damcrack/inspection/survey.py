@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Condition
-
-import numpy as np
-import simplejpeg
+from typing import Any, Protocol
 
 from damcrack.cracks.detector import OnnxDetector
-from damcrack.cracks.evidence import WEIGHTS
-from damcrack.cracks.findings import Findings, Pixels, folder_name, preview
+from damcrack.cracks.findings import Findings, Pixels, encode_picture, folder_name, preview
 from damcrack.cracks.gaps import collar, filled
+from damcrack.cracks.measure import WEIGHTS
 from damcrack.cracks.photo import Inspected, Rules, look_at
 from damcrack.data.photo import decode_with_gaps, encode_mask, photo_size_hw, within_memory
 from damcrack.files import (
@@ -34,7 +32,6 @@ from damcrack.files import (
     write_bytes,
 )
 from damcrack.inspection.camera import Camera
-from damcrack.inspection.parts import SharedPhotos
 from damcrack.inspection.places import Unusable
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Photo
@@ -51,6 +48,16 @@ MEMORY_BYTES = 640 * 2**20
 
 # Of glibc; other C libraries have none.
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+
+class SharedPhotos(Protocol):
+    """Where the machines store the folders of the photos: see cracks.findings for their names."""
+
+    def bring(self, folder: Path, whole: bool = False) -> None:
+        """Fill a photo's folder with what another machine found; with the picture of full size only if `whole`."""
+
+    def send(self, folder: Path) -> None:
+        """Store a photo's folder."""
 
 
 @dataclass(frozen=True)
@@ -113,25 +120,22 @@ class Survey:
 
     def _folder(self, photo: Photo, workers: Executor) -> Path:
         """Folder of the photo's findings: from an earlier call, or made now."""
-        digest = photo.sha256
-        folder = self.root / "photos" / folder_name(photo.name, digest)
+        folder = self.root / "photos" / folder_name(photo.name, photo.sha256)
         if self.shared:
             self.shared.bring(folder)
         known = Findings.read_if_usable(folder)
-        if known and known.key == self._key(photo, digest, (known.height_px, known.width_px)):
+        if known and known.key == self._about(photo, (known.height_px, known.width_px))["key"]:
             return folder
         rgb, gaps = decode_with_gaps(photo.encoded, self.max_pixels)
         size_hw = rgb.shape[0], rgb.shape[1]
-        gsd = self._gsd(photo, size_hw)
+        about = self._about(photo, size_hw)
         gaps = collar(rgb) if gaps is None else gaps
         seen = rgb if gaps is None else filled(rgb, gaps)
         inspected = look_at(seen, self.detector, self.rules, workers, gaps)
         findings = Findings(
             photo=photo.name,
-            sha256=digest,
-            key=self._key(photo, digest, size_hw),
-            gsd_mm_per_px=gsd,
-            lon_lat=Camera.of(photo.encoded).lon_lat(),
+            sha256=photo.sha256,
+            **about,
             block_px=self.detector.tile_px,
             threshold=self.rules.threshold,
             uncertain=self.rules.uncertain,
@@ -149,19 +153,17 @@ class Survey:
         _give_memory_back()
         return folder
 
-    def _gsd(self, photo: Photo, size_hw: tuple[int, int]) -> float | None:
-        return self.scale.of(photo.name, photo.encoded, size_hw[1], size_hw[0])
-
-    def _key(self, photo: Photo, digest: str, size_hw: tuple[int, int]) -> str:
-        """Names everything that the findings depend on."""
-        judged_by, gsd = made_by(self.detector, self.rules), self._gsd(photo, size_hw)
+    def _about(self, photo: Photo, size_hw: tuple[int, int]) -> dict[str, Any]:
+        """Scale and place of a photo, and the key that names everything that its findings depend on."""
+        gsd = self.scale.of(photo.name, photo.encoded, size_hw[1], size_hw[0])
         place = Camera.of(photo.encoded).lon_lat()
-        return sha256_bytes(repr((judged_by, photo.name, digest, gsd, place)).encode())
+        depends_on = made_by(self.detector, self.rules), photo.name, photo.sha256, gsd, place
+        return {"key": sha256_bytes(repr(depends_on).encode()), "gsd_mm_per_px": gsd, "lon_lat": place}
 
     def _write(self, out: Path, rgb: Pixels, findings: Findings, inspected: Inspected) -> None:
         with new_directory(out, "photo") as folder:
-            write_bytes(folder / "preview.jpg", _jpeg(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
-            write_bytes(folder / "detail.jpg", _jpeg(preview(rgb, DETAIL_PX), DETAIL_QUALITY))
+            write_bytes(folder / "preview.jpg", encode_picture(preview(rgb, PREVIEW_PX), PREVIEW_QUALITY))
+            write_bytes(folder / "detail.jpg", encode_picture(preview(rgb, DETAIL_PX), DETAIL_QUALITY))
             if findings.cracks:
                 write_bytes(folder / "mask.png", encode_mask(inspected.levels // 2))
             if inspected.levels.any():
@@ -208,8 +210,3 @@ def _give_memory_back() -> None:
     """Have the C library hand freed memory to the system; what it keeps by itself falls into pieces and grows."""
     if _malloc_trim is not None:
         _malloc_trim(0)
-
-
-def _jpeg(rgb: Pixels, quality: int) -> bytes:
-    """In a third of OpenCV's time; these pictures are to be looked at, no network sees them."""
-    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, "RGB", "420"))

@@ -8,6 +8,7 @@ A call removes the tables and the page of earlier ones before it inspects its fi
 its own into place at its end, survey.json last. Wherever it is killed, no file of one call lies next to one of another.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from damcrack.cracks.findings import FILE, SUMMARY
+from damcrack.cracks.findings import FILE, SUMMARY, Findings
 from damcrack.files import (
     InputError,
     check_output,
@@ -84,7 +85,7 @@ class SurveyFolder:
             for name in names:
                 if os.path.lexists(self.root / name):
                     raise InputError(f"{self.root / name} is not ours, and would be replaced; move it")
-            facts = {"made_by": self.made_by, "calls": [_as_json(call) for call in calls]}
+            facts = {"made_by": self.made_by, "calls": [asdict(call) for call in calls]}
             write_marker(self.root, self.kind, names, **facts, open=self.call.places)
             _forget_others(self.root / "photos", {folder for call in calls for folder in call.photos})
             for name in sorted(names, key=lambda name: (name == SUMMARY, name)):
@@ -103,15 +104,19 @@ def place_of(given: str, root: Path) -> str:
     """
     if "://" in given:
         return given.rstrip("/")
-    path = os.path.realpath(given)
-    if Path(path).is_relative_to(root):
+    path = Path(os.path.realpath(given))
+    if path.is_relative_to(root):
         raise InputError(
             f"{given} lies in the folder of --out; give the photos' own folder, or another --out"
         )
+    return _relative(path, root)
+
+
+def _relative(path: PurePath, start: Path) -> str:
     try:
-        return PurePath(os.path.relpath(path, root)).as_posix()
+        return PurePath(os.path.relpath(path, start)).as_posix()
     except ValueError:  # on another drive
-        return PurePath(path).as_posix()
+        return path.as_posix()
 
 
 @contextmanager
@@ -185,11 +190,11 @@ def _check_alike(root: Path, earlier: Sequence[Call], marker: Mapping[str, Any],
 
 def _covered(root: Path, places: Sequence[str], by: Sequence[str]) -> bool:
     """Whether a call with the places `by` does again what one with `places` did; places that are gone do not count."""
-    inside = [
-        any(_absolute(root, one).is_relative_to(_absolute(root, other)) for other in by) for one in places
-    ]
+    paths = [_absolute(root, one) for one in places]
+    inside = [any(path.is_relative_to(_absolute(root, other)) for other in by) for path in paths]
     gone = [
-        "://" not in one and "*" not in one and not os.path.lexists(_absolute(root, one)) for one in places
+        "://" not in one and "*" not in one and not os.path.lexists(path)
+        for one, path in zip(places, paths, strict=True)
     ]
     return any(inside) and all(map(bool.__or__, inside, gone))
 
@@ -204,16 +209,8 @@ def _absolute(root: Path, place: str) -> PurePath:
 
 
 def _shown(root: Path, places: Sequence[str]) -> str:
-    shown = [one if "://" in one else place_from_here(_absolute(root, one)) for one in places]
+    shown = [one if "://" in one else _relative(_absolute(root, one), Path()) for one in places]
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
-
-
-def place_from_here(path: PurePath) -> str:
-    """A path as the user would type it."""
-    try:
-        return os.path.relpath(path)
-    except ValueError:  # on another drive
-        return str(path)
 
 
 def _forget_others(photos: Path, wanted: set[str]) -> None:
@@ -231,10 +228,44 @@ def _forget_others(photos: Path, wanted: set[str]) -> None:
             remove_ours(path)
 
 
-def _as_json(call: Call) -> dict[str, Any]:
-    return {**asdict(call), "photos": dict(call.photos), "set_aside": [asdict(one) for one in call.set_aside]}
-
-
 def _from_json(values: Mapping[str, Any]) -> Call:
     aside = tuple(Unusable(**one) for one in values["set_aside"])
     return Call(values["title"], tuple(values["places"]), values["photos"], aside)
+
+
+@dataclass(frozen=True)
+class FinishedSurvey:
+    """A survey as another command finds it; `folders` are those of the photos by their names, in that order.
+
+    `about` is survey.json: title, model, and the values that it was made with; `hashes` are those of the photos.
+    """
+
+    root: Path
+    about: Mapping[str, Any]
+    folders: Mapping[str, Path]
+    hashes: frozenset[str]
+
+    @classmethod
+    def read(cls, root: Path) -> "FinishedSurvey":
+        """Read a survey; files in it that it did not write are left alone.
+
+        Raises:
+            InputError: it is no survey, was not finished, or another version wrote it.
+        """
+        marker = read_marker(root) or {}
+        if marker.get("open") or not (root / SUMMARY).is_file():
+            raise InputError(f"{root} is not a finished survey; run `damcrack inspect` to its end")
+        try:
+            about = json.loads((root / SUMMARY).read_text(encoding="utf-8"))
+            about = {name: about[name] for name in ("title", "model", "model_sha256", "values")}
+            folders = [path.parent for path in (root / "photos").glob(f"*/{FILE}")]
+            if "calls" in marker:
+                ours = {name for call in marker["calls"] for name in call["photos"]}
+                folders = [folder for folder in folders if folder.name in ours]
+            known = [(one.photo, folder, one.sha256) for folder in folders for one in [Findings.read(folder)]]
+            names = {name: folder for name, folder, _ in sorted(known)}
+            return cls(root, about, names, frozenset(sha256 for *_, sha256 in known))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{root} is not a survey of this version ({type(error).__name__}: {error}); inspect the photos again"
+            ) from error

@@ -6,7 +6,6 @@ still cannot put a model into service where DAMCRACK_APPROVED names a folder or 
 each model that may be loaded, named by the sha256 of its model.onnx.
 """
 
-import getpass
 import json
 import os
 import re
@@ -34,7 +33,7 @@ from damcrack.registry.gate import CHAMPION, Record, present_champion
 from damcrack.registry.register import Entry
 from damcrack.registry.registration import FILES_TAG, code_facts
 from damcrack.storage.source import open_source
-from damcrack.tracking.recorded import caller_tags, send_later
+from damcrack.tracking.recorded import caller_tags, send_later, user_name
 from damcrack.tracking.store import (
     QUIET,
     Store,
@@ -132,7 +131,7 @@ class MlflowRegistry:
     def write_record(self, model_name: str, record: Record) -> None:
         """Add a record to the version that it names, with time, user and code; one tag in one request."""
         now = datetime.now(UTC).isoformat(timespec="microseconds")
-        by = {"user": getpass.getuser(), "command": self.command, **caller_tags()}
+        by = {"user": user_name(), "command": self.command, **caller_tags()}
         key = DECISION + re.sub(r"\D", "", now.partition("+")[0])
         text = json.dumps({**record, "at": now, "by": by, "code": code_facts()})
         self.client.set_model_version_tag(model_name, record["version"], key, text)
