@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import cv2
 import numpy as np
 
-from damcrack.cli.inspecting import inspect_demo
+from damcrack.cli.main import cli
 
 IMAGES = Path("docs/images")
 WINDOW = "1280,800"
@@ -31,7 +31,7 @@ def draw_report() -> None:
         options.add_argument(argument)
     service = Service(shutil.which("chromedriver"))  # without a path Selenium asks the network for one
     with TemporaryDirectory() as folder, webdriver.Chrome(options, service) as browser:
-        inspect_demo(Path(folder) / "demo")
+        cli.main(["demo", "--out", str(Path(folder) / "demo")], standalone_mode=False)
         browser.get((Path(folder) / "demo/report.html").as_uri())
         next(one for one in browser.find_elements(By.TAG_NAME, "button") if one.text == "Decide").click()
         time.sleep(3)  # until the photo is drawn

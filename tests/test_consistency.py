@@ -33,21 +33,18 @@ MAY_IMPORT = {
     "stage_table": set(),
     "params": {"stage_table"},
     "progress": set(),
-    "scratch": set(),
     "storage": {"data"},
     "tracking": {"progress"},
     "registry": {"cracks", "data", "scores", "storage", "tracking"},
     "stage_runner": {
-        "data",
         "params",
         "progress",
         "registry",
-        "scratch",
         "stage_table",
         "storage",
         "tracking",
     },
-    "imagery": {"cracks", "data", "inspection", "params", "progress", "registry", "stage_runner", "storage"},
+    "imagery": {"cracks", "data", "inspection", "params", "progress", "registry", "storage"},
     "kubeflow": {"imagery", "params", "stage_runner", "storage", "tracking"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from damcrack.scratch import scratch_in_use
 from damcrack.source import source_name
+from damcrack.stage_runner import scratch_in_use
 
 
 @pytest.fixture

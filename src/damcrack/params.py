@@ -16,22 +16,23 @@ from damcrack.stage_table import STAGES
 COMMON = "common"
 
 
-def read_params(path: Path) -> dict[str, Any]:
-    """Read the file as a mapping of sections.
+def read_params(source: Path | str) -> dict[str, Any]:
+    """Read a file, or a text, as a mapping of sections.
 
     Raises:
         InputError: it is missing or not YAML.
     """
+    where = "the text of the values" if isinstance(source, str) else source
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+        params = yaml.safe_load(source if isinstance(source, str) else source.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            f"{path} is missing; name it with --params, or write one: damcrack init ."
+            f"{where} is missing; name it with --params, or write one: damcrack init ."
         ) from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {error}") from error
+        raise InputError(f"{where} is not YAML: {error}") from error
     if not isinstance(params, dict):
-        raise InputError(f"{path}: got {type(params).__name__}, expected one section per stage")
+        raise InputError(f"{where}: got {type(params).__name__}, expected one section per stage")
     return params
 
 
@@ -55,15 +56,18 @@ def stage_config(
     section = params.get(stage)
     if not isinstance(section, dict):
         raise InputError(f"params.yaml has no section {stage!r}; its sections are {sorted(params)}")
-    if COMMON not in section:
-        return validate(stage, {**section, **(changed or {})}, config_class(stage))
-    items = dict(section_items(section))
+    where = f"{stage}.{item}" if COMMON in section else stage
+    items = [name for name, _ in section_items(section)] if COMMON in section else [item]
     if item not in items:
-        raise InputError(
-            f"{stage} has no item {item!r}{_meant(str(item), items)}; its items are {list(items)}"
-        )
-    values = {**section[COMMON], **items[item], **(changed or {})}
-    return validate(f"{stage}.{item}", values, config_class(stage))
+        raise InputError(f"{stage} has no item {item!r}{_meant(str(item), items)}; its items are {items}")
+    return validate(where, {**item_values(section, item), **(changed or {})}, config_class(stage))
+
+
+def item_values(section: Mapping[str, Any], item: str | None) -> dict[str, Any]:
+    """The values of a section, or those of one of its items over the `common` ones, without looking at a schema."""
+    if COMMON not in section:
+        return dict(section)
+    return {**section[COMMON], **dict(section_items(section)).get(str(item), {})}
 
 
 def parse_changes(settings: Iterable[str]) -> dict[str, Any]:
@@ -102,16 +106,13 @@ def check_params(params: Mapping[str, Any], stages: list[str]) -> list[str]:
             raise InputError(f"params.yaml: unknown section {name!r}{_meant(name, stages)}")
     names = []
     for stage in stages:
-        for item in _items_of(params.get(stage)):
+        section, items = params.get(stage), list[str | None]([None])
+        if isinstance(section, dict) and COMMON in section:
+            items = [name for name, _ in section_items(section)]
+        for item in items:
             stage_config(params, stage, item)
             names.append(stage if item is None else f"{stage}@{item}")
     return names
-
-
-def _items_of(section: Any) -> list[str] | list[None]:
-    if isinstance(section, dict) and COMMON in section:
-        return [name for name, _ in section_items(section)]
-    return [None]
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -119,17 +120,13 @@ def flatten(config: Any) -> dict[str, Any]:
     return flatten_values(asdict(config))
 
 
-def flatten_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted names of all values of nested mappings; a list is one value."""
-
-    def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict) and value:
-            for key, inner in value.items():
-                yield from walk(f"{prefix}.{key}" if prefix else str(key), inner)
-        else:
-            yield prefix, value
-
-    return dict(walk("", values)) if values else {}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict) and value
+        flat |= flatten_values(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
 
 
 def validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
@@ -138,10 +135,6 @@ def validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
     Raises:
         InputError: all values that are wrong, each by `where` and name.
     """
-    known = [field.name for field in fields(schema)]
-    unknown = [_unknown(where, name, known) for name in values if name not in known]
-    if unknown:
-        raise InputError("\n".join(unknown))
     try:
         return TypeAdapter(schema).validate_python(dict(values))
     except ValidationError as error:
@@ -150,26 +143,19 @@ def validate(where: str, values: Mapping[str, Any], schema: type[Any]) -> Any:
 
 def _sentence(where: str, schema: type[Any], error: Any) -> str:
     path = [str(part) for part in error["loc"]]
-    if error["type"] == "unexpected_keyword_argument":
-        known = [field.name for field in fields(_schema_at(schema, path[:-1]))]
-        return _unknown(".".join([where, *path[:-1]]), path[-1], known)
-    if error["type"] == "missing":
-        return f"{'.'.join([where, *path])} is missing; it has no default"
-    if error["type"] == "value_error":
-        return f"{where}.{error['ctx']['error']}"
-    return f"{'.'.join([where, *path])}: got {error['input']!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
-
-
-def _unknown(where: str, name: str, known: list[str]) -> str:
-    return f"{where}.{name}: unknown name{_meant(name, known)}; known are {sorted(known)}"
-
-
-def _schema_at(schema: type[Any], path: list[str]) -> type[Any]:
-    for name in path:
-        kinds = {field.name: field.type for field in fields(schema)}
-        inner = kinds.get(name)
-        schema = inner if isinstance(inner, type) and is_dataclass(inner) else schema
-    return schema
+    named = ".".join([where, *path])
+    match error["type"]:
+        case "unexpected_keyword_argument":
+            for name in path[:-1]:
+                kind = {field.name: field.type for field in fields(schema)}.get(name)
+                schema = kind if isinstance(kind, type) and is_dataclass(kind) else schema
+            known = sorted(field.name for field in fields(schema))
+            return f"{named}: unknown name{_meant(path[-1], known)}; known are {known}"
+        case "missing":
+            return f"{named} is missing; it has no default"
+        case "value_error":
+            return f"{where}.{error['ctx']['error']}"
+    return f"{named}: got {error['input']!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
 def _meant(name: str, known: Any) -> str:

@@ -3,7 +3,9 @@
 import hashlib
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -16,18 +18,21 @@ from damcrack.messages import shown, without_passwords
 from damcrack.params import flatten, flatten_values, read_params
 from damcrack.progress import plain_console
 from damcrack.run import Run
-from damcrack.source import source_sha256
+from damcrack.source import source_name, source_sha256
 from damcrack.stage_table import Stage
 
 if TYPE_CHECKING:
     from damcrack.tracking.recorded import Graph
+
+BY_SOURCE = ("checkpoints", "soft-targets")  # one folder in each for each state of the code
+DECODED_FILES = 8
+DAY_S = 24 * 3600.0
 
 
 def execute(
     stage: Stage, config: Any, out: Path, item: str | None, inputs: Mapping[str, Path | None]
 ) -> dict[str, object]:
     """Run one stage function with its config, recorded as one MLflow run; returns its summary."""
-    from damcrack.scratch import scratch_in_use  # these need Unix, the tools around the graph do not
     from damcrack.tracking.recorded import caller_tags, start_run
 
     given = check_inputs(inputs)
@@ -44,6 +49,40 @@ def execute(
             summary = function(**arguments, run=watched)
         run.finish_outputs(content_digest(out), **parents(out))
     return dict(summary)
+
+
+@contextmanager
+def scratch_in_use(scratch: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the scratch folder while a stage runs; first remove what is of no use, unless another stage runs in it.
+
+    That one may have started with older code, and still needs its checkpoints.
+    """
+    import fcntl  # needs Unix, the tools around the graph do not
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (scratch / ".in-use").open("w") as file:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clean(scratch, say)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def _clean(scratch: Path, say: Callable[[str], None]) -> None:
+    """Remove other code's checkpoints and soft targets, decoded sets out of use, and what killed stages left."""
+    stale = [path for kind in BY_SOURCE for path in (scratch / kind).glob("*") if path.name != source_name()]
+    used_at = {path: path.stat().st_mtime for path in (scratch / "decoded").glob("*.npy")}
+    newest_first = sorted(used_at, key=lambda path: -used_at[path])
+    unused = [path for path in newest_first[DECODED_FILES:] if used_at[path] < time.time() - DAY_S]
+    if stale or unused:
+        files = (file for path in stale + unused for file in (path, *path.rglob("*")) if file.is_file())
+        say(
+            f"removed from {scratch}: {len(stale)} folders with checkpoints or soft targets of other code, "
+            f"{len(unused)} decoded arrays unused for a day ({sum(f.stat().st_size for f in files) / 2**30:.2f} GiB)"
+        )
+    unfinished = [one for kind in BY_SOURCE for one in (scratch / kind / source_name()).glob(".*.new")]
+    for path in (*stale, *unused, *unfinished, *(scratch / "decoded").glob(".*.part")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager

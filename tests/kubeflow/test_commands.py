@@ -252,11 +252,22 @@ def test_status_of_runs_that_argo_has_not_begun(kubeflow):
 
 
 def test_stages_of_a_run_on_a_real_node(kubeflow):
-    """Two stages through, the drivers of the next two at work; each node has a second one for its try."""
+    """Two stages through, the pods of the next two's drivers asked for; each node has a second one for its try."""
     command("submit", *GIVEN)
     _, answer = recorded("run_in_flight")
     kubeflow.lists["runs"] = answer["runs"]
-    assert command("status").output.rstrip().endswith(answer["runs"][0]["run_id"] + "  2 done")
+    assert answer["runs"][0]["run_id"] + "  2 done; pods not started: 2" in command("status").output
+
+
+def test_a_pod_that_cannot_start_is_told_from_one_that_runs(kubeflow):
+    """To Kubeflow both stages run; the try of an executor says whether its pod does."""
+    command("submit", *GIVEN)
+    (run,) = kubeflow.lists["runs"]
+    run |= {"state": "RUNNING", "run_details": as_argo_tells(run, {"photos": "RUNNING"})}
+    assert "not started" not in command("status").output
+    run["run_details"]["task_details"][-1]["state"] = "PENDING"
+    shown = command("status").output
+    assert "running: photos; pods not started: 1" in shown and f"pipeline/runid={run['run_id']}" in shown
 
 
 def test_stop_ends_the_run_of_that_id(kubeflow):

@@ -35,9 +35,7 @@ def stage_command(stage: Stage) -> click.Command:
     ]
     if stage.has_items:
         options.append(click.Option(["--item"], required=True, help="Which item of its section."))
-    command = click.command(stage.name, help=stage.help)(run_stage)
-    command.params[:0] = options
-    return command
+    return click.command(stage.name, help=stage.help, params=options)(run_stage)
 
 
 @click.command()

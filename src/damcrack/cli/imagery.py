@@ -1,6 +1,7 @@
 """The commands for new imagery; what they do is loaded when they run."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,7 +28,7 @@ def imagery() -> None:
 @CONFIG
 @SETTINGS
 @click.option("--outcome", type=PATH, help="Write what is to be done next as json.")
-def take_in(config: Path, settings: tuple[str, ...], outcome: Path | None) -> None:
+def take_in(config: Path, settings: tuple[str, ...], outcome: Path | None) -> Any:
     """Take in every photo and mask that arrived and is not known yet, bad ones into quarantine with a reason.
 
     Photos are known by their content: repeats, renames and copies change nothing. A/masks/STEM.png is the mask of
@@ -35,7 +36,7 @@ def take_in(config: Path, settings: tuple[str, ...], outcome: Path | None) -> No
     """
     from damcrack.imagery import calls
 
-    calls.take_in(config, settings, outcome=outcome)
+    return calls.take_in(config, settings, outcome=outcome)
 
 
 @imagery.command()
@@ -43,14 +44,14 @@ def take_in(config: Path, settings: tuple[str, ...], outcome: Path | None) -> No
 @click.option("--model", required=True, help="models:/NAME@ALIAS of the registry, or a folder of `export`.")
 @OPTIONAL_PARAMS
 @SETTINGS
-def inspect(config: Path, model: str, params_path: Path | None, settings: tuple[str, ...]) -> None:
+def inspect(config: Path, model: str, params_path: Path | None, settings: tuple[str, ...]) -> Any:
     """Inspect every batch of new photos that has no report; reports go to STORE/results/BATCH-HASH/report.html.
 
     --set takes the values of `damcrack inspect`, for example --set gsd_mm_per_px=0.8
     """
     from damcrack.imagery import calls
 
-    calls.inspect(config, model, params_path, settings)
+    return calls.inspect(config, model, params_path, settings)
 
 
 @imagery.command()
@@ -63,11 +64,11 @@ def inspect(config: Path, model: str, params_path: Path | None, settings: tuple[
     help="Snapshot to write; rows of other sources stay.",
 )
 @click.option("--number", type=click.IntRange(1), help="Last batch to write; default: the newest.")
-def snapshot(config: Path, out: Path, number: int | None) -> None:
+def snapshot(config: Path, out: Path, number: int | None) -> Any:
     """Write what was taken in into the snapshot that the stage `photos` depends on."""
     from damcrack.imagery import calls
 
-    calls.write_snapshot(config, out, number)
+    return calls.write_snapshot(config, out, number)
 
 
 @imagery.command()
@@ -82,8 +83,8 @@ def trained(config: Path, number: int) -> None:
 
 @imagery.command()
 @CONFIG
-def status(config: Path) -> None:
+def status(config: Path) -> Any:
     """Show what was taken in, what waits, and what is in quarantine and why."""
     from damcrack.imagery import calls
 
-    calls.status(config)
+    return calls.status(config)

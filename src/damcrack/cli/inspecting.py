@@ -112,18 +112,6 @@ def demo(out: Path, open_page: bool) -> Any:
 
     Writes the photo as OUT.jpg, takes its pixels as half a millimetre, and inspects it into OUT.
     """
-    summary = inspect_demo(out)
-    if open_page:
-        _open_in_browser(out / "report.html")
-    return summary
-
-
-def inspect_demo(out: Path) -> dict[str, object]:
-    """Render a photo beside `out` and inspect it.
-
-    Raises:
-        InputError: a file that is not this photo has its name, or it cannot be written.
-    """
     from damcrack.cracks.detector import SHIPPED
     from damcrack.files import check_output, writable, write_bytes
     from damcrack.inspection.config import InspectConfig
@@ -142,7 +130,10 @@ def inspect_demo(out: Path) -> dict[str, object]:
         photo.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(photo, encoded)
     config = InspectConfig(gsd_mm_per_px=DEMO_GSD_MM_PER_PX)
-    return inspect_photos([str(photo)], SHIPPED, out, config, open_source, Watcher())
+    summary = inspect_photos([str(photo)], SHIPPED, out, config, open_source, Watcher())
+    if open_page:
+        _open_in_browser(out / "report.html")
+    return summary
 
 
 def _open_in_browser(page: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,58 +13,47 @@ import click
 from damcrack.cli.options import PARAMS, PATH, Sections
 from damcrack.files import InputError, check_output_file
 from damcrack.kubeflow import cluster
-from damcrack.kubeflow.runs import in_words, is_overdue
+from damcrack.kubeflow.runs import cron_of, in_words, lateness
 
-ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 COMPILED = Path(".damcrack/pipeline.yaml")
 SETTING = (
-    PARAMS,
-    click.option("--remote", help="DVC remote that all tasks share: s3://bucket/prefix."),
-    click.option("--cpu-image", required=True, help="Image without torch, by digest: NAME@sha256:..."),
-    click.option("--train-image", help="Image with torch, by digest."),
-    click.option("--revision", help="Commit of the code in the images; default: that of this checkout."),
-    click.option(
-        "--snapshot",
-        "snapshots",
+    click.Option(["--remote"], help="DVC remote that all tasks share: s3://bucket/prefix."),
+    click.Option(["--cpu-image"], required=True, help="Image without torch, by digest: NAME@sha256:..."),
+    click.Option(["--train-image"], help="Image with torch, by digest."),
+    click.Option(["--revision"], help="Commit of the code in the images; default: that of this checkout."),
+    click.Option(
+        ["--snapshot", "snapshots"],
         multiple=True,
         metavar="STAGE=FILE",
         help="Snapshot of a stage's source: a file, or its s3:// address. Default: those of the image.",
     ),
-    click.option(
-        "--imagery",
+    click.Option(
+        ["--imagery"],
         type=PATH,
         help="imagery.yaml: the pipeline that ingests new photos and trains when enough have come.",
     ),
-    click.option(
-        "--survey",
+    click.Option(
+        ["--survey"],
         nargs=2,
         metavar="PHOTOS OUT",
         help="Two s3:// prefixes: the pipeline that inspects PHOTOS on many pods, without --remote and --train-image.",
     ),
 )
-SERVICE = (
-    click.option(
-        "--host",
-        envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"],
-        show_envvar=True,
-        help="Address of Kubeflow Pipelines.",
-    ),
-    click.option("--experiment", default="damcrack", show_default=True, help="Its experiment there."),
-    click.option("--namespace", help="That of your Profile, in a Kubeflow with many users."),
+HOST = click.Option(
+    ["--host"],
+    envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"],
+    show_envvar=True,
+    help="Address of Kubeflow Pipelines.",
 )
-ACCOUNT = click.option(
-    "--service-account", default=cluster.ACCOUNT, show_default=True, help="Account that the pods run as."
+NAMESPACE = click.Option(["--namespace"], help="That of your Profile, in a Kubeflow with many users.")
+EXPERIMENT = click.Option(
+    ["--experiment"], default="damcrack", show_default=True, help="Its experiment there."
 )
-NAME = click.option("--name", default="training", show_default=True, help="Name of the run or schedule.")
-
-
-def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+ACCOUNT = click.Option(
+    ["--service-account"], default=cluster.ACCOUNT, show_default=True, help="Account that the pods run as."
+)
+NAME = click.Option(["--name"], default="training", show_default=True, help="Name of the run or schedule.")
+RUN = (*SETTING, HOST, EXPERIMENT, NAMESPACE, ACCOUNT, NAME)
 
 
 @click.group(cls=Sections)
@@ -76,8 +65,7 @@ def pipeline() -> None:
     """
 
 
-@pipeline.command()
-@_with(*SERVICE[:1], *SERVICE[2:], ACCOUNT)
+@pipeline.command(params=[HOST, NAMESPACE, ACCOUNT])
 def check(host: str, namespace: str | None, service_account: str) -> None:
     """Look whether Kubeflow and the namespace have what our pods need; prints a command for what is missing.
 
@@ -95,8 +83,8 @@ def check(host: str, namespace: str | None, service_account: str) -> None:
         raise InputError(f"pods would hang or fail in namespace {namespace}: missing {', '.join(missing)}")
 
 
-@pipeline.command("compile")
-@_with(*SETTING)
+@pipeline.command("compile", params=[*SETTING])
+@PARAMS
 @click.option("--out", type=PATH, default=Path("training.yaml"), show_default=True, help="File to write.")
 def compile_(out: Path, **setting: Any) -> None:
     """Write the pipeline of these values as YAML; the same input gives the same bytes."""
@@ -105,8 +93,8 @@ def compile_(out: Path, **setting: Any) -> None:
     click.echo(f"{out}: {out.stat().st_size} bytes")
 
 
-@pipeline.command()
-@_with(*SETTING, *SERVICE, ACCOUNT, NAME)
+@pipeline.command(params=[*RUN])
+@PARAMS
 def submit(
     name: str, host: str, experiment: str, namespace: str, service_account: str, **setting: Any
 ) -> None:
@@ -123,8 +111,8 @@ def submit(
     click.echo(f"started run {run.run_id} {name!r}")
 
 
-@pipeline.command()
-@_with(*SETTING, *SERVICE, ACCOUNT, NAME)
+@pipeline.command(params=[*RUN])
+@PARAMS
 @click.option(
     "--cron",
     required=True,
@@ -159,8 +147,7 @@ def schedule(
     )
 
 
-@pipeline.command()
-@_with(*SERVICE)
+@pipeline.command(params=[HOST, EXPERIMENT, NAMESPACE])
 @click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True, help="Number of runs.")
 def status(host: str, experiment: str, namespace: str, limit: int) -> None:
     """Show the schedules and the latest runs, with the stages of those that are not through."""
@@ -170,7 +157,7 @@ def status(host: str, experiment: str, namespace: str, limit: int) -> None:
             click.echo(f"nothing was submitted to experiment {experiment!r} yet")
             return
         for one in _schedules(client, experiment_id):
-            click.echo(f"schedule  {one.display_name}  {_cron(one)}  {one.mode}{_lateness(client, one)}")
+            click.echo(f"schedule  {one.display_name}  {cron_of(one)}  {one.mode}{lateness(client, one)}")
         runs = client.list_runs(page_size=limit, sort_by="created_at desc", experiment_id=experiment_id)
         for run in runs.runs or []:
             state = run.state or "PENDING"  # left out while Argo has not begun
@@ -178,8 +165,7 @@ def status(host: str, experiment: str, namespace: str, limit: int) -> None:
             click.echo(f"run       {run.display_name}  {state}  {run.created_at}  {run.run_id}{stages}")
 
 
-@pipeline.command()
-@_with(*SERVICE[:1], *SERVICE[2:])
+@pipeline.command(params=[HOST, NAMESPACE])
 @click.argument("run_id", metavar="RUN")
 def stop(host: str, namespace: str | None, run_id: str) -> None:
     """Stop a run in flight, by the id that `status` shows; what its stages finished stays in the remote."""
@@ -194,27 +180,6 @@ def _experiment_id(client: Any, name: str, namespace: str | None) -> str | None:
         return str(client.get_experiment(experiment_name=name, namespace=namespace).experiment_id)
     except ValueError:
         return None
-
-
-def _cron(schedule: Any) -> str:
-    """Schedules that others made in the experiment may count seconds instead."""
-    cron = schedule.trigger and schedule.trigger.cron_schedule
-    return str(cron.cron) if cron else "no cron line"
-
-
-def _lateness(client: Any, schedule: Any) -> str:
-    """A remark on a schedule that has not run when it should have, and on the run that it waits for."""
-    ours = {"operation": "EQUALS", "key": "recurring_run_id", "stringValue": schedule.recurring_run_id}
-    runs = client.list_runs(
-        page_size=1, sort_by="created_at desc", filter=json.dumps({"predicates": [ours]}),
-        experiment_id=schedule.experiment_id,
-    ).runs  # fmt: skip
-    last = runs[0].created_at if runs else schedule.created_at
-    if schedule.mode != "ENABLE" or not last or not is_overdue(_cron(schedule), last):
-        return ""
-    in_flight = runs and runs[0].state not in ENDED  # its finished_at says 1970 until then
-    waits = f", waits for its run; to stop that: damcrack pipeline stop {runs[0].run_id}" if in_flight else ""
-    return f"  has not run since {last:%Y-%m-%d %H:%M}{waits}"
 
 
 @contextmanager
@@ -287,26 +252,28 @@ def _compile(
     imagery: Path | None,
     survey: tuple[str, str] | None,
 ) -> None:
+    from damcrack.kubeflow.new_imagery import new_imagery
+    from damcrack.kubeflow.pipeline import Setting, compile_pipeline, training
+    from damcrack.kubeflow.survey import survey as survey_in_parts
     from damcrack.params import check_params, read_params
     from damcrack.stage_table import STAGES
 
     params = read_params(params_path)
     check_params(params, list(STAGES))
     if survey is not None:
-        _compile_survey(out, params, cpu_image, *survey)
+        if not all(place.startswith("s3://") for place in survey):
+            raise InputError(
+                f"--survey {' '.join(survey)}: expected two s3://bucket/prefix; pods share no disk"
+            )
+        compile_pipeline(survey_in_parts(cpu_image, params, *survey), out)
         return
     if remote is None or train_image is None:
         raise click.UsageError("the training needs --remote and --train-image")
     if not remote.startswith("s3://") and not Path(remote).is_absolute():
         raise InputError(f"--remote {remote!r}: expected s3://bucket/prefix")
-    texts = dict(map(_snapshot, snapshots))
-    revision = revision or _revision()
-
-    from damcrack.kubeflow.new_imagery import new_imagery
-    from damcrack.kubeflow.pipeline import Setting, compile_pipeline, training
-
-    images = {"cpu": cpu_image, "train": train_image}
-    setting = Setting(Path.cwd(), params_path.read_text(encoding="utf-8"), remote, images, revision, texts)
+    texts, images = dict(map(_snapshot, snapshots)), {"cpu": cpu_image, "train": train_image}
+    values = params_path.read_text(encoding="utf-8")
+    setting = Setting(Path.cwd(), values, remote, images, revision or _revision(), texts)
     if imagery is None:
         compile_pipeline(training(setting), out)
         return
@@ -314,15 +281,6 @@ def _compile(
 
     check_source(read_config(imagery), params)
     compile_pipeline(new_imagery(setting, imagery.read_text(encoding="utf-8")), out)
-
-
-def _compile_survey(out: Path, params: dict[str, Any], cpu_image: str, photos: str, place: str) -> None:
-    if not (photos.startswith("s3://") and place.startswith("s3://")):
-        raise InputError(f"--survey {photos} {place}: expected two s3://bucket/prefix; pods share no disk")
-    from damcrack.kubeflow.pipeline import compile_pipeline
-    from damcrack.kubeflow.survey import survey
-
-    compile_pipeline(survey(cpu_image, params, photos, place), out)
 
 
 def _snapshot(setting: str) -> tuple[str, str]:

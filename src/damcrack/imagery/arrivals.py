@@ -35,14 +35,6 @@ class _Arrived:
         return escaped(self.stored.name), self.stored.etag, self.photo_sha256
 
 
-@dataclass(frozen=True)
-class _Unread:
-    """An object for the next run; without a reason it was removed or replaced since it was listed."""
-
-    name: str
-    reason: str = ""
-
-
 def take_in(incoming: Store, store: Store, config: ImageryConfig, run: Run) -> "Intake":
     """Take in every photo and mask of `incoming` that the catalogue does not list yet.
 
@@ -112,11 +104,9 @@ class Intake:
         for taken in run.track(in_order(self._take, new), what, len(new)) if new else ():
             if isinstance(taken, Entry):
                 self._enter(taken)
-            elif taken.reason:
-                self.counts["failed"] += 1
-                self.failures.append(f"{taken.name}: {taken.reason}")
             else:
-                self.counts["vanished"] += 1
+                self.counts["failed" if taken else "vanished"] += 1
+                self.failures += [taken] if taken else []
 
     def write_batch(self) -> None:
         """Write what was taken in since the last batch."""
@@ -135,7 +125,8 @@ class Intake:
         if len(self._batch) == MAX_IN_BATCH:
             self.write_batch()
 
-    def _take(self, arrived: _Arrived) -> Entry | _Unread:
+    def _take(self, arrived: _Arrived) -> Entry | str:
+        """What became of an object; of one that waits for the next run why, nothing if it was replaced or removed."""
         name, etag, photo_sha256 = arrived.key
         try:
             with within_memory():
@@ -146,14 +137,14 @@ class Intake:
                 files, reason = self._checked(content, digest, photo_sha256), ""
                 why_not = "" if photo_sha256 else doubt(decode_photo(content, self._limits[1]))
         except FileNotFoundError:
-            return _Unread(name)
+            return ""
         except MemoryShortError as error:  # the photo may be whole: it waits for a larger machine
-            return _Unread(name, str(error))
+            return f"{name}: {error}"
         except PhotoError as error:
             place, reason = f"quarantine/{digest}{photo_sha256 and '.' + photo_sha256}", str(error)
             files, why_not = {f"{place}/reason.txt": f"{reason}\n".encode(), f"{place}/file": content}, ""
         except InputError as error:
-            return _Unread(name, str(error))
+            return f"{name}: {error}"
         for file, stored in files.items():
             # The reason may be another one than that of a killed run with other limits.
             if not self._store.create(file, stored) and not reason:

@@ -15,6 +15,9 @@ from damcrack.files import InputError, temporary_folder
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.sources import Part, list_photos
+from damcrack.params import read_params, stage_config
+from damcrack.progress import Watcher
+from damcrack.registry.places import model_folder, with_version
 from damcrack.run import Run
 from damcrack.storage.source import Store, open_source
 
@@ -97,13 +100,22 @@ def open_survey(given: Sequence[str], out: str) -> Store:
     return store
 
 
-def cut(photos: str, out: str, photos_per_part: int) -> list[str]:
-    """Parts for about so many photos each, as `--part` takes them.
+def cut(photos: str, out: str, model: str, photos_per_part: int) -> list[str]:
+    """Cut a survey into parts of about so many photos, each as `PART MODEL`: all must see the version of now.
 
     Raises:
-        InputError: there is no photo, or `out` cannot be used.
+        InputError: there is no photo or model, or `out` cannot be used.
     """
     open_survey([photos], out)
     listed, _ = list_photos([photos], open_source)
-    of = min(MOST_PARTS, -(-len(listed) // photos_per_part))
-    return [str(Part(number, of)) for number in range(1, of + 1)]
+    of, version = min(MOST_PARTS, -(-len(listed) // photos_per_part)), with_version(model)
+    return [f"{Part(number, of)} {version}" for number in range(1, of + 1)]
+
+
+def inspect_part(
+    photos: str, out: str, model: str, params: str, part: str | None = None
+) -> dict[str, object]:
+    """Inspect a part of a survey with the text of params.yaml, or what is left of it, with tables and page."""
+    config = stage_config(read_params(params), "inspect", None)
+    wanted = Part.read(part) if part else None
+    return inspect_into_bucket([photos], model_folder(model), out, config, Watcher(), part=wanted)

@@ -1,63 +1,49 @@
-"""What the commands and Kubeflow's tasks call: take in, inspect, snapshot, note a training, status."""
+"""What the commands and Kubeflow's tasks call: take in, inspect, snapshot, note a training, status.
+
+Each takes imagery.yaml and params.yaml as a file, or as the text that a task was given, and returns its summary.
+"""
 
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from damcrack.files import InputError, check_output_file, sha256_bytes, temporary_folder, write_json
 from damcrack.imagery import arrivals
 from damcrack.imagery import catalogue as catalogues
-from damcrack.imagery.bucket_survey import cut, inspect_into_bucket
 from damcrack.imagery.catalogue import Catalogue, last_trained, read_catalogue
 from damcrack.imagery.config import ImageryConfig
 from damcrack.imagery.inspections import inspect_batches, not_inspected
-from damcrack.inspection.config import InspectConfig
-from damcrack.inspection.sources import Part
 from damcrack.params import parse_changes, read_params, stage_config, validate
 from damcrack.progress import Watcher
-from damcrack.registry.places import model_folder, with_version
-from damcrack.stage_runner import show
+from damcrack.registry.places import model_folder
 from damcrack.storage.source import Store, open_source
 
 CHECKOUT = Path(os.environ.get("DAMCRACK_CHECKOUT", "."))  # in an image, where the repository's files lie
+Values = Path | str
 
 
-def as_file(text: str, name: str = "imagery.yaml") -> Path:
-    """Write the values of a task to a file in a folder of its own: a process may run in somebody's checkout."""
-    path = Path(tempfile.mkdtemp(prefix="damcrack-"), name)
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def read_config(path: Path, settings: Iterable[str] = ()) -> ImageryConfig:
+def read_config(values: Values, settings: Iterable[str] = ()) -> ImageryConfig:
     """Read imagery.yaml; `settings` (NAME=VALUE) override it.
 
     Raises:
         InputError: a value is missing or not allowed.
     """
     config: ImageryConfig = validate(
-        path.stem, {**read_params(path), **parse_changes(settings)}, ImageryConfig
+        "imagery", {**read_params(values), **parse_changes(settings)}, ImageryConfig
     )
     return config
 
 
-def _opened(path: Path, settings: Iterable[str] = ()) -> tuple[ImageryConfig, Store]:
-    config = read_config(path, settings)
+def _opened(values: Values, settings: Iterable[str] = ()) -> tuple[ImageryConfig, Store]:
+    config = read_config(values, settings)
     if "://" not in config.store:
         Path(config.store).mkdir(parents=True, exist_ok=True)
     return config, open_source(config.store)
 
 
-def take_in(
-    path: Path,
-    settings: Sequence[str] = (),
-    outcome: Path | None = None,
-) -> dict[str, Any]:
+def take_in(values: Values, settings: Sequence[str] = (), outcome: Path | None = None) -> dict[str, Any]:
     """Take in what arrived; returns, and writes to `outcome`, what is to be done next.
 
     `inspect`: a batch has no report; `train`: a training is due.
@@ -65,24 +51,23 @@ def take_in(
     Raises:
         InputError: an object failed; all others were taken in.
     """
-    started, (config, store) = time.monotonic(), _opened(path, settings)
+    config, store = _opened(values, settings)
     if outcome is not None:
         check_output_file(outcome, "outcome of an earlier call", '{\n  "catalogue"')
     done = arrivals.take_in(open_source(config.incoming), store, config, Watcher())
-    catalogue, counts = done.catalogue, dict(sorted((+done.counts).items()))
+    counts = dict(sorted((+done.counts).items()))
     next_steps = {
-        "catalogue": catalogue.number,
-        "inspect": bool(not_inspected(store, catalogue)),
-        "train": _is_due(catalogue, last_trained(store), config),
+        "catalogue": done.catalogue.number,
+        "inspect": bool(not_inspected(store, done.catalogue)),
+        "train": _is_due(done.catalogue, last_trained(store), config),
         **counts,
     }
     if outcome is not None:
         write_json(outcome, next_steps)
-    totals = f"{len(catalogue.photos())} photos, {len(catalogue.labels())} labelled"
-    show("take-in", {**counts, "taken in so far": totals}, time.monotonic() - started)
     if done.failures:
         raise InputError(
-            f"{len(done.failures)} objects could not be read, all others were taken in; {done.failures[0]}; "
+            f"{len(done.failures)} objects could not be read, all others were taken in "
+            f"({', '.join(f'{name}: {number}' for name, number in counts.items())}); {done.failures[0]}; "
             "fix that and run again"
         )
     return next_steps
@@ -98,54 +83,30 @@ def _is_due(catalogue: Catalogue, trained: int, config: ImageryConfig) -> bool:
 
 
 def inspect(
-    path: Path,
-    model: str,
-    params_path: Path | None = None,
-    settings: Sequence[str] = (),
+    values: Values, model: str, params: Values | None = None, settings: Sequence[str] = ()
 ) -> dict[str, object]:
     """Inspect every batch without a report; `settings` are values of the section `inspect`."""
-    started, (_, store) = time.monotonic(), _opened(path)
-    params = read_params(params_path) if params_path else {"inspect": asdict(InspectConfig())}
-    config = stage_config(params, "inspect", None, parse_changes(settings))
+    _, store = _opened(values)
+    sections = read_params(params) if params else {"inspect": {}}
+    config = stage_config(sections, "inspect", None, parse_changes(settings))
     reports = inspect_batches(store, read_catalogue(store), lambda: model_folder(model), config, Watcher())
-    summary: dict[str, object] = {"batches inspected": len(reports), "reports": ", ".join(reports)}
-    show("imagery inspect", summary, time.monotonic() - started)
-    return summary
+    return {"batches inspected": len(reports), "reports": ", ".join(reports)}
 
 
-def cut_survey(photos: str, out: str, model: str, photos_per_part: int) -> list[str]:
-    """Parts of a survey in a bucket, each as `PART MODEL`, the model with its version: all must see the same."""
-    version = with_version(model)
-    return [f"{part} {version}" for part in cut(photos, out, photos_per_part)]
-
-
-def inspect_survey(
-    photos: str, out: str, model: str, params_path: Path, part: str | None = None
-) -> dict[str, object]:
-    """Inspect a part of a survey in a bucket, or what is left of it, with tables and page."""
-    started, config = time.monotonic(), stage_config(read_params(params_path), "inspect", None, {})
-    wanted = Part.read(part) if part else None
-    summary = inspect_into_bucket([photos], model_folder(model), out, config, Watcher(), part=wanted)
-    show("inspect", summary, time.monotonic() - started)
-    return summary
-
-
-def write_snapshot(path: Path, out: Path, number: int | None = None) -> dict[str, object]:
+def write_snapshot(values: Values, out: Path, number: int | None = None) -> dict[str, object]:
     """Write what was taken in, all or batches 1 to `number`, into the snapshot of the stage `photos`."""
-    started, (config, store) = time.monotonic(), _opened(path)
+    config, store = _opened(values)
     catalogue = read_catalogue(store)
     wanted = catalogue if number is None else catalogue.until(number)
-    summary = catalogues.write_snapshot(out, config.source, wanted)
-    show("imagery snapshot", summary, time.monotonic() - started)
-    return summary
+    return catalogues.write_snapshot(out, config.source, wanted)
 
 
-def keep_snapshot(path: Path, rest: Path = CHECKOUT) -> str:
+def keep_snapshot(values: Values, rest: Path = CHECKOUT) -> str:
     """Put a snapshot of what was taken in, and of the other sources' rows in `rest`, into the store.
 
     Returns its address, which begins with the newest batch's number: STORE/snapshots/NUMBER-HASH.csv
     """
-    config, store = _opened(path)
+    config, store = _opened(values)
     catalogue = read_catalogue(store)
     with temporary_folder() as folder:
         out = folder / "photos.csv"
@@ -184,34 +145,31 @@ def check_source(config: ImageryConfig, params: Mapping[str, Any]) -> None:
         )
 
 
-def note_trained(path: Path, trained_on: str | int) -> None:
+def note_trained(values: Values, trained_on: str | int) -> None:
     """Note that the graph and the gate have run, so that labels count from there.
 
     `trained_on` is the number of the newest batch that was read, or the address of its snapshot.
     """
-    _, store = _opened(path)
+    _, store = _opened(values)
     number = int(str(trained_on).rsplit("/", 1)[-1].split("-")[0])
     read_catalogue(store).until(number)
     store.create(f"trained/{number:08d}.json", f'{{"catalogue": {number}}}\n'.encode())
 
 
-def status(path: Path) -> dict[str, object]:
+def status(values: Values) -> dict[str, object]:
     """What was taken in, what waits, what is in quarantine; changes nothing."""
-    started, (config, store) = time.monotonic(), _opened(path)
-    catalogue = read_catalogue(store)
-    trained = last_trained(store)
-    quarantined = catalogue.quarantined()
-    summary: dict[str, object] = {
+    config, store = _opened(values)
+    catalogue, trained = read_catalogue(store), last_trained(store)
+    photos, quarantined = len(catalogue.photos()), catalogue.quarantined()
+    for entry in quarantined:
+        Watcher().say(f"quarantined: {entry.name}: {entry.reason}")
+    return {
         "batches": catalogue.number,
-        "photos": len(catalogue.photos()),
+        "photos": photos,
         "labelled": len(catalogue.labels()),
-        "without label and in doubt": len(catalogue.photos()) - len(catalogue.teaching()),
+        "without label and in doubt": photos - len(catalogue.teaching()),
         "batches without report": len(not_inspected(store, catalogue)),
         "labels since the last training": f"{catalogue.num_new_labels(trained)} of {config.train_after_labels}",
         "photos since the last training": f"{catalogue.num_new_photos(trained)} of {config.train_after_photos or '-'}",
         "quarantined": len(quarantined),
     }
-    show("imagery", summary, time.monotonic() - started)
-    for entry in quarantined:
-        Watcher().say(f"quarantined: {entry.name}: {entry.reason}")
-    return summary

@@ -82,59 +82,63 @@ def _findings(client: Any, namespace: str, account: str, multi_user: bool) -> It
     overlay = "kubeflow-profile" if multi_user else "kubeflow-standalone"
     apply = f"kubectl apply -k infra/kubernetes/overlays/{overlay} (in it, namespace: {namespace})"
     absent = PROFILE.format(namespace) if multi_user else _find("deployment", "ml-pipeline")
-    yield _look(f"namespace {namespace}", absent, core.read_namespace, namespace)
+    yield _look(f"namespace {namespace}", absent, partial(core.read_namespace, namespace))
     for label, value in PROFILE_LABELS.items() if multi_user else ():
-        fix = f"kubectl label --overwrite namespace {namespace} {label}={value}"
-        is_set = partial(_has_label, label, value)
-        yield _look(f"label {label}={value}", fix, core.read_namespace, namespace, is_right=is_set)
+        yield _look(
+            f"label {label}={value}",
+            f"kubectl label --overwrite namespace {namespace} {label}={value}",
+            partial(core.read_namespace, namespace),
+            partial(_has_label, label, value),
+        )
     yield _look(
         f"config map {SETTINGS} with {', '.join(REQUIRED)}",
         apply,
-        core.read_namespaced_config_map,
-        SETTINGS,
-        namespace,
-        is_right=lambda found: all((found.data or {}).get(key) for key in REQUIRED),
+        partial(core.read_namespaced_config_map, SETTINGS, namespace),
+        lambda found: all((found.data or {}).get(key) for key in REQUIRED),
     )
-    yield _look(f"service account {account}", apply, core.read_namespaced_service_account, account, namespace)
-    yield _may_report(client, namespace, account, apply)
+    named = partial(core.read_namespaced_service_account, account, namespace)
+    yield _look(f"service account {account}", apply, named)
     yield _look(
-        f"secret {ARTIFACTS}", _find("secret", ARTIFACTS), core.read_namespaced_secret, ARTIFACTS, namespace
+        f"right of {account} to create workflowtaskresults",  # without it Argo calls each pod failed
+        apply,
+        partial(
+            client.AuthorizationV1Api().create_namespaced_local_subject_access_review,
+            namespace,
+            _review(client, namespace, account),
+        ),
+        lambda found: bool(found.status.allowed),
     )
+    secret = partial(core.read_namespaced_secret, namespace=namespace)
+    yield _look(f"secret {ARTIFACTS}", _find("secret", ARTIFACTS), partial(secret, ARTIFACTS))
     for name, keys in SECRETS.items():
-        fix = f"{kubectl} create secret generic {name} " + " ".join(
-            f"--from-literal={key}=..." for key in keys
-        )
-        found = _look(f"secret {name}", fix, core.read_namespaced_secret, name, namespace)
+        literals = " ".join(f"--from-literal={key}=..." for key in keys)
+        fix = f"{kubectl} create secret generic {name} {literals}"
+        found = _look(f"secret {name}", fix, partial(secret, name))
         yield replace(found, state="optional") if found.state == "missing" else found
     yield _look(
         "room in the namespace's quota",
         f"{kubectl} describe quota",
-        core.list_namespaced_resource_quota,
-        namespace,
-        is_right=lambda found: not any(_is_full(quota.status) for quota in found.items),
+        partial(core.list_namespaced_resource_quota, namespace),
+        lambda found: not any(_is_full(quota.status) for quota in found.items),
     )
-
-
-def _find(kind: str, name: str) -> str:
-    return f"kubectl get {kind} -A --field-selector metadata.name={name} (give its namespace as --namespace)"
 
 
 def _has_label(label: str, value: str, namespace: Any) -> bool:
     return bool((namespace.metadata.labels or {}).get(label) == value)
 
 
+def _find(kind: str, name: str) -> str:
+    return f"kubectl get {kind} -A --field-selector metadata.name={name} (give its namespace as --namespace)"
+
+
 def _look(
-    what: str,
-    fix: str,
-    read: Callable[..., Any],
-    *names: str,
-    is_right: Callable[[Any], bool] = lambda found: True,
+    what: str, fix: str, read: Callable[..., Any], is_right: Callable[[Any], bool] = lambda found: True
 ) -> Finding:
     """One object of the Kubernetes API, of which `is_right` says whether it is as it must be."""
     from kubernetes.client import ApiException
 
     try:
-        state = "ok" if is_right(read(*names, _request_timeout=10)) else "missing"
+        state = "ok" if is_right(read(_request_timeout=10)) else "missing"
     except ApiException as error:
         if error.status not in (403, 404):
             raise
@@ -142,24 +146,13 @@ def _look(
     return Finding(state, what, fix if state == "missing" else "")
 
 
-def _may_report(client: Any, namespace: str, account: str, fix: str) -> Finding:
-    """Whether pods of the account may say how they went, without which Argo calls each of them failed."""
+def _review(client: Any, namespace: str, account: str) -> Any:
     attributes = client.V1ResourceAttributes(
         namespace=namespace, verb="create", group="argoproj.io", resource="workflowtaskresults"
     )
     user = f"system:serviceaccount:{namespace}:{account}"
-    review = client.V1LocalSubjectAccessReview(
-        metadata=client.V1ObjectMeta(namespace=namespace),
-        spec=client.V1SubjectAccessReviewSpec(user=user, resource_attributes=attributes),
-    )
-    return _look(
-        f"right of {account} to create workflowtaskresults",
-        fix,
-        client.AuthorizationV1Api().create_namespaced_local_subject_access_review,
-        namespace,
-        review,
-        is_right=lambda found: bool(found.status.allowed),
-    )
+    spec = client.V1SubjectAccessReviewSpec(user=user, resource_attributes=attributes)
+    return client.V1LocalSubjectAccessReview(metadata=client.V1ObjectMeta(namespace=namespace), spec=spec)
 
 
 def _is_full(status: Any) -> bool:

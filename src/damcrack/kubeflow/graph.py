@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from graphlib import TopologicalSorter
@@ -133,25 +133,16 @@ def _sentence(error: BaseException | None) -> str:
     return ": ".join(texts)[:600]
 
 
-def _matches(pattern: str) -> Callable[[Any], bool]:
-    return lambda value: re.fullmatch(pattern, str(value)) is not None
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-_QUANTITY = (_matches(r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|K|M|G|T)?"), "a quantity such as 8Gi")
-_COUNT = (_is_count, "a whole number from 0 on")
-_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "cpu": (lambda value: type(value) in (int, float) and value > 0, "a number above 0"),
-    "memory": _QUANTITY,
-    "shm": _QUANTITY,
-    "gpu": _COUNT,
-    "retries": _COUNT,
-    "image": (_matches("cpu|train"), "cpu or train"),
-    "timeout": (_matches(r"\d+[smhd]"), "a number with s, m, h or d, such as 6h"),
-    "restore_if": (lambda value: isinstance(value, str), "a command"),
+# Of each value its type, a pattern of its text, and what is expected. No pydantic: a restored task starts without it.
+_ALLOWED = {
+    "cpu": (int | float, r"(?=.*[1-9])[\d.]+", "a number above 0"),
+    "memory": (str | int, r"\d+(\.\d+)?([KMGT]i?)?", "a quantity such as 8Gi"),
+    "shm": (str | int, r"\d+(\.\d+)?([KMGT]i?)?", "a quantity such as 8Gi"),
+    "gpu": (int, r"\d+", "a whole number from 0 on"),
+    "retries": (int, r"\d+", "a whole number from 0 on"),
+    "image": (str, "cpu|train", "cpu or train"),
+    "timeout": (str, r"\d+[smhd]", "a number with s, m, h or d, such as 6h"),
+    "restore_if": (str, ".+", "a command"),
 }
 
 
@@ -164,10 +155,11 @@ def needs_of(stage: str, meta: Mapping[str, Any]) -> Needs:
     known = {one.name for one in fields(Needs)}
     for name in sorted(set(meta) - known):
         warnings.warn(f"dvc.yaml: meta of {stage}: unknown key {name!r} is skipped", stacklevel=2)
-    for name in _ALLOWED.keys() & meta.keys():
-        is_allowed, expected = _ALLOWED[name]
-        if not is_allowed(meta[name]):
-            raise InputError(f"dvc.yaml: meta of {stage}: {name}: got {meta[name]!r}, expected {expected}")
+    for name, (kind, pattern, expected) in _ALLOWED.items():
+        value = meta.get(name)
+        is_kind = isinstance(value, kind) and not isinstance(value, bool)
+        if name in meta and not (is_kind and re.fullmatch(pattern, str(value))):
+            raise InputError(f"dvc.yaml: meta of {stage}: {name}: got {value!r}, expected {expected}")
     return Needs(**{name: value for name, value in meta.items() if name in known})
 
 

@@ -25,7 +25,8 @@ def take_in(imagery_yaml: str) -> int:
     """Ingest what arrived; 0: nothing to do, 1: there are photos to inspect, 2: and a training to start."""
     from damcrack.imagery import calls as imagery
 
-    done = imagery.take_in(imagery.as_file(imagery_yaml))
+    done = imagery.take_in(imagery_yaml)
+    print(done, flush=True)
     return 2 if done["train"] else int(done["inspect"])
 
 
@@ -34,7 +35,7 @@ def snapshot_new(imagery_yaml: str, snapshots: dict) -> dict:  # type: ignore[ty
     """Store a snapshot of all ingested photos to train on; returns `snapshots` with its address for `photos`."""
     from damcrack.imagery import calls as imagery
 
-    return {**snapshots, "photos": imagery.keep_snapshot(imagery.as_file(imagery_yaml))}
+    return {**snapshots, "photos": imagery.keep_snapshot(imagery_yaml)}
 
 
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
@@ -44,8 +45,7 @@ def inspect_new(imagery_yaml: str, model: str, params: str, reports: dsl.Output[
 
     from damcrack.imagery import calls as imagery
 
-    config, values = imagery.as_file(imagery_yaml), imagery.as_file(params, "params.yaml")
-    done = imagery.inspect(config, model, values)
+    done = imagery.inspect(imagery_yaml, model, params)
     Path(reports.path).write_text("".join(f"- {name}: {value}\n" for name, value in done.items()))
 
 
@@ -54,7 +54,7 @@ def note_trained(imagery_yaml: str, snapshots: dict) -> None:  # type: ignore[ty
     """Count labels from here to the next training."""
     from damcrack.imagery import calls as imagery
 
-    imagery.note_trained(imagery.as_file(imagery_yaml), snapshots["photos"])
+    imagery.note_trained(imagery_yaml, snapshots["photos"])
 
 
 def new_imagery(setting: Setting, imagery_yaml: str, train: Any = None) -> Any:

@@ -54,14 +54,10 @@ def run_stage(
 
     from damcrack.kubeflow.task import run_in_pipeline
 
-    inputs = {
-        "params": params,
-        "remote": remote,
-        "snapshots": snapshots,
-        "graph": graph,
-        "revision": revision,
-    }
-    done = run_in_pipeline(stage=stage, lock_parts=lock_parts, **inputs)
+    done = run_in_pipeline(
+        stage=stage, lock_parts=lock_parts, params=params, remote=remote, snapshots=snapshots, graph=graph,
+        revision=revision,
+    )  # fmt: skip
     metrics.metadata.update(done.metrics)
     page.metadata.update(stage=stage, restored=done.restored)
     Path(page.path).write_text(done.page)
@@ -91,18 +87,16 @@ def training(setting: Setting) -> Any:
             f"dvc.yaml has {len(nodes)} stages with these values, expected at most {MOST_STAGES}; "
             "leave items out, or make several runs"
         )
-    graph = as_text(nodes)
-    for stage in setting.snapshots:
-        if stage not in {node.name for node in nodes}:
-            raise InputError(
-                f"snapshot of {stage!r}: expected a stage, one of {', '.join(n.name for n in nodes)}"
-            )
+    graph, names = as_text(nodes), [node.name for node in nodes]
     size = sum(len(text.encode()) for text in setting.snapshots.values())
-    if size > LARGEST_SNAPSHOTS:
-        raise InputError(
-            f"snapshot of {', '.join(setting.snapshots)}: {size} bytes, at most {LARGEST_SNAPSHOTS} in all fit into "
-            "a run's parameters; copy the file into a bucket and give its s3:// address"
-        )
+    for stage in setting.snapshots:
+        if stage not in names:
+            raise InputError(f"snapshot of {stage!r}: expected a stage, one of {', '.join(names)}")
+        if size > LARGEST_SNAPSHOTS:
+            raise InputError(
+                f"snapshot of {', '.join(setting.snapshots)}: {size} bytes, at most {LARGEST_SNAPSHOTS} in all "
+                "fit into a run's parameters; copy the file into a bucket and give its s3:// address"
+            )
 
     @dsl.pipeline(name=NAME, description="From photographs to a registered crack detector, as dvc.yaml says.")
     def pipeline(

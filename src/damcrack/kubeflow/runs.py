@@ -1,10 +1,12 @@
 """Runs and schedules of Kubeflow in the words of dvc.yaml: stages in place of Argo's nodes."""
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 PERIODS = 3  # a schedule may be late by a run in flight
 
 
@@ -15,7 +17,7 @@ def stages_of(run: Any) -> dict[str, str]:
     (`run-stage-7`), and below that the executor and its tries, which do not say whose they are.
     """
     names, states = _stage_names(run.pipeline_spec or {}), dict[str, str]()
-    for task in (run.run_details and run.run_details.task_details) or ():
+    for task in _tasks(run):
         node = task.display_name or ""
         stage, is_driver = names.get(node.removesuffix("-driver")), node.endswith("-driver")
         # A stage whose driver failed has a node too, that never began.
@@ -38,25 +40,57 @@ def _stage_names(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def in_words(run: Any) -> str:
-    """What a run that is not through does: `7 done; running: tile; failed: distill@dynamic`."""
+    """What a run that is not through does: `7 done; running: tile; failed: distill@dynamic`.
+
+    To Kubeflow a stage runs from the time on when its pod was asked for. A pod that waits, for a node, quota or an
+    image, is a pending try of a driver or an executor.
+    """
     states = stages_of(run)
-    done = sum(state == "SUCCEEDED" for state in states.values())
-    parts = [f"{done} done"]
+    parts = [f"{list(states.values()).count('SUCCEEDED')} done"]
     for wanted in ("RUNNING", "PENDING", "FAILED"):
         stages = sorted(stage for stage, state in states.items() if state == wanted)
         parts += [f"{wanted.lower()}: {', '.join(stages)}"] if stages else []
+    waiting = sum(task.state == "PENDING" and _is_pod(task) for task in _tasks(run))
+    if waiting:
+        parts.append(
+            f"pods not started: {waiting}; why: kubectl describe pods -A -l pipeline/runid={run.run_id}"
+        )
     return "; ".join(parts)
 
 
-def is_overdue(cron: str, last: datetime, now: datetime | None = None) -> bool:
-    """Whether a schedule of six fields, seconds first, has let pass `PERIODS` of its times since `last`."""
+def _tasks(run: Any) -> Sequence[Any]:
+    return (run.run_details and run.run_details.task_details) or ()
+
+
+def _is_pod(task: Any) -> bool:
+    return re.fullmatch(r"(executor|.*-driver)\(\d+\)", task.display_name or "") is not None
+
+
+def cron_of(schedule: Any) -> str:
+    """Schedules that others made in the experiment may count seconds instead."""
+    cron = schedule.trigger and schedule.trigger.cron_schedule
+    return str(cron.cron) if cron else "no cron line"
+
+
+def lateness(client: Any, schedule: Any) -> str:
+    """A remark on a schedule that has let pass `PERIODS` of its times, and on the run that it waits for."""
     from croniter import CroniterError, croniter
 
-    if len(cron.split()) != 6:
-        return False
+    ours = {"operation": "EQUALS", "key": "recurring_run_id", "stringValue": schedule.recurring_run_id}
+    runs = client.list_runs(
+        page_size=1, sort_by="created_at desc", filter=json.dumps({"predicates": [ours]}),
+        experiment_id=schedule.experiment_id,
+    ).runs  # fmt: skip
+    last, cron = runs[0].created_at if runs else schedule.created_at, cron_of(schedule)
+    if schedule.mode != "ENABLE" or not last or len(cron.split()) != 6:
+        return ""
     try:
-        times = croniter(re.sub(r"\?", "*", cron), last, second_at_beginning=True)
+        times = croniter(cron.replace("?", "*"), last, second_at_beginning=True)
         due = [times.get_next(datetime) for _ in range(PERIODS)][-1]
     except CroniterError:
-        return False
-    return bool(due < (now or datetime.now(UTC)))
+        return ""
+    if due >= datetime.now(UTC):
+        return ""
+    in_flight = runs and runs[0].state not in ENDED  # its finished_at says 1970 until then
+    waits = f", waits for its run; to stop that: damcrack pipeline stop {runs[0].run_id}" if in_flight else ""
+    return f"  has not run since {last:%Y-%m-%d %H:%M}{waits}"

@@ -21,18 +21,18 @@ PHOTOS_PER_PART = 1000
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
 def cut_survey(photos: str, out: str, model: str, photos_per_part: int) -> list:  # type: ignore[type-arg]
     """List the photos; return what each pod is to do: `PART MODEL`, with the version that an alias means now."""
-    from damcrack.imagery import calls as imagery
+    from damcrack.imagery import bucket_survey
 
-    return imagery.cut_survey(photos, out, model, photos_per_part)
+    return bucket_survey.cut(photos, out, model, photos_per_part)
 
 
 @dsl.component(base_image="damcrack-cpu", install_kfp_package=False)
 def inspect_part(photos: str, out: str, params: str, work: str) -> str:
     """Inspect a part of the photos; return which, and with which model."""
-    from damcrack.imagery import calls as imagery
+    from damcrack.imagery import bucket_survey
 
     part, _, model = work.partition(" ")
-    imagery.inspect_survey(photos, out, model, imagery.as_file(params, "params.yaml"), part)
+    print(bucket_survey.inspect_part(photos, out, model, params, part), flush=True)
     return work
 
 
@@ -47,10 +47,10 @@ def write_survey(
     """Write tables and page of all parts."""
     from pathlib import Path
 
-    from damcrack.imagery import calls as imagery
+    from damcrack.imagery import bucket_survey
 
     model = parts[0].partition(" ")[2]
-    done = imagery.inspect_survey(photos, out, model, imagery.as_file(params, "params.yaml"))
+    done = bucket_survey.inspect_part(photos, out, model, params)
     Path(summary.path).write_text("".join(f"- {name}: {value}\n" for name, value in done.items()))
 
 

@@ -12,6 +12,7 @@ import base64
 import binascii
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -172,10 +173,11 @@ class Workspace:
 
     def record(self, node: Node, restored: bool) -> None:
         """Show a restored stage in MLflow too, and send what MLflow did not take while the stage ran."""
-        if not node.command.startswith("damcrack "):
+        words = shlex.split(node.command)
+        if words[:1] != ["damcrack"]:
             return
-        arguments = [node.command, node.outs[0]] if restored else []
-        command = [sys.executable, "-m", "damcrack.kubeflow.record", *arguments]
+        arguments = [node.outs[0], *words[1:]] if restored else []
+        command = [sys.executable, "-m", "damcrack.kubeflow.task", *arguments]
         if subprocess.run(command, cwd=self.root, env=self._environment).returncode:
             print(f"damcrack: {node.name} could not be recorded in MLflow; its outputs are safe", flush=True)
 
@@ -265,3 +267,26 @@ def write_lock(lock: Path, entries: Mapping[str, Any]) -> None:
     """Write a dvc.lock as DVC itself does, stages sorted by name."""
     content = {"schema": "2.0", "stages": dict(sorted(entries.items()))}
     write_bytes(lock, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10**6).encode())
+
+
+def record(out: str = "", stage: str = "", *arguments: str) -> None:
+    """MLflow's view of a task, in its workspace: a run for a stage whose `out` was restored; then all is sent."""
+    from damcrack.params import flatten_values, item_values, read_params
+    from damcrack.stage_runner import content_digest, parents
+    from damcrack.tracking.recorded import send_later, start_run
+
+    if out:
+        item = arguments[arguments.index("--item") + 1] if "--item" in arguments else None
+        values = flatten_values(item_values(read_params(Path("params.yaml")).get(stage, {}), item))
+        digest = content_digest(Path(out))
+        with start_run(stage, item, values, {}) as run:
+            run.restored(digest)
+            run.finish_outputs(digest, **parents(Path(out)))
+    if not os.environ.get("DAMCRACK_SCRATCH"):  # a scratch folder outlives the task, and can wait
+        sent = send_later()
+        if sent.num_waiting:
+            print(f"damcrack: {sent}; they end with this task, its outputs do not", flush=True)
+
+
+if __name__ == "__main__":
+    record(*sys.argv[1:])

@@ -5,6 +5,7 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +13,30 @@ LARGEST_PAGE = 10 * 2**20
 
 
 def metrics_of(outs: Sequence[Path]) -> dict[str, float]:
-    """Finite numbers of a stage's outputs: of an evaluation the chosen experiment's, of a training the last epoch's."""
-    found: dict[str, float] = {}
+    """Finite numbers of a stage's outputs: of an evaluation the chosen experiment's, of a training the last epoch's.
+
+    Kubeflow refuses a whole result with an infinite number in it.
+    """
+    found: dict[str, Any] = {}
     for out in outs:
         evaluation = _json(out / "metrics.json")
-        found |= _numbers(evaluation.get("experiments", {}).get(evaluation.get("chosen"), {}))
+        found |= evaluation.get("experiments", {}).get(evaluation.get("chosen"), {})
         for name in ("parity.json", "case-study.json", "set.json"):
-            found |= _numbers(_json(out / name))
+            found |= _json(out / name)
         if (out / "history.csv").is_file():
             with (out / "history.csv").open(newline="") as file:
                 last = [{}, *csv.DictReader(file)][-1]
-            found |= _numbers({name: _number(text) for name, text in last.items()})
-    return found
+            for name, text in last.items():
+                with suppress(TypeError, ValueError):
+                    found[name] = float(text)
+    numbers = {name: value for name, value in found.items() if type(value) in (int, float)}
+    return {
+        name: float(value) for name, value in numbers.items() if math.isfinite(value) and name != "format"
+    }
 
 
 def _json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
-
-
-def _number(text: Any) -> float | None:
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return None
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Kubeflow refuses a whole result with an infinite number in it."""
-    numbers = {
-        name: value for name, value in values.items() if type(value) in (int, float) and name != "format"
-    }
-    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
 def page_of(outs: Sequence[Path], rows: Mapping[str, Any]) -> str:

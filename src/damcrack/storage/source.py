@@ -7,6 +7,7 @@ import random
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,27 +26,14 @@ CHUNK_BYTES = 2**20
 Result = TypeVar("Result")
 File = io.BytesIO | io.BufferedRandom
 _PART = ".new-"  # prefix of files that are still being written
-_REFUSED = {
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "AccessDenied",
-    "InvalidToken",
-    "ExpiredToken",
-    "AuthorizationHeaderMalformed",
-    "401",
-    "403",
-}
-# Of requests that arrived damaged or too fast, whatever their status.
-_REPEATED = {
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "RequestTimeout",
-    "IncompleteBody",
-    "BadDigest",
-    "XAmzContentSHA256Mismatch",
-    "429",
-}
+_REFUSED = re.compile(
+    "InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|InvalidToken|ExpiredToken|AuthorizationHeaderMalformed|40[13]"
+)
+# Of requests that arrived damaged, too fast, or while another one wrote the same object, whatever their status.
+_REPEATED = re.compile(
+    "SlowDown|Throttling(Exception)?|RequestTimeout|IncompleteBody|BadDigest|XAmzContentSHA256Mismatch|429"
+    "|ConditionalRequestConflict"
+)
 
 
 @dataclass(frozen=True)
@@ -169,29 +157,34 @@ class Bucket:
 
     def listed(self, prefix: str = "") -> list[Stored]:
         """All objects whose names start with `prefix`, sorted by name."""
-        items = (item for page in self._pages(prefix) for item in page.get("Contents", []))
-        found = [Stored(item["Key"].removeprefix(self._prefix), item["ETag"], item["Size"]) for item in items]
+        found, options = list[Stored](), {"Prefix": self._prefix + prefix}
+        while True:
+            page = self._page(**options)
+            items = page.get("Contents", [])
+            found += [
+                Stored(one["Key"].removeprefix(self._prefix), one["ETag"], one["Size"]) for one in items
+            ]
+            if not page.get("IsTruncated"):
+                break
+            options["ContinuationToken"] = page["NextContinuationToken"]
         found = [one for one in found if one.name and not one.name.endswith("/")]
         self._listed |= {one.name: one for one in found}
         return sorted(found, key=lambda one: one.name)
 
-    def _pages(self, prefix: str, **options: Any) -> Iterator[Mapping[str, Any]]:
-        def page() -> Mapping[str, Any]:
-            answer: Mapping[str, Any] = self._client.list_objects_v2(
-                Bucket=self._bucket, Prefix=self._prefix + prefix, **options
-            )
+    def check(self) -> None:
+        """List at most one object; InputError if the bucket does not answer."""
+        self._page(Prefix=self._prefix, MaxKeys=1)
+
+    def _page(self, **options: Any) -> Mapping[str, Any]:
+        def ask() -> Mapping[str, Any]:
+            answer: Mapping[str, Any] = self._client.list_objects_v2(Bucket=self._bucket, **options)
             if "Name" not in answer:  # to boto3 an empty answer is an empty bucket
                 raise NetworkError(
                     f"s3://{self._bucket}: an empty answer came, expected a listing; try again"
                 )
             return answer
 
-        while True:
-            answer = self._again(None, page)
-            yield answer
-            if not answer.get("IsTruncated"):
-                return
-            options["ContinuationToken"] = answer["NextContinuationToken"]
+        return self._again(None, ask)
 
     def read(self, name: str, etag: str | None = None) -> bytes:
         """Content of one object; FileNotFoundError if it is gone, or not the one of `etag` or of the listing.
@@ -200,32 +193,66 @@ class Bucket:
             NetworkError: it does not come whole.
         """
         file = io.BytesIO()
-        self._fetch(file, _Wanted(self._bucket, name, self._listed.get(name), etag))
+        self._fetch(file, name, etag)
         return file.getvalue()
 
     def first_bytes(self, name: str, num_bytes: int) -> bytes:
         """The beginning of one object."""
         file = io.BytesIO()
-        self._fetch(file, _Wanted(self._bucket, name, self._listed.get(name), stop=num_bytes))
+        self._fetch(file, name, stop=num_bytes)
         return file.getvalue()
 
     def save(self, name: str, path: Path) -> None:
         """Stream one object to `path`."""
         with path.open("w+b") as file:
-            self._fetch(file, _Wanted(self._bucket, name, self._listed.get(name)))
+            self._fetch(file, name)
 
-    def _fetch(self, file: File, wanted: "_Wanted") -> None:
-        """Write what is wanted to an empty file; what came before a break is not fetched again."""
+    def create(self, name: str, content: bytes) -> bool:
+        """Create an object unless there is one; tell whether it now holds exactly `content`."""
+        put = {**self._place(name), "Body": content, "IfNoneMatch": "*"}
+        try:
+            self._again(name, lambda: self._client.put_object(**put))
+        except FileExistsError:
+            return self.read(name) == content
+        return True
+
+    def _place(self, name: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._prefix + name}
+
+    def _fetch(self, file: File, name: str, etag: str | None = None, stop: int | None = None) -> None:
+        """Write an object, or its first `stop` bytes, to an empty file; what came before a break is not asked again.
+
+        The same content is refused twice for its MD5: some services have ETags that look like one and are none.
+        """
+        listed, what = self._listed.get(name), f"s3://{self._bucket}: {name}"
+        etag = etag or (listed.etag if listed else None)
+        size = listed.size_bytes if listed and listed.etag == etag else None
+        size = min(stop, size) if stop is not None and size is not None else size
+        rejected = Counter[str]()
 
         def rest() -> None:
-            if wanted.size_bytes is None:  # nor is it known whether two answers are of the same object
+            # Without a size it is not known either whether two answers are of the same object.
+            start = 0 if size is None else file.tell()
+            options = {} if etag is None else {"IfMatch": etag}
+            if start or stop is not None:
+                options["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+            answer = self._client.get_object(**self._place(name), **options)
+            came = _plain(answer.get("ETag") or etag)
+            _check(what, "ETag", came, _plain(etag) or came)
+            num_bytes = _receive(what, answer, file, start, stop or (size or 2**63) + 1)
+            if size is not None and num_bytes > size:
                 _empty(file)
-            if wanted.size_bytes is None or file.tell() < wanted.size_bytes:
-                place = {"Bucket": self._bucket, "Key": self._prefix + wanted.name}
-                wanted.append(self._client.get_object(**place, **wanted.options(file.tell())), file)
-            wanted.check(file)
+            _check(what, "number of bytes", num_bytes, num_bytes if size is None else size)
+            if stop is None and _is_md5(answer, came):
+                file.seek(0)
+                md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+                if md5 != came and rejected[md5] < 2:
+                    rejected[md5] += 1
+                    _empty(file)
+                    _check(what, "MD5", md5, came)
 
-        self._again(wanted.name, rest, file.tell)
+        if size != 0:
+            self._again(name, rest, file.tell)
 
     def _again(
         self, name: str | None, call: Callable[[], Result], progress: Callable[[], int] = lambda: 0
@@ -245,106 +272,43 @@ class Bucket:
             except NetworkError as error:
                 attempt, furthest = (attempt + 1, furthest) if progress() <= furthest else (1, progress())
                 few = self._gave_up or isinstance(error, _UnreachableError)
-                if attempt >= (min(FEW_ATTEMPTS, MAX_ATTEMPTS) if few else MAX_ATTEMPTS):
+                if attempt >= MAX_ATTEMPTS or (few and attempt >= FEW_ATTEMPTS):
                     self._gave_up = True
                     raise
             time.sleep(min(MAX_WAIT_S, 0.1 * 2**attempt) * random.uniform(0.5, 1))
 
-    def create(self, name: str, content: bytes) -> bool:
-        """Create an object unless there is one; tell whether it now holds exactly `content`."""
-        put: dict[str, Any] = {"Bucket": self._bucket, "Key": self._prefix + name, "Body": content}
-        for attempt in range(MAX_ATTEMPTS):
-            try:
-                self._again(name, lambda: self._client.put_object(**put, IfNoneMatch="*"))
-                return True
-            except FileExistsError:
-                with suppress(FileNotFoundError):  # another writer has not finished yet
-                    return self.read(name) == content
-            time.sleep(min(MAX_WAIT_S, 0.2 * 2**attempt))
-        raise InputError(f"s3://{self._bucket}: {name} is being written by another process; try again")
 
-    def check(self) -> None:
-        """List at most one object; InputError if the bucket does not answer."""
-        next(self._pages("", MaxKeys=1))
+def _receive(what: str, answer: Mapping[str, Any], file: File, start: int, most: int) -> int:
+    """Write an answer to a file from byte `start` on, and what is above `most` not at all; return the file's size.
 
-    def make(self) -> None:
-        """Make our bucket unless it is there."""
-        buckets = self._again(None, self._client.list_buckets)["Buckets"]
-        if self._bucket not in {bucket["Name"] for bucket in buckets}:
-            self._again(None, lambda: self._client.create_bucket(Bucket=self._bucket))
+    A service that knows no ranges sends everything.
+    """
+    from botocore.exceptions import FlexibleChecksumError
+
+    found = re.match(r"bytes (\d+)-", answer.get("ContentRange", "bytes 0-"))
+    begin = int(found[1]) if found else 0
+    _check(what, "first byte", begin, start if "ContentRange" in answer else 0)
+    file.seek(begin)
+    file.truncate()
+    try:
+        for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
+            file.write(chunk)
+            if file.tell() >= most:
+                return file.truncate(most)
+    except FlexibleChecksumError:
+        _empty(file)
+        raise
+    return file.tell()
 
 
-class _Wanted:
-    """An object, or its first `stop` bytes, as it was listed, or else as the first answer says that it is."""
+def _is_md5(answer: Mapping[str, Any], etag: str) -> bool:
+    not_encrypted = answer.get("ServerSideEncryption") in (None, "AES256")
+    return not_encrypted and re.fullmatch("[0-9a-f]{32}", etag) is not None
 
-    def __init__(
-        self, bucket: str, name: str, listed: Stored | None, etag: str | None = None, stop: int | None = None
-    ) -> None:
-        self.name, self._place, self._stop = name, f"s3://{bucket}: {name}", stop
-        self._etag = etag or (listed.etag if listed else None)
-        self.size_bytes = listed.size_bytes if listed and listed.etag == self._etag else None
-        if stop is not None and self.size_bytes is not None:
-            self.size_bytes = min(stop, self.size_bytes)
-        self._md5: str | None = None
-        self._rejected: list[str] = []
 
-    def options(self, start: int) -> dict[str, str]:
-        """For a request of what is missing from byte `start` on."""
-        options = {} if self._etag is None else {"IfMatch": self._etag}
-        if start or self._stop is not None:
-            options["Range"] = f"bytes={start}-{'' if self._stop is None else self._stop - 1}"
-        return options
-
-    def append(self, answer: Mapping[str, Any], file: File) -> None:
-        """Add the content of an answer to what is there; a service that knows no ranges sends everything."""
-        from botocore.exceptions import FlexibleChecksumError
-
-        self._check_answer(answer, file.tell())
-        if "ContentRange" not in answer:
-            _empty(file)
-        try:
-            for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
-                file.write(chunk)
-                if file.tell() >= (self._stop or (self.size_bytes or 2**63) + 1):
-                    break
-        except FlexibleChecksumError:
-            _empty(file)
-            raise
-
-    def _check_answer(self, answer: Mapping[str, Any], start: int) -> None:
-        etag = answer.get("ETag") or self._etag
-        if _plain(etag) != _plain(self._etag or etag):
-            raise NetworkError(f"{self._place}: ETag {etag} came, expected {self._etag} as listed; try again")
-        place = answer.get("ContentRange", f"bytes {start}-")
-        if not place.startswith(f"bytes {start}-"):
-            raise NetworkError(f"{self._place}: {place} came, expected those from {start} on; try again")
-        looks_so = re.fullmatch("[0-9a-f]{32}", _plain(etag)) and self._stop is None
-        not_encrypted = answer.get("ServerSideEncryption") in (None, "AES256")
-        self._md5 = _plain(etag) if looks_so and not_encrypted else None
-
-    def check(self, file: File) -> None:
-        """Refuse a content of another size, or whose MD5 is not its ETag; what is too short stays, to be completed.
-
-        The same content is refused twice: some services have ETags that look like an MD5 and are none.
-        """
-        num_bytes = file.tell()
-        if self._stop is not None and num_bytes > self._stop:
-            num_bytes = file.truncate(self._stop)
-        if self.size_bytes is not None and num_bytes != self.size_bytes:
-            if num_bytes > self.size_bytes:
-                _empty(file)
-            raise NetworkError(
-                f"{self._place}: {num_bytes} bytes came, expected {self.size_bytes} as listed; try again"
-            )
-        if self._md5:
-            file.seek(0)
-            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-            if md5 != self._md5 and self._rejected.count(md5) < 2:
-                self._rejected.append(md5)
-                _empty(file)
-                raise NetworkError(
-                    f"{self._place}: MD5 {md5} came, expected {self._md5} as listed; try again"
-                )
+def _check(what: str, kind: str, came: object, expected: object) -> None:
+    if came != expected:
+        raise NetworkError(f"{what}: {kind} {came} came, expected {expected} as listed; try again")
 
 
 def _plain(etag: str | None) -> str:
@@ -387,15 +351,6 @@ def check_reachable(uri: str) -> None:
         raise InputError(f"remote {uri!r}: expected s3://bucket/prefix or an existing folder's absolute path")
 
 
-def make_bucket(uri: str) -> None:
-    """Make the bucket of `s3://bucket/prefix` unless it is there.
-
-    Raises:
-        InputError: the service does not answer or refuses us.
-    """
-    Bucket(uri).make()
-
-
 def _client(uri: str) -> Any:
     try:
         import boto3
@@ -421,28 +376,24 @@ def _client(uri: str) -> Any:
 @contextmanager
 def _explained(bucket: str, name: str | None = None) -> Iterator[None]:
     """Turn boto3's errors into ours, without its texts: they can hold passwords and key ids."""
-    from botocore import exceptions
+    from botocore import exceptions as boto
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
     what = f"s3://{bucket}" if name is None else f"s3://{bucket}: {name}"
-    broken = (exceptions.HTTPClientError, exceptions.IncompleteReadError, exceptions.FlexibleChecksumError)
+    answered = (boto.HTTPClientError, boto.IncompleteReadError, boto.FlexibleChecksumError, HTTPError)
     try:
         yield
-    except exceptions.ClientError as error:
+    except boto.ClientError as error:
         raise _refusal(error, what, name) from None
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
+    except (boto.NoCredentialsError, boto.PartialCredentialsError):
         raise InputError(
             f"{what}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from None
-    except exceptions.ParamValidationError:
+    except boto.ParamValidationError:
         raise InputError(f"{what}: not a valid bucket or object name; check the address") from None
-    except (exceptions.BotoCoreError, HTTPError, ResponseParserError) as error:
-        kind = (
-            NetworkError
-            if isinstance(error, (*broken, HTTPError, ResponseParserError))
-            else _UnreachableError
-        )
+    except (boto.BotoCoreError, HTTPError, ResponseParserError) as error:
+        kind = NetworkError if isinstance(error, (*answered, ResponseParserError)) else _UnreachableError
         raise kind(
             f"{what}: the S3 endpoint cannot be reached ({type(error).__name__}); "
             "check AWS_ENDPOINT_URL and the network"
@@ -455,15 +406,13 @@ def _refusal(error: Any, what: str, name: str | None) -> Exception:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if name is not None and code in ("NoSuchKey", "404"):
         return FileNotFoundError(name)
-    if name is not None and code in ("PreconditionFailed", "ConditionalRequestConflict", "412"):
+    if name is not None and code in ("PreconditionFailed", "412"):
         return (FileExistsError if error.operation_name == "PutObject" else FileNotFoundError)(name)
-    passes = code in _REPEATED or (status >= 500 and status != 501)
-    return (NetworkError if passes else InputError)(f"{what}: {_reason(code)}")
-
-
-def _reason(code: str) -> str:
+    if _REPEATED.fullmatch(code) or (status >= 500 and status != 501):
+        return NetworkError(f"{what}: the S3 service answered {code}; try again")
     if code in ("NoSuchBucket", "404"):
-        return "no such bucket; check its name and AWS_ENDPOINT_URL"
-    if code in _REFUSED:
-        return f"access refused ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and their rights"
-    return f"the S3 service answered {code}; try again or check the address"
+        return InputError(f"{what}: no such bucket; check its name and AWS_ENDPOINT_URL")
+    keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and their rights"
+    if _REFUSED.fullmatch(code):
+        return InputError(f"{what}: access refused ({code}); check {keys}")
+    return InputError(f"{what}: the S3 service answered {code}; check the address")

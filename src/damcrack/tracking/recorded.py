@@ -31,7 +31,7 @@ from damcrack.source import source_name
 from damcrack.tracking.send import PENDING, remove_left_over, send_later, send_live
 from damcrack.tracking.store import GRAPH_RUN, OUTPUT, STAGE, experiment_name
 
-__all__ = ["Graph", "TrackedRun", "caller_tags", "code_tags", "send_later", "start_run"]
+__all__ = ["Graph", "TrackedRun", "caller_tags", "code_tags", "send_later", "start_run", "user_name"]
 
 # How long a stage that is over waits for the last of its record to be sent.
 LAST_WORD_S = 60.0
@@ -87,7 +87,7 @@ def code_tags() -> dict[str, str]:
     """Tags that say which code runs and for whom; the commit only inside a git checkout."""
     tags = {
         "damcrack.code_version": f"{damcrack.__version__}+{source_name()}",
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": user_name(),
         "mlflow.source.type": "LOCAL",
     }
     commit = git("rev-parse", "HEAD")
@@ -98,6 +98,14 @@ def code_tags() -> dict[str, str]:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
         tags |= {"mlflow.source.git.commit": commit, "damcrack.git_dirty": "true" if changed else "false"}
     return tags
+
+
+def user_name() -> str:
+    """Who runs this; the user id of a container may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return f"uid-{os.getuid()}"
 
 
 def caller_tags() -> dict[str, str]:
@@ -121,14 +129,12 @@ class RunFile:
     def __init__(self, **start: Any) -> None:
         stamp, words = time.strftime("%Y%m%dT%H%M%S", time.gmtime()), re.sub(r"[^\w@=+-]", "_", start["name"])
         self.path = (PENDING / f"{stamp}-{words}-{uuid.uuid4().hex[:8]}.jsonl").absolute()
-        unlocked = self.path.with_suffix(".part")
         self._last_ms = self._num_copies = 0
-        remove_left_over()
         with one_at_a_time(PENDING):
-            self._file = unlocked.open("xb", buffering=0)
+            remove_left_over()
+            self._file = self.path.open("xb", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX)
             self.append("start", **start)
-            unlocked.rename(self.path)
 
     def append(self, event: str, **fields: Any) -> None:
         """Add one event that happened now; a clock that is set back does not turn the order around.

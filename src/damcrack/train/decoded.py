@@ -149,12 +149,17 @@ def _chunks(encoded: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, by
 
 
 def _decode_chunk(chunk: list[tuple[int, bytes]], image_px: int) -> tuple[list[int], npt.NDArray[np.uint8]]:
-    pixels_BHWC = np.stack([_decode_one(row, encoded) for row, encoded in chunk])
+    pixels_BHWC = np.stack([decode_image(row, encoded) for row, encoded in chunk])
     small = shrink(torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2), image_px)
     return [row for row, _ in chunk], small.permute(0, 2, 3, 1).to(torch.uint8).numpy()
 
 
-def _decode_one(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
+def decode_image(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
+    """RGB pixels (H, W, 3) of the image of this row.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
     pixels = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
     if pixels is None:
         raise InputError(f"image of row {row} cannot be decoded; make the set again")
