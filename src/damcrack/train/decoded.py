@@ -65,11 +65,11 @@ def decode_set(root: Path, image_px: int | None, cache: Path, with_targets: bool
         raise InputError(f"{root} holds no images; see quarantine.csv of the stage before it")
     image_px = image_px or images.image_hw[0]
     name, shape = f"{images.digest[:32]}-{image_px}", (len(images), image_px, image_px)
-    array = _mapped(cache / f"{name}.npy", (*shape, 3), _decode_image, images.encoded, images.labels)
+    array = _mapped(cache / f"{name}.npy", (*shape, 3), _small_image, images.encoded, images.labels)
     targets = None
     if with_targets:
         path = cache / f"{name}-targets.npy"
-        targets = _mapped(path, shape, _decode_codes, images.masks, images.labels)
+        targets = _mapped(path, shape, _small_codes, images.masks, images.labels)
     splits = (*SPLITS, UNLABELLED)
     rows_of = {split: np.array(images.where(split), dtype=np.int64) for split in splits}
     labels = np.array(images.labels, dtype=np.int64)
@@ -109,8 +109,49 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> "np.memmap[tuple[int, ...]
     return array
 
 
-def _decode_image(image_px: int, stored: tuple[int, bytes]) -> tuple[int, npt.NDArray[np.uint8]]:
+def _small_image(image_px: int, stored: tuple[int, bytes]) -> tuple[int, npt.NDArray[np.uint8]]:
     row, encoded = stored
+    small_CHW = shrink(torch.from_numpy(decode_image(row, encoded)).permute(2, 0, 1), image_px)
+    return row, small_CHW.permute(1, 2, 0).to(torch.uint8).numpy()
+
+
+def decode_image(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
+    """RGB pixels (H, W, 3) of the image of this row.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+    pixels = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    if pixels is None:
+        raise InputError(f"image of row {row} cannot be decoded; make the set again")
+    return pixels.astype(np.uint8, copy=False)
+
+
+def _small_codes(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
+    codes = decode_targets(encoded)
+    if codes is None:
+        raise InputError(f"mask of row {row} cannot be decoded; make the set again")
+    return codes
+
+
+def _chunks(encoded: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    while chunk := list(islice(encoded, CHUNK)):
+        yield chunk
+
+
+def _decode_chunk(chunk: list[tuple[int, bytes]], image_px: int) -> tuple[list[int], npt.NDArray[np.uint8]]:
+    pixels_BHWC = np.stack([decode_image(row, encoded) for row, encoded in chunk])
+    small = shrink(torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2), image_px)
+    return [row for row, _ in chunk], small.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+
+
+def decode_image(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
+    """RGB pixels (H, W, 3) of the image of this row.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+>>>>>>> main
     pixels = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
     if pixels is None:
         raise InputError(f"image of row {row} cannot be decoded; make the set again")
