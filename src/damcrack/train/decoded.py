@@ -127,39 +127,7 @@ def decode_image(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
     return pixels.astype(np.uint8, copy=False)
 
 
-def _small_codes(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
-    codes = decode_targets(encoded)
-    if codes is None:
-        raise InputError(f"mask of row {row} cannot be decoded; make the set again")
-    return codes
-
-
-def _chunks(encoded: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
-    while chunk := list(islice(encoded, CHUNK)):
-        yield chunk
-
-
-def _decode_chunk(chunk: list[tuple[int, bytes]], image_px: int) -> tuple[list[int], npt.NDArray[np.uint8]]:
-    pixels_BHWC = np.stack([decode_image(row, encoded) for row, encoded in chunk])
-    small = shrink(torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2), image_px)
-    return [row for row, _ in chunk], small.permute(0, 2, 3, 1).to(torch.uint8).numpy()
-
-
-def decode_image(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
-    """RGB pixels (H, W, 3) of the image of this row.
-
-    Raises:
-        InputError: it cannot be decoded.
-    """
->>>>>>> main
-    pixels = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
-    if pixels is None:
-        raise InputError(f"image of row {row} cannot be decoded; make the set again")
-    small_CHW = shrink(torch.from_numpy(pixels).permute(2, 0, 1), image_px)
-    return row, small_CHW.permute(1, 2, 0).to(torch.uint8).numpy()
-
-
-def _decode_codes(image_px: int, stored: tuple[int, bytes]) -> tuple[int, npt.NDArray[np.uint8]]:
+def _small_codes(image_px: int, stored: tuple[int, bytes]) -> tuple[int, npt.NDArray[np.uint8]]:
     """Codes at the images' size; where several pixels become one, the highest code counts: a crack is not lost."""
     row, encoded = stored
     codes = decode_targets(encoded)
