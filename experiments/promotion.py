@@ -62,7 +62,7 @@ def outcome(rng: np.random.Generator, num_photos: int, gain: float, suits: float
     compared = compare(truth, champion, challenger, policy)
     better = compared.tiles > 0
     return Outcome(
-        decision=decide(score(truth, challenger, policy, ms_per_tile=5.0), compared, policy).outcome,
+        decision=decide(score(truth, challenger, policy), compared, policy).outcome,
         higher_accuracy=better,
         mcnemar_alone=better and compared.p <= 1 - policy.confidence,
         correlation=intraclass_correlation(_difference(truth, champion, challenger), truth.photo_N),

@@ -47,7 +47,7 @@ from damcrack.inspection.survey import Survey
 from damcrack.run import SilentRun
 from damcrack.sample.concrete import encode_photo, render_photo
 from damcrack.train.batches import DeviceImages
-from damcrack.train.config import Augmentation, Teaching, TemperatureConfig
+from damcrack.train.config import Augmentation, TaughtConfig
 from damcrack.train.decoded import decode_set
 from damcrack.train.frozen import Frozen
 from damcrack.train.hardware import best_device, uses_bfloat16
@@ -225,8 +225,8 @@ def _our_steps(tiles: Path, folder: Path, taught: bool) -> Variant:
     objective: Objective = Supervised()
     if taught:
         teacher = Frozen(build_network("resnet50", 2, 1).to(device), precision == "bfloat16")
-        teaching = Teaching(ALPHA, "kl", "inside", TemperatureConfig("dynamic"))
-        objective = Distillation(teacher, teaching, 10).to(device)
+        config = TaughtConfig(epochs=10, learning_rate=0.01, alpha=ALPHA)
+        objective = Distillation(teacher, config).to(device)
     flips = Augmentation("dihedral", 0, 0)
     data = DeviceImages(decode_set(tiles, TILE_PX, folder / "decoded"), (MEAN, STD), flips, device)
     optimiser = torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)

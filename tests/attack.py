@@ -167,7 +167,7 @@ def load_parts(needs: int) -> None:
     signed.find_browser = lambda: None  # a PDF holds the time at which it was printed
     if needs == MODELS:
         checkpoint = import_module("damcrack.train.checkpoint")
-        checkpoint.FolderCheckpoint.__init__.__defaults__ = (0.0,)  # after every epoch
+        checkpoint.Checkpoint.__init__.__defaults__ = (0.0,)  # after every epoch
         import_module("mlflow.onnx")
         import_module("damcrack.registry.registry")
 

@@ -32,22 +32,7 @@ TILING = TileConfig(
     seed=0,
 )
 CONFIG = RegisterConfig(
-    model_name="crack",
-    evaluation_set=None,
-    evaluation_sha256=None,
-    min_photos=10,
-    min_accuracy=0.5,
-    min_gain=0.005,
-    confidence=0.95,
-    num_draws=500,
-    seed=0,
-    wide_crack_px=8.0,
-    min_wide_recall=None,
-    max_wide_recall_loss=0.05,
-    max_ece=1.0,
-    ece_bins=10,
-    max_latency_ratio=None,
-    max_latency_ms=None,
+    model_name="crack", min_photos=10, min_accuracy=0.5, max_wide_recall_loss=0.05, max_ece=1.0
 )
 
 

@@ -1,4 +1,4 @@
-"""A small HTTP service in the place of Kubeflow Pipelines' v2beta1 API: what is posted is in its lists.
+"""A small HTTP service in the place of Kubeflow Pipelines' API: what is posted is in its lists.
 
 It answers as Kubeflow Pipelines 2.17.0 did: `kubeflow/answers` holds what that service answered to our commands,
 without the pipelines that it repeats. Only the calls that we use are here; every other one answers 404, so that a
@@ -36,11 +36,15 @@ class Kubeflow:
         self.tokens: set[str | None] = set()
         self.refusal: tuple[int, Any] | None = None
         self.health = recorded("health")[1]
+        self.nodes: dict[str, dict[str, Any]] = {}  # Argo's, by run
 
     def answer(self, method: str, path: str, body: Any, query: dict[str, list[str]]) -> tuple[int, Any]:
         if self.refusal and not path.endswith("/healthz"):
             return self.refusal
         match method, path.removeprefix("/apis/v2beta1/").split("/"):
+            case "GET", ["", "apis", "v1beta1", "runs", run_id]:
+                workflow = json.dumps({"status": {"nodes": self.nodes.get(run_id, {})}})
+                return 200, {"pipeline_runtime": {"workflow_manifest": workflow}}
             case "GET", ["healthz"]:
                 return 200, self.health
             case "GET", [kind] if kind in KINDS:

@@ -10,16 +10,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import interpolate
 
 from damcrack.data.imageset import ImageSet, ImageSetWriter
 from damcrack.evaluate.trained import TrainedModel
 from damcrack.files import OUTPUT_MARKER, InputError, write_csv
 from damcrack.run import SilentRun
-from damcrack.scores.statistics import mean_interval
-from damcrack.train.networks import build_network
-from damcrack.train.weights import ModelInfo, save_model
+from damcrack.train.augment import normalise
+from damcrack.train.classifier import shrink
+from damcrack.train.networks import NETWORKS, build_network
+from damcrack.train.weights import ModelInfo, load_model, save_model
 from experiments.paper import report as paper
-from experiments.paper.claims import Answers, Cell, ScoredTiles, Study, decide, verdicts
+from experiments.paper.claims import Answers, Cell, ScoredTiles, Study, decide, holm, mean_interval, verdicts
+from experiments.paper.pictures import examples, feature_maps, first_stages
 from experiments.paper.report import main, read_cells, read_failures, report, score
 from experiments.paper.tables import READING, bounded, document
 
@@ -255,6 +260,101 @@ def test_failures_are_those_outputs_that_are_still_missing(study_folder: Path) -
     (study_folder / "models/x").mkdir()
     assert read_failures(study_folder, study_folder / "scratch") == {}
     (study_folder / "models/x").rmdir()
+
+
+@given(st.lists(st.integers(0, 20).map(lambda step: step / 40), max_size=6), st.integers(1, 39))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p_values, step):
+    """At each level the adjusted p-values name the hypotheses that Holm's steps reject, one after another."""
+    alpha, rejected, waiting = step / 40 + 1e-9, set(), set(range(len(p_values)))
+    while waiting:
+        smallest = min(waiting, key=lambda i: p_values[i])
+        if p_values[smallest] > alpha / len(waiting):
+            break
+        waiting.remove(smallest)
+        rejected.add(smallest)
+    adjusted = holm(np.array(p_values))
+    assert {i for i, p in enumerate(adjusted) if p <= alpha} == rejected
+    assert np.all((adjusted >= p_values) & (adjusted <= 1))
+
+
+def test_holm_of_a_worked_example():
+    """Factors M, M - 1, ... in ascending order, never below the one before, at most 1."""
+    found = holm(np.array([0.01, 0.04, 0.03, 0.005, 0.9]))
+    np.testing.assert_allclose(found, [0.04, 0.09, 0.09, 0.025, 0.9], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("num_seeds", "t"), [(2, 12.706), (5, 2.776), (31, 2.042)])
+def test_mean_interval_is_students(num_seeds, t):
+    """The mean plus or minus the tabulated t times its standard error."""
+    values = np.random.default_rng(num_seeds).normal(0.9, 0.02, num_seeds)
+    mean, std = np.mean(values), np.std(values, ddof=1)
+    half = t * std / math.sqrt(num_seeds)
+    assert mean_interval(values) == pytest.approx((mean, std, mean - half, mean + half), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.9], (0.9, math.nan, math.nan, math.nan)),  # one seed has no spread
+        ([0.5, 0.5], (0.5, 0.0, 0.5, 0.5)),
+    ],
+)
+def test_mean_interval_of_few_seeds(values, expected):
+    """What so few seeds cannot tell is NaN."""
+    assert mean_interval(np.array(values)) == pytest.approx(expected, nan_ok=True)
+
+
+def test_feature_maps_are_the_networks_own_activations(tmp_path: Path) -> None:
+    """Each shown channel is that of a plain forward pass, upsampled; the four strongest, in order."""
+    folder = tmp_path / "m/resnet18/40/0"
+    write_cell(folder, "0" * 64, seed=2)
+    tiles = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
+    network, info = load_model(folder)
+    images = normalise(
+        shrink(torch.from_numpy(tiles).permute(0, 3, 1, 2), 32),
+        torch.tensor(info.mean),
+        torch.tensor(info.std),
+    )
+    with torch.no_grad():
+        stem = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+        plain = [stem, network.layer1(stem), network.layer2(network.layer1(stem))]
+    for stage, expected in zip(feature_maps(folder, tiles), plain, strict=True):
+        strength = expected.abs().mean(dim=(0, 2, 3)).numpy()
+        assert strength[stage.channels].tolist() == sorted(strength, reverse=True)[:4]
+        assert stage.maps_NKHW.shape == (3, 4, 64, 64)
+        large = interpolate(expected[:, stage.channels], size=(64, 64), mode="bilinear").numpy()
+        low, high = (
+            f(expected[:, stage.channels].numpy(), axis=(0, 2, 3), keepdims=True) for f in (np.min, np.max)
+        )
+        np.testing.assert_allclose(stage.maps_NKHW, (large - low) / (high - low), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_has_three_stages_to_show(name):
+    """Residual networks show stem and stages, plain ones their poolings, in the order of the forward pass."""
+    with torch.device("meta"):
+        network = NETWORKS[name].build(weights=None, num_classes=2)
+    places = [list(network.modules()).index(module) for module in first_stages(network).values()]
+    assert len(places) == 3
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+def test_networks_with_a_pixel_head_show_their_encoder(name):
+    """The same three stages of the body, in the order of the forward pass."""
+    network = build_network(name, 2, 0, pixel_channels=16)
+    places = [list(network.modules()).index(module) for module in first_stages(network).values()]
+    assert len(places) == 3
+    assert places == sorted(places)
+
+
+def test_examples_are_the_most_confident_of_their_kinds() -> None:
+    """Two found cracks, one true negative, one error; fewer where a kind does not occur."""
+    labels = np.array([1, 1, 1, 0, 0, 1, 0])
+    margins = np.array([1.0, 3.0, 2.0, -1.0, -2.0, -0.5, 0.7])
+    answers = Answers(np.stack([np.zeros(7), margins], axis=1), 1.0)
+    assert examples(labels, answers).tolist() == [1, 2, 4, 6]
+    assert examples(answers.predicted, answers).tolist() == [1, 2, 4]
 
 
 @pytest.mark.parametrize("page", ["results.md", "results-gpu.md"])

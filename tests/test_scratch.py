@@ -62,7 +62,7 @@ def test_nothing_is_removed_beside_a_running_stage(scratch: Path) -> None:
 def test_what_killed_stages_left_is_removed(scratch: Path) -> None:
     """Half a decoded array and half a checkpoint go once no stage runs; what is whole stays."""
     (scratch / "decoded/.0.npy.part").write_bytes(b"x")
-    (scratch / "checkpoints" / source_name() / ".key.new").mkdir()
+    (scratch / "checkpoints" / source_name() / ".key.safetensors.part").write_bytes(b"x")
     with scratch_in_use(scratch, lambda line: None):
         left = [path for path in scratch.rglob(".*") if path.name != ".in-use"]
         assert not left and (scratch / "checkpoints" / source_name() / "key/tensors").is_file()

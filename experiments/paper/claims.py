@@ -4,22 +4,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import t
 
 from damcrack.data.imageset import ImageSet
-from damcrack.evaluate.published import PAPER_TABLE_2
+from damcrack.evaluate.tables import PAPER_TABLE_2
 from damcrack.evaluate.trained import TrainedModel
 from damcrack.scores import metrics
-from damcrack.scores.statistics import MeanInterval, difference_interval, holm, mcnemar, mean_interval
+from damcrack.scores.statistics import difference_interval, mcnemar
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-CALIBRATION_BINS = 10
 VERDICT_COLUMNS = ["sources", "labels", "claim", "worse", "better", "seeds", "difference", "low", "high", "p"]
 VERDICT_COLUMNS += ["verdict"]
 TEACHER, OURS = "resnet50-pretrained", "resnet18-dynamic"
@@ -38,6 +39,25 @@ CLAIMS = {
     "... beats VGG16 from scratch": ("vgg16-scratch", OURS),
     "... beats VGG16 pretrained": ("vgg16-pretrained", OURS),
 }
+
+
+class MeanInterval(NamedTuple):
+    """Mean of seeds, its standard deviation (n - 1) and the bounds of the mean."""
+
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+def mean_interval(values_S: Floats, level: float = 0.95) -> MeanInterval:
+    """Bound the mean of seeds by Student's t (1908); one seed has no spread, so all but its mean is NaN."""
+    num = len(values_S)
+    if num < 2:
+        return MeanInterval(float(values_S.mean()), math.nan, math.nan, math.nan)
+    mean, std = float(values_S.mean()), float(values_S.std(ddof=1))
+    half = float(t.ppf((1 + level) / 2, num - 1)) * std / math.sqrt(num)
+    return MeanInterval(mean, std, mean - half, mean + half)
 
 
 def paper_accuracy(method: str) -> float:
@@ -161,7 +181,7 @@ class Study:
 
 
 def _ece(labels: Ints, probs: Floats) -> float:
-    return metrics.expected_calibration_error(metrics.reliability(labels, probs, CALIBRATION_BINS))
+    return metrics.expected_calibration_error(metrics.reliability(labels, probs))
 
 
 def verdicts(study: Study) -> pd.DataFrame:
@@ -180,6 +200,19 @@ def _verdicts_on(study: Study, sources: tuple[str, ...]) -> list[dict[str, objec
     found = [one for one in tried if one is not None]
     adjusted = holm(np.array([one["p"] for one in found], np.float64)).tolist()
     return [one | {"p": p} for one, p in zip(found, adjusted, strict=True)]
+
+
+def holm(p_values_M: Floats) -> Floats:
+    """Adjust p-values (M,) of methods compared with one baseline, in the given order (Holm 1979).
+
+    Calling those at most alpha significant keeps the chance of any false claim at most alpha, however the
+    comparisons depend on each other.
+    """
+    order = np.argsort(p_values_M, kind="stable")
+    factor_M = np.arange(len(p_values_M), 0, -1)
+    adjusted_M = np.empty(len(p_values_M))
+    adjusted_M[order] = np.minimum(1, np.maximum.accumulate(factor_M * p_values_M[order]))
+    return adjusted_M
 
 
 def _verdict(study: Study, claim: str, labels: int, sources: tuple[str, ...]) -> dict[str, object] | None:

@@ -34,18 +34,16 @@ from rich.markdown import Markdown
 
 import damcrack
 from damcrack.data.imageset import ImageSet
-from damcrack.evaluate.baselines import score_baselines
 from damcrack.evaluate.drawing import (
     Drawing,
     finish,
     house_look,
     legend_below,
     panels_of,
-    style_of,
     write_figures,
 )
 from damcrack.evaluate.figures import learning_curves, temperature_curves
-from damcrack.evaluate.scored import HeldOutTiles
+from damcrack.evaluate.scored import HeldOutTiles, score_baselines
 from damcrack.evaluate.trained import read_model
 from damcrack.files import InputError, new_directory, write_bytes
 from damcrack.progress import Watcher
@@ -57,6 +55,7 @@ from damcrack.train.finetune import few_labels
 from damcrack.train.hardware import best_device
 from damcrack.train.weights import load_model
 from experiments.paper.claims import Answers, Cell, Floats, ScoredTiles, Study, verdicts
+from experiments.paper.pictures import tile_figures
 from experiments.paper.tables import document
 
 MAIN = ("resnet18", "resnet50", "fixed-4", "dynamic")
@@ -90,7 +89,7 @@ def report(cells: Path, out: Path, header: str, run: Run) -> tuple[str, dict[str
     }
     text = document(study, pretraining, failures, f"{header} Tiles {tiles.digest[:12]}.")
     with house_look():
-        drawings = [finish(*parts) for parts in _figures(study, pretraining)]
+        drawings = [finish(*parts) for parts in _figures(study, pretraining, tiles)]
     with new_directory(out) as folder:
         write_bytes(folder / "results.md", text.encode())
         write_bytes(folder / "results.html", as_page(text, drawings).encode())
@@ -147,7 +146,7 @@ def _work_out(cell: Cell, tiles: ImageSet, run: Run) -> tuple[Floats, float]:
     return logits_NC[len(val) :], temperature
 
 
-def _figures(study: Study, pretraining: Sequence[Cell]) -> Iterator[tuple[str, Figure, str]]:
+def _figures(study: Study, pretraining: Sequence[Cell], tiles: ImageSet) -> Iterator[tuple[str, Figure, str]]:
     """All figures for which there is something to show; curves are of the first seed."""
     first_seed = min((cell.seed for cell in pretraining), default=0)
     firsts = [cell for cell in pretraining if cell.seed == first_seed]
@@ -163,6 +162,7 @@ def _figures(study: Study, pretraining: Sequence[Cell]) -> Iterator[tuple[str, F
     if len(study.labels) > 1:
         caption = "What few labels give: mean over seeds ± one standard deviation; above, what trained."
         yield "labels", label_curves(study), caption
+    yield from tile_figures(study, tiles)
 
 
 def label_curves(study: Study) -> Figure:
@@ -180,14 +180,13 @@ def label_curves(study: Study) -> Figure:
 
 
 def _label_lines(axes: Axes, study: Study, column: str) -> None:
-    for number, method in enumerate(study.with_few_labels):
+    for method in study.with_few_labels:
         found = {labels: study.over_seeds(method, labels, column) for labels in study.labels}
         points = {labels: one for labels, one in found.items() if one is not None}
         axes.errorbar(
             list(points),
             [one.mean for one in points.values()],
             yerr=np.nan_to_num([one.std for one in points.values()]),
-            **style_of(number),
             lw=1.7,
             marker="o",
             ms=3,

@@ -7,9 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from damcrack.evaluate.published import PAPER_GAPS, PAPER_TABLE_1
-from damcrack.scores.statistics import MeanInterval, mean_interval
-from experiments.paper.claims import CLAIMS, SMALL, Cell, Study, paper_accuracy, verdicts
+from damcrack.evaluate.tables import PAPER_GAPS, PAPER_TABLE_1
+from experiments.paper.claims import (
+    CLAIMS,
+    SMALL,
+    Cell,
+    MeanInterval,
+    Study,
+    mean_interval,
+    paper_accuracy,
+    verdicts,
+)
 
 ABSENT = "-"
 # names of cells of the pretraining set: keys of the paper's table 1

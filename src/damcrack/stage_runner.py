@@ -80,7 +80,7 @@ def _clean(scratch: Path, say: Callable[[str], None]) -> None:
             f"removed from {scratch}: {len(stale)} folders with checkpoints or soft targets of other code, "
             f"{len(unused)} decoded arrays unused for a day ({sum(f.stat().st_size for f in files) / 2**30:.2f} GiB)"
         )
-    unfinished = [one for kind in BY_SOURCE for one in (scratch / kind / source_name()).glob(".*.new")]
+    unfinished = [one for kind in BY_SOURCE for one in (scratch / kind / source_name()).glob(".*.part")]
     for path in (*stale, *unused, *unfinished, *(scratch / "decoded").glob(".*.part")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 

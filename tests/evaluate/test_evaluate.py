@@ -9,27 +9,24 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as reference
-from torch.nn.functional import interpolate
 
 from damcrack.data.imageset import ImageSet, ImageSetWriter
-from damcrack.evaluate.baselines import score_baselines
 from damcrack.evaluate.config import EvaluateConfig
 from damcrack.evaluate.evaluate import evaluate
-from damcrack.evaluate.feature_maps import feature_maps, first_stages
-from damcrack.evaluate.scored import HeldOutTiles, Results, Scored
-from damcrack.evaluate.tiles import KINDS, choose_tiles, draw_tiles
+from damcrack.evaluate.figures import draw_samples
+from damcrack.evaluate.page import KINDS, choose_tiles
+from damcrack.evaluate.scored import HeldOutTiles, Results, Scored, score_baselines
 from damcrack.evaluate.trained import read_models
 from damcrack.files import InputError, read_csv, write_csv
 from damcrack.run import SilentRun
-from damcrack.train.augment import normalise
-from damcrack.train.classifier import TileClassifier, predict_logits, shrink
+from damcrack.train.classifier import TileClassifier, predict_logits
 from damcrack.train.decoded import decode_set
-from damcrack.train.networks import NETWORKS, build_network
+from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, save_model
 
 pytestmark = pytest.mark.slow
 
-CONFIG = EvaluateConfig(calibration_bins=10, worst_tiles=6, worst_photos=3)
+CONFIG = EvaluateConfig(worst_tiles=6, worst_photos=3)
 NASTY = "walls/<script>alert(1)</script> & $x$.jpg"
 
 
@@ -289,90 +286,28 @@ def test_samples_are_the_most_confident_of_each_kind_in_turns(world):
     assert sum(map(len, shown.errors.values())) <= 4
 
 
-def test_examples_are_two_cracks_one_wall_and_one_error(world):
-    """The tiles to look into: two found cracks, a passed tile that fools most thresholds, the most confident error."""
-    results = results_of(world)
-    examples = choose_tiles(results, worst_tiles=4).examples
-    labels, predicted = results.data.labels, results.chosen.predicted
-    assert list(zip(labels[examples[:3]], predicted[examples[:3]], strict=True)) == [(1, 1), (1, 1), (0, 0)]
-    assert labels[examples[3]] != predicted[examples[3]]
-    num_fooled = sum(baseline.predicted for baseline in results.baselines)
-    assert num_fooled[examples[2]] == num_fooled[(labels == 0) & (predicted == 0)].max()
-
-
-def test_a_network_without_error_shows_three_examples(world):
+def test_a_network_without_error_shows_none(world):
     """Where a kind does not occur its row is empty and nothing stands in for it."""
     labels = results_of(world).data.labels
     shown = choose_tiles(results_of(world, np.where(labels == 1, 0.9, 0.1)), worst_tiles=4)
-    assert [*map(len, shown.errors.values()), len(shown.examples)] == [0, 0, 3]
+    assert [*map(len, shown.errors.values())] == [0, 0]
     assert [len(numbers) for numbers in shown.samples.values()][2:] == [0, 0]
-    names = [drawing.name for drawing in draw_tiles(results_of(world), shown, SilentRun())]
-    assert names == ["sample_detections", "feature_maps", "threshold_segmentation"]
+    assert draw_samples(results_of(world), shown).png
 
 
-def test_feature_maps_are_the_networks_own_activations(world):
-    """Each shown channel is that of a plain forward pass, upsampled; the four strongest, in order."""
-    folder = world / "models/finetune/resnet18-scratch"
-    tiles = decode_set(world / "tiles", None, world / "scratch/decoded").images_NHWC[:3]
-    network, info = load_model(folder)
-    images = normalise(
-        shrink(torch.from_numpy(tiles).permute(0, 3, 1, 2), 32),
-        torch.tensor(info.mean),
-        torch.tensor(info.std),
-    )
-    with torch.no_grad():
-        stem = network.maxpool(network.relu(network.bn1(network.conv1(images))))
-        plain = [stem, network.layer1(stem), network.layer2(network.layer1(stem))]
-    for stage, expected in zip(feature_maps(folder, tiles), plain, strict=True):
-        strength = expected.abs().mean(dim=(0, 2, 3)).numpy()
-        assert strength[stage.channels].tolist() == sorted(strength, reverse=True)[:4]
-        assert stage.maps_NKHW.shape == (3, 4, 64, 64)
-        large = interpolate(expected[:, stage.channels], size=(64, 64), mode="bilinear").numpy()
-        low, high = (
-            f(expected[:, stage.channels].numpy(), axis=(0, 2, 3), keepdims=True) for f in (np.min, np.max)
-        )
-        np.testing.assert_allclose(stage.maps_NKHW, (large - low) / (high - low), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_has_three_stages_to_show(name):
-    """Residual networks show stem and stages, plain ones their poolings, in the order of the forward pass."""
-    with torch.device("meta"):
-        network = NETWORKS[name].build(weights=None, num_classes=2)
-    places = [list(network.modules()).index(module) for module in first_stages(network).values()]
-    assert len(places) == 3
-    assert places == sorted(places)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
-def test_networks_with_a_pixel_head_show_their_encoder(name):
-    """The same three stages of the body, in the order of the forward pass."""
-    network = build_network(name, 2, 0, pixel_channels=16)
-    places = [list(network.modules()).index(module) for module in first_stages(network).values()]
-    assert len(places) == 3
-    assert places == sorted(places)
-
-
-def test_network_without_such_stages_has_no_feature_maps(world, monkeypatch):
-    """The figure is left out, the run says why, and the others are drawn."""
-    monkeypatch.setattr("damcrack.evaluate.feature_maps.first_stages", lambda network: {})
-    results, run = results_of(world), RecordingRun(world / "scratch")
-    drawings = draw_tiles(results, choose_tiles(results, worst_tiles=4), run)
-    assert [drawing.name for drawing in drawings] == ["sample_detections", "threshold_segmentation"]
-    assert len(run.said) == 1
-
-
-def test_pictures_of_tiles_are_on_the_page_and_among_the_files(evaluated):
-    """Samples, feature maps and threshold masks are PNG files, and on the page with an alternative text."""
+def test_figures_are_on_the_page_and_among_the_files(evaluated):
+    """Every figure is a PNG file, and on the page with an alternative text."""
     out, _, run, _ = evaluated
     page = (out / "results.html").read_text()
-    for name in ("sample_detections", "feature_maps", "threshold_segmentation"):
+    names = [path.stem for path in (out / "figures").iterdir()]
+    assert len(names) == 7 and "sample_detections" in names
+    for name in names:
         assert f"{name}.png" in run.files
         png = (out / "figures" / f"{name}.png").read_bytes()
         assert cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR) is not None
         figure = page.split(f'<figure id="{name}">')[1].split("</figure>")[0]
         assert base64.b64encode(png).decode() in figure
-        assert re.search(r'alt="[^"]{60,}"', figure)
+        assert re.search(r'alt="[^"]{40,}"', figure)
 
 
 def test_validation_split_serves_where_there_is_no_test_split(world, tmp_path):
@@ -414,9 +349,7 @@ def test_damaged_weights_leave_no_results(world, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "field", [{"calibration_bins": 1}, {"worst_tiles": -1}, {"worst_photos": -1}, {"calibration_bins": 1000}]
-)
+@pytest.mark.parametrize("field", [{"worst_tiles": -1}, {"worst_photos": -1}])
 def test_senseless_values_are_refused(field):
     """Values that mean nothing are refused by the name of their field."""
     with pytest.raises(ValueError, match=next(iter(field))):

@@ -12,9 +12,8 @@ from damcrack.cracks.detector import OnnxDetector
 from damcrack.data.imageset import ImageSet, ImageSetWriter
 from damcrack.export import export as stage
 from damcrack.export.config import ExportConfig
-from damcrack.export.deployed import BLOCK_SHARE, Deployed
+from damcrack.export.deployed import BLOCK_SHARE, Deployed, in_half_precision, to_onnx, with_metadata
 from damcrack.export.export import export
-from damcrack.export.onnx_file import in_half_precision, to_onnx, with_metadata
 from damcrack.files import OUTPUT_MARKER, InputError, sha256_file
 from damcrack.run import SilentRun
 from damcrack.train.fitting import PIXEL_STATISTICS

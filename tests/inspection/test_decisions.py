@@ -102,14 +102,14 @@ def test_the_same_geometry_keeps_its_decision():
     """Nothing to confirm where nothing moved; a rejected parallel crack beside it stays rejected."""
     one, other = drawn([[0, 0], [300, 0]]), drawn([[0, 20], [300, 20]])
     found, lost = matched([other, one], [on(one), on(other, "rejected")])
-    assert [(each.status, each.carried) for each in found] == [("rejected", False), ("accepted", False)]
+    assert [(each.status, each.carried) for _, each in found] == [("rejected", False), ("accepted", False)]
     assert lost == []
 
 
 def test_a_moved_crack_carries_its_decision_to_be_confirmed():
     """Another model traces the same crack longer and a little beside."""
     old, new = drawn([[0, 0], [300, 0]]), drawn([[10, 3], [700, 3]])
-    ((carried,), lost) = matched([new], [on(old)])
+    (((_, carried),), lost) = matched([new], [on(old)])
     assert carried.carried
     assert carried.box_xyxy == new.box_xyxy
     assert lost == []
@@ -119,14 +119,14 @@ def test_a_decision_elsewhere_fits_nothing():
     """It is handed back, not lost."""
     old, new = drawn([[0, 0], [300, 0]]), drawn([[0, 60], [300, 60]])
     found, lost = matched([new], [on(old)])
-    assert found == [None]
+    assert found == [(new, None)]
     assert len(lost) == 1
 
 
 def test_the_later_of_two_decisions_counts():
     """When two fit equally well."""
     old = drawn([[0, 0], [300, 0]])
-    ((one,), _) = matched([old], [on(old, when="2026-02"), on(old, when="2026-01", note="early")])
+    (((_, one),), _) = matched([old], [on(old, when="2026-02"), on(old, when="2026-01", note="early")])
     assert one.note == ""
 
 
@@ -155,6 +155,6 @@ def test_decisions_survive_another_model(tmp_path):
     config = InspectConfig(scales=(1.0,))
     ((again, moved),) = all_findings(inspect(tmp_path, "again", config, temperature=3.0))
     assert again.sha256 == known.sha256
-    ((found,), lost) = matched([moved], [decision])
+    (((_, found),), lost) = matched([moved], [decision])
     assert found.status == "accepted"
     assert lost == []

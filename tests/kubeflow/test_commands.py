@@ -1,5 +1,7 @@
 """`damcrack pipeline` against a small HTTP service, through kfp's own client."""
 
+import base64
+import gzip
 import json
 import os
 import re
@@ -16,6 +18,7 @@ pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
 
 from damcrack.cli.main import cli
 from damcrack.files import InputError
+from damcrack.kubeflow.runs import nodes_of, stages_of
 from kubeflow_service import Kubeflow, recorded, serving
 
 pytestmark = pytest.mark.slow
@@ -84,26 +87,29 @@ def test_status_shows_schedules_and_runs(kubeflow):
 
 
 def as_argo_tells(run, of_stages):
-    """`task_details` as the API makes them of Argo's nodes: no stage by its name, one executor for each try."""
+    """Argo's nodes: a stage by its task's name, below it one pod for each try; what never began is there too."""
     tasks = run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
-    nodes = [("damcrack-training-x7k2f", "RUNNING"), ("root-driver", "SUCCEEDED"), ("root", "RUNNING")]
+    nodes = [("x7k2f", "Retry", "Running"), ("x7k2f(0).root-driver(0)", "Pod", "Succeeded")]
     for name, task in tasks.items():
-        state = of_stages.get(task["taskInfo"]["name"])
-        if state == "DRIVER FAILED":
-            nodes += [(f"{name}-driver", "FAILED"), (name, "RUNTIME_STATE_UNSPECIFIED")]
-        elif state:
-            nodes += [(f"{name}-driver", "SUCCEEDED"), (name, state)]
-            nodes += [("executor", state), ("executor(0)", "FAILED"), ("executor(1)", state)]
-    return {"task_details": [{"display_name": name, "state": state} for name, state in nodes]}
+        path, phase = f"x7k2f(0).root(0).{name}", of_stages.get(task["taskInfo"]["name"], "Omitted")
+        if phase == "driver failed":
+            nodes += [(f"{path}-driver", "Retry", "Failed"), (path, "Skipped", "Omitted")]
+        elif phase == "Omitted":
+            nodes += [(path, "Skipped", phase)]
+        else:
+            nodes += [(f"{path}-driver", "Retry", "Succeeded"), (path, "Retry", phase)]
+            nodes += [(f"{path}(0).executor(0)", "Pod", "Failed"), (f"{path}(0).executor(1)", "Pod", phase)]
+    return {str(at): {"name": name, "type": kind, "phase": phase, "startedAt": f"{at:03}"}
+            for at, (name, kind, phase) in enumerate(nodes)}  # fmt: skip
 
 
 def test_status_names_stages_in_place_of_argos_nodes(kubeflow):
     """What is done, runs and failed, by the names of dvc.yaml; a stage whose pod could not even be made failed too."""
     command("submit", *GIVEN)
     (run,) = kubeflow.lists["runs"]
-    states = {"photos": "SUCCEEDED", "tile": "SUCCEEDED", "miniimagenet": "DRIVER FAILED"}
-    states |= {"distill@dynamic": "RUNNING", "distill@fixed": "FAILED"}
-    run |= {"state": "RUNNING", "run_details": as_argo_tells(run, states)}
+    states = {"photos": "Succeeded", "tile": "Succeeded", "miniimagenet": "driver failed"}
+    states |= {"distill@dynamic": "Running", "distill@fixed": "Failed"}
+    run["state"], kubeflow.nodes[run["run_id"]] = "RUNNING", as_argo_tells(run, states)
     shown = command("status").output
     assert "2 done; running: distill@dynamic; failed: distill@fixed, miniimagenet" in shown
     assert not re.search(r"executor|driver|run-stage|x7k2f", shown)
@@ -251,23 +257,48 @@ def test_status_of_runs_that_argo_has_not_begun(kubeflow):
     assert f"damcrack pipeline stop {answer['runs'][0]['run_id']}" in shown
 
 
-def test_stages_of_a_run_on_a_real_node(kubeflow):
-    """Two stages through, the pods of the next two's drivers asked for; each node has a second one for its try."""
-    command("submit", *GIVEN)
-    _, answer = recorded("run_in_flight")
-    kubeflow.lists["runs"] = answer["runs"]
-    assert answer["runs"][0]["run_id"] + "  2 done; pods not started: 2" in command("status").output
+FIRST_TASKS = ("miniimagenet", "photos", "pretrain@resnet50", "tile")
+NEXT_TASKS = ("distill@dynamic", "finetune-pretrained", "finetune-scratch", "export")
 
 
-def test_a_pod_that_cannot_start_is_told_from_one_that_runs(kubeflow):
-    """To Kubeflow both stages run; the try of an executor says whether its pod does."""
-    command("submit", *GIVEN)
-    (run,) = kubeflow.lists["runs"]
-    run |= {"state": "RUNNING", "run_details": as_argo_tells(run, {"photos": "RUNNING"})}
-    assert "not started" not in command("status").output
-    run["run_details"]["task_details"][-1]["state"] = "PENDING"
-    shown = command("status").output
-    assert "running: photos; pods not started: 1" in shown and f"pipeline/runid={run['run_id']}" in shown
+def stages_recorded(name):
+    """What a real run's record says of its stages, with Argo's record as it is and compressed."""
+    workflow = recorded(name)[1]["pipeline_runtime"]["workflow_manifest"]
+    tasks = {
+        f"run-stage-{number}" if number > 1 else "run-stage": {
+            "taskInfo": {"name": stage},
+            "componentRef": {"name": "stage"},
+        }
+        for number, stage in enumerate((*FIRST_TASKS, *NEXT_TASKS), 1)
+    }
+    spec = {"components": {"stage": {"executorLabel": "any"}}, "root": {"dag": {"tasks": tasks}}}
+    stages = stages_of(spec, nodes_of(workflow))
+    packed = base64.b64encode(gzip.compress(json.dumps(json.loads(workflow)["status"]["nodes"]).encode()))
+    compressed = {"status": {"compressedNodes": packed.decode()}}
+    assert stages_of(spec, nodes_of(json.dumps(compressed))) == stages
+    return {name: (state, reason) for name, state, reason in stages}
+
+
+def test_a_full_disk_is_told_of_the_stage_it_ended():
+    """Both stages were repeated; the last reason is Argo's."""
+    full = ("failed", 'Usage of EmptyDir volume "tmp" exceeds the limit "1Mi". ')
+    assert stages_recorded("nodes_disk_full") == {
+        "miniimagenet": ("done", ""),
+        "photos": full,
+        "pretrain@resnet50": full,
+    }
+
+
+def test_a_pod_that_waits_is_told_from_one_that_runs():
+    """To Kubeflow both stages run; the pod of an executor says why it does not."""
+    waits = ("pending", "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu.")
+    assert stages_recorded("nodes_waiting") == {
+        **dict.fromkeys(FIRST_TASKS, ("done", "")),
+        "distill@dynamic": ("running", ""),
+        "export": ("running", ""),
+        "finetune-pretrained": waits,
+        "finetune-scratch": waits,
+    }
 
 
 def test_stop_ends_the_run_of_that_id(kubeflow):

@@ -52,7 +52,9 @@ def png(pixels):
 def run(tmp_path, monkeypatch):
     """Run the pipeline in processes of this machine; returns the names of the tasks that ran."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "incoming").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    for name in ("incoming", "temporary"):
+        (tmp_path / name).mkdir()
     model = write_darkness_detector(tmp_path / "model.onnx", tile_px=32)
     text = yaml.safe_dump(
         {
@@ -73,7 +75,7 @@ def run(tmp_path, monkeypatch):
 def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
     """Nothing new: one task. New photos: inspected. Enough labels: one training, on the snapshot of all photos.
 
-    As processes the tasks run in somebody's checkout, and must leave its values alone.
+    As processes the tasks run in somebody's checkout, and must leave its values alone, and no temporary folder.
     """
     store, trained_on = tmp_path / "store", tmp_path / "trained-on.txt"
     own = [tmp_path / name for name in ("imagery.yaml", "params.yaml")]
@@ -101,6 +103,7 @@ def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
     run()
     assert len(trained_on.read_text().splitlines()) == 1
     assert [file.read_text() for file in own] == ["ours: 1\n"] * 2
+    assert not list((tmp_path / "temporary").glob("damcrack-*"))
 
 
 def test_photos_that_came_while_a_run_hung_are_taken_in_by_the_next(run, tmp_path, monkeypatch):

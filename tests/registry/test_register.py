@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from damcrack.files import InputError, read_csv, write_csv, write_json
-from damcrack.registry.comparison import ScoredModel
+from damcrack.registry.champion import champion_before, history, roll_back, rollback_from
 from damcrack.registry.evaluation_set import open_set, write_set
-from damcrack.registry.gate import champion_before, history, roll_back, rollback_from
+from damcrack.registry.gate import ScoredModel
 from damcrack.registry.register import read_entry, register, why_register_again
 from damcrack.run import SilentRun
 from detectors import CONFIG, TILE_PX, cut_tiles, draw_photos, write_evaluation, write_export
@@ -319,6 +319,8 @@ P, R, K = "promoted", "rolled back", "kept"
         # interrupted before the alias moved
         ([("1", P, None), ("2", P, "1"), ("3", P, "2")], "2", "1"),
         ([("1", P, None), ("2", P, "1"), ("1", R, "2")], "2", "1"),
+        # rolled back, made champion again by name
+        ([("1", P, None), ("2", P, "1"), ("1", R, "2"), ("2", R, "1")], "2", "1"),
         # alias set by hand, or deleted
         ([("1", P, None)], "2", "1"),
         ([("1", P, None), ("2", P, "1"), ("3", K, "4")], "4", "2"),
@@ -328,7 +330,7 @@ P, R, K = "promoted", "rolled back", "kept"
 )
 def test_the_champion_before(decisions, champion, expected):
     """Going back never returns to what was rolled back, and what never became champion does not count."""
-    assert champion_before(history(recorded(*decisions), champion), champion) == expected
+    assert champion_before(recorded(*decisions), champion) == expected
 
 
 @pytest.mark.parametrize(
@@ -385,7 +387,7 @@ def test_interrupted_promotion(put, shelf, tmp_path, write):
     assert champion(shelf) == "1"
     assert decision(put(GOOD))[0] == "promoted" and len(shelf.versions) == 2
     assert shelf.aliases == {"champion": "2", "challenger": "2"}
-    assert champion_before(history(shelf.log, "2"), "2") == "1"
+    assert champion_before(shelf.log, "2") == "1"
     assert shelf.num_writes == shelf.interrupt_at + 4
     assert why_register_again(tmp_path / "out", shelf) is None
 
@@ -425,7 +427,7 @@ def test_interrupted_rollback(put, shelf, write):
         roll_back("crack", "missed a crack", None, shelf)
     assert champion(shelf) == "2" and decision(put(GOOD))[0] == "kept"
     assert roll_back("crack", "missed a crack", None, shelf)["version"] == champion(shelf) == "1"
-    assert rollback_from(history(shelf.log, "1"), "2") is not None
+    assert rollback_from(shelf.log, "2") is not None
 
 
 def test_interrupted_promotion_is_run_again(put, shelf, tmp_path):
@@ -448,11 +450,6 @@ def test_rollback_to_a_changed_model_is_refused(put, shelf):
     assert champion(shelf) == "2"
 
 
-def test_slow_model_is_refused(put, shelf, wall):
-    """A latency budget that no model can keep refuses it, with the milliseconds that were measured."""
-    assert decision(put(FAIR, replace(CONFIG, max_latency_ms=1e-6)))[0] == "refused"
-
-
 def test_card_tells_what_the_set_says(put, shelf, tmp_path):
     """The card's counts by width and source are those of the evaluation set, and its hashes those of the files."""
     put(FAIR)
@@ -470,7 +467,7 @@ def test_card_tells_what_the_set_says(put, shelf, tmp_path):
     assert json.loads((tmp_path / f"export-{FAIR}/model.json").read_text())["onnx_sha256"] in text
     html = (tmp_path / "out/card/card.html").read_text()
     assert (
-        html.count("data:image/") == 2 and "<script" not in html and "http" not in html.split("</style>")[1]
+        html.count("data:image/") == 1 and "<script" not in html and "http" not in html.split("</style>")[1]
     )
 
 

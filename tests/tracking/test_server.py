@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from damcrack.files import InputError
-from damcrack.registry.registry import fetch_model
+from damcrack.registry.places import model_folder
 from damcrack.tracking import send
 from damcrack.tracking.recorded import start_run
 from damcrack.tracking.send import pending_runs, send_later
@@ -30,7 +30,7 @@ def at_server(mlflow_server, tmp_path, monkeypatch):
     settings = mlflow_server.account | {"MLFLOW_EXPERIMENT_NAME": tmp_path.name, "DAMCRACK_TRACK": "later"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # as PATIENCE; other tests leave 0
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # as SETTINGS; other tests leave 0
     return mlflow_server
 
 
@@ -61,7 +61,7 @@ def test_refusal_is_one_sentence(at_server, monkeypatch, settings, sentence):
     assert "not-this-one" not in said
     assert pending_runs()[0].read_bytes() == content
     with pytest.raises(InputError, match=sentence):
-        fetch_model("models:/dam-crack-detector@champion")
+        model_folder("models:/dam-crack-detector@champion")
 
 
 def test_artifact_that_cannot_be_kept(at_server, tmp_path):

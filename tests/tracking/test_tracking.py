@@ -209,11 +209,7 @@ FOREIGN = {
     "no JSON": b"\xff\xfe",
     "no event": b"[1, 2]",
     "unknown event": b'{"event": "other", "time_ms": 1}',
-    "no number": b'{"event": "metrics", "time_ms": 1, "values": {"loss": "high"}, "step": 1}',
     "nested for ever": b"[" * 100_000,
-    "half a letter": b'{"event": "tags", "time_ms": 1, "values": {"a": "\\ud800"}}',
-    "larger than numbers are": b'{"event": "metrics", "time_ms": 1, "values": {"a": 1.0}, "step": 1%030d}'
-    % 0,
     "file elsewhere": b'{"event": "artifact", "time_ms": 1, "file": "../../../secret"}',
     "absolute file": b'{"event": "artifact", "time_ms": 1, "file": "/etc/hostname"}',
     "no such file": b'{"event": "artifact", "time_ms": 1, "file": "0/page.html"}',
@@ -222,7 +218,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("line", FOREIGN.values(), ids=FOREIGN)
 def test_foreign_line_is_named_and_passed_over(store, tmp_path, line):
-    """The rest of the run arrives; the file is set aside, not sent again."""
+    """The rest of the run arrives, and nothing from outside its folder."""
     (tmp_path / "secret").write_text("secret")
     path = record()
     lines = path.read_bytes().splitlines(keepends=True)
@@ -233,20 +229,22 @@ def test_foreign_line_is_named_and_passed_over(store, tmp_path, line):
     run = runs_of(store)["tile"]
     assert (run.info.status, history(store, run, "loss")) == ("FINISHED", [(1, 0.5), (2, 0.25)])
     assert store.client.list_artifacts(run.info.run_id) == []
-    assert path.with_suffix(".damaged").is_file()
-    assert str(send_later()).endswith(": 0")
 
 
 def test_foreign_files_hold_up_no_run(store):
-    """An empty file, one of something else and a folder are named and stay; the run arrives."""
-    record()
-    foreign = {PENDING / "0-empty.jsonl": b"", PENDING / "0-other.jsonl": b'{"a": 1}\n'}
-    for path, content in foreign.items():
-        path.write_bytes(content)
+    """Files of something else, or with values of another kind, and a folder are named and stay; the run arrives."""
+    path = record()
+    wrong = b'{"event": "metrics", "time_ms": 1, "values": {"loss": "high"}, "step": 1}\n'
+    foreign = {
+        PENDING / "0-other.jsonl": b'{"a": 1}\n',
+        PENDING / "0-wrong.jsonl": path.read_bytes() + wrong,
+    }
+    for other, content in foreign.items():
+        other.write_bytes(content)
     (PENDING / "0-folder.jsonl").mkdir()
     sent = send_later()
     assert (sent.num_sent, sent.num_waiting) == (1, 3)
-    for name in ("0-empty", "0-other", "0-folder"):
+    for name in ("0-other", "0-wrong", "0-folder"):
         assert name in str(sent)
     assert {path: path.read_bytes() for path in foreign} == foreign
 
@@ -353,8 +351,6 @@ def test_runs_of_a_graph_are_nested(store):
 
 def test_restored_run_is_not_the_one_that_computed(store):
     """A version belongs to the run that computed its weights, not to a newer one that took them from a cache."""
-    from damcrack.registry.registration import _maker
-
     for restored in (False, True, True):
         with start_run("finetune", "restored" if restored else "computed", {}, {}) as run:
             if restored:
@@ -364,7 +360,7 @@ def test_restored_run_is_not_the_one_that_computed(store):
     runs = runs_of(store)
     computed = runs["finetune@computed"].info.run_id
     assert runs["finetune@restored"].data.tags[RESTORED_FROM] == computed
-    assert _maker(store, "c" * 64).info.run_id == computed
+    assert store.maker_of("c" * 64).info.run_id == computed
 
 
 def test_database_that_another_program_holds(tmp_path, monkeypatch):
@@ -400,11 +396,12 @@ def test_left_overs_of_killed_processes_are_removed(store):
     """A run that had not begun, and copies for a run that has arrived, go with the next; those of waiting runs stay."""
     waiting = record()
     (waiting.with_suffix("") / "0").mkdir(parents=True)
-    (PENDING / "20260101T000000-tile-0.part").write_text("{")
+    begun = PENDING / "20260101T000000-tile-0.jsonl"
+    begun.touch()
     (PENDING / "20260101T000000-tile-1/0").mkdir(parents=True)
     (PENDING / "20260101T000000-tile-1/0/x.png").write_bytes(b"x")
     record()
-    assert not list(PENDING.glob("*.part")) and not list(PENDING.glob("*-1"))
+    assert not begun.exists() and not list(PENDING.glob("*-1"))
     assert waiting.exists() and (waiting.with_suffix("") / "0").is_dir()
 
 

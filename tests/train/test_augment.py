@@ -12,7 +12,7 @@ IMAGES = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
 
 
 def turn(batch: torch.Tensor, how: Augmentation, seed: int = 0) -> torch.Tensor:
-    return augment(batch, how, draw(len(batch), how, seed))
+    return augment(batch, how, draw(len(batch), how, seed))[0]
 
 
 def turned(flips: str, num: int = 400) -> set[bytes]:
@@ -68,8 +68,8 @@ def test_an_image_keeps_its_draws_in_any_batch(appearance: Appearance | None) ->
     how = Augmentation("dihedral", 10.0, 2.0, (0.6, 1.5), appearance)
     draws, order = draw(4, how, seed=3), torch.tensor([2, 0, 3, 1])
     batch = torch.rand(4, 3, 16, 16) * 255
-    whole = augment(batch, how, draws)
-    parts = [augment(batch[rows], how, draws.of(rows)) for rows in order.split(2)]
+    whole = augment(batch, how, draws)[0]
+    parts = [augment(batch[rows], how, draws.of(rows))[0] for rows in order.split(2)]
     assert torch.equal(torch.cat(parts), whole[order])
 
 

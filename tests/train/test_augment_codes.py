@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN
-from damcrack.train.augment import Draws, augment, augment_both, draw
+from damcrack.train.augment import Draws, augment, draw
 from damcrack.train.config import Appearance, Augmentation
 
 SIDE = 64
@@ -27,7 +27,9 @@ def drawn_lines(num: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
 
 
 def both(images: Tensor, codes: Tensor, how: Augmentation, seed: int = 0) -> tuple[Tensor, Tensor]:
-    return augment_both(images, codes, how, draw(len(images), how, seed))
+    views, moved = augment(images, how, draw(len(images), how, seed), codes)
+    assert moved is not None
+    return views, moved
 
 
 WAYS = {
@@ -69,7 +71,7 @@ def test_without_resampling_the_images_are_those_of_augment() -> None:
     images, codes = drawn_lines(16)
     for how in (WAYS["all eight symmetries"], WAYS["turned and shifted"], WAYS["from further away"]):
         draws = draw(16, how, 3)
-        assert torch.equal(augment_both(images, codes, how, draws)[0], augment(images, how, draws))
+        assert torch.equal(augment(images, how, draws, codes)[0], augment(images, how, draws)[0])
 
 
 def test_all_symmetries_occur_and_images_draw_for_themselves() -> None:
@@ -164,8 +166,8 @@ def test_draws_are_the_same_again_and_in_any_batch() -> None:
     images, codes = drawn_lines(12)
     how = Augmentation("dihedral", 10.0, 2.0, (0.5, 1.2), Appearance(0.4, 0.2, 0.5, 10.0), 32, 0.5)
     draws, order = draw(12, how, 1), torch.randperm(12, generator=torch.Generator().manual_seed(0))
-    whole = augment_both(images, codes, how, draws)
-    parts = [augment_both(images[rows], codes[rows], how, draws.of(rows)) for rows in order.split(5)]
+    whole = augment(images, how, draws, codes)
+    parts = [augment(images[rows], how, draws.of(rows), codes[rows]) for rows in order.split(5)]
     for number in (0, 1):
         assert torch.equal(torch.cat([part[number] for part in parts]), whole[number][order])
         assert torch.equal(both(images, codes, how, 1)[number], whole[number])

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from damcrack.files import OUTPUT_MARKER
-from damcrack.train.checkpoint import FolderCheckpoint, Progress
+from damcrack.train.checkpoint import Checkpoint, Progress
+from damcrack.train.weights import load_tensors, save_tensors
 
-FILES = ("tensors.safetensors", "progress.json", OUTPUT_MARKER)
 ROW = {"epoch": 1.0, "val_accuracy": 0.5, "val_loss": 1.0}
 
 
@@ -25,14 +24,18 @@ def trained(weight: float) -> tuple[dict[str, nn.Module], torch.optim.Optimizer,
     return {"network": network}, optimiser, progress
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"\x00" * 100])
-def test_a_damaged_checkpoint_is_none(tmp_path: Path, name: str, content: bytes | None) -> None:
-    """A file that is missing, as a kill in the middle of a removal left it, or damaged: training begins again."""
-    checkpoint = FolderCheckpoint(tmp_path / "key", interval_s=0)
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"\x00" * 100, "cut", "tensors alone"])
+def test_a_damaged_checkpoint_is_none(tmp_path: Path, content: bytes | str | None) -> None:
+    """A file that is missing, damaged, or holds something else: training begins again."""
+    path = tmp_path / "key.safetensors"
+    checkpoint = Checkpoint(path, interval_s=0)
     checkpoint.save(*trained(1.0))
-    path = tmp_path / "key" / name
-    path.unlink() if content is None else path.write_bytes(content)
+    if content == "tensors alone":
+        save_tensors(path, load_tensors(path))
+    elif content is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1] if content == "cut" else content)
     parts, optimiser, _ = trained(2.0)
     before = {key: value.clone() for key, value in parts["network"].state_dict().items()}
     assert checkpoint.restore(parts, optimiser).epoch == 0

@@ -75,8 +75,8 @@ def test_one_decodes_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.Mon
     """Four that ask at the same moment get the same pixels from one decoding; nothing half done is left."""
     pixels = np.random.default_rng(3).integers(0, 256, (300, 8, 8, 3)).astype(np.uint8)
     root = image_set(tmp_path / "set", pixels)
-    calls, fill, together = [], decoded._fill_images, Barrier(4)
-    monkeypatch.setattr(decoded, "_fill_images", lambda *what: (calls.append(what), fill(*what)))
+    calls, new_array, together = [], decoded._new_array, Barrier(4)
+    monkeypatch.setattr(decoded, "_new_array", lambda *what: (calls.append(what), new_array(*what))[1])
 
     def ask(number: int) -> DecodedSet:
         together.wait()

@@ -15,7 +15,7 @@ from damcrack.data.photo import encode_jpeg
 from damcrack.params import read_params, stage_config
 from damcrack.run import SilentRun
 from damcrack.train import frozen
-from damcrack.train.checkpoint import FolderCheckpoint
+from damcrack.train.checkpoint import Checkpoint
 from damcrack.train.distill import distill
 from damcrack.train.pretrain import pretrain
 
@@ -81,7 +81,7 @@ def test_interrupted_training_resumes_with_the_same_code_only(
     images: Path, tmp_path: Path, edit: Callable[[], None], monkeypatch: pytest.MonkeyPatch, edited: bool
 ) -> None:
     """After an edit the checkpoint of the old code is not taken up: training begins with epoch 1."""
-    monkeypatch.setattr("damcrack.train.fitting.FolderCheckpoint", partial(FolderCheckpoint, interval_s=0.0))
+    monkeypatch.setattr("damcrack.train.fitting.Checkpoint", partial(Checkpoint, interval_s=0.0))
     config = stage_config(PARAMS, "pretrain", "resnet18", SMALL)
     first, second = Watched(tmp_path / "scratch", stop_in=2), Watched(tmp_path / "scratch")
     with pytest.raises(PowerCut):

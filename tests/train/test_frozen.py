@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from damcrack.files import OUTPUT_MARKER
-from damcrack.train.batches import DeviceImages, StoredAnswers
-from damcrack.train.checkpoint import NoCheckpoint
-from damcrack.train.config import Augmentation, Teaching, TemperatureConfig, TrainingConfig
+from damcrack.train.batches import DeviceImages
+from damcrack.train.config import Augmentation, TaughtConfig, TemperatureConfig, TrainingConfig
 from damcrack.train.frozen import Frozen, soft_target_table
 from damcrack.train.networks import build_network, set_trainable, set_training_mode
 from damcrack.train.objectives import Distillation
@@ -81,9 +79,9 @@ def test_exact_frozen_network_is_the_network() -> None:
 
 def test_order_is_the_same_with_stored_answers(images: MakeImages) -> None:
     """Stored answers come with the labels and pixels of the epoch that they replace."""
-    plain = images(views=2)
+    plain, stored = images(views=2), images(views=2)
     table = torch.arange(2 * 16 * 2, dtype=torch.float32).reshape(2, 16, 2)
-    stored = StoredAnswers(plain, teacher_logits_VNC=table)
+    stored.teacher_logits_VNC = table
     for epoch in (1, 2, 3):
         places = torch.cat(plain.order(8, 0, epoch))
         pairs = list(zip(plain.shuffled(8, 0, epoch), stored.shuffled(8, 0, epoch), strict=True))
@@ -123,16 +121,13 @@ def test_student_of_stored_soft_targets_learns_what_a_live_teacher_teaches(
     data, histories = images(how=TURNED, views=2), []
     for stored in (False, True):
         teacher = Frozen(trained_network(), bfloat16=False)
-        source = StoredAnswers(data, soft_target_table(teacher, data, {"a": 1}, tmp_path)) if stored else data
-        objective = Distillation(
-            teacher,
-            Teaching(0.6, "kl", "inside", TemperatureConfig("dynamic", ramp_epochs=4)),
-            SETTINGS.epochs,
-        )
+        if stored:
+            data.teacher_logits_VNC = soft_target_table(teacher, data, {"a": 1}, tmp_path)
+        dynamic = TemperatureConfig("dynamic", ramp_epochs=4)
+        config = TaughtConfig(epochs=SETTINGS.epochs, learning_rate=0.05, temperature=dynamic)
+        objective = Distillation(teacher, config)
         network = build_network("resnet18", 2, 2)
-        histories.append(
-            train(network, objective, source, SETTINGS, NoCheckpoint(), lambda row: None).history
-        )
+        histories.append(train(network, objective, data, SETTINGS, None, lambda row: None).history)
     for one, other in zip(*histories, strict=True):
         assert other == pytest.approx(one, rel=1e-3, abs=1e-7)  # theta has moved by 1e-7 only
 
@@ -153,17 +148,16 @@ def test_soft_targets_are_computed_once_for_equal_inputs(images: MakeImages, tmp
     assert not torch.equal(first, other)
     with pytest.raises(AssertionError, match="asked again"):
         soft_target_table(asleep, data, {"teacher": "c"}, tmp_path)
-    assert len(list(tmp_path.glob("*/logits.safetensors"))) == 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
 def test_damaged_soft_targets_are_computed_again(images: MakeImages, tmp_path: Path) -> None:
-    """Cut, or in a folder without its marker."""
+    """A file that was cut, or is gone."""
     data = images(views=2)
     first = soft_target_table(Frozen(trained_network(), False), data, {"teacher": "a"}, tmp_path)
-    (path,) = tmp_path.rglob("logits.safetensors")
-    for damaged in (path, path.parent / OUTPUT_MARKER):
-        path.write_bytes(path.read_bytes()[:50])
-        damaged.unlink()
+    (path,) = tmp_path.glob("*.safetensors")
+    for damage in (lambda: path.write_bytes(path.read_bytes()[:50]), path.unlink):
+        damage()
         again = soft_target_table(Frozen(trained_network(), False), data, {"teacher": "a"}, tmp_path)
         assert torch.equal(first, again) and path.is_file()
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from damcrack.train.batches import DeviceImages, StoredAnswers
-from damcrack.train.checkpoint import FolderCheckpoint, NoCheckpoint
-from damcrack.train.config import Appearance, Augmentation, Teaching, TemperatureConfig, TrainingConfig
+from damcrack.train.batches import DeviceImages
+from damcrack.train.checkpoint import Checkpoint
+from damcrack.train.config import Appearance, Augmentation, TaughtConfig, TemperatureConfig, TrainingConfig
 from damcrack.train.frozen import Frozen, answers
 from damcrack.train.hardware import compiled, plan, set_up
 from damcrack.train.networks import build_network, set_training_mode
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 MakeImages = Callable[..., DeviceImages]
 GPU = torch.device("cuda")
 TURNED = Augmentation("dihedral", 10.0, 2.0, (0.7, 1.2), Appearance(0.3, 0.2, 0.5, 5.0))
-TEACHING = Teaching(0.6, "kl", "inside", TemperatureConfig("dynamic", ramp_epochs=2))
+DYNAMIC = TemperatureConfig("dynamic", ramp_epochs=2)
 CONFIG = TrainingConfig(
     epochs=4,
     warmup_epochs=1,
@@ -60,7 +60,8 @@ def objective_of(kind: str, precision: str = "bfloat16") -> Objective:
     if kind == "labels":
         return Supervised()
     teacher = Frozen(build_network("resnet18", 2, 1).to(GPU), precision == "bfloat16")
-    return Distillation(teacher, TEACHING, CONFIG.epochs).to(GPU)
+    taught = TaughtConfig(epochs=CONFIG.epochs, learning_rate=CONFIG.learning_rate, temperature=DYNAMIC)
+    return Distillation(teacher, taught).to(GPU)
 
 
 def run(
@@ -71,7 +72,7 @@ def run(
     forward: Forward = compiled(network, GPU) if compile_it else network
     if compile_it and isinstance(objective, Distillation):
         objective.teacher.compile(GPU)
-    return train(network, objective, data, config, NoCheckpoint(), lambda row: None, forward)
+    return train(network, objective, data, config, None, lambda row: None, forward)
 
 
 @pytest.mark.parametrize("how", [Augmentation("dihedral", 0, 0), TURNED], ids=["flips", "all"])
@@ -140,10 +141,10 @@ def test_stored_soft_targets_are_the_live_teachers(images: MakeImages) -> None:
     """Answers kept on the GPU, asked in other batches, are the compiled teacher's within bfloat16's roundings."""
     data = images(64, device="cuda", views=2)
     teacher = Frozen(build_network("resnet18", 2, 1).to(GPU), bfloat16=True)
-    stored = StoredAnswers(data, answers(teacher, data))
+    data.teacher_logits_VNC = answers(teacher, data)
     teacher.compile(GPU)
     for epoch in (1, 2):
-        for batch in stored.shuffled(16, 0, epoch):
+        for batch in data.shuffled(16, 0, epoch):
             assert batch.teacher_logits_BC is not None
             live = teacher(batch.inputs)
             assert torch.allclose(batch.teacher_logits_BC, live, atol=0.05 * float(live.std()) + 0.01)
@@ -160,7 +161,7 @@ def test_interrupted_training_goes_on(images: MakeImages, tmp_path: Path) -> Non
         if row["epoch"] == 3:
             raise PowerCut
 
-    checkpoint = FolderCheckpoint(tmp_path / "state", interval_s=0)
+    checkpoint = Checkpoint(tmp_path / "state", interval_s=0)
     with pytest.raises(PowerCut):
         train(student(), Supervised(), images(device="cuda"), CONFIG, checkpoint, cut)
     rest = train(student(), Supervised(), images(device="cuda"), CONFIG, checkpoint, lambda row: None)

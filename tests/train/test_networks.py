@@ -14,10 +14,12 @@ from torch.fx.experimental.optimization import fuse
 from torch.utils.flop_counter import FlopCounterMode
 
 from damcrack.files import InputError
-from damcrack.train.cbam import CbamBlock, ChannelAttention, SpatialAttention
 from damcrack.train.frozen import Frozen
 from damcrack.train.networks import (
     NETWORKS,
+    CbamBlock,
+    ChannelAttention,
+    SpatialAttention,
     build_network,
     check_size,
     head,

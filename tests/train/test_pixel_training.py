@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN
 from damcrack.train.batches import Batch, DeviceImages
-from damcrack.train.checkpoint import Checkpoint, FolderCheckpoint, NoCheckpoint, Progress
-from damcrack.train.config import Augmentation, Teaching, TemperatureConfig, TrainingConfig
+from damcrack.train.checkpoint import Checkpoint, Progress
+from damcrack.train.config import Augmentation, TaughtConfig, TemperatureConfig, TrainingConfig
 from damcrack.train.decoded import DecodedSet
 from damcrack.train.frozen import Frozen
 from damcrack.train.losses import PIXEL_WEIGHT, TILE_WEIGHT, pixel_divergence, pixel_loss, soft_divergence
@@ -66,8 +66,12 @@ def batches(tiles: DecodedSet, how: Augmentation = AS_IT_IS, num_unlabelled: int
     return DeviceImages(tiles, STATISTICS, how, torch.device("cpu"), num_unlabelled=num_unlabelled)
 
 
+def taught(temperature: TemperatureConfig) -> TaughtConfig:
+    return TaughtConfig(epochs=4, learning_rate=0.1, temperature=temperature)
+
+
 def distillation(teacher: nn.Module, temperature: TemperatureConfig = DYNAMIC) -> Distillation:
-    return Distillation(Frozen(teacher, bfloat16=False), Teaching(0.6, "kl", "inside", temperature), 4)
+    return Distillation(Frozen(teacher, bfloat16=False), taught(temperature))
 
 
 def run(
@@ -77,7 +81,7 @@ def run(
     settings: TrainingConfig,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    return train(network, objective, images, settings, checkpoint or NoCheckpoint(), lambda row: None)
+    return train(network, objective, images, settings, checkpoint, lambda row: None)
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -126,8 +130,8 @@ def test_resumed_training_ends_like_uninterrupted_training(tiles: MakeTiles, tmp
 
     whole = run(images, *fresh(), settings)
     with pytest.raises(StopHere):
-        train(*fresh(), images, settings, FolderCheckpoint(tmp_path / "key", 0), stop_in_three)
-    resumed = run(images, *fresh(), settings, FolderCheckpoint(tmp_path / "key", 0))
+        train(*fresh(), images, settings, Checkpoint(tmp_path / "key", 0), stop_in_three)
+    resumed = run(images, *fresh(), settings, Checkpoint(tmp_path / "key", 0))
     assert same(resumed.last, whole.last)
     assert same(resumed.best, whole.best)
     assert (resumed.best_epoch, resumed.history) == (whole.best_epoch, whole.history)
@@ -275,7 +279,7 @@ def golden_losses(tiles: DecodedSet) -> list[float]:
             return terms
 
     teacher = Frozen(pixel_network(1), bfloat16=False)
-    objective = Noted(teacher, Teaching(0.6, "kl", "inside", DYNAMIC), 4)
+    objective = Noted(teacher, taught(DYNAMIC))
     run(batches(tiles, VIEWS, 1), student, objective, config(batch_size=4))
     return losses
 

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from damcrack.train.config import Ramp
-from damcrack.train.schedules import learning_rate, reversal_weight
+from damcrack.train.objectives import reversal_weight
+from damcrack.train.training import learning_rate
 
 
 def test_learning_rate_at_informative_points() -> None:

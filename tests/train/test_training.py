@@ -9,8 +9,8 @@ from torch import nn
 
 from damcrack.files import NonFiniteLossError
 from damcrack.train.batches import DeviceImages
-from damcrack.train.checkpoint import FolderCheckpoint, NoCheckpoint
-from damcrack.train.config import Augmentation, Teaching, TemperatureConfig, TrainingConfig
+from damcrack.train.checkpoint import Checkpoint
+from damcrack.train.config import Augmentation, TaughtConfig, TemperatureConfig, TrainingConfig
 from damcrack.train.frozen import Frozen
 from damcrack.train.networks import build_network, head, replace_head, set_trainable
 from damcrack.train.objectives import Distillation, Objective, Supervised
@@ -51,14 +51,14 @@ def run(
     settings: TrainingConfig,
     checkpoint: object = None,
 ) -> Trained:
-    return train(network, objective, images, settings, checkpoint or NoCheckpoint(), lambda row: None)  # type: ignore[arg-type]
+    return train(network, objective, images, settings, checkpoint, lambda row: None)  # type: ignore[arg-type]
 
 
 def distillation(
     teacher: nn.Module, temperature: TemperatureConfig = DYNAMIC, epochs: int = 10
 ) -> Distillation:
-    teaching = Teaching(0.6, "kl", "inside", temperature)
-    return Distillation(Frozen(teacher, bfloat16=False), teaching, epochs)
+    taught = TaughtConfig(epochs=epochs, learning_rate=0.1, temperature=temperature)
+    return Distillation(Frozen(teacher, bfloat16=False), taught)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -99,7 +99,7 @@ def test_a_batch_goes_through_what_is_given(images: MakeImages) -> None:
 
     network = build_network("resnet18", 2, 0)
     forward = Compiled(network)
-    train(network, Supervised(), images(), config(epochs=1), NoCheckpoint(), lambda row: None, forward)
+    train(network, Supervised(), images(), config(epochs=1), None, lambda row: None, forward)
     assert forward.calls == 3  # two of training, one of validation
 
 
@@ -186,8 +186,8 @@ def test_resumed_training_ends_like_uninterrupted_training(
     settings = config(epochs=4)
     whole = run(images(), *fresh(), settings)
     with pytest.raises(StopHere):
-        train(*fresh(), images(), settings, FolderCheckpoint(tmp_path / "key", 0), stop_after_two)
-    resumed = run(images(), *fresh(), settings, FolderCheckpoint(tmp_path / "key", 0))
+        train(*fresh(), images(), settings, Checkpoint(tmp_path / "key", 0), stop_after_two)
+    resumed = run(images(), *fresh(), settings, Checkpoint(tmp_path / "key", 0))
     assert same(resumed.last, whole.last)
     assert same(resumed.best, whole.best)
     assert (resumed.best_epoch, resumed.history) == (whole.best_epoch, whole.history)
@@ -198,7 +198,7 @@ def test_eight_images_can_be_learned_by_heart(images: MakeImages) -> None:
     network = build_network("resnet18", 2, 0)
     settings = config(epochs=15, batch_size=8, learning_rate=0.02)
     data = images(num_train=8, how=Augmentation("none", 0, 0))
-    trained = train(network, Supervised(), data, settings, NoCheckpoint(), lambda row: None)
+    trained = train(network, Supervised(), data, settings, None, lambda row: None)
     assert trained.history[-1]["train_accuracy"] == 1.0
 
 

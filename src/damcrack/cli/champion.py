@@ -47,10 +47,9 @@ def promote(
     """
     from damcrack.files import InputError
     from damcrack.params import flatten, parse_changes, read_params, stage_config
-    from damcrack.registry.comparison import ScoredModel
+    from damcrack.registry.champion import carry_out
     from damcrack.registry.evaluation_set import fetch_set
-    from damcrack.registry.gate import Gate, carry_out
-    from damcrack.registry.places import resolve
+    from damcrack.registry.gate import Gate, ScoredModel
     from damcrack.registry.register import record_artifact
     from damcrack.registry.registry import MlflowRegistry
     from damcrack.storage.source import open_source
@@ -65,7 +64,7 @@ def promote(
             f"no evaluation set: {OF_THE_GRAPH} does not exist; run the graph, or set --evaluation-set (a folder or s3://)"
         )
     registry = MlflowRegistry("damcrack promote")
-    model_name, version = resolve(registry, target, config.model_name)
+    model_name, version = registry.version_at(target, config.model_name)
     with start_run("promote", None, flatten(config), {}) as run:
         chosen = fetch_set(place, config.evaluation_sha256, open_source, run.scratch)
         run.dataset("evaluation set", chosen.digest, place, "test")
@@ -89,7 +88,7 @@ def _scores(record: Mapping[str, Any]) -> dict[str, str]:
     roles = {role: record[role] for role in ("challenger", "champion") if record.get(role)}
     lines = {
         role: f"accuracy {_number(scores['accuracy'])}, recall {_number(scores['recall'])}, wide cracks "
-        f"{_number(scores['wide_recall'])}, ECE {_number(scores['ece'])}, {scores['ms_per_tile']:.2f} ms a tile"
+        f"{_number(scores['wide_recall'])}, ECE {_number(scores['ece'])}"
         for role, scores in roles.items()
     }
     for check in record.get("checks", ()):
@@ -126,7 +125,7 @@ def registered(out: Path) -> None:
 @click.option("--to", metavar="VERSION", help="Version to make champion; default: the champion before.")
 def rollback(model_name: str, reason: str, to: str | None) -> dict[str, object]:
     """Go back to the champion before, or to a named version, once its files are checked."""
-    from damcrack.registry.gate import roll_back
+    from damcrack.registry.champion import roll_back
     from damcrack.registry.register import record_artifact
     from damcrack.registry.registry import MlflowRegistry
     from damcrack.tracking.recorded import start_run
@@ -152,7 +151,7 @@ def history(model_name: str, as_json: bool) -> None:
 
     from damcrack.files import InputError
     from damcrack.progress import plain_console
-    from damcrack.registry.gate import CHAMPION, history
+    from damcrack.registry.champion import CHAMPION, history
     from damcrack.registry.registry import MlflowRegistry
 
     registry = MlflowRegistry("damcrack history")

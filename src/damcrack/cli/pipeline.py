@@ -13,7 +13,7 @@ import click
 from damcrack.cli.options import PARAMS, PATH, Sections
 from damcrack.files import InputError, check_output_file
 from damcrack.kubeflow import cluster
-from damcrack.kubeflow.runs import cron_of, in_words, lateness
+from damcrack.kubeflow.runs import cron_of, in_words, lateness, nodes_of, stages_of
 
 COMPILED = Path(".damcrack/pipeline.yaml")
 SETTING = (
@@ -161,7 +161,7 @@ def status(host: str, experiment: str, namespace: str, limit: int) -> None:
         runs = client.list_runs(page_size=limit, sort_by="created_at desc", experiment_id=experiment_id)
         for run in runs.runs or []:
             state = run.state or "PENDING"  # left out while Argo has not begun
-            stages = "" if state in ("SUCCEEDED", "PENDING") else f"  {in_words(run)}"
+            stages = "" if state in ("SUCCEEDED", "PENDING") else f"  {_stages(client, run)}"
             click.echo(f"run       {run.display_name}  {state}  {run.created_at}  {run.run_id}{stages}")
 
 
@@ -224,6 +224,19 @@ def _health(client: Any) -> dict[str, Any]:
     """Version and mode; kfp's client would drop the version."""
     answer = client._healthz_api.healthz_service_get_healthz(_preload_content=False)
     return dict(json.loads(answer.data))
+
+
+def _stages(client: Any, run: Any) -> str:
+    """The stages of a run, from Argo's record of it.
+
+    Kubeflow's own list of tasks gives no reasons, and stays as it was once Argo compresses its record, above 1 MB.
+    """
+    answer = client._run_api.api_client.call_api(
+        f"/apis/v1beta1/runs/{run.run_id}", "GET", auth_settings=["Bearer"],
+        _return_http_data_only=True, _preload_content=False,
+    )  # fmt: skip
+    record = json.loads(answer.data).get("pipeline_runtime") or {}
+    return in_words(stages_of(run.pipeline_spec or {}, nodes_of(record.get("workflow_manifest", ""))))
 
 
 def _schedules(client: Any, experiment_id: str) -> list[Any]:

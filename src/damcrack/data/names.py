@@ -8,6 +8,11 @@ PHOTO_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp",
     ".jp2", ".j2k", ".jpf", ".jpx", ".heic", ".heif", ".avif",
 )  # fmt: skip
+PHOTO_STARTS = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8", b"\xff\x4f\xff\x51",
+    b"\0\0\0\x0cjP  ",
+)  # fmt: skip
+BMP_HEADER_SIZES = (b"\x28\0\0\0", b"\x6c\0\0\0", b"\x7c\0\0\0")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 RAW_SUFFIXES = (
     ".dng", ".arw", ".sr2", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f",
@@ -28,23 +33,8 @@ def is_image_name(name: str) -> bool:
 
 def content_kind(head: bytes) -> Literal["photo", "video", ""]:
     """Tell by the first bytes of a file what it holds, whatever its name says; empty if it is neither."""
-    photo = (
-        b"\xff\xd8\xff",
-        b"\x89PNG\r\n",
-        b"II*\0",
-        b"MM\0*",
-        b"II+\0",
-        b"MM\0+",
-        b"GIF8",
-        b"\xff\x4f\xff\x51",
-    )
-    if head.startswith((*photo, b"\0\0\0\x0cjP  ")) or head[8:12] == b"WEBP":
-        return "photo"
-    if head[:2] == b"BM" and head[14:18] in (
-        b"\x28\0\0\0",
-        b"\x6c\0\0\0",
-        b"\x7c\0\0\0",
-    ):  # its header's size
+    is_bmp = head[:2] == b"BM" and head[14:18] in BMP_HEADER_SIZES
+    if head.startswith(PHOTO_STARTS) or head[8:12] == b"WEBP" or is_bmp:
         return "photo"
     if head[4:8] == b"ftyp":
         return "photo" if head[8:12] in HEIF_BRANDS or head[8:11] in (b"avi", b"crx") else "video"

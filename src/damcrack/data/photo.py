@@ -175,7 +175,7 @@ def encode_jpeg(rgb: Pixels, quality: int = 95, full_colour: bool = False) -> by
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
     if full_colour:
         settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    done, encoded = cv2.imencode(".jpg", rgb[..., ::-1], settings)
+    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), settings)
     assert done
     return bytes(encoded)
 

@@ -171,7 +171,7 @@ def choose_training(
     Raises:
         InputError: fewer than asked, or a class is missing.
     """
-    tiles = _balanced_by_source(pool, tiles, seed, clean_sources)
+    tiles = _balanced_by_source(pool, tiles, None, seed, clean_sources)
     no_crack, crack = pool.class_counts(tiles)
     if not (no_crack and crack) or min(no_crack, crack) < (per_class or 1):
         asked = f"{per_class} of each were asked" if per_class else "both are needed"
@@ -183,28 +183,31 @@ def choose_training(
     return tiles[choose_per_class(pool.label[tiles], per_class, 2, seed)]
 
 
-def _balanced_by_source(pool: Pool, tiles: Ints, seed: int, clean_sources: Sequence[str]) -> Ints:
-    sources, source = pool.numbered("source")
-    chosen = []
-    for number, name in enumerate(sources):
-        here = tiles[source[tiles] == number]
-        no_crack, crack = pool.class_counts(here)
-        if name in clean_sources and not crack:
-            chosen.append(here)
-        elif min(no_crack, crack):
-            chosen.append(here[choose_per_class(pool.label[here], None, 2, seed)])
-    return np.concatenate([*chosen, np.empty(0, np.int64)])
-
-
 def choose_test(pool: Pool, tiles: Ints, per_class: int | None, seed: int, run: Run) -> Ints:
     """Choose equally many crack and no-crack tiles of each source, at most `per_class` each."""
     sources, source = pool.numbered("source")
-    chosen = [np.zeros(0, np.int64)]
     for number, name in enumerate(sources):
         here = tiles[source[tiles] == number]
-        fewest = min(pool.class_counts(here))
-        if len(here) and not fewest:
+        if len(here) and not min(pool.class_counts(here)):
             run.say(f"{name}: no test tiles, as its test photos hold one class only")
-        wanted = fewest if per_class is None else min(fewest, per_class)
-        chosen.append(here[choose_per_class(pool.label[here], wanted, 2, seed)])
+    return _balanced_by_source(pool, tiles, per_class, seed)
+
+
+def _balanced_by_source(
+    pool: Pool, tiles: Ints, per_class: int | None, seed: int, clean_sources: Sequence[str] = ()
+) -> Ints:
+    """Equally many tiles of both classes of each source, as many as there are, at most `per_class` each.
+
+    Of `clean_sources` without any crack all.
+    """
+    sources, source = pool.numbered("source")
+    chosen = [np.empty(0, np.int64)]
+    for number, name in enumerate(sources):
+        here = tiles[source[tiles] == number]
+        no_crack, crack = pool.class_counts(here)
+        if name not in clean_sources or crack:
+            fewest = min(no_crack, crack)
+            wanted = fewest if per_class is None else min(fewest, per_class)
+            here = here[choose_per_class(pool.label[here], wanted, 2, seed)]
+        chosen.append(here)
     return np.concatenate(chosen)

@@ -10,6 +10,5 @@ from pydantic.dataclasses import dataclass
 class EvaluateConfig:
     """Section `evaluate`; `worst_tiles` and `worst_photos` are how many wrong answers the page shows."""
 
-    calibration_bins: Annotated[int, Field(ge=2, le=100)] = 10
     worst_tiles: Annotated[int, Field(ge=0)] = 24
     worst_photos: Annotated[int, Field(ge=0)] = 20

@@ -1,6 +1,6 @@
 """The look that all figures share, and their form: PNG files, for pages as data URIs.
 
-Nothing here uses pyplot, so nothing global is touched; the same figure gives the same bytes.
+No figure is one of pyplot, so nothing global is touched; the same figure gives the same bytes.
 """
 
 import base64
@@ -15,37 +15,25 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
-INK, MUTED = "#1b1f24", "#87919c"
-COLOURS = (
-    "#3b82c4",
-    "#d9822b",
-    "#2e9e6b",
-    "#d1495b",
-    "#8e6bbf",
-    "#1fa3a8",
-    "#a9744f",
-    "#c65b9c",
-    "#8a9a2b",
-    "#7f8791",
-)
-DASHES = ("-", "--", ":", "-.")
+Colour = tuple[float, float, float]
+COLOURS: Sequence[Colour] = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
+GREEN, RED, GREY = COLOURS[2], COLOURS[3], COLOURS[7]
 DPI = 160
 PAGE_PX_PER_INCH = 104  # 10 pt type as large as the page's running text
 STYLE: Any = {  # the type stubs want literal keys
-    "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10.5,
-    "axes.edgecolor": MUTED,
+    "axes.edgecolor": GREY,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "grid.color": MUTED,
+    "axes.prop_cycle": cycler(linestyle=["-", "--", ":", "-."]) * cycler(color=COLOURS),
     "grid.alpha": 0.3,
     "legend.frameon": False,
     "text.parse_math": False,  # names are names, a dollar sign in them too
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
 
 
@@ -85,12 +73,6 @@ def write_figures(folder: Path, drawings: Sequence[Drawing]) -> None:
     folder.mkdir()
     for drawing in drawings:
         (folder / f"{drawing.name}.png").write_bytes(drawing.png)
-
-
-def style_of(number: int) -> dict[str, Any]:
-    """Colour and dashes of the line with this number."""
-    dash = DASHES[number // len(COLOURS) % len(DASHES)]
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": dash}
 
 
 def panels_of(num: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:

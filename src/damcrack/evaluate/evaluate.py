@@ -4,8 +4,7 @@ OUT/metrics.json       scores of experiments and baselines, histories of the pre
 OUT/predictions.csv    crack probability of each tile by each experiment
 OUT/photos.csv         errors of each experiment on each photo
 OUT/table1.csv         mini-ImageNet, the paper's numbers next to ours; OUT/table2.csv the same for cracks
-OUT/figures/*.png      learning curves, temperature, confusion, ROC, reliability, gaps, sources; sample detections,
-                       feature maps, threshold masks
+OUT/figures/*.png      learning curves, temperature, confusion, ROC, reliability, sample detections
 OUT/results.html       all of it on one page that needs no network
 """
 
@@ -14,21 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from damcrack.data.imageset import ImageSet
-from damcrack.evaluate.baselines import score_baselines
 from damcrack.evaluate.config import EvaluateConfig
 from damcrack.evaluate.drawing import write_figures
-from damcrack.evaluate.figures import draw_figures
-from damcrack.evaluate.page import render
+from damcrack.evaluate.figures import draw_figures, draw_samples
+from damcrack.evaluate.page import choose_tiles, render
 from damcrack.evaluate.scored import (
     Baseline,
     HeldOutTiles,
     Results,
     Scored,
     experiment_scores,
+    score_baselines,
     score_model,
-    write_tables,
 )
-from damcrack.evaluate.tiles import choose_tiles, draw_tiles
+from damcrack.evaluate.tables import write_tables
 from damcrack.evaluate.trained import TrainedModel, read_models, start_of
 from damcrack.files import InputError, new_directory, write_bytes
 from damcrack.run import Run
@@ -49,14 +47,14 @@ def evaluate(tiles: Path, models: Path, out: Path, config: EvaluateConfig, run: 
     tracked = run.track(finetuned, "evaluating models", len(finetuned))
     experiments = [score_model(model, start_of(model, pretraining), data, run) for model in tracked]
     baselines = score_baselines(data, run)
-    metrics = _metrics(experiments, baselines, pretraining, data, config) | {"left_out": left_out}
+    metrics = _metrics(experiments, baselines, pretraining, data) | {"left_out": left_out}
     results = Results(data, experiments, baselines, pretraining, metrics)
     shown = choose_tiles(results, config.worst_tiles)
-    charts, pictures = draw_figures(results, config.calibration_bins), draw_tiles(results, shown, run)
+    charts, samples = draw_figures(results), draw_samples(results, shown)
     with new_directory(out, "evaluate") as folder:
         write_tables(folder, results)
-        write_figures(folder / "figures", [*charts, *pictures])
-        page = render(results, shown, charts, pictures, config.worst_photos)
+        write_figures(folder / "figures", [*charts, samples])
+        page = render(results, shown, charts, samples, config.worst_photos)
         write_bytes(folder / "results.html", page.encode())
     _report(out, metrics, run)
     return _summary(out, metrics, data)
@@ -94,16 +92,12 @@ def _metrics(
     baselines: Sequence[Baseline],
     pretraining: Sequence[TrainedModel],
     data: HeldOutTiles,
-    config: EvaluateConfig,
 ) -> dict[str, Any]:
-    num_bins = config.calibration_bins
     return {
         "format": FORMAT,
         "evaluation_set": data.facts,
         "chosen": min(experiments, key=_by_validation).model.name,
-        "experiments": {
-            scored.model.name: experiment_scores(scored, data, num_bins) for scored in experiments
-        },
+        "experiments": {scored.model.name: experiment_scores(scored, data) for scored in experiments},
         "baselines": {baseline.name: baseline.scores for baseline in baselines},
         "pretraining": {model.label: model.facts for model in pretraining},
     }

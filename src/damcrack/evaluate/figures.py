@@ -1,36 +1,41 @@
-"""Figures of scores and training histories."""
+"""Figures of scores, training histories and sample tiles."""
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 
+import cv2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
-from sklearn.metrics import roc_curve
+from sklearn.calibration import CalibrationDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay
 
 from damcrack.evaluate.drawing import (
-    COLOURS,
-    MUTED,
+    GREEN,
+    RED,
+    Colour,
     Drawing,
     finish,
     house_look,
     legend_below,
     panels_of,
-    style_of,
 )
+from damcrack.evaluate.page import KINDS, NUM_SAMPLES, ShownTiles
 from damcrack.evaluate.scored import Results
 from damcrack.evaluate.trained import TrainedModel
 from damcrack.scores import metrics
 
+CLASSES = ("no crack", "crack")
+SHEET_IN, TITLE_IN, WORDS_IN = 9.0, 0.3, 0.35  # width of a sheet, height of a title and of two lines of words
 
-def draw_figures(results: Results, num_bins: int) -> list[Drawing]:
+
+def draw_figures(results: Results) -> list[Drawing]:
     """Draw every figure of scores and histories for which there is something to show."""
     with house_look():
-        return [finish(*parts) for parts in _figures(results, num_bins)]
+        return [finish(*parts) for parts in _figures(results)]
 
 
-def _figures(results: Results, num_bins: int) -> Iterator[tuple[str, Figure, str]]:
+def _figures(results: Results) -> Iterator[tuple[str, Figure, str]]:
     pretrained, finetuned = results.pretraining, [scored.model for scored in results.experiments]
     if pretrained:
         caption = "Learning curves on the pretraining set (the paper's figure 7)."
@@ -43,17 +48,9 @@ def _figures(results: Results, num_bins: int) -> Iterator[tuple[str, Figure, str
         )
         yield "temperature", temperature_curves(taught), caption
     yield "confusion", _confusion(results), "Confusion matrices: tiles by truth and verdict."
-    yield "roc", _roc(results), "ROC curves; the cross marks the verdict at probability one half."
-    caption = (
-        "Reliability: where the model says 80 %, 80 % should be cracks. Dots grow with the number of tiles."
-    )
-    yield "reliability", _reliability(results, num_bins), caption
-    caption = (
-        "Training minus validation accuracy at the best epoch: blue for crack tiles, grey for pretraining."
-    )
-    yield "train_val_gap", _gaps([*pretrained, *finetuned]), caption
-    if len(results.scores_of(results.chosen)["by_source"]) > 1:
-        yield "sources", _sources(results), "Accuracy by source of the photographs."
+    yield "roc", _roc(results), "ROC curves; a cross marks the verdict at probability one half."
+    caption = "Reliability: where the model says 80 %, 80 % should be cracks."
+    yield "reliability", _reliability(results), caption
 
 
 def learning_curves(models: Sequence[TrainedModel]) -> Figure:
@@ -79,10 +76,10 @@ def _curves(
     """A panel for each column of the histories."""
     figure, panels = panels_of(len(titles), columns, size)
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        for number, model in enumerate(models):
+        for model in models:
             values = np.array(model.series(column), dtype=np.float64)
             epochs = range(1, len(values) + 1)
-            axes.plot(epochs, values, **style_of(number), lw=1.7, marker="o", ms=2.5, label=model.label)
+            axes.plot(epochs, values, lw=1.7, marker="o", ms=2.5, label=model.label)
         axes.set_title(title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.ticklabel_format(axis="y", useOffset=False)
@@ -106,36 +103,13 @@ def _is_wide(values: Sequence[float | None]) -> bool:
     return bool(positive) and min(positive) > 0 and max(positive) > 50 * min(positive)
 
 
-def _gaps(models: Sequence[TrainedModel]) -> Figure:
-    figure = Figure(figsize=(7.4, 0.34 * len(models) + 0.9), layout="constrained")
-    axes = figure.subplots()
-    gaps = [100 * model.facts["train_val_gap"] for model in models]
-    colours = [COLOURS[0] if model.stage == "finetune" else COLOURS[9] for model in models]
-    bars = axes.barh([model.label for model in models], gaps, color=colours, height=0.6)
-    axes.bar_label(bars, fmt="%.1f", padding=3)
-    axes.axvline(0, color=MUTED, lw=1)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel("training minus validation accuracy, percentage points")
-    axes.grid(visible=False, axis="y")
-    return figure
-
-
 def _confusion(results: Results) -> Figure:
-    figure, panels = panels_of(len(results.experiments), 4, (2.4, 2.3))
-    classes = ["no crack", "crack"]
+    figure, panels = panels_of(len(results.experiments), 4, (2.4, 2.5))
     for axes, scored in zip(panels, results.experiments, strict=True):
         matrix = np.array(results.scores_of(scored)["confusion"])
-        shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        for truth, verdict in product((0, 1), (0, 1)):
-            colour, share = COLOURS[0] if truth == verdict else COLOURS[3], float(shares[truth, verdict])
-            box = Rectangle((verdict - 0.5, truth - 0.5), 1, 1, color=colour, alpha=0.08 + 0.6 * share, lw=0)
-            axes.add_patch(box)
-            axes.text(verdict, truth, f"{matrix[truth, verdict]}\n{share:.1%}", ha="center", va="center")
-        axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), xlabel="verdict", ylabel="truth")
+        ConfusionMatrixDisplay(matrix, display_labels=CLASSES).plot(ax=axes, cmap="Blues", colorbar=False)
+        axes.set(xlabel="verdict", ylabel="truth")
         axes.set_title(scored.model.name, fontsize=9)
-        axes.set_xticks([0, 1], classes)
-        axes.set_yticks([0, 1], classes, rotation=90, va="center")
         axes.grid(visible=False)
     return figure
 
@@ -143,47 +117,64 @@ def _confusion(results: Results) -> Figure:
 def _roc(results: Results) -> Figure:
     figure = Figure(figsize=(6.2, 5.4), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=":")
-    for number, scored in enumerate(results.experiments):
-        scores, style = results.scores_of(scored), style_of(number)
-        if scores["auroc"] is not None:  # both classes are there
-            fpr, tpr, _ = roc_curve(results.data.labels, scored.probs, drop_intermediate=False)
-            axes.plot(fpr, tpr, **style, lw=1.7, label=f"{scored.model.name} ({scores['auroc']:.4f})")
-        (tn, fp), (fn, tp) = scores["confusion"]
-        axes.plot(fp / max(tn + fp, 1), tp / max(tp + fn, 1), "x", color=style["color"])
+    labels = results.data.labels
+    for scored in results.experiments if len(np.unique(labels)) == 2 else ():
+        RocCurveDisplay.from_predictions(labels, scored.probs, name=scored.model.name, ax=axes)
+        (tn, fp), (fn, tp) = results.scores_of(scored)["confusion"]
+        axes.plot(fp / (tn + fp), tp / (tp + fn), "x", color=axes.lines[-1].get_color())
     axes.set(xlabel="false alarms, share of tiles without a crack", ylabel="cracks found, share of cracks")
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.legend(loc="lower right", title="area under the curve")
     return figure
 
 
-def _reliability(results: Results, num_bins: int) -> Figure:
-    figure, panels = panels_of(len(results.experiments), 4, (2.4, 2.3))
-    for number, (axes, scored) in enumerate(zip(panels, results.experiments, strict=True)):
-        bins = metrics.reliability(results.data.labels, scored.probs, num_bins)
-        sizes = 12 + 150 * bins.num_K / bins.num_K.sum()
-        colour, filled = style_of(number)["color"], bins.num_K > 0
-        axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=":")
-        axes.plot(bins.mean_prob_K[filled], bins.crack_share_K[filled], color=colour, lw=1)
-        axes.scatter(bins.mean_prob_K, bins.crack_share_K, s=sizes, color=colour, alpha=0.75)
-        axes.set(xlim=(-0.06, 1.06), ylim=(-0.06, 1.06), xlabel="crack probability", ylabel="share of cracks")
+def _reliability(results: Results) -> Figure:
+    figure, panels = panels_of(len(results.experiments), 4, (2.4, 2.5))
+    for axes, scored in zip(panels, results.experiments, strict=True):
+        CalibrationDisplay.from_predictions(
+            results.data.labels, scored.probs, n_bins=metrics.CALIBRATION_BINS, ax=axes
+        )
+        axes.set(xlabel="crack probability", ylabel="share of cracks")
         axes.set_title(f"{scored.model.name}\nECE {results.scores_of(scored)['ece']:.3f}", fontsize=9)
+        axes.legend().remove()
     return figure
 
 
-def _sources(results: Results) -> Figure:
-    sources = results.scores_of(results.chosen)["by_source"]
-    num = len(results.experiments)
-    figure = Figure(figsize=(7.4, 0.5 * len(sources) + 1.6), layout="constrained")
-    axes = figure.subplots()
-    for number, scored in enumerate(results.experiments):
-        values = [scores["accuracy"] for scores in results.scores_of(scored)["by_source"].values()]
-        places = np.arange(len(sources)) + 0.56 * ((number + 0.5) / num - 0.5)
-        axes.plot(values, places, "o", ms=6, color=style_of(number)["color"], label=scored.model.name)
-    counts = [f"{source}\n{scores['num_tiles']} tiles" for source, scores in sources.items()]
-    axes.set_yticks(range(len(sources)), counts)
-    axes.invert_yaxis()
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel("accuracy")
-    legend_below(figure, axes)
+def draw_samples(results: Results, shown: ShownTiles) -> Drawing:
+    """The most confident tiles of each kind, each above its probability and source, framed by its verdict."""
+    caption = (
+        "Sample detections: the most confident of each kind, sources and photos in turn. "
+        "Green frame: right; red frame: wrong."
+    )
+    with house_look():
+        return finish("sample_detections", _samples(results, shown), caption)
+
+
+def _samples(results: Results, shown: ShownTiles) -> Figure:
+    num_rows = sum(bool(len(numbers)) for numbers in shown.samples.values())
+    row_in = SHEET_IN / NUM_SAMPLES + WORDS_IN
+    height_in = TITLE_IN * len(KINDS) + row_in * num_rows
+    figure = Figure(figsize=(SHEET_IN, height_in), layout="constrained")
+    heights = [TITLE_IN + row_in * bool(len(numbers)) for numbers in shown.samples.values()]
+    parts = figure.subfigures(len(KINDS), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, (kind, (truth, verdict)) in zip(parts, KINDS.items(), strict=True):
+        counts = f"{len(shown.samples[kind])} of {len(shown.ranked[kind])}"
+        title = f"{kind} (truth: {CLASSES[truth]}, verdict: {CLASSES[verdict]}): {counts}"
+        part.suptitle(title, x=0.005, ha="left", fontsize=10.5)
+        for place, number in enumerate(shown.samples[kind].tolist(), 1):
+            axes = part.add_subplot(1, NUM_SAMPLES, place)
+            words = f"{results.chosen.probs[number]:.1%} crack\n{_source(results, number)}"
+            _show(axes, shown.jpegs[number], words, GREEN if truth == verdict else RED)
     return figure
+
+
+def _show(axes: Axes, encoded: bytes, words: str, frame: Colour) -> None:
+    axes.imshow(np.asarray(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8))
+    axes.set_anchor("N")
+    axes.grid(visible=False)
+    axes.set(xticks=[], yticks=[])
+    axes.set_xlabel(words, fontsize=8.5, loc="left")
+    axes.spines[:].set(visible=True, linewidth=2.5, edgecolor=frame)
+
+
+def _source(results: Results, number: int) -> str:
+    source: str = results.data.tiles.rows[results.data.rows[number]]["source"]
+    return source if len(source) <= 20 else source[:19] + "…"

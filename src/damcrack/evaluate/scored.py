@@ -1,20 +1,27 @@
-"""Fine-tuned networks and baselines with their scores on one split, and the tables made from them."""
+"""Fine-tuned networks and rules on brightness alone, with their answers and scores on one split."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from damcrack.data.imageset import ImageSet
-from damcrack.evaluate.published import PAPER_TABLE_1, PAPER_TABLE_2
 from damcrack.evaluate.trained import TrainedModel
-from damcrack.files import write_csv, write_json
+from damcrack.files import InputError, in_order
 from damcrack.run import Run
 from damcrack.scores import metrics
+from damcrack.scores.thresholds import (
+    LEVELS,
+    adaptive_dark,
+    best_rule,
+    darker_share,
+    fit_global_threshold,
+    otsu_dark,
+)
 from damcrack.train.classifier import TileClassifier, predict_logits
 from damcrack.train.decoded import decode_set
 from damcrack.train.hardware import best_device
@@ -22,24 +29,8 @@ from damcrack.train.weights import load_model
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
-TABLE_1_COLUMNS = ["model", "network", "method", "best_epoch", "num_epochs", "train_accuracy", "hard_loss"]
-TABLE_1_COLUMNS += ["val_accuracy", "paper_val_accuracy", "final_val_accuracy", "val_loss", "train_val_gap"]
-TABLE_1_COLUMNS += ["final_temperature"]
-TABLE_2_COLUMNS = ["experiment", "network", "start", "method", "trainable", "accuracy", "paper_accuracy"]
-TABLE_2_COLUMNS += [
-    "precision",
-    "recall",
-    "f1",
-    "auroc",
-    "ece",
-    "val_accuracy",
-    "train_val_gap",
-    "best_epoch",
-]
-PHOTO_COLUMNS = ["experiment", "photo", "source", "num_tiles", "num_errors"]
-PHOTO_COLUMNS += ["false_positives", "false_negatives", "accuracy"]
-PREDICTION_COLUMNS = ["experiment", "key", "label", "crack_prob"]
+# row, grey-value counts (256,), shares of pixels that Otsu's level and the local mean call dark
+Brightness = tuple[int, Ints, float, float]
 
 
 @dataclass(frozen=True)
@@ -148,73 +139,53 @@ def full_scores(data: HeldOutTiles, predicted: Ints, ranking: Floats) -> dict[st
     }
 
 
-def experiment_scores(scored: Scored, data: HeldOutTiles, num_bins: int) -> dict[str, Any]:
+def experiment_scores(scored: Scored, data: HeldOutTiles) -> dict[str, Any]:
     """Everything that metrics.json says of an experiment."""
-    bins = metrics.reliability(data.labels, scored.probs, num_bins)
     return {
         **full_scores(data, scored.predicted, scored.probs),
-        "ece": metrics.expected_calibration_error(bins),
+        "ece": metrics.expected_calibration_error(metrics.reliability(data.labels, scored.probs)),
         "start": scored.start,
         **scored.model.facts,
     }
 
 
-def table_1(models: Sequence[TrainedModel]) -> list[dict[str, Any]]:
-    """The paper's table 1: one row for each student, teacher and distilled student of the pretraining set."""
-    rows = []
-    for model in models:
-        paper = PAPER_TABLE_1.get((model.info.network, model.method))
-        row = {"model": model.label, **model.facts, "paper_val_accuracy": paper}
-        rows.append({name: row[name] for name in TABLE_1_COLUMNS})
-    return rows
+def score_baselines(data: HeldOutTiles, run: Run) -> list[Baseline]:
+    """Score a global darkness level, Otsu's and the local mean, all fitted on the training tiles at full size.
+
+    Raises:
+        InputError: a tile cannot be decoded.
+    """
+    train = np.array(data.tiles.where("train"), dtype=np.int64)
+    labels = np.array(data.tiles.labels, dtype=np.int64)[train]
+    rows = np.concatenate([train, data.rows])
+    wanted = set(rows.tolist())
+    read = in_order(_brightness, (tile for tile in data.tiles.encoded() if tile[0] in wanted))
+    found = {row: parts for row, *parts in run.track(read, "brightness baselines", len(rows))}
+    histograms, otsu, adaptive = (
+        np.array(part) for part in zip(*(found[row] for row in rows.tolist()), strict=True)
+    )
+    level, _ = fit_global_threshold(histograms[: len(train)], labels)
+    return [
+        _baseline("global_threshold", level, darker_share(histograms)[:, level], labels, data),
+        _baseline("otsu_threshold", None, otsu, labels, data),
+        _baseline("adaptive_threshold", None, adaptive, labels, data),
+    ]
 
 
-def table_2(results: Results) -> list[dict[str, Any]]:
-    """The paper's table 2: one row for each crack experiment."""
-    rows = []
-    for scored in results.experiments:
-        info = scored.model.info
-        row = {"experiment": scored.model.name, **results.scores_of(scored)}
-        row["trainable"] = info.config.get("trainable", "all")
-        row["paper_accuracy"] = PAPER_TABLE_2.get((info.network, scored.start))
-        rows.append({name: row[name] for name in TABLE_2_COLUMNS})
-    return rows
+def _baseline(name: str, level: int | None, shares: Floats, labels: Ints, data: HeldOutTiles) -> Baseline:
+    """`shares` of dark pixels, first of the training tiles, whose `labels` choose the rule, then of the scored."""
+    train, scored = shares[: len(labels)], shares[len(labels) :]
+    rule, train_accuracy = best_rule(train, labels)
+    predicted = rule.decide(scored)
+    facts = {"level": level, "sign": rule.sign, "cut": rule.cut, "train_accuracy": train_accuracy}
+    return Baseline(name, predicted, {**facts, **full_scores(data, predicted, rule.scores(scored))})
 
 
-def photo_rows(experiments: Sequence[Scored], data: HeldOutTiles) -> list[dict[str, Any]]:
-    """Errors of each experiment on each photo, photos in order of name."""
-    photos, first, index = np.unique(data.column("photo"), return_index=True, return_inverse=True)
-    sources, num_tiles = data.column("source")[first], np.bincount(index)
-    rows = []
-    for scored in experiments:
-        wrong = scored.predicted - data.labels
-        alarms, misses = (np.bincount(index[wrong == sign], minlength=len(photos)) for sign in (1, -1))
-        columns = (
-            photos,
-            sources,
-            num_tiles,
-            alarms + misses,
-            alarms,
-            misses,
-            1 - (alarms + misses) / num_tiles,
-        )
-        for values in zip(*(column.tolist() for column in columns), strict=True):
-            rows.append(dict(zip(PHOTO_COLUMNS, (scored.model.name, *values), strict=True)))
-    return rows
-
-
-def _prediction_rows(experiments: Sequence[Scored], data: HeldOutTiles) -> Iterator[dict[str, Any]]:
-    keys, labels = data.column("key").tolist(), data.labels.tolist()
-    for scored in experiments:
-        for key, label, prob in zip(keys, labels, scored.probs.tolist(), strict=True):
-            yield {"experiment": scored.model.name, "key": key, "label": label, "crack_prob": prob}
-
-
-def write_tables(folder: Path, results: Results) -> None:
-    """Write metrics.json and the tables, see `evaluate`."""
-    experiments, data = results.experiments, results.data
-    write_json(folder / "metrics.json", results.metrics)
-    write_csv(folder / "predictions.csv", PREDICTION_COLUMNS, list(_prediction_rows(experiments, data)))
-    write_csv(folder / "photos.csv", PHOTO_COLUMNS, photo_rows(experiments, data))
-    write_csv(folder / "table1.csv", TABLE_1_COLUMNS, table_1(results.pretraining))
-    write_csv(folder / "table2.csv", TABLE_2_COLUMNS, table_2(results))
+def _brightness(tile: tuple[int, bytes]) -> Brightness:
+    row, encoded = tile
+    decoded = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
+    if decoded is None:
+        raise InputError(f"tile of row {row} cannot be decoded; make the set again")
+    grey = np.asarray(decoded, np.uint8)
+    histogram = np.bincount(grey.ravel(), minlength=LEVELS)
+    return row, histogram, float(otsu_dark(grey).mean()), float(adaptive_dark(grey).mean())

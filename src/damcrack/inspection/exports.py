@@ -80,7 +80,7 @@ def _chosen(
     blocks = [one for one in asked(findings)[0] if one.kind == "block"]
     found = [*traced(findings), *blocks]
     cracks = []
-    for finding, decision in zip(found, matched(found, decisions)[0], strict=True):
+    for finding, decision in matched(found, decisions)[0]:
         said = status(decision)
         counts[f"{said} {finding.kind}"] += 1
         if finding.crack and decision and said == "accepted":

@@ -92,17 +92,17 @@ def _without_line(blocks: Sequence[Block], cracks: Sequence[Crack]) -> list[Bloc
 
 def matched(
     findings: Sequence[Finding], decisions: Sequence[Decision]
-) -> tuple[list[Decision | None], list[Decision]]:
-    """For each finding of a photo the decision on it, and the decisions of the photo that fit none.
+) -> tuple[list[tuple[Finding, Decision | None]], list[Decision]]:
+    """The findings of a photo, each with the decision on it, and the decisions of the photo that fit none.
 
     Where the geometry has changed since, the decision is carried: to be confirmed.
     """
-    found, used = list[Decision | None](), set[int]()
+    found, used = list[tuple[Finding, Decision | None]](), set[int]()
     for finding in findings:
         shares = {number: overlap(finding, one) for number, one in enumerate(decisions)}
         fitting = [number for number, share in shares.items() if share >= SAME_SHARE]
         best = max(fitting, key=lambda number: (shares[number], decisions[number].when), default=None)
-        found.append(None if best is None else _on(finding, decisions[best]))
+        found.append((finding, None if best is None else _on(finding, decisions[best])))
         used.update(fitting)
     return found, [one for number, one in enumerate(decisions) if number not in used]
 
@@ -198,7 +198,7 @@ def carried_over(old: FinishedSurvey, new: Sequence[Path], run: Run) -> Iterator
             continue
         there = [_moved(one, to_new) for one in decided[known.sha256]]
         found, _ = asked(findings)
-        for finding, one in zip(found, matched(found, there)[0], strict=True):
+        for finding, one in matched(found, there)[0]:
             if one:
                 yield replace(carried(one, finding), photo=findings.photo, sha256=findings.sha256)
 

@@ -85,10 +85,8 @@ def block_labels(findings: Findings, decisions: Sequence[Decision]) -> dict[Box,
         InputError: a block was itself judged to hold no crack, and an accepted crack crosses it.
     """
     judged = [one for one in decisions if one.status != "undecided"]
-    found, _ = asked(findings)
-    undecided = [
-        finding for finding, one in zip(found, matched(found, judged)[0], strict=True) if one is None
-    ]
+    pairs, _ = matched(asked(findings)[0], judged)
+    undecided = [finding for finding, one in pairs if one is None]
     cracks = [_Place(one) for one in judged if one.is_accepted_crack]
     others = [_Place(one) for one in judged if not one.is_accepted_crack]
     maybe = [*cracks, *map(_Place, undecided)]

@@ -123,27 +123,23 @@ def report(
     Raises:
         InputError: no finished survey, no or damaged decisions, none on its photos, no browser for a PDF.
     """
-    browser = find_browser()
+    browser, as_pdf = find_browser(), out.suffix.casefold() == ".pdf"
     finished = FinishedSurvey.read(survey)
     decided = _decisions(finished, decisions, previous, run)
     judged = judge(list(finished.folders.values()), decided)
-    if out.suffix.casefold() == ".pdf":
-        if browser is None:
-            raise InputError(
-                f"no browser to print {out} with; install Chromium, Chrome or Edge, or give --out a folder"
-            )
+    if as_pdf and browser is None:
+        raise InputError(
+            f"no browser to print {out} with; install Chromium, Chrome or Edge, or give --out a folder"
+        )
+    if as_pdf:
         check_place(out)
-        with temporary_folder() as folder:
-            _write(folder, finished, judged, decided, block)
-            print_page(folder / "report.html", out, browser)
-        return _summary(judged, out)
-    with new_directory(out, "report") as folder:
+    with temporary_folder() if as_pdf else new_directory(out, "report") as folder:
         _write(folder, finished, judged, decided, block)
         if browser:
-            print_page(folder / "report.html", folder / "report.pdf", browser)
+            print_page(folder / "report.html", out if as_pdf else folder / "report.pdf", browser)
         else:
             run.say("no browser is here to print report.pdf; open report.html in one and print it")
-    return _summary(judged, out / "report.html")
+    return _summary(judged, out if as_pdf else out / "report.html")
 
 
 def _decisions(survey: FinishedSurvey, given: Path | None, previous: Path | None, run: Run) -> list[Decision]:
@@ -162,11 +158,11 @@ def judge(folders: Sequence[Path], decisions: Sequence[Decision]) -> Judged:
     for folder in folders:
         findings = Findings.read(folder)
         found, _ = asked(findings)
-        on_each, lost = matched(found, waiting.pop(findings.sha256, []))
+        pairs, lost = matched(found, waiting.pop(findings.sha256, []))
         judged.lost += [one for one in lost if one.status != "undecided"]
         size_wh = findings.width_px, findings.height_px
         sheet = Sheet(findings.photo, size_wh, f"photos/{folder.name}.jpg")
-        for finding, one in zip(found, on_each, strict=True):
+        for finding, one in pairs:
             judged.num_carried += bool(one and one.carried)
             if one is None or status(one) == "undecided":
                 judged.undecided[findings.photo] += 1

@@ -1,29 +1,66 @@
 """Runs and schedules of Kubeflow in the words of dvc.yaml: stages in place of Argo's nodes."""
 
+import base64
+import gzip
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 PERIODS = 3  # a schedule may be late by a run in flight
+LONGEST_REASON = 200
+STATES = {
+    "Succeeded": "done",
+    "Running": "running",
+    "Pending": "pending",
+    "Failed": "failed",
+    "Error": "failed",
+}
+TRY = r"(\(\d+\))?(\.executor)?(\(\d+\))?$"  # what follows a task's path in the name of a try, or of its pod
 
 
-def stages_of(run: Any) -> dict[str, str]:
-    """State of each stage that has begun, as Kubeflow's API calls it; `run` is what its client returns.
+class Stage(NamedTuple):
+    """`state` is done, running, pending or failed; `reason` what Argo says of a pod that waits or failed."""
 
-    The API's tasks are Argo's nodes: the run itself, root, a driver for each task, the task by its name in the spec
-    (`run-stage-7`), and below that the executor and its tries, which do not say whose they are.
+    name: str
+    state: str
+    reason: str
+
+
+def nodes_of(workflow: str) -> list[dict[str, Any]]:
+    """Argo's record of a run; above 1 MB Argo compresses it."""
+    status = json.loads(workflow or "{}").get("status") or {}
+    if packed := status.get("compressedNodes"):
+        return list(json.loads(gzip.decompress(base64.b64decode(packed))).values())
+    return list((status.get("nodes") or {}).values())
+
+
+def stages_of(spec: Mapping[str, Any], nodes: Iterable[Mapping[str, Any]]) -> list[Stage]:
+    """Each stage that has begun, or whose driver waits or failed; of a loop's stage, each round.
+
+    A node's name is the path to it, with the number of the try: `RUN(0).root(0).run-stage-7(0).executor(1)`; before it
+    comes `run-stage-7-driver`, which prepares the stage's pod.
     """
-    names, states = _stage_names(run.pipeline_spec or {}), dict[str, str]()
-    for task in _tasks(run):
-        node = task.display_name or ""
-        stage, is_driver = names.get(node.removesuffix("-driver")), node.endswith("-driver")
-        # A stage whose driver failed has a node too, that never began.
-        if stage and states.get(stage) != "FAILED" and (task.state == "FAILED" or not is_driver):
-            states[stage] = str(task.state)
-    return states
+    names, tasks, pods, reasons = _stage_names(spec), dict[str, str](), dict[str, str](), dict[str, str]()
+    for node in sorted(nodes, key=lambda node: (node.get("startedAt") or "", node["type"] == "Retry")):
+        path, state = re.sub(TRY, "", node["name"], count=1), STATES.get(node["phase"], "")
+        if node["name"] == path:
+            tasks[path] = state
+        if node["type"] == "Pod":
+            pods[path] = state
+        reasons[path] = node.get("message") or reasons.get(path, "")
+    begun = []
+    for path, state in tasks.items():
+        task, pod = path.rpartition(".")[2], pods.get(path)
+        state = "pending" if (state, pod) == ("running", "pending") else state
+        if task in names or state in ("pending", "failed"):
+            stage = names.get(task.removesuffix("-driver"))
+            begun += (
+                [Stage(stage, state, "" if pod in ("done", "running") else reasons[path])] if stage else []
+            )
+    return begun
 
 
 def _stage_names(spec: Mapping[str, Any]) -> dict[str, str]:
@@ -39,31 +76,15 @@ def _stage_names(spec: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def in_words(run: Any) -> str:
-    """What a run that is not through does: `7 done; running: tile; failed: distill@dynamic`.
-
-    To Kubeflow a stage runs from the time on when its pod was asked for. A pod that waits, for a node, quota or an
-    image, is a pending try of a driver or an executor.
-    """
-    states = stages_of(run)
-    parts = [f"{list(states.values()).count('SUCCEEDED')} done"]
-    for wanted in ("RUNNING", "PENDING", "FAILED"):
-        stages = sorted(stage for stage, state in states.items() if state == wanted)
-        parts += [f"{wanted.lower()}: {', '.join(stages)}"] if stages else []
-    waiting = sum(task.state == "PENDING" and _is_pod(task) for task in _tasks(run))
-    if waiting:
-        parts.append(
-            f"pods not started: {waiting}; why: kubectl describe pods -A -l pipeline/runid={run.run_id}"
-        )
-    return "; ".join(parts)
-
-
-def _tasks(run: Any) -> Sequence[Any]:
-    return (run.run_details and run.run_details.task_details) or ()
-
-
-def _is_pod(task: Any) -> bool:
-    return re.fullmatch(r"(executor|.*-driver)\(\d+\)", task.display_name or "") is not None
+def in_words(stages: Iterable[Stage]) -> str:
+    """What a run that is not through does: `7 done; running: tile; failed: export (main: Error (exit code 137))`."""
+    shown: dict[str, list[str]] = {"done": [], "running": [], "pending": [], "failed": []}
+    for name, state, reason in stages:
+        if state:
+            shown[state].append(f"{name} ({' '.join(reason.split())[:LONGEST_REASON]})" if reason else name)
+    num_done = len(shown.pop("done"))
+    parts = [f"{state}: {', '.join(sorted(set(found)))}" for state, found in shown.items() if found]
+    return "; ".join([f"{num_done} done", *parts])
 
 
 def cron_of(schedule: Any) -> str:

@@ -2,12 +2,10 @@
 
 card.md           text and tables, from card.md.j2; its start is the version's description in the registry
 card.html         the same on one page that needs no network, pictures inside
-calibration.png   crack probability against the share of cracks
 failures.jpg      the most confident errors
 """
 
 import base64
-import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +18,9 @@ import cv2
 import numpy as np
 
 from damcrack.files import read_csv, read_json, sha256_file, write_bytes
-from damcrack.registry.comparison import ScoredModel, held_out
 from damcrack.registry.config import Policy
 from damcrack.registry.evaluation_set import EvaluationSet
+from damcrack.registry.gate import ScoredModel, held_out
 from damcrack.registry.policy import Bools, Floats, Truth, is_wide, score
 from damcrack.scores.metrics import reliability
 from damcrack.scores.statistics import difference_interval
@@ -45,7 +43,6 @@ def write_card(
     truth, probs_N = chosen.truth, scored.probs_N
     missed, alarms = _errors(truth, probs_N)
     shown = [*missed[:NUM_FAILURES], *alarms[:NUM_FAILURES]]
-    write_bytes(folder / "calibration.png", _calibration(truth, probs_N, policy.ece_bins))
     write_bytes(folder / "failures.jpg", _failures(chosen, shown))
 
     model = read_json(export / "model.json")
@@ -65,7 +62,7 @@ def write_card(
         data=list(_data(read_csv(trained_on), chosen)),
         tables=_tables(chosen, probs_N, policy),
         ece=score(truth, probs_N, policy).ece,
-        ece_bins=policy.ece_bins,
+        calibration=list(_calibration(truth, probs_N)),
         num_missed=len(missed),
         num_alarms=len(alarms),
         errors=[
@@ -103,7 +100,7 @@ def _tables(chosen: EvaluationSet, probs_N: Floats, policy: Policy) -> list[tupl
     right_N = (probs_N > 0.5) == crack_N
 
     def rows(masks: Mapping[str, Bools]) -> list[dict[str, Any]]:
-        return [_row(name, right_N, mask_N, truth, policy) for name, mask_N in masks.items()]
+        return [_row(name, right_N, mask_N, truth) for name, mask_N in masks.items()]
 
     overall = {
         "accuracy": all_N,
@@ -132,11 +129,9 @@ def _tables(chosen: EvaluationSet, probs_N: Floats, policy: Policy) -> list[tupl
     ]
 
 
-def _row(name: str, right_N: Bools, mask_N: Bools, truth: Truth, policy: Policy) -> dict[str, Any]:
+def _row(name: str, right_N: Bools, mask_N: Bools, truth: Truth) -> dict[str, Any]:
     right_1N, photo_N = right_N[None, mask_N], truth.photo_N[mask_N]
-    share, low, high = difference_interval(
-        np.zeros_like(right_1N), right_1N, photo_N, num_draws=policy.num_draws, seed=policy.seed
-    )
+    share, low, high = difference_interval(np.zeros_like(right_1N), right_1N, photo_N)
     return {
         "name": name,
         "share": ABSENT if math.isnan(share) else f"{share:.1%}",
@@ -154,40 +149,25 @@ def _errors(truth: Truth, probs_N: Floats) -> tuple[list[int], list[int]]:
     return missed, alarms
 
 
-def _calibration(truth: Truth, probs_N: Floats, num_bins: int) -> bytes:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    bins, encoded = reliability(truth.labels_N, probs_N, num_bins), io.BytesIO()
-    with mpl.rc_context():
-        mpl.rcdefaults()  # whatever the user's own settings are
-        figure = Figure(figsize=(4.2, 3.4), layout="constrained")
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color="grey", lw=1, ls=":")
-        axes.scatter(bins.mean_prob_K, bins.crack_share_K, s=15 + 200 * bins.num_K / bins.num_K.sum())
-        axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xlabel="crack probability", ylabel="share of cracks")
-        figure.savefig(encoded, format="png", dpi=144)
-    return encoded.getvalue()
+def _calibration(truth: Truth, probs_N: Floats) -> Iterator[tuple[str, int, float, float]]:
+    """Bins of probability with tiles in them: name, tiles, mean probability, share of cracks."""
+    bins = reliability(truth.labels_N, probs_N)
+    for number, (num, prob, share) in enumerate(zip(*(part.tolist() for part in bins), strict=True)):
+        if num:
+            yield f"{10 * number} to {10 * number + 10} %", num, prob, share
 
 
 def _failures(chosen: EvaluationSet, shown: Sequence[int]) -> bytes:
-    """Numbered tiles in rows of NUM_FAILURES, as JPEG; an empty strip if there was no error."""
-    pixels = {
-        number: tile
-        for numbers, tiles in chosen.batches()
-        for number, tile in zip(numbers, tiles, strict=True)
-        if number in shown
-    }
+    """Tiles in rows of NUM_FAILURES, as JPEG; an empty strip if there was no error."""
     num_rows = max(1, math.ceil(len(shown) / NUM_FAILURES))
-    sheet = np.full((num_rows * FAILURE_PX, NUM_FAILURES * FAILURE_PX, 3), 255, np.uint8)
-    side = FAILURE_PX - 4
-    for place, number in enumerate(shown):
-        y, x = (FAILURE_PX * part for part in divmod(place, NUM_FAILURES))
-        tile = cv2.resize(pixels[number], (side, side), interpolation=cv2.INTER_AREA)
-        cv2.rectangle(tile, (0, 0), (22, 18), (255, 255, 255), -1)
-        cv2.putText(tile, str(place + 1), (3, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-        sheet[y : y + side, x : x + side] = tile
-    encoded = cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    sheet = np.full((num_rows, NUM_FAILURES, FAILURE_PX, FAILURE_PX, 3), 255, np.uint8)
+    for numbers, tiles in chosen.batches():
+        for number, tile in zip(numbers, tiles, strict=True):
+            if number in shown:
+                place, side = divmod(shown.index(number), NUM_FAILURES), FAILURE_PX - 4
+                sheet[place][:side, :side] = cv2.resize(tile, (side, side), interpolation=cv2.INTER_AREA)
+    rows = sheet.swapaxes(1, 2).reshape(num_rows * FAILURE_PX, -1, 3)
+    encoded = cv2.imencode(".jpg", rows[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
     return bytes(encoded)
 
 
@@ -202,9 +182,8 @@ def _page(title: str, markdown: str, folder: Path) -> str:
     from markdown_it import MarkdownIt
 
     body: str = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    for name, kind in (("calibration.png", "png"), ("failures.jpg", "jpeg")):
-        data = base64.b64encode((folder / name).read_bytes()).decode()
-        body = body.replace(f'src="{name}"', f'src="data:image/{kind};base64,{data}"')
+    data = base64.b64encode((folder / "failures.jpg").read_bytes()).decode()
+    body = body.replace('src="failures.jpg"', f'src="data:image/jpeg;base64,{data}"')
     body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     style = STYLE.read_text(encoding="utf-8") + "img { max-width: 100%; }"

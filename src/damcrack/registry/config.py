@@ -6,7 +6,6 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 STRICT = ConfigDict(extra="forbid")
 
 
@@ -15,27 +14,21 @@ class Policy:
     """Bounds that a model must meet before it becomes champion; None switches a bound off.
 
     Floors, which every champion must pass: `min_photos` in the evaluation set, `min_accuracy`, `min_wide_recall`
-    on tiles whose crack is at least `wide_crack_px` wide at its widest place, in pixels of the photo, `max_ece` over
-    `ece_bins` bins, `max_latency_ms` a tile on one core, and `max_latency_ratio` to the champion.
+    on tiles whose crack is at least `wide_crack_px` wide at its widest place, in pixels of the photo, and `max_ece`.
 
     To take a champion's place: at least `min_gain` of accuracy over tiles and over photos, an interval of
-    `confidence` over photos above zero (`num_draws` bootstrap draws from `seed`), McNemar's p at most
-    1 - `confidence`, and a recall on wide cracks that falls by at most `max_wide_recall_loss`.
+    `confidence` over photos above zero, McNemar's p at most 1 - `confidence`, and a recall on wide cracks that
+    falls by at most `max_wide_recall_loss`.
     """
 
     min_photos: Annotated[int, Field(ge=2)] = 20
     min_accuracy: Share = 0.6
     min_gain: Share = 0.005
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    num_draws: Annotated[int, Field(ge=100)] = 2000
-    seed: Annotated[int, Field(ge=0)] = 0
-    wide_crack_px: Positive = 8.0
+    wide_crack_px: Annotated[float, Field(gt=0)] = 8.0
     min_wide_recall: Share | None = None
     max_wide_recall_loss: Share = 0.02
     max_ece: Share = 0.2
-    ece_bins: Annotated[int, Field(ge=2, le=100)] = 10
-    max_latency_ratio: Positive | None = 1.5
-    max_latency_ms: Positive | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -6,29 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from damcrack.files import InputError, read_csv, sha256_file, write_bytes
-from damcrack.registry.comparison import TRAINED_ON
-from damcrack.registry.gate import CHAMPION, history
-from damcrack.registry.places import resolve
+from damcrack.files import InputError, read_csv, sha256_file
+from damcrack.registry.champion import CHAMPION, history
+from damcrack.registry.gate import TRAINED_ON
 from damcrack.registry.registration import FILES_TAG
-from damcrack.registry.registry import CACHE, MlflowRegistry, answering, records_of
-from damcrack.tracking.store import MAX_DIGEST
+from damcrack.registry.registry import MlflowRegistry, answering, records_of
+from damcrack.tracking.store import MAX_DIGEST, OUTPUT, STAGE
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-VERSION_TAGS = (
-    "experiment",
-    "weights_sha256",
-    "git_commit",
-    "git_dirty",
-    "code_version",
-    "dvc_lock_sha256",
-    "data_digest",
-)
+VERSION_TAGS = ["experiment", "weights_sha256", "git_commit", "git_dirty", "code_version"]
+VERSION_TAGS += ["dvc_lock_sha256", "data_digest"]
 RUN_TAGS = ("damcrack.output", "damcrack.graph_run", "mlflow.source.git.commit", "mlflow.user")
-STAGES = ("finetune", "distill", "pretrain", "unknown")
+PARENT_TAGS = ("damcrack.init_sha256", "damcrack.teacher_sha256")
+
+Row = dict[str, str]
 
 
 def lineage(registry: MlflowRegistry, target: str, model_name: str) -> dict[str, Any]:
@@ -43,7 +38,7 @@ def lineage(registry: MlflowRegistry, target: str, model_name: str) -> dict[str,
         return {"photo": target, "sha256": sha256, "trained": list(of_photo(registry, sha256))}
     if path.suffix:
         raise InputError(f"{target}: no such file; name a photo, its sha256, or a version")
-    return of_version(registry, *resolve(registry, target, model_name))
+    return of_version(registry, *registry.version_at(target, model_name))
 
 
 def of_version(registry: MlflowRegistry, model_name: str, version: str) -> dict[str, Any]:
@@ -55,10 +50,9 @@ def of_version(registry: MlflowRegistry, model_name: str, version: str) -> dict[
     found = registry.version(model_name, version)
     evaluated = [record["evaluation_set"] for record in records_of(found) if "evaluation_set" in record]
     steps = history(registry.records(model_name), registry.aliased(model_name, CHAMPION))
-    stages = [found.tags.get(f"run.{stage}", "").split(",") for stage in STAGES]
     with answering("list its runs"):
         aliases = registry.client.get_registered_model(model_name).aliases
-        runs = [_run(registry, run_id) for run_ids in stages for run_id in run_ids if run_id]
+        runs = [_described(run) for run in runs_behind(registry, found.tags.get("weights_sha256", ""))]
     return {
         "version": f"{model_name} version {version}",
         "aliases": sorted(alias for alias, number in aliases.items() if str(number) == version),
@@ -75,12 +69,23 @@ def of_version(registry: MlflowRegistry, model_name: str, version: str) -> dict[
     }
 
 
-def _run(registry: MlflowRegistry, run_id: str) -> dict[str, Any]:
-    run = registry.client.get_run(run_id)
+def runs_behind(registry: MlflowRegistry, weights_sha256: str) -> Iterator["Run"]:
+    """Runs whose outputs led to these weights, nearest first: fine-tuning, distillation, pretraining."""
+    waiting, seen = [weights_sha256], set[str]()
+    while waiting:
+        sha256 = waiting.pop(0)
+        run = None if sha256 in seen else registry.store.maker_of(sha256)
+        seen.add(sha256)
+        if run is not None:
+            yield run
+            waiting += [run.data.tags[key] for key in PARENT_TAGS if run.data.tags.get(key)]
+
+
+def _described(run: "Run") -> dict[str, Any]:
     tags, inputs = run.data.tags, run.inputs.dataset_inputs if run.inputs else ()
     return {
         "run": run.info.run_name,
-        "run_id": run_id,
+        "run_id": run.info.run_id,
         **{name.rpartition(".")[2]: tags[name] for name in RUN_TAGS if name in tags},
         **{name: value for name, value in tags.items() if "kubeflow" in name or "kfp" in name},
         # MLflow cuts the digest short in its own field.
@@ -97,35 +102,32 @@ def of_photo(registry: MlflowRegistry, sha256: str) -> Iterator[dict[str, Any]]:
     Raises:
         InputError: the registry does not answer.
     """
-    client, by_tiles = registry.client, dict[str, dict[str, Any]]()
+    client, lists, by_tiles = registry.client, dict[str, list[Row]](), dict[str, dict[str, str]]()
     with answering("search its versions"):
         for version in client.search_model_versions():
-            rows = [row for row in _trained_on(registry, version) if row["sha256"] == sha256]
+            rows = [row for row in _trained_on(registry, version, lists) if row["sha256"] == sha256]
             if rows:
                 used = ", ".join(f"{row['num_tiles']} for {row['split']}" for row in rows)
                 tiles = {"photo": rows[0]["photo"], "tiles": used}
                 by_tiles[version.tags.get("data_digest", "")] = tiles
-                yield {
-                    "model": f"{version.name} version {version.version}",
-                    "weights_sha256": version.tags.get("weights_sha256"),
-                    **tiles,
-                }
+                name, weights = (
+                    f"{version.name} version {version.version}",
+                    version.tags.get("weights_sha256"),
+                )
+                yield {"model": name, "weights_sha256": weights, **tiles}
         experiments = [one.experiment_id for one in client.search_experiments()]
         for digest, tiles in by_tiles.items():
-            same = f"dataset.digest = '{digest[:MAX_DIGEST]}' and tags.`damcrack.stage` = 'finetune'"
+            same = f"dataset.digest = '{digest[:MAX_DIGEST]}' and tags.`{STAGE}` = 'finetune'"
             for run in client.search_runs(experiments, same):
-                name, weights = f"run {run.info.run_name} ({run.info.run_id})", run.data.tags
-                yield {"model": name, "weights_sha256": weights.get("damcrack.output"), **tiles}
+                name, weights = f"run {run.info.run_name} ({run.info.run_id})", run.data.tags.get(OUTPUT)
+                yield {"model": name, "weights_sha256": weights, **tiles}
 
 
-def _trained_on(registry: MlflowRegistry, version: "ModelVersion") -> list[dict[str, str]]:
-    """The photos of a version, downloaded once for all versions with the same list."""
+def _trained_on(registry: MlflowRegistry, version: "ModelVersion", lists: dict[str, list[Row]]) -> list[Row]:
+    """The photos of a version; `lists` are those that were read already, by sha256."""
     sha256 = json.loads(version.tags.get(FILES_TAG, "{}")).get(TRAINED_ON)
     if sha256 is None:
         return []
-    cached = CACHE / f"photos-{sha256}.csv"
-    if not cached.is_file() or sha256_file(cached) != sha256:
-        folder = registry.fetch(version.name, str(version.version))  # checks it
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(cached, (folder / TRAINED_ON).read_bytes())
-    return read_csv(cached)
+    if sha256 not in lists:
+        lists[sha256] = read_csv(registry.fetch(version.name, str(version.version)) / TRAINED_ON)
+    return lists[sha256]

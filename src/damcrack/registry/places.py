@@ -1,25 +1,26 @@
-"""Where a model is: a folder, the shipped one, or a version of the registry, by any of its names."""
+"""Where a model is: a folder, the shipped one, or a version of the registry; its code is loaded only where needed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from damcrack.cracks.detector import SHIPPED
-
-if TYPE_CHECKING:
-    from damcrack.registry.registry import MlflowRegistry
 
 REGISTRY, SHIPPED_NAME = "models:/", "shipped"
 
 
 def model_folder(text: str) -> Path:
-    """The model as files: a path as it is, `shipped` the package's own, models:/NAME@ALIAS from the registry."""
+    """The model as files: a path as it is, `shipped` the package's own, models:/NAME@ALIAS from the registry.
+
+    Raises:
+        InputError: mlflow is missing, the registry does not answer, has no such version, or a file was changed.
+    """
     if text == SHIPPED_NAME and not Path(text).exists():
         return SHIPPED
     if not text.startswith(REGISTRY):
         return Path(text)
-    from damcrack.registry.registry import fetch_model
+    from damcrack.registry.registry import MlflowRegistry
 
-    return fetch_model(text)
+    registry = MlflowRegistry("damcrack inspect")
+    return registry.fetch(*registry.version_at(text))
 
 
 def with_version(text: str) -> str:
@@ -30,23 +31,6 @@ def with_version(text: str) -> str:
     """
     if not text.startswith(REGISTRY):
         return text
-    from damcrack.registry.registry import MlflowRegistry, version_at
+    from damcrack.registry.registry import MlflowRegistry
 
-    return REGISTRY + "/".join(version_at(MlflowRegistry("damcrack inspect"), text))
-
-
-def resolve(registry: "MlflowRegistry", target: str, model_name: str) -> tuple[str, str]:
-    """Model name and version of VERSION, NAME/VERSION, NAME@ALIAS, NAME (its challenger) or models:/...
-
-    Raises:
-        InputError: the registry knows no such model or alias.
-    """
-    from damcrack.registry.gate import CHALLENGER
-    from damcrack.registry.registry import version_at
-
-    target = target.removeprefix(REGISTRY)
-    if target.isdigit():
-        return model_name, target
-    if "/" not in target and "@" not in target:
-        target = f"{target}@{CHALLENGER}"
-    return version_at(registry, f"{REGISTRY}{target}")
+    return REGISTRY + "/".join(MlflowRegistry("damcrack inspect").version_at(text))

@@ -45,15 +45,14 @@ class Scores(NamedTuple):
     wide_recall: float
     num_wide: int
     ece: float
-    ms_per_tile: float
 
 
 class Gain(NamedTuple):
-    """The challenger against the champion, on the same tiles and in the same minutes.
+    """The challenger against the champion, on the same tiles.
 
     `tiles` is the difference of accuracy over tiles with McNemar's counts and p; `photos` the mean over photos of
     the difference within each, so that no photo with many tiles dominates, with its bounds; `wide_recall` the
-    difference of recall on wide cracks; `time_ratio` the challenger's time a tile divided by the champion's.
+    difference of recall on wide cracks.
     """
 
     tiles: float
@@ -62,7 +61,6 @@ class Gain(NamedTuple):
     p: float
     photos: Interval
     wide_recall: float
-    time_ratio: float
 
 
 class Check(NamedTuple):
@@ -83,13 +81,12 @@ class Decision:
     checks: tuple[Check, ...] = ()
 
 
-def score(truth: Truth, probs_N: Floats, policy: Policy, ms_per_tile: float = math.nan) -> Scores:
+def score(truth: Truth, probs_N: Floats, policy: Policy) -> Scores:
     """Score crack probabilities (N,); above one half a tile counts as a crack tile."""
     if not len(probs_N):
-        return Scores(0, math.nan, math.nan, math.nan, 0, math.nan, ms_per_tile)
+        return Scores(0, math.nan, math.nan, math.nan, 0, math.nan)
     found_N = (probs_N > 0.5).astype(np.int64)
     counts = metrics.confusion(truth.labels_N, found_N)
-    bins = metrics.reliability(truth.labels_N, probs_N, policy.ece_bins)
     wide_N = is_wide(truth, policy.wide_crack_px)
     return Scores(
         num_photos=len(np.unique(truth.photo_N)),
@@ -97,8 +94,7 @@ def score(truth: Truth, probs_N: Floats, policy: Policy, ms_per_tile: float = ma
         recall=metrics.recall(counts),
         wide_recall=_mean(found_N[wide_N]),
         num_wide=int(wide_N.sum()),
-        ece=metrics.expected_calibration_error(bins),
-        ms_per_tile=ms_per_tile,
+        ece=metrics.expected_calibration_error(metrics.reliability(truth.labels_N, probs_N)),
     )
 
 
@@ -108,9 +104,7 @@ def is_wide(truth: Truth, wide_crack_px: float) -> Bools:
     return wide_N
 
 
-def compare(
-    truth: Truth, champion_N: Floats, challenger_N: Floats, policy: Policy, time_ratio: float = 1.0
-) -> Gain:
+def compare(truth: Truth, champion_N: Floats, challenger_N: Floats, policy: Policy) -> Gain:
     """Compare crack probabilities (N,) of two models on the same tiles."""
     right_a_N, right_b_N = (
         (probs_N > 0.5) == (truth.labels_N == 1) for probs_N in (champion_N, challenger_N)
@@ -119,9 +113,8 @@ def compare(
     return Gain(
         _mean(difference_N),
         *mcnemar(right_a_N, right_b_N),
-        photos_interval(difference_N, truth.photo_N, policy),
+        photos_interval(difference_N, truth.photo_N, policy.confidence),
         _mean(difference_N[is_wide(truth, policy.wide_crack_px)]),
-        time_ratio,
     )
 
 
@@ -129,7 +122,7 @@ def _mean(values_N: Floats | Ints) -> float:
     return float(values_N.mean()) if len(values_N) else math.nan
 
 
-def photos_interval(values_N: Floats, photo_N: Ints, policy: Policy) -> Interval:
+def photos_interval(values_N: Floats, photo_N: Ints, confidence: float) -> Interval:
     """Mean over photos of the mean of each, with its bootstrap interval (percentiles over drawn photos).
 
     The bounds are moved away from the mean by sqrt(G / (G - 1)), the bootstrap's known shortfall with G photos.
@@ -137,12 +130,7 @@ def photos_interval(values_N: Floats, photo_N: Ints, policy: Policy) -> Interval
     _, index_N, size_G = np.unique(photo_N, return_inverse=True, return_counts=True)
     mean_1G = (np.bincount(index_N, weights=values_N) / size_G)[None]
     mean, low, high = difference_interval(
-        np.zeros_like(mean_1G),
-        mean_1G,
-        np.arange(len(size_G)),
-        num_draws=policy.num_draws,
-        seed=policy.seed,
-        level=policy.confidence,
+        np.zeros_like(mean_1G), mean_1G, np.arange(len(size_G)), level=confidence
     )
     wider = math.sqrt(len(size_G) / (len(size_G) - 1)) if len(size_G) > 1 else math.nan
     return Interval(mean, mean + wider * (low - mean), mean + wider * (high - mean))
@@ -150,7 +138,7 @@ def photos_interval(values_N: Floats, photo_N: Ints, policy: Policy) -> Interval
 
 def decide(challenger: Scores, gain: Gain | None, policy: Policy) -> Decision:
     """Apply the policy: floors first, then whether the challenger was shown to be better; no gain is no champion."""
-    floors = list(_floors(challenger, gain, policy))
+    floors = list(_floors(challenger, policy))
     improvements = list(_improvements(gain, policy)) if gain else []
     checks = (*floors, *improvements)
     if failed := [check for check in floors if not check.passed]:
@@ -166,17 +154,13 @@ def decide(challenger: Scores, gain: Gain | None, policy: Policy) -> Decision:
     return Decision("promoted", reason, checks)
 
 
-def _floors(challenger: Scores, gain: Gain | None, policy: Policy) -> Iterator[Check]:
+def _floors(challenger: Scores, policy: Policy) -> Iterator[Check]:
     yield _at_least("photos", challenger.num_photos, policy.min_photos)
     yield _at_least("accuracy", challenger.accuracy, policy.min_accuracy)
     yield _at_most("calibration error", challenger.ece, policy.max_ece)
     if policy.min_wide_recall is not None:
         name = f"recall on {challenger.num_wide} tiles with cracks from {policy.wide_crack_px:g} px"
         yield _at_least(name, challenger.wide_recall, policy.min_wide_recall)
-    if policy.max_latency_ms is not None:
-        yield _at_most("milliseconds a tile", challenger.ms_per_tile, policy.max_latency_ms)
-    if policy.max_latency_ratio is not None and gain is not None:
-        yield _at_most("time relative to the champion", gain.time_ratio, policy.max_latency_ratio)
 
 
 def _improvements(gain: Gain, policy: Policy) -> Iterator[Check]:

@@ -3,16 +3,15 @@
     OUT/register.json     what was registered: model name, hashes, evaluation set, scores on it
     OUT/evaluation-set/   the evaluation set, unless the config names another
     OUT/photos.csv        photos used to train or select the model, by sha256
-    OUT/card/             model card: card.md, card.html, calibration.png, failures.jpg
+    OUT/card/             model card: card.md, card.html, failures.jpg
 
 The version number and the decision depend on the registry's past, so they go to the registry, the run and the
 summary, never into OUT.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,16 @@ from damcrack.files import (
     write_json,
 )
 from damcrack.registry.card import write_card
-from damcrack.registry.comparison import TRAINED_ON, ScoredModel, without_nan
+from damcrack.registry.champion import (
+    CHALLENGER,
+    PROMOTED,
+    Entry,
+    Record,
+    Registry,
+    carry_out,
+    present_champion,
+    rollback_from,
+)
 from damcrack.registry.config import RegisterConfig
 from damcrack.registry.evaluation_set import (
     PHOTO_COLUMNS,
@@ -37,50 +45,14 @@ from damcrack.registry.evaluation_set import (
     training_photos,
     write_set,
 )
-from damcrack.registry.gate import (
-    CHALLENGER,
-    PROMOTED,
-    Gate,
-    Record,
-    VersionStore,
-    carry_out,
-    history,
-    present_champion,
-    rollback_from,
-)
-from damcrack.registry.policy import Decision, score
+from damcrack.registry.gate import TRAINED_ON, Gate, ScoredModel, without_nan
+from damcrack.registry.policy import score
 from damcrack.run import Run
 
 FORMAT = 3
 RUN_AGAIN = "run the stage that makes it, or `dvc repro`"
 METRICS = ("accuracy", "precision", "recall", "f1", "auroc", "ece")
 EVALUATION_SET = "evaluation-set"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model to register: the files of an export, its card and the tags of its version."""
-
-    model_name: str
-    export: Path
-    metrics: Path
-    photos: Path
-    card: Path
-    experiment: str
-    weights_sha256: str
-    onnx_sha256: str
-    parents: Sequence[str]  # weights that its training started from, or of its teacher
-    tags: Mapping[str, str]
-
-
-class Registry(VersionStore, Protocol):
-    """Where models are stored, by name, version and alias."""
-
-    def find(self, model_name: str, weights_sha256: str, onnx_sha256: str) -> str | None:
-        """The version with these hashes, None if there is none."""
-
-    def add(self, entry: Entry) -> str:
-        """Register the model, or refresh the tags of the version with the same hashes; return its version."""
 
 
 def register(
@@ -120,7 +92,13 @@ def register(
     if record:
         record_artifact(record, run)
     run.artifact(out / "card" / "card.html")
-    return _summary(entry, version, decision, chosen)
+    num_photos = len(np.unique(chosen.truth.photo_N))
+    return {
+        "model": f"{entry.model_name} version {version} ({entry.model['name']})",
+        "evaluated on": f"{len(chosen.images)} tiles of {num_photos} photos, set {chosen.digest[:12]}",
+        "decision": f"{decision.outcome}: {decision.reason}",
+        "load it": f'mlflow.pyfunc.load_model("models:/{entry.model_name}/{version}")',
+    }
 
 
 def _evaluation_set(
@@ -152,13 +130,11 @@ def _checked(metrics_path: Path, export: Path) -> tuple[dict[str, Any], dict[str
         )
     for file, key in (("model.onnx", "onnx_sha256"), ("weights.safetensors", "weights_sha256")):
         path = export / file
-        if not path.is_file():
-            raise InputError(f"{path} is missing; run `damcrack export` again")
-        actual = sha256_file(path)
+        actual = sha256_file(path) if path.is_file() else "none"
         if actual != model[key]:
             raise InputError(
                 f"{path} has sha256 {actual[:12]}, {export / 'model.json'} expects {model[key][:12]}; "
-                "the file was changed: run `damcrack export` again"
+                "the file was removed or changed: run `damcrack export` again"
             )
     evaluated = experiments[name]["weights_sha256"]
     if evaluated != model["weights_sha256"]:
@@ -179,26 +155,13 @@ def read_entry(metrics_path: Path, export: Path, folder: Path, model_name: str) 
     row, chosen = metrics["experiments"][model["name"]], metrics["evaluation_set"]
     tags = {
         "experiment": model["name"],
-        "weights_sha256": model["weights_sha256"],
-        "onnx_sha256": model["onnx_sha256"],
-        "data_digest": model["data_digest"],
+        **{name: model[name] for name in ("weights_sha256", "onnx_sha256", "data_digest")},
         "evaluation_digest": chosen["digest"],
         "evaluation_split": chosen["split"],
         "evaluation_tiles": str(chosen["num_tiles"]),
         **{name: repr(row[name]) for name in METRICS if row.get(name) is not None},
     }
-    return Entry(
-        model_name=model_name,
-        export=export,
-        metrics=metrics_path,
-        photos=folder / TRAINED_ON,
-        card=folder / "card",
-        experiment=model["name"],
-        weights_sha256=model["weights_sha256"],
-        onnx_sha256=model["onnx_sha256"],
-        parents=[parent for parent in model.get("parents", {}).values() if parent],
-        tags=tags,
-    )
+    return Entry(model_name, export, metrics_path, folder / TRAINED_ON, folder / "card", model, tags)
 
 
 def _registered(
@@ -207,7 +170,7 @@ def _registered(
     return {
         "format": FORMAT,
         "model_name": entry.model_name,
-        "experiment": entry.experiment,
+        "experiment": entry.model["name"],
         "weights_sha256": entry.weights_sha256,
         "onnx_sha256": entry.onnx_sha256,
         "evaluation_set": {"sha256": chosen.digest, "num_tiles": len(chosen.images)},
@@ -233,7 +196,7 @@ def why_register_again(out: Path, registry: Registry) -> str | None:
     if registry.aliased(name, CHALLENGER) != version:
         return f"alias {CHALLENGER} of {name} does not name version {version}"
     champion, records = present_champion(registry, name, version), registry.records(name)
-    if champion == version or rollback_from(history(records, champion), version):
+    if champion == version or rollback_from(records, version):
         return None
     last: Record = next((record for record in reversed(records) if record["version"] == version), {})
     if last.get("decision") == PROMOTED and last["champion_before"] == champion:
@@ -250,13 +213,3 @@ def record_artifact(record: Record, run: Run) -> None:
         path = folder / "decision.json"
         write_json(path, record)
         run.artifact(path)
-
-
-def _summary(entry: Entry, version: str, decision: Decision, chosen: EvaluationSet) -> dict[str, object]:
-    num_photos = len(np.unique(chosen.truth.photo_N))
-    return {
-        "model": f"{entry.model_name} version {version} ({entry.experiment})",
-        "evaluated on": f"{len(chosen.images)} tiles of {num_photos} photos, set {chosen.digest[:12]}",
-        "decision": f"{decision.outcome}: {decision.reason}",
-        "load it": f'mlflow.pyfunc.load_model("models:/{entry.model_name}/{version}")',
-    }

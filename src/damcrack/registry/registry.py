@@ -1,4 +1,4 @@
-"""The MLflow model registry: versions found by hash, the runs behind them, their decision records, and the aliases.
+"""The MLflow model registry: versions found by hash, their decision records, aliases and addresses.
 
 A version's tags hold the sha256 of each of its files (`files`). The tags lie in the server's database, the files in
 its artifact store: whoever changes a file does not change its tag, and the file is refused. Whoever may write both
@@ -29,17 +29,14 @@ from damcrack.files import (
 )
 from damcrack.messages import without_passwords
 from damcrack.registry import registration
-from damcrack.registry.gate import CHAMPION, Record, present_champion
-from damcrack.registry.register import Entry
+from damcrack.registry.champion import CHALLENGER, CHAMPION, Entry, Record, present_champion
 from damcrack.registry.registration import FILES_TAG, code_facts
 from damcrack.storage.source import open_source
 from damcrack.tracking.recorded import caller_tags, send_later, user_name
 from damcrack.tracking.store import (
-    QUIET,
     Store,
     one_line,
     sending_errors,
-    set_defaults,
     tracking_uri,
 )
 
@@ -47,10 +44,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-# A model of 90 MB takes its time to a distant store, and nothing is being trained meanwhile.
-PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+ADDRESS = "models:/"
 CACHE = Path(".damcrack/models")
-CACHED_FILES = ("model.onnx", "model.json", "photos.csv")
 DECISION = "decision."  # a tag per decision, with its time
 
 Found = TypeVar("Found")
@@ -82,7 +77,6 @@ class MlflowRegistry:
     @cached_property
     def store(self) -> Store:
         """The tracking store."""
-        set_defaults(QUIET | PATIENT)
         return Store(tracking_uri())
 
     @property
@@ -162,10 +156,34 @@ class MlflowRegistry:
         _check_approved(expected["model.onnx"], name)
         cached = CACHE / f"{model_name}-{version}-{expected['model.onnx'][:12]}"
         with one_at_a_time(CACHE):
-            if _changed(cached, {file: expected[file] for file in CACHED_FILES if file in expected}):
+            if _changed(cached, expected):
                 remove_output(cached)  # it is not there yet, or damaged
                 self._download(found, expected, cached, name)
         return cached
+
+    def version_at(self, target: str, model_name: str = "") -> tuple[str, str]:
+        """Model name and version of models:/NAME@ALIAS or models:/NAME/VERSION.
+
+        With a `model_name` also VERSION, NAME/VERSION, NAME@ALIAS, and NAME, which means its challenger.
+
+        Raises:
+            InputError: another form of address, or the registry knows no such alias.
+        """
+        target = target.removeprefix(ADDRESS)
+        if model_name and target.isdigit():
+            return model_name, target
+        name, slash, number = target.partition("/")
+        if slash and name and number.isdigit():
+            return name, number
+        name, at, alias = target.partition("@")
+        if model_name and not at:
+            alias = CHALLENGER
+        if slash or not name or not alias:
+            raise InputError(f"{target}: expected {ADDRESS}NAME@ALIAS or {ADDRESS}NAME/VERSION")
+        version = present_champion(self, name) if alias == CHAMPION else self.aliased(name, alias)
+        if version is None:
+            raise InputError(f"{target}: the model has no alias {alias}; register one, or name a version")
+        return name, version
 
     def _download(self, found: "ModelVersion", expected: Mapping[str, str], cached: Path, name: str) -> None:
         from mlflow.artifacts import download_artifacts
@@ -185,36 +203,6 @@ class MlflowRegistry:
                     f"{changed} of {name} was changed: its sha256 is {sha256_file(folder / changed)[:12]}, the "
                     f"registry expects {expected[changed][:12]}; it is not used, and the champion was not changed"
                 )
-            for file in set(expected) - set(CACHED_FILES):
-                (folder / file).unlink()
-
-
-def fetch_model(uri: str) -> Path:
-    """Folder with the exported files of models:/NAME@ALIAS or models:/NAME/VERSION, each checked by its hash.
-
-    Raises:
-        InputError: mlflow is missing, the registry does not answer, has no such version, or a file was changed.
-    """
-    registry = MlflowRegistry("damcrack inspect")
-    return registry.fetch(*version_at(registry, uri))
-
-
-def version_at(registry: MlflowRegistry, uri: str) -> tuple[str, str]:
-    """Model name and version of a models:/ address.
-
-    Raises:
-        InputError: another form of address, or no such alias.
-    """
-    name, at, alias = uri.removeprefix("models:/").partition("@")
-    if not at:
-        name, slash, number = name.partition("/")
-        if not (slash and number.isdigit() and name):
-            raise InputError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
-        return name, number
-    version = present_champion(registry, name) if alias == CHAMPION else registry.aliased(name, alias)
-    if version is None:
-        raise InputError(f"{uri}: the model has no alias {alias}; register one, or name a version")
-    return name, version
 
 
 def records_of(version: "ModelVersion") -> list[dict[str, Any]]:

@@ -7,8 +7,18 @@ import cv2
 import numpy as np
 
 from damcrack.files import InputError
-from damcrack.sample import weathering
-from damcrack.sample.cracks import Crack, crack_mask, crack_network, grow_crack
+from damcrack.sample.cracks import (
+    Crack,
+    crack_ground,
+    crack_mask,
+    crack_network,
+    dampen,
+    fill_with_lime,
+    grow_crack,
+    leach_lime,
+    light_rims,
+    spall_edges,
+)
 from damcrack.sample.hostile import add_above, add_below
 from damcrack.sample.marks import cast_shadows, joints, press_tie_holes, scratches, stains
 from damcrack.sample.strokes import Bytes, Floats, Stroke, coverage, painted
@@ -117,12 +127,12 @@ def _open_cracks(rng: np.random.Generator, light: Field, colour: Field, cracks: 
         return area
     wide = max(stroke.width_px.max() for stroke in strokes) > WIDE_PX
     if rng.random() < (0.7 if wide else 0.2):
-        weathering.spall_edges(rng, light, area)
+        spall_edges(rng, light, area)
     if wide:
-        weathering.light_rims(rng, light, area)
+        light_rims(rng, light, area)
     kind = rng.choice(["open", "dirty", "limed", "damp"], p=(0.79, 0.08, 0.05, 0.08))
     if kind == "limed":
-        weathering.fill_with_lime(rng, light, area)
+        fill_with_lime(rng, light, area)
     else:
         fade = rng.uniform(0.25, 0.6) if kind == "dirty" else 1.0
         # Darker ones last, or a faint branch would leave a pale stripe across a wide crack.
@@ -132,11 +142,11 @@ def _open_cracks(rng: np.random.Generator, light: Field, colour: Field, cracks: 
         depth = painted(
             [crack.stroke for crack in ordered], [fade * crack.darkness for crack in ordered], size_hw
         )
-        _cut(light, area, depth, weathering.crack_ground(rng, size_hw) if wide else None)
+        _cut(light, area, depth, crack_ground(rng, size_hw) if wide else None)
     if kind == "damp":
-        weathering.dampen(rng, colour, area)
+        dampen(rng, colour, area)
     if kind == "limed" or rng.random() < 0.3:
-        weathering.leach_lime(rng, colour, area)
+        leach_lime(rng, colour, area)
     return area
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from damcrack.sample.strokes import Bytes, Floats
+from damcrack.sample.strokes import Bytes, Floats, walk
 from damcrack.sample.surface import smooth_noise
 from damcrack.sample.wall import (
     OPAQUE,
@@ -285,9 +285,7 @@ def _branch(
 ) -> None:
     (start_xy, heading), (length_px, width_px) = place, size
     headings = heading + np.cumsum(rng.normal(0, 0.12, 12))
-    path_xy = start_xy + length_px / 12 * np.cumsum(
-        np.stack([np.cos(headings), np.sin(headings)], axis=1), axis=0
-    )
+    path_xy = walk(start_xy, headings, length_px / 12)
     draw_tapering(shade, np.concatenate([[start_xy], path_xy]), width_px)
     for at in rng.integers(3, 12, 3) if levels else ():
         turned = float(headings[at] + rng.choice([-1, 1]) * rng.uniform(0.3, 0.9))

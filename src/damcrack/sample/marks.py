@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from damcrack.sample.strokes import Floats, Stroke
+from damcrack.sample.strokes import Floats, Stroke, walk
 from damcrack.sample.surface import Field, smooth_noise
 
 STAIN_SHRINK = 4  # stains are soft: drawn at a quarter of the size
@@ -60,7 +60,7 @@ def _arc(start_xy: Floats, heading: float, size: tuple[float, float], width_px: 
     length_px, bend_per_px = size
     along = np.arange(0.0, length_px, 6.0)
     headings = heading + bend_per_px * along
-    points_xy = start_xy + 6.0 * np.cumsum(np.stack([np.cos(headings), np.sin(headings)], axis=1), axis=0)
+    points_xy = walk(start_xy, headings, 6.0)
     fade = np.minimum(1.0, 6 * np.minimum(along, length_px - along) / length_px + 0.2)
     return Stroke(points_xy, width_px * fade)
 

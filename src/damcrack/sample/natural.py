@@ -5,17 +5,18 @@ shared by several classes; pose, size, place, light, background and an occluding
 """
 
 import colorsys
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from damcrack.files import InputError
-from damcrack.sample.coats import COATS
-from damcrack.sample.silhouettes import OUTLINES, Field
 from damcrack.sample.surface import smooth_noise
 
-MAX_CLASSES = len(COATS) * len(OUTLINES)
+Field = NDArray[np.floating[Any]]
+
 MIN_IMAGE_PX = 16
 NUM_HUES = 6
 
@@ -112,3 +113,184 @@ def _photographed(rng: np.random.Generator, image: Field) -> NDArray[np.uint8]:
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.9))), np.float32)
     image += rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(0.005, 0.025))
     return np.clip(image * 255, 0, 255).astype(np.uint8)
+
+
+# Object coordinates x, y run from about -1 to 1 over the object. An outline says how deep inside (positive) or outside
+# (negative) each point lies, in about the same unit; a coat its brightness, within about -1 to 1.
+Part = Callable[[np.random.Generator, Field, Field], Field]
+
+
+def _polar(x: Field, y: Field) -> tuple[Field, Field]:
+    return np.hypot(x, y), np.arctan2(y, x)
+
+
+def _blob(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    radius, angle = _polar(x, y)
+    edge = 0.75 + sum(rng.normal(0, 0.09) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (2, 3))
+    return np.asarray(edge - radius)
+
+
+def _star(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    radius, angle = _polar(x, y)
+    arms = rng.integers(5, 8)
+    return np.asarray(
+        0.62 + rng.uniform(0.2, 0.3) * (2 * np.abs((angle * arms / 6.2832) % 1 - 0.5) * 2 - 1) - radius
+    )
+
+
+def _burr(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    radius, angle = _polar(x, y)
+    spikes = rng.integers(13, 20)
+    return np.asarray(0.62 + 0.26 * np.cos(spikes * angle) ** 3 - radius)
+
+
+def _ring(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    radius = np.hypot(x, y * rng.uniform(1.0, 1.3))
+    return np.asarray(rng.uniform(0.12, 0.22) - np.abs(radius - 0.66))
+
+
+def _limbs(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    field = 0.42 - np.hypot(x / 1.3, y)
+    for start in (-0.42, -0.15, 0.15, 0.42):
+        lean = rng.normal(0, 0.15)
+        leg = np.minimum(0.09 - np.abs(x - start - lean * y), np.minimum(y + 0.05, 0.9 - y))
+        field = np.maximum(field, leg)
+    side = rng.choice([-1, 1])
+    return np.asarray(np.maximum(field, 0.24 - np.hypot(x - side * 0.6, y + 0.4)))
+
+
+def _wheel(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    radius, angle = _polar(x, y)
+    spokes = rng.integers(4, 9)
+    rim = 0.12 - np.abs(radius - 0.75)
+    spoke = np.minimum(0.08 - radius * np.abs(np.sin(angle * spokes / 2)) * 2 / spokes, 0.8 - radius)
+    return np.asarray(np.maximum(np.maximum(rim, spoke), 0.16 - radius))
+
+
+def _cross(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    half, reach = rng.uniform(0.16, 0.26), rng.uniform(0.75, 0.9)
+    bar = np.minimum(half - np.abs(x), reach - np.abs(y))
+    return np.asarray(np.maximum(bar, np.minimum(half - np.abs(y), reach - np.abs(x))))
+
+
+def _crescent(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    shift = rng.uniform(0.3, 0.5)
+    return np.asarray(np.minimum(0.85 - np.hypot(x, y), np.hypot(x - shift, y) - 0.68))
+
+
+def _spindle(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    offset = rng.uniform(0.55, 0.85)
+    reach = np.hypot(offset, 0.92)
+    return np.asarray(np.minimum(reach - np.hypot(x, y - offset), reach - np.hypot(x, y + offset)))
+
+
+def _cluster(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    field = np.full_like(x, -1.0)
+    for k in range(num := int(rng.integers(4, 7))):
+        angle = 6.2832 * k / num + rng.normal(0, 0.15)
+        away = np.hypot(x - 0.58 * np.cos(angle), y - 0.58 * np.sin(angle))
+        field = np.maximum(field, rng.uniform(0.2, 0.27) - away)
+    return field
+
+
+def _plain(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    shape = (x.shape[0], x.shape[1])
+    return 0.5 * smooth_noise(rng, shape, (shape[0] / 4, shape[1] / 4))
+
+
+def _sandy(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    return np.asarray(0.6 * rng.standard_normal(x.shape, dtype=np.float32), np.float32)
+
+
+def _furry(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    """Short strokes that follow the object's own axis."""
+    noise = rng.standard_normal((48, 10), dtype=np.float32)
+    return np.asarray(0.7 * _looked_up(noise, x * 14 + 0.6 * np.sin(4 * y), y * 3))
+
+
+def _barky(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    noise = rng.standard_normal((16, 6), dtype=np.float32)
+    ridges = np.sin(16 * (x + 0.22 * _looked_up(noise, x * 3, y * 2)))
+    return np.asarray(0.8 * np.abs(ridges) * 2 - 0.8)
+
+
+def _wavy(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    return np.asarray(
+        0.8 * np.sin(rng.uniform(11, 15) * y + 1.3 * np.sin(rng.uniform(4, 6) * x + rng.uniform(0, 6.3)))
+    )
+
+
+def _bricked(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    row = np.floor(y * 4)
+    across = x * 2.2 + 0.5 * (row % 2) + rng.uniform()
+    joint = np.minimum(np.abs(y * 4 - np.round(y * 4)) / 1.8, np.abs(across - np.round(across)))
+    return np.where(joint < 0.09, -0.9, 0.35).astype(np.float32)
+
+
+def _scaly(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    row = np.floor(y * 4)
+    within_y = y * 4 - row
+    within_x = (x * 4 + 0.5 * (row % 2)) % 1 - 0.5
+    return np.asarray(1.5 * np.clip(1 - np.hypot(within_x * 1.4, within_y), 0, 1) - 0.6)
+
+
+def _spotted(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    spots = np.full_like(x, 9.0)
+    for spot_x, spot_y in rng.uniform(-1, 1, (14, 2)):
+        spots = np.minimum(spots, np.hypot(x - spot_x, y - spot_y))
+    return np.asarray(np.clip((0.17 - spots) * 12, -0.4, 0.9).astype(np.float32))
+
+
+def _veined(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    """A midrib with side veins, as on a leaf."""
+    side = (np.abs(y) * 1.1 - x) * rng.uniform(3.2, 4.2)
+    vein = np.minimum(np.abs(side - np.round(side)) * 0.3, np.abs(y))
+    return np.where(vein < 0.045, 0.9, -0.25).astype(np.float32)
+
+
+def _checked(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    pitch = rng.uniform(2.6, 3.6)
+    return np.where((np.floor(x * pitch) + np.floor(y * pitch)) % 2 > 0, 0.6, -0.6).astype(np.float32)
+
+
+def _looked_up(table: Field, x: Field, y: Field) -> Field:
+    """Bilinear look-up of a periodic table at row `x` and column `y`."""
+    row, column = np.floor(x).astype(int), np.floor(y).astype(int)
+    down, right = x - row, y - column
+    height, width = table.shape
+    top = (
+        table[row % height, column % width] * (1 - right) + table[row % height, (column + 1) % width] * right
+    )
+    row += 1
+    low = (
+        table[row % height, column % width] * (1 - right) + table[row % height, (column + 1) % width] * right
+    )
+    return np.asarray(top * (1 - down) + low * down, np.float32)
+
+
+OUTLINES: dict[str, Part] = {
+    "blob": _blob,
+    "wheel": _wheel,
+    "beast": _limbs,
+    "star": _star,
+    "ring": _ring,
+    "spindle": _spindle,
+    "cluster": _cluster,
+    "burr": _burr,
+    "crescent": _crescent,
+    "cross": _cross,
+}
+
+COATS: dict[str, Part] = {
+    "furry": _furry,
+    "bricked": _bricked,
+    "wavy": _wavy,
+    "spotted": _spotted,
+    "sandy": _sandy,
+    "scaly": _scaly,
+    "barky": _barky,
+    "checked": _checked,
+    "veined": _veined,
+    "plain": _plain,
+}
+MAX_CLASSES = len(COATS) * len(OUTLINES)

@@ -3,8 +3,9 @@
 Coordinates are continuous: pixel (row, column) is the square [column, column + 1) x [row, row + 1).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
@@ -32,6 +33,12 @@ class Stroke:
         return float(np.hypot(*np.diff(self.points_xy, axis=0).T).sum())
 
 
+def walk(start_xy: Floats, headings_rad: Floats, step_px: float) -> Floats:
+    """Points (N, 2) of a path in steps of one length, one along each of the headings (N,)."""
+    moves = np.stack([np.cos(headings_rad), np.sin(headings_rad)], axis=1)
+    return np.asarray(start_xy + step_px * np.cumsum(moves, axis=0))
+
+
 def coverage(strokes: Sequence[Stroke], size_hw: tuple[int, int]) -> Bytes:
     """Share of each pixel's area that lies in the union of the strokes: uint8 HxW, 255 = all of it."""
     area = np.zeros(size_hw, np.uint8)
@@ -39,10 +46,11 @@ def coverage(strokes: Sequence[Stroke], size_hw: tuple[int, int]) -> Bytes:
         return area
     quads = np.concatenate([_quads(stroke) for stroke in strokes])
     low, high = quads.min(axis=1), quads.max(axis=1)
-    for y0, x0 in _blocks(low, high, size_hw):
+    visible = np.all((high > 0) & (low <= np.array(size_hw[::-1]) - 1), axis=1)
+    for y0, x0 in product(range(0, size_hw[0], BLOCK_PX), range(0, size_hw[1], BLOCK_PX)):
         corner = np.array([x0, y0], np.float64)
         touching = np.all((high > corner) & (low < corner + BLOCK_PX), axis=1)
-        if touching.any():
+        if (touching & visible).any():
             height, width = min(BLOCK_PX, size_hw[0] - y0), min(BLOCK_PX, size_hw[1] - x0)
             area[y0 : y0 + height, x0 : x0 + width] = _draw(quads[touching] - corner, (height, width))
     return area
@@ -83,22 +91,6 @@ def _quads(stroke: Stroke) -> Floats:
     half_px = np.maximum(stroke.width_px / 2 - OUTLINE_SUBPX / SUPERSAMPLE, 0.0)[:, None]
     left, right = stroke.points_xy + across * half_px, stroke.points_xy - across * half_px
     return np.stack([left[:-1], left[1:], right[1:], right[:-1]], axis=1)
-
-
-def _blocks(low: Floats, high: Floats, size_hw: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Corners of the blocks that some shape's bounding box reaches."""
-    last = np.array([size_hw[1] - 1, size_hw[0] - 1])
-    visible = np.all((high > 0) & (low <= last), axis=1)
-    first_block = np.clip(low[visible], 0, last).astype(int) // BLOCK_PX
-    last_block = np.clip(high[visible], 0, last).astype(int) // BLOCK_PX
-    names = {
-        (y, x)
-        for a, b in zip(first_block, last_block, strict=True)
-        for y in range(a[1], b[1] + 1)
-        for x in range(a[0], b[0] + 1)
-    }
-    for y, x in sorted(names):
-        yield int(y) * BLOCK_PX, int(x) * BLOCK_PX
 
 
 def _draw(quads: Floats, size_hw: tuple[int, int]) -> Bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from damcrack.sample.strokes import Bytes, Floats
+from damcrack.sample.strokes import Bytes, Floats, walk
 from damcrack.sample.surface import Field, smooth_noise
 
 Rgb = tuple[float, float, float]
@@ -93,9 +93,7 @@ def smooth_path(
     num_points = max(int(length_px / 6), 8)
     turns = np.interp(np.linspace(0, 1, num_points), np.linspace(0, 1, 7), rng.normal(0, 0.09, 7))
     headings = rng.uniform(0, 2 * np.pi) + np.cumsum(turns)
-    return np.asarray(
-        start_xy + 6 * np.cumsum(np.stack([np.cos(headings), np.sin(headings)], axis=1), axis=0)
-    )
+    return walk(start_xy, headings, 6)
 
 
 def path_across(rng: np.random.Generator, wall: Wall, bend: float) -> Floats:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+CALIBRATION_BINS = 10
+
 
 class Confusion(NamedTuple):
     """Tiles by truth and verdict; positive is crack."""
@@ -79,7 +81,7 @@ class Reliability(NamedTuple):
     crack_share_K: Floats
 
 
-def reliability(labels_N: Labels, probs_N: Floats, num_bins: int) -> Reliability:
+def reliability(labels_N: Labels, probs_N: Floats, num_bins: int = CALIBRATION_BINS) -> Reliability:
     """Compare the crack probability with the share of cracks, bin by bin; 1.0 belongs to the last bin."""
     bins_N = np.minimum((probs_N * num_bins).astype(np.int64), num_bins - 1)
     num_K, prob_K, crack_K = (

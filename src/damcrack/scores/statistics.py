@@ -1,7 +1,7 @@
 """Whether one classifier is better than another on the same tiles, and how well its probabilities fit.
 
 What is undefined is NaN: a share of no tiles, a spread of one seed, an interval of one photo.
-Shape suffixes: N tiles, S seeds, G groups (photos), C classes, M methods, D draws, B draws of one block.
+Shape suffixes: N tiles, S seeds, G groups (photos), C classes, D draws.
 SciPy is imported where it is used, see `metrics`.
 """
 
@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 T_MIN, T_MAX = 0.05, 20.0
-# Draws times groups held at once: 8 MB for each array of doubles.
-BLOCK_CELLS = 1_000_000
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -41,19 +39,6 @@ def mcnemar(right_a_N: Bools, right_b_N: Bools) -> McNemar:
     only_b = int(np.count_nonzero(right_b_N > right_a_N))
     num = only_a + only_b
     return McNemar(only_a, only_b, float(binomtest(only_a, num).pvalue) if num else 1.0)
-
-
-def holm(p_values_M: Floats) -> Floats:
-    """Adjust p-values (M,) of methods compared with one baseline, in the given order (Holm 1979).
-
-    Calling those at most alpha significant keeps the chance of any false claim at most alpha, however the
-    comparisons depend on each other.
-    """
-    order = np.argsort(p_values_M, kind="stable")
-    factor_M = np.arange(len(p_values_M), 0, -1)
-    adjusted_M = np.empty(len(p_values_M))
-    adjusted_M[order] = np.minimum(1, np.maximum.accumulate(factor_M * p_values_M[order]))
-    return adjusted_M
 
 
 class Interval(NamedTuple):
@@ -89,22 +74,12 @@ def difference_interval(
     if len(size_G) < 2:
         return Interval(difference, math.nan, math.nan)
     gain_SG = np.array([np.bincount(index_N, weights=change_N) for change_N in change_SN], np.float64)
-    drawn_D = _draw_differences(gain_SG, size_G, num_draws, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    times_DS = _times_drawn(len(gain_SG), num_draws, rng)
+    times_DG = _times_drawn(len(size_G), num_draws, rng)
+    drawn_D = ((times_DG @ gain_SG.T) * times_DS).sum(axis=1) / (len(gain_SG) * (times_DG @ size_G))
     low, high = np.quantile(drawn_D, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return Interval(difference, low, high)
-
-
-def _draw_differences(gain_SG: Floats, size_G: Ints, num_draws: int, rng: np.random.Generator) -> Floats:
-    num_seeds, num_groups = gain_SG.shape
-    times_DS = _times_drawn(num_seeds, num_draws, rng)
-    block = max(1, BLOCK_CELLS // num_groups)
-    drawn_D = np.empty(num_draws)
-    for start in range(0, num_draws, block):
-        times_BS = times_DS[start : start + block]
-        times_BG = _times_drawn(num_groups, len(times_BS), rng)
-        gain_B = ((times_BG @ gain_SG.T) * times_BS).sum(axis=1)
-        drawn_D[start : start + block] = gain_B / (num_seeds * (times_BG @ size_G))
-    return drawn_D
 
 
 def _times_drawn(num: int, num_draws: int, rng: np.random.Generator) -> Floats:
@@ -112,27 +87,6 @@ def _times_drawn(num: int, num_draws: int, rng: np.random.Generator) -> Floats:
     row = num * np.arange(num_draws)[:, None]
     drawn = rng.integers(num, size=(num_draws, num)) + row
     return np.bincount(drawn.ravel(), minlength=num_draws * num).reshape(num_draws, num).astype(np.float64)
-
-
-class MeanInterval(NamedTuple):
-    """Mean of seeds, its standard deviation (n - 1) and the bounds of the mean."""
-
-    mean: float
-    std: float
-    low: float
-    high: float
-
-
-def mean_interval(values_S: Floats, level: float = 0.95) -> MeanInterval:
-    """Bound the mean of seeds by Student's t (1908); one seed has no spread, so all but its mean is NaN."""
-    from scipy.stats import t
-
-    num = len(values_S)
-    if num < 2:
-        return MeanInterval(_mean(values_S), math.nan, math.nan, math.nan)
-    mean, std = _mean(values_S), float(values_S.std(ddof=1))
-    half = float(t.ppf((1 + level) / 2, num - 1)) * std / math.sqrt(num)
-    return MeanInterval(mean, std, mean - half, mean + half)
 
 
 def nll(logits_NC: Floats, labels_N: Ints, temperature: float = 1.0) -> float:

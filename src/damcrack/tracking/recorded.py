@@ -129,14 +129,12 @@ class RunFile:
     def __init__(self, **start: Any) -> None:
         stamp, words = time.strftime("%Y%m%dT%H%M%S", time.gmtime()), re.sub(r"[^\w@=+-]", "_", start["name"])
         self.path = (PENDING / f"{stamp}-{words}-{uuid.uuid4().hex[:8]}.jsonl").absolute()
-        unlocked = self.path.with_suffix(".part")
         self._last_ms = self._num_copies = 0
-        remove_left_over()
         with one_at_a_time(PENDING):
-            self._file = unlocked.open("xb", buffering=0)
+            remove_left_over()
+            self._file = self.path.open("xb", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX)
             self.append("start", **start)
-            unlocked.rename(self.path)
 
     def append(self, event: str, **fields: Any) -> None:
         """Add one event that happened now; a clock that is set back does not turn the order around.

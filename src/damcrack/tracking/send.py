@@ -1,8 +1,7 @@
 """Sends runs from disk to MLflow: each while it is recorded, or all that are left.
 
-    .damcrack/pending/NAME.jsonl    what one run says, one event a line, "start" first, "end" last
+    .damcrack/pending/NAME.jsonl    what one run says, one event a line, "start" first, its status last
     .damcrack/pending/NAME/0/x.png  copies of its artifacts
-    .damcrack/pending/NAME.damaged  a run that has arrived but for lines that could not be read
 
 Whoever records or sends a run holds a lock on its file, which the kernel drops when the process dies.
 """
@@ -12,6 +11,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,6 @@ from damcrack.tracking.store import (
     AWAY,
     GRAPH_RUN,
     MAX_DIGEST,
-    OUTPUT,
     RESTORED_FROM,
     STAGE,
     STORE_LOCK,
@@ -37,26 +36,10 @@ PENDING = Path(".damcrack/pending")
 # Tags by which a run that was sent before is found again: the name of a run's file, and of a whole graph's run.
 RECORD, GRAPH = "damcrack.record", "damcrack.graph"
 EVERY_S = 5.0
-MAX_NUMBER = 2**53  # of milliseconds and of steps
 LONGEST_PAUSE_S = 600.0
 Event = dict[str, Any]
 ENDS = ("FINISHED", "FAILED", "KILLED")
-FIELDS: dict[str, dict[str, type]] = {
-    "start": {
-        "name": str,
-        "experiment": str,
-        "tags": dict,
-        "params": dict,
-        "graph": str,
-        "graph_params": dict,
-    },
-    "metrics": {"values": dict, "step": int},
-    "dataset": {"name": str, "digest": str, "source": str, "role": str},
-    "artifact": {"file": str},
-    "tags": {"values": dict},
-    "restored": {"output": str},
-    **{end: {} for end in ENDS},
-}
+EVENTS = ("start", "metrics", "dataset", "tags", "restored", *ENDS)
 
 
 def read_events(path: Path) -> tuple[list[Event], list[int]]:
@@ -74,20 +57,15 @@ def read_events(path: Path) -> tuple[list[Event], list[int]]:
 
 def _event(line: bytes, folder: Path) -> Event | None:
     """The event of a line, None if it is none of ours; only a copy in the run's own folder may be uploaded."""
-    try:
+    with suppress(ValueError, RecursionError):
         event: Event = json.loads(line)
-        json.dumps(event, ensure_ascii=False).encode()  # half a surrogate is no text
-        fields = {"time_ms": int, **FIELDS[event["event"]]}
-        ours = all(isinstance(event[name], kind) for name, kind in fields.items())
-        ours = ours and all(abs(event[name]) < MAX_NUMBER for name, kind in fields.items() if kind is int)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    if ours and event["event"] == "metrics":
-        ours = all(isinstance(value, float) for value in event["values"].values())
-    if ours and event["event"] == "artifact":
-        copy = (folder / event["file"]).resolve()
-        ours = copy.is_file() and copy.is_relative_to(folder.resolve())
-    return event if ours else None
+        match event:
+            case {"event": "artifact", "time_ms": int(), "file": str(file)}:
+                copy = (folder / file).resolve()
+                return event if copy.is_file() and copy.is_relative_to(folder.resolve()) else None
+            case {"event": str(name), "time_ms": int()} if name in EVENTS:
+                return event
+    return None
 
 
 class PendingRun:
@@ -113,18 +91,20 @@ class PendingRun:
             MlflowException, OSError: the store cannot be reached or refuses, or the file cannot be read.
         """
         events, self.unreadable = read_events(self._path)
-        if not events or events[0]["event"] != "start":
-            raise InputError(f"{self._path} does not begin like a run; it was left unchanged")
-        if not self.run_id:
-            self._open(events[0])
-        self._deliver(events[self._num_sent :])
+        try:
+            if not self.run_id:
+                self._open(events[0])
+            self._deliver(events[self._num_sent :])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{self._path} is no whole record of a run; it was left unchanged") from error
         self._num_sent, last = len(events), events[-1]
         if over or last["event"] in ENDS:
             status = last["event"] if last["event"] in ENDS else "KILLED"
             # A graph's run has the state of the stage that ended last.
             for run_id in filter(None, (self.run_id, self._graph_id)):
                 self._store.client.set_terminated(run_id, status, last["time_ms"])
-            self._remove()
+            self._path.unlink()
+            shutil.rmtree(self._path.with_suffix(""), ignore_errors=True)
 
     def _open(self, start: Event) -> None:
         tags = {key: str(value) for key, value in start["tags"].items()} | {RECORD: self._path.stem}
@@ -160,11 +140,15 @@ class PendingRun:
         for event in events:
             match event:
                 case {"event": "metrics", "values": values, "time_ms": time_ms, "step": step}:
-                    metrics += [Metric(name, value, time_ms, step) for name, value in values.items()]
+                    metrics += [Metric(name, float(value), time_ms, step) for name, value in values.items()]
                 case {"event": "tags", "values": values}:
                     tags += [RunTag(name, str(value)) for name, value in values.items()]
                 case {"event": "restored", "output": digest}:
-                    tags.append(RunTag(RESTORED_FROM, self._maker_of(digest)))
+                    maker = self._store.maker_of(digest)
+                    name = f"output {digest}"  # of a run that this store does not know
+                    if maker is not None:
+                        name = maker.data.tags.get(RESTORED_FROM, maker.info.run_id)
+                    tags.append(RunTag(RESTORED_FROM, name))
                 case {"event": "dataset"}:
                     self._log_dataset(event)
         client.log_batch(self.run_id, metrics, tags=tags)
@@ -172,16 +156,6 @@ class PendingRun:
         for event in events:
             if event["event"] == "artifact":
                 client.log_artifact(self.run_id, str(folder / event["file"]))
-
-    def _maker_of(self, digest: str) -> str:
-        """The oldest run that computed an output, or the output's digest where this store knows none."""
-        client = self._store.client
-        experiments = [one.experiment_id for one in client.search_experiments()]
-        made = f"tags.`{OUTPUT}` = '{digest}'"
-        for run in client.search_runs(experiments, made, order_by=["start_time ASC"]):
-            if run.info.run_id != self.run_id and RESTORED_FROM not in run.data.tags:
-                return str(run.info.run_id)
-        return f"output {digest}"
 
     def _log_dataset(self, event: Event) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -195,13 +169,6 @@ class PendingRun:
         )
         role = InputTag("mlflow.data.context", event["role"])
         self._store.client.log_inputs(self.run_id, [DatasetInput(dataset, [role])])
-
-    def _remove(self) -> None:
-        if self.unreadable:
-            self._path.rename(self._path.with_suffix(".damaged"))
-        else:
-            self._path.unlink()
-            shutil.rmtree(self._path.with_suffix(""), ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -224,25 +191,29 @@ def pending_runs() -> list[Path]:
 
 
 def remove_left_over() -> None:
-    """Remove what killed processes left: files of runs that had not begun, and copies for runs that have arrived."""
+    """Remove what killed processes left: files of runs that had not begun, and copies for runs that have arrived.
+
+    Call it inside of `one_at_a_time(PENDING)`, which whoever begins a run holds too.
+    """
     PENDING.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(PENDING):  # whoever begins a run holds this lock too
-        for path in PENDING.glob("*.part"):
+    for path in pending_runs():
+        if path.is_file() and not path.stat().st_size:
             path.unlink()
-        for folder in PENDING.glob("*/"):
-            if not any(folder.with_suffix(end).exists() for end in (".jsonl", ".damaged")):
-                shutil.rmtree(folder, ignore_errors=True)
+    for folder in PENDING.glob("*/"):
+        if folder.suffix != ".jsonl" and not folder.with_suffix(".jsonl").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def send_later() -> Sent:
     """Send all pending runs that nobody records or sends, oldest first; stop when the store does not answer."""
-    remove_left_over()
-    paths, store = pending_runs(), Store(tracking_uri())
+    with one_at_a_time(PENDING):
+        remove_left_over()
+        paths = pending_runs()
     if not paths:
         return Sent(0, 0)  # without importing MLflow
+    store, problems = Store(tracking_uri()), dict[str, None]()
     failures: tuple[type[Exception], ...] = (InputError, *sending_errors())
     num_sent = num_waiting = 0
-    problems: dict[str, None] = {}
     for number, path in enumerate(paths):
         if AWAY in problems:
             num_waiting += len(paths) - number

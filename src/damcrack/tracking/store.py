@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import version as installed_version
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from damcrack.messages import without_passwords
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 # Tags of runs that more than one module writes or looks for.
 STAGE = "damcrack.stage"
@@ -23,16 +23,17 @@ RESTORED_FROM = "damcrack.restored_from"
 
 MAX_DIGEST = 36  # MLflow's limit for the digest of a data set, in characters
 STORE_LOCK = Path(".damcrack/mlflow")
-QUIET = {
+# Quiet, and not as patient as MLflow's own seven retries of two minutes each, which are for runs that exist nowhere
+# else. One retry is for a connection that the server has closed meanwhile, as it does after it failed to take a file.
+SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
 }
-# MLflow's own defaults, seven retries of two minutes each, are for runs that exist nowhere else. One retry is for a
-# connection that the server has closed meanwhile, as it does after it failed to take a file.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 AWAY = "it does not answer"
 
 
@@ -46,9 +47,9 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
-def set_defaults(values: Mapping[str, str]) -> None:
+def set_defaults(**more: str) -> None:
     """Set environment variables that the user has not set; MLflow reads them at import or at each call."""
-    for name, value in values.items():
+    for name, value in {**SETTINGS, **more}.items():
         os.environ.setdefault(name, value)
 
 
@@ -61,7 +62,7 @@ class Store:
     @cached_property
     def client(self) -> "MlflowClient":
         """Connect; the first connection to a new SQLite file creates its tables, one process at a time."""
-        set_defaults(QUIET | PATIENCE)
+        set_defaults()
         from mlflow import MlflowClient
 
         with one_at_a_time(STORE_LOCK):
@@ -78,10 +79,17 @@ class Store:
             place = (Path.cwd() / "mlartifacts").as_uri() if local else None
             return str(client.create_experiment(name, artifact_location=place))
 
+    def maker_of(self, output: str) -> "Run | None":
+        """The newest finished run that computed an output; one that restored it where no other is known."""
+        experiments = [one.experiment_id for one in self.client.search_experiments()]
+        made = f"tags.`{OUTPUT}` = '{output}' and attributes.status = 'FINISHED'"
+        found = self.client.search_runs(experiments, made, order_by=["attributes.start_time DESC"])
+        return min(found, key=lambda run: RESTORED_FROM in run.data.tags, default=None)
+
 
 def sending_errors() -> tuple[type[Exception], ...]:
     """What a store that is away, slow or unwilling raises (imports MLflow)."""
-    set_defaults(QUIET | PATIENCE)
+    set_defaults()
     from mlflow.exceptions import MlflowException
 
     if find_spec("sqlalchemy") is None:  # needed for databases alone, not for servers

@@ -14,20 +14,11 @@ from pathlib import Path
 from damcrack.files import InputError
 from damcrack.messages import without_passwords
 from damcrack.tracking.send import send_later
-from damcrack.tracking.store import (
-    QUIET,
-    STAGE,
-    Store,
-    experiment_name,
-    set_defaults,
-    tracking_uri,
-)
+from damcrack.tracking.store import STAGE, Store, experiment_name, set_defaults, tracking_uri
 
 HOST, PORT = "127.0.0.1", 5000
 LOG = Path(".damcrack/ui.log")
 STARTS_WITHIN_S = 400.0  # importing MLflow on busy cores
-# Nothing here runs jobs on the server; leaving them on costs 2 GB of memory.
-SETTINGS = QUIET | {"DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 VIEW = "damcrack"  # key of the view that the address names
 COLUMNS = (
     "attributes.`Duration`",
@@ -45,7 +36,8 @@ def serve(port: int | None, say: Callable[[str], None]) -> None:
     Raises:
         InputError: the port is taken, or the server does not start.
     """
-    set_defaults(SETTINGS)
+    # Nothing here runs jobs on the server; leaving them on costs 2 GB of memory.
+    set_defaults(DO_NOT_TRACK="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     say(str(send_later()))
     uri = tracking_uri()
     if uri.startswith("http"):

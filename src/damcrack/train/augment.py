@@ -4,6 +4,7 @@ Shape suffixes: B images of a batch, N of a set, C channels, H rows, W columns.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -70,31 +71,28 @@ def draw(num: int, how: Augmentation, seed: int) -> Draws:
     grain_N = uniform(num) * look.noise
     starts_N2 = torch.randint(1 << 20, (num, 2), generator=generator)
     focus_N2 = uniform(num, 2)  # drawn last: the others are the same without it
-    return Draws(
-        coins_N3,
-        angles_N,
-        shifts_N2,
-        scales_N,
-        centres_N2,
-        factors_N3,
-        softness_N,
-        grain_N,
-        starts_N2,
-        focus_N2,
-    )
+    look_of_all = (factors_N3, softness_N, grain_N, starts_N2)
+    return Draws(coins_N3, angles_N, shifts_N2, scales_N, centres_N2, *look_of_all, focus_N2)
 
 
-def augment(images_BCHW: Tensor, how: Augmentation, draws: Draws) -> Tensor:
+def augment(
+    images_BCHW: Tensor, how: Augmentation, draws: Draws, codes_BHW: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Return changed copies of square uint8 or float images of 0..255, each by its own draws.
 
-    Reflection fills the corners. Colour images (C = 3) only, if `how` has an appearance.
+    Reflection fills the corners. Colour images (C = 3) only, if `how` has an appearance. The codes of their pixels
+    keep to the images, and are never mixed.
     """
     images_BCHW = _flip(images_BCHW, how.flips, draws.coins_N3)
+    codes_B1HW = None if codes_BHW is None else _flip(codes_BHW[:, None], how.flips, draws.coins_N3)
     if how.resamples:
-        images_BCHW = _resample(images_BCHW.float(), draws)
+        view = _view(images_BCHW.shape[-1], how, draws, codes_B1HW)
+        images_BCHW = _resample(images_BCHW.float(), view, F.avg_pool2d, "bilinear")
+        if codes_B1HW is not None:
+            codes_B1HW = _resample(codes_B1HW.float(), view, F.max_pool2d, "nearest").to(codes_B1HW.dtype)
     if how.appearance:
         images_BCHW = _look(images_BCHW.float(), draws)
-    return images_BCHW
+    return images_BCHW, None if codes_B1HW is None else codes_B1HW[:, 0]
 
 
 def _flip(images_BCHW: Tensor, flips: Flips, coins_B3: Tensor) -> Tensor:
@@ -108,26 +106,28 @@ def _flip(images_BCHW: Tensor, flips: Flips, coins_B3: Tensor) -> Tensor:
     return torch.where(transpose, images_BCHW.transpose(2, 3), images_BCHW)
 
 
-def augment_both(
-    images_BCHW: Tensor, targets_BHW: Tensor, how: Augmentation, draws: Draws
-) -> tuple[Tensor, Tensor]:
-    """As `augment`, with codes of pixels (B, H, W) that keep to their images; codes are never mixed."""
-    images_BCHW = _flip(images_BCHW, how.flips, draws.coins_N3)
-    codes_B1HW = _flip(targets_BHW[:, None], how.flips, draws.coins_N3)
-    if how.resamples:
-        centres_B2 = _centres(codes_B1HW[:, 0], how, draws)
-        images_BCHW = _resample(images_BCHW.float(), draws, how.view_px, centres_B2)
-        codes_B1HW = _resample_codes(codes_B1HW, draws, how.view_px, centres_B2)
-    if how.appearance:
-        images_BCHW = _look(images_BCHW.float(), draws)
-    return images_BCHW, codes_B1HW[:, 0]
+class View(NamedTuple):
+    """Where the pixels of a view lie in its image (B, H, W, 2), and which views (B,) are from far away."""
+
+    grid: Tensor
+    far_B: Tensor
 
 
-def _centres(codes_BHW: Tensor, how: Augmentation, draws: Draws) -> Tensor:
-    """Where each view is centred (B, 2), x and y in -1..1: by its draw, or near a crack pixel that was drawn."""
+def _view(side: int, how: Augmentation, draws: Draws, codes_B1HW: Tensor | None) -> View:
+    out_px, room_B1 = how.view_px or side, (1 - draws.scales_N).clamp(min=0)[:, None]
+    centres_B2 = draws.centres_N2 * room_B1
+    if codes_B1HW is not None:
+        centres_B2 = _focused(centres_B2, room_B1, codes_B1HW[:, 0], how, draws)
+    cos, sin = draws.scales_N * torch.cos(draws.angles_N), draws.scales_N * torch.sin(draws.angles_N)
+    places_B2 = draws.shifts_N2 * 2 / side + centres_B2
+    rows = [torch.stack([cos, -sin, places_B2[:, 0]], dim=1), torch.stack([sin, cos, places_B2[:, 1]], dim=1)]
+    grid = F.affine_grid(torch.stack(rows, dim=1), [len(cos), 1, out_px, out_px], align_corners=False)
+    return View(grid, draws.scales_N * side / out_px > FAR_PX_PER_PX)
+
+
+def _focused(drawn_B2: Tensor, room_B1: Tensor, codes_BHW: Tensor, how: Augmentation, draws: Draws) -> Tensor:
+    """Where each view is centred (B, 2), x and y in -1..1: as drawn, or near a crack pixel that was drawn."""
     side = codes_BHW.shape[-1]
-    room_B1 = (1 - draws.scales_N).clamp(min=0)[:, None]
-    drawn_B2 = draws.centres_N2 * room_B1
     cells_BHW = F.max_pool2d((codes_BHW == CRACK).float()[:, None], FOCUS_CELL_PX, ceil_mode=True)[:, 0]
     running_BN = cells_BHW.flatten(1).cumsum(1)
     total_B = running_BN[:, -1]
@@ -148,45 +148,15 @@ def _centres(codes_BHW: Tensor, how: Augmentation, draws: Draws) -> Tensor:
     return torch.where(focused_B1, near_B2, drawn_B2)
 
 
-def _grid(draws: Draws, side: int, out_px: int, centres_B2: Tensor) -> Tensor:
-    cos, sin = draws.scales_N * torch.cos(draws.angles_N), draws.scales_N * torch.sin(draws.angles_N)
-    places_B2 = draws.shifts_N2 * 2 / side + centres_B2
-    rows = [torch.stack([cos, -sin, places_B2[:, 0]], dim=1), torch.stack([sin, cos, places_B2[:, 1]], dim=1)]
-    return F.affine_grid(torch.stack(rows, dim=1), [len(cos), 1, out_px, out_px], align_corners=False)
+def _resample(values_BCHW: Tensor, view: View, halve: Callable[..., Tensor], mode: str) -> Tensor:
+    def sampled(of_BCHW: Tensor) -> Tensor:
+        return F.grid_sample(of_BCHW, view.grid, mode, padding_mode="reflection", align_corners=False)
 
-
-def _resample(
-    images_BCHW: Tensor, draws: Draws, view_px: int | None = None, centres_B2: Tensor | None = None
-) -> Tensor:
-    side = images_BCHW.shape[-1]
-    if centres_B2 is None:
-        centres_B2 = draws.centres_N2 * (1 - draws.scales_N).clamp(min=0)[:, None]
-    grid = _grid(draws, side, view_px or side, centres_B2)
-    views_BCHW = F.grid_sample(images_BCHW, grid, padding_mode="reflection", align_corners=False)
-    far_B = _far(draws, side, view_px)
-    if not far_B.any():
-        return views_BCHW
+    near_BCHW = sampled(values_BCHW)
+    if not view.far_B.any():
+        return near_BCHW
     # Seen from far away, several pixels fall into one: they are averaged, as a camera would.
-    half_BCHW = F.avg_pool2d(images_BCHW, 2)
-    far_BCHW = F.grid_sample(half_BCHW, grid, padding_mode="reflection", align_corners=False)
-    return torch.where(far_B[:, None, None, None], far_BCHW, views_BCHW)
-
-
-def _resample_codes(codes_B1HW: Tensor, draws: Draws, view_px: int | None, centres_B2: Tensor) -> Tensor:
-    side = codes_B1HW.shape[-1]
-    grid = _grid(draws, side, view_px or side, centres_B2)
-    codes = codes_B1HW.float()
-    views = F.grid_sample(codes, grid, mode="nearest", padding_mode="reflection", align_corners=False)
-    far_B = _far(draws, side, view_px)
-    if far_B.any():
-        half = F.max_pool2d(codes, 2)
-        far = F.grid_sample(half, grid, mode="nearest", padding_mode="reflection", align_corners=False)
-        views = torch.where(far_B[:, None, None, None], far, views)
-    return views.to(codes_B1HW.dtype)
-
-
-def _far(draws: Draws, side: int, view_px: int | None) -> Tensor:
-    return draws.scales_N * side / (view_px or side) > FAR_PX_PER_PX
+    return torch.where(view.far_B[:, None, None, None], sampled(halve(values_BCHW, 2)), near_BCHW)
 
 
 def _look(images_BCHW: Tensor, draws: Draws) -> Tensor:

@@ -1,29 +1,20 @@
 """Interrupted training resumes from its last finished epoch.
 
-Checkpoints live outside the outputs, in a folder named by the hash of all inputs, as safetensors and json:
-
-    KEY/tensors.safetensors     network, temperature, the optimiser's state, best weights
-    KEY/progress.json           epoch, best epoch, history
+A checkpoint lies outside the outputs, in a safetensors file named by the hash of all inputs: network, temperature, the
+optimiser's state, best weights; and as metadata best epoch and history.
 """
 
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from damcrack.files import (
-    InputError,
-    new_directory,
-    one_at_a_time,
-    read_json,
-    read_marker,
-    remove_output,
-    write_json,
-)
-from damcrack.train.weights import load_tensors, save_tensors, snapshot_of
+from damcrack.files import one_at_a_time
+from damcrack.train.weights import save_tensors, snapshot_of
 
 
 @dataclass
@@ -51,43 +42,28 @@ def _quality(row: dict[str, float]) -> tuple[float, float]:
     return row.get("val_pixel_f1", row["val_accuracy"]), -row["val_loss"]
 
 
-class Checkpoint(Protocol):
-    """Where the state of a training run is kept between epochs."""
+class Checkpoint:
+    """Keeps the state in a file, at most every `interval_s` seconds."""
 
-    def restore(self, parts: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> Progress:
-        """Load the last state into the parts and the optimiser; an empty progress if there is none."""
-
-    def save(self, parts: dict[str, nn.Module], optimiser: torch.optim.Optimizer, progress: Progress) -> None:
-        """Keep the state after a finished epoch."""
-
-
-class NoCheckpoint:
-    """Keeps nothing."""
-
-    def restore(self, parts: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> Progress:
-        return Progress()
-
-    def save(self, parts: dict[str, nn.Module], optimiser: torch.optim.Optimizer, progress: Progress) -> None:
-        pass
-
-
-class FolderCheckpoint:
-    """Keeps the state in a folder, at most every `interval_s` seconds; written aside and renamed."""
-
-    def __init__(self, folder: Path, interval_s: float = 20.0) -> None:
-        self.folder = folder
+    def __init__(self, path: Path, interval_s: float = 20.0) -> None:
+        self.path = path
         self.interval_s = interval_s
         self._saved_at = time.monotonic()
 
     def restore(self, parts: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> Progress:
+        """Load the last state into the parts and the optimiser; an empty progress if there is none."""
         try:
-            if read_marker(self.folder) is None:
-                raise InputError(f"{self.folder} is no checkpoint")
-            state = read_json(self.folder / "progress.json")
-            tensors = load_tensors(self.folder / "tensors.safetensors")
+            with safe_open(self.path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+                state = json.loads(file.metadata()["progress"])
             progress = Progress(state["history"], _under(tensors, "best"), state["best_epoch"])
-        except (InputError, OSError, KeyError):  # what cannot be read is no checkpoint
-            remove_output(self.folder)
+        except (
+            OSError,
+            SafetensorError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # what cannot be read is no checkpoint
             return Progress()
         for name, part in parts.items():
             part.load_state_dict(_under(tensors, name))
@@ -95,22 +71,20 @@ class FolderCheckpoint:
         return progress
 
     def save(self, parts: dict[str, nn.Module], optimiser: torch.optim.Optimizer, progress: Progress) -> None:
+        """Keep the state after a finished epoch."""
         if time.monotonic() - self._saved_at < self.interval_s:
             return
         groups = {name: snapshot_of(part) for name, part in parts.items()}
         groups |= {"optimiser": _state_of(optimiser), "best": progress.best}
-        with one_at_a_time(self.folder), new_directory(self.folder) as folder:
-            flat = {
-                f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()
-            }
-            save_tensors(folder / "tensors.safetensors", flat)
-            state = {"best_epoch": progress.best_epoch, "history": progress.history}
-            write_json(folder / "progress.json", state)
+        flat = {f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()}
+        state = {"best_epoch": progress.best_epoch, "history": progress.history}
+        with one_at_a_time(self.path):
+            save_tensors(self.path, flat, {"progress": json.dumps(state)})
         self._saved_at = time.monotonic()
 
     def remove(self) -> None:
         """Forget the state, once the outputs are in their place."""
-        remove_output(self.folder)
+        self.path.unlink(missing_ok=True)
 
 
 def _under(tensors: dict[str, Tensor], group: str) -> dict[str, Tensor]:

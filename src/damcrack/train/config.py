@@ -4,6 +4,7 @@ Sections `pretrain`, `distill` and `finetune` of params.yaml: what all experimen
 each experiment by name what differs. A value that is in neither has its default.
 """
 
+from dataclasses import fields
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -92,19 +93,6 @@ class TemperatureConfig:
             raise ValueError(f"t_min, t_max: {self.t_min}, {self.t_max}; expected t_min < t_max")
 
 
-@dataclass(frozen=True, config=STRICT)
-class Teaching:
-    """How a teacher teaches: weight and kind of the soft loss, and the temperature.
-
-    `temperature_scale`: T^2 moves a learned temperature too (inside), or does not (detached).
-    """
-
-    alpha: Share = 0.6
-    soft_loss: SoftLoss = "kl"
-    temperature_scale: TemperatureScale = "inside"
-    temperature: TemperatureConfig = Field(default_factory=lambda: TemperatureConfig("dynamic"))
-
-
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainingConfig:
     """What every training has.
@@ -142,7 +130,8 @@ class TrainingConfig:
     @property
     def augmentation(self) -> Augmentation:
         """The augmentation fields as one."""
-        return Augmentation(self.flips, self.rotate_deg, self.shift_px, self.scales, self.appearance)
+        own = {field.name for field in fields(Augmentation)} & {field.name for field in fields(self)}
+        return Augmentation(**{name: getattr(self, name) for name in own})
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -155,18 +144,16 @@ class PretrainConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TaughtConfig(TrainingConfig):
-    """Fields of the stages in which a teacher may teach."""
+    """Fields of the stages in which a teacher may teach: weight and kind of the soft loss, and the temperature.
+
+    `temperature_scale`: T^2 moves a learned temperature too (inside), or does not (detached).
+    """
 
     network: str = "resnet18"
     alpha: Share = 0.6
     soft_loss: SoftLoss = "kl"
     temperature_scale: TemperatureScale = "inside"
     temperature: TemperatureConfig = Field(default_factory=lambda: TemperatureConfig("dynamic"))
-
-    @property
-    def teaching(self) -> Teaching:
-        """The fields of the distillation loss as one."""
-        return Teaching(self.alpha, self.soft_loss, self.temperature_scale, self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -222,19 +209,6 @@ class FinetuneConfig(TaughtConfig):
             )
         if self.teacher is None or self.pixel_channels is None:
             raise ValueError("unlabelled_share: tiles without a label need a teacher and pixel_channels")
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """The augmentation fields as one."""
-        return Augmentation(
-            self.flips,
-            self.rotate_deg,
-            self.shift_px,
-            self.scales,
-            self.appearance,
-            self.view_px,
-            self.focus,
-        )
 
     @property
     def num_unlabelled(self) -> int:

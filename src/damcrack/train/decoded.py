@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -17,7 +16,8 @@ from damcrack.data.targets import WITHOUT_MASK, decode_targets
 from damcrack.files import InputError, in_order, one_at_a_time, replacing
 from damcrack.train.classifier import shrink
 
-CHUNK = 64
+Decode = Callable[[int, tuple[int, bytes]], tuple[int, npt.NDArray[np.uint8]]]
+"""Side of the images, row and encoded bytes -> row and pixels, or their codes."""
 
 
 @dataclass(frozen=True)
@@ -64,47 +64,41 @@ def decode_set(root: Path, image_px: int | None, cache: Path, with_targets: bool
     if not images.rows:
         raise InputError(f"{root} holds no images; see quarantine.csv of the stage before it")
     image_px = image_px or images.image_hw[0]
-    name = f"{images.digest[:32]}-{image_px}"
-    array = _mapped(cache / f"{name}.npy", images, image_px, _fill_images)
-    targets = (
-        _mapped(cache / f"{name}-targets.npy", images, image_px, _fill_targets) if with_targets else None
-    )
+    name, shape = f"{images.digest[:32]}-{image_px}", (len(images), image_px, image_px)
+    array = _mapped(cache / f"{name}.npy", (*shape, 3), _small_image, images.encoded, images.labels)
+    targets = None
+    if with_targets:
+        path = cache / f"{name}-targets.npy"
+        targets = _mapped(path, shape, _small_codes, images.masks, images.labels)
     splits = (*SPLITS, UNLABELLED)
     rows_of = {split: np.array(images.where(split), dtype=np.int64) for split in splits}
     labels = np.array(images.labels, dtype=np.int64)
     return DecodedSet(array, labels, rows_of, images.classes, images.digest, targets)
 
 
-Fill = Callable[[Path, ImageSet, int], None]
-
-
-def _mapped(path: Path, images: ImageSet, image_px: int, fill: Fill) -> npt.NDArray[np.uint8]:
+def _mapped(
+    path: Path,
+    shape: tuple[int, ...],
+    decode: Decode,
+    stored: Callable[[], Iterator[tuple[int, bytes]]],
+    labels: list[int],
+) -> npt.NDArray[np.uint8]:
+    """The array at `path`; if there is none yet, it is decoded, and what is not stored is filled by its label."""
     with one_at_a_time(path):
-        if not _is_readable(path):
+        try:
+            np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError):  # none yet, or damaged
             with replacing(path) as temporary:
-                fill(temporary, images, image_px)
+                array = _new_array(temporary, shape)
+                for label, code in WITHOUT_MASK.items():
+                    array[np.array(labels) == label] = code
+                for row, values in in_order(partial(decode, shape[1]), stored()):
+                    array[row] = values
+                array.flush()
         os.utime(path)  # used now: the scratch folder keeps what was used last
     # Copy-on-write: torch wants writable memory, the file stays as it is.
-    array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="c")
-    return array
-
-
-def _is_readable(path: Path) -> bool:
-    """Whether there is an array; a damaged one is none."""
-    try:
-        np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return False
-    return True
-
-
-def _fill_images(path: Path, images: ImageSet, image_px: int) -> None:
-    shape = (len(images), image_px, image_px, 3)
-    array = _new_array(path, shape)
-    decode = partial(_decode_chunk, image_px=image_px)
-    for rows, pixels_BHWC in in_order(decode, _chunks(images.encoded())):
-        array[rows] = pixels_BHWC
-    array.flush()
+    mapped: npt.NDArray[np.uint8] = np.load(path, mmap_mode="c")
+    return mapped
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> "np.memmap[tuple[int, ...], np.dtype[np.uint8]]":
@@ -115,47 +109,29 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> "np.memmap[tuple[int, ...]
     return array
 
 
-def _fill_targets(path: Path, images: ImageSet, image_px: int) -> None:
-    shape = (len(images), image_px, image_px)
-    array = _new_array(path, shape)
-    for code in WITHOUT_MASK:
-        array[np.array(images.labels) == code] = WITHOUT_MASK[code]
-    decode = partial(_decode_targets_chunk, image_px=image_px)
-    for rows, targets_BHW in in_order(decode, _chunks(images.masks())):
-        array[rows] = targets_BHW
-    array.flush()
+def _small_image(image_px: int, stored: tuple[int, bytes]) -> tuple[int, npt.NDArray[np.uint8]]:
+    row, encoded = stored
+    small_CHW = shrink(torch.from_numpy(decode_image(row, encoded)).permute(2, 0, 1), image_px)
+    return row, small_CHW.permute(1, 2, 0).to(torch.uint8).numpy()
 
 
-def _decode_targets_chunk(
-    chunk: list[tuple[int, bytes]], image_px: int
-) -> tuple[list[int], npt.NDArray[np.uint8]]:
-    """Codes at the images' size; where several pixels become one, the highest code counts: a crack is not lost."""
-    codes_BHW = np.stack([_decode_codes(row, encoded) for row, encoded in chunk])
-    factor = codes_BHW.shape[-1] // image_px
-    blocks = codes_BHW.reshape(len(chunk), image_px, factor, image_px, factor)
-    return [row for row, _ in chunk], blocks.max(axis=(2, 4))
+def decode_image(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
+    """RGB pixels (H, W, 3) of the image of this row.
 
-
-def _decode_codes(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
-    codes = decode_targets(encoded)
-    if codes is None:
-        raise InputError(f"mask of row {row} cannot be decoded; make the set again")
-    return codes
-
-
-def _chunks(encoded: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
-    while chunk := list(islice(encoded, CHUNK)):
-        yield chunk
-
-
-def _decode_chunk(chunk: list[tuple[int, bytes]], image_px: int) -> tuple[list[int], npt.NDArray[np.uint8]]:
-    pixels_BHWC = np.stack([_decode_one(row, encoded) for row, encoded in chunk])
-    small = shrink(torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2), image_px)
-    return [row for row, _ in chunk], small.permute(0, 2, 3, 1).to(torch.uint8).numpy()
-
-
-def _decode_one(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
+    Raises:
+        InputError: it cannot be decoded.
+    """
     pixels = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
     if pixels is None:
         raise InputError(f"image of row {row} cannot be decoded; make the set again")
     return pixels.astype(np.uint8, copy=False)
+
+
+def _small_codes(image_px: int, stored: tuple[int, bytes]) -> tuple[int, npt.NDArray[np.uint8]]:
+    """Codes at the images' size; where several pixels become one, the highest code counts: a crack is not lost."""
+    row, encoded = stored
+    codes = decode_targets(encoded)
+    if codes is None:
+        raise InputError(f"mask of row {row} cannot be decoded; make the set again")
+    factor = len(codes) // image_px
+    return row, codes.reshape(image_px, factor, image_px, factor).max(axis=(1, 3))

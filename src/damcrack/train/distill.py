@@ -4,7 +4,7 @@ from pathlib import Path
 
 from damcrack.run import Run
 from damcrack.train.config import DistillConfig
-from damcrack.train.fitting import Lineage, Task, describe, fit, load_teacher, open_images
+from damcrack.train.fitting import Task, describe, fit, load_teacher, open_images
 from damcrack.train.networks import build_network
 from damcrack.train.objectives import Distillation
 
@@ -16,7 +16,6 @@ def distill(
     data = open_images(images, None, "miniimagenet", run)
     lecturer, lecturer_info = load_teacher(teacher, data, config)
     network = build_network(config.network, len(data.classes), config.seed)
-    objective = Distillation(lecturer, config.teaching, config.epochs)
-    lineage = Lineage(teacher_sha256=lecturer_info.weights_sha256)
-    info = describe(item, config.network, data, config, lineage)
+    objective = Distillation(lecturer, config)
+    info = describe(item, data, config, teacher_sha256=lecturer_info.weights_sha256)
     return fit(Task(network, objective, info), data, config, out, run)

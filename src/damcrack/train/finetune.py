@@ -11,7 +11,7 @@ from damcrack.files import InputError
 from damcrack.run import Run
 from damcrack.train.config import FinetuneConfig
 from damcrack.train.decoded import DecodedSet
-from damcrack.train.fitting import Lineage, Task, describe, fit, load_teacher, open_images
+from damcrack.train.fitting import Task, describe, fit, load_teacher, open_images
 from damcrack.train.imagenet import imagenet_network
 from damcrack.train.networks import build_network, replace_head, set_trainable
 from damcrack.train.objectives import Distillation, Objective, Supervised
@@ -47,8 +47,7 @@ def finetune(
     network, init_sha256 = _start(config, init, data)
     objective, teacher_sha256 = _objective(config, teacher, data)
     set_trainable(network, config.trainable)
-    lineage = Lineage(init_sha256, teacher_sha256)
-    info = describe(item, config.network, data, config, lineage, config.pixel_channels)
+    info = describe(item, data, config, init_sha256, teacher_sha256)
     # What is left of a batch are labelled images.
     labelled = replace(config, batch_size=config.batch_size - config.num_unlabelled, unlabelled_share=0.0)
     return fit(Task(network, objective, info, config.num_unlabelled), data, labelled, out, run)
@@ -114,5 +113,4 @@ def _objective(
     if teacher is None:
         return Supervised(), None
     lecturer, info = load_teacher(teacher, data, config)
-    objective = Distillation(lecturer, config.teaching, config.epochs)
-    return objective, info.weights_sha256
+    return Distillation(lecturer, config), info.weights_sha256

@@ -12,9 +12,9 @@ from torch import nn
 from damcrack.files import InputError, new_directory, sha256_bytes, write_csv
 from damcrack.run import Run
 from damcrack.source import source_name, source_sha256
-from damcrack.train.batches import Batches, DeviceImages, StoredAnswers
-from damcrack.train.checkpoint import FolderCheckpoint
-from damcrack.train.config import TrainingConfig
+from damcrack.train.batches import DeviceImages
+from damcrack.train.checkpoint import Checkpoint
+from damcrack.train.config import FinetuneConfig, PretrainConfig, TaughtConfig, TrainingConfig
 from damcrack.train.decoded import DecodedSet, decode_set
 from damcrack.train.frozen import Frozen, soft_target_table
 from damcrack.train.hardware import Plan, best_device, compiled, plan, set_up, uses_bfloat16
@@ -41,14 +41,6 @@ HISTORY_COLUMNS = (
 
 # Networks with a pixel head see all images alike, so that any of them can teach any other.
 PIXEL_STATISTICS = ((127 / 255,) * 3, (128 / 255,) * 3)
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """Which earlier weights went in, by SHA-256."""
-
-    init_sha256: str | None = None
-    teacher_sha256: str | None = None
 
 
 def open_images(
@@ -93,33 +85,32 @@ def load_teacher(folder: Path, images: DecodedSet, config: TrainingConfig) -> tu
 
 def describe(
     name: str,
-    network: str,
     images: DecodedSet,
-    config: TrainingConfig,
-    lineage: Lineage,
-    pixel_channels: int | None = None,
+    config: PretrainConfig | TaughtConfig,
+    init_sha256: str | None = None,
+    teacher_sha256: str | None = None,
 ) -> ModelInfo:
-    """Say what is about to be trained on which data; best epoch and hash are still open.
+    """Say what is about to be trained on which data and from which weights; best epoch and hash are still open.
 
     Raises:
         InputError: the images are too small for the network.
     """
-    check_size(network, images.image_px)
+    check_size(config.network, images.image_px)
     with_pixels = images.targets_NHW is not None
     mean, std = PIXEL_STATISTICS if with_pixels else images.channel_statistics("train")
     return ModelInfo(
         name=name,
-        network=network,
+        network=config.network,
         classes=images.classes,
         image_px=images.image_px,
         mean=mean,
         std=std,
         data_digest=images.digest,
-        init_sha256=lineage.init_sha256,
-        teacher_sha256=lineage.teacher_sha256,
+        init_sha256=init_sha256,
+        teacher_sha256=teacher_sha256,
         best_epoch=0,
         config=asdict(config),
-        pixel_channels=pixel_channels,
+        pixel_channels=config.pixel_channels if isinstance(config, FinetuneConfig) else None,
     )
 
 
@@ -147,7 +138,7 @@ def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: 
     task.network.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.objective.to(here.device)
     data, forward = _prepare(task, images, config, here, run)
-    checkpoint = FolderCheckpoint(run.scratch / "checkpoints" / source_name() / _key(info))
+    checkpoint = Checkpoint(run.scratch / "checkpoints" / source_name() / f"{_key(info)}.safetensors")
     log = partial(_log, run, config.epochs)
     trained = train(task.network, task.objective, data, config, checkpoint, log, forward)
     with new_directory(out, "model") as folder:
@@ -159,7 +150,7 @@ def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: 
 
 def _prepare(
     task: Task, images: DecodedSet, config: TrainingConfig, here: Plan, run: Run
-) -> tuple[Batches, Forward]:
+) -> tuple[DeviceImages, Forward]:
     """What the loop reads and what a batch goes through; with fixed views, a teacher answers here, once."""
     info, network = task.info, task.network
     data = DeviceImages(
@@ -173,15 +164,15 @@ def _prepare(
         task.num_unlabelled,
     )
     forward = compiled(forward_of(network), here.device) if here.compiled else forward_of(network)
-    if config.views is None:
-        if here.compiled and isinstance(task.objective, Distillation):
-            task.objective.teacher.compile(here.device)
-        return data, forward
-    if not isinstance(task.objective, Distillation):
-        return data, forward
-    inputs = _soft_target_inputs(info, images, config, here)
-    cache = run.scratch / "soft-targets" / source_name()
-    return StoredAnswers(data, soft_target_table(task.objective.teacher, data, inputs, cache)), forward
+    if isinstance(task.objective, Distillation):
+        teacher = task.objective.teacher
+        if config.views is not None:
+            inputs = _soft_target_inputs(info, images, config, here)
+            cache = run.scratch / "soft-targets" / source_name()
+            data.teacher_logits_VNC = soft_target_table(teacher, data, inputs, cache)
+        elif here.compiled:
+            teacher.compile(here.device)
+    return data, forward
 
 
 def _soft_target_inputs(

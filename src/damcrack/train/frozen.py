@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from damcrack.files import InputError, new_directory, one_at_a_time, remove_output
+from damcrack.files import InputError, one_at_a_time
 from damcrack.train.batches import DeviceImages
 from damcrack.train.hardware import compiled
-from damcrack.train.networks import Forward, forward_of
+from damcrack.train.networks import Forward, answer, forward_of
 from damcrack.train.pixels import PixelNetwork
 from damcrack.train.weights import load_tensors, save_tensors
 
@@ -52,17 +52,12 @@ class Frozen:
             return said.to(torch.float32, copy=True)
         return said[0].to(torch.float32, copy=True), said[1].to(torch.float32, copy=True)
 
-    def of_tiles(self, images_BCHW: Tensor) -> Tensor:
-        """The answer (B, C) alone."""
-        said = self(images_BCHW)
-        return said if isinstance(said, Tensor) else said[0]
-
 
 def answers(network: Frozen, images: DeviceImages) -> Tensor:
     """What `network` says of every fixed view of every training image: float32 (V, N, C) on the device."""
     assert images.views is not None
     views = [
-        torch.cat([network.of_tiles(batch.inputs) for batch in images.view(number, BATCH_SIZE)])
+        torch.cat([answer(network, batch.inputs).tile_BC for batch in images.view(number, BATCH_SIZE)])
         for number in range(images.views)
     ]
     return torch.stack(views)
@@ -73,17 +68,15 @@ def soft_target_table(
 ) -> Tensor:
     """The teacher's logits (V, N, C) for every fixed view, from an earlier call with equal `inputs` if there was one.
 
-    `inputs` name all that the logits are a function of; the table is CACHE/HASH/logits.safetensors. Of several
+    `inputs` name all that the logits are a function of; the table is CACHE/HASH.safetensors. Of several
     processes one asks the teacher, the others wait.
     """
-    folder = cache / hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
-    path = folder / "logits.safetensors"
-    with one_at_a_time(folder):
+    name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
+    path = cache / f"{name}.safetensors"
+    with one_at_a_time(path):
         try:
             return load_tensors(path)["logits"].to(images.device)
         except (InputError, KeyError):  # none yet, or damaged
-            remove_output(folder)
-        logits = answers(teacher, images)
-        with new_directory(folder) as new:
-            save_tensors(new / path.name, {"logits": logits})
+            logits = answers(teacher, images)
+        save_tensors(path, {"logits": logits})
     return logits

@@ -3,8 +3,6 @@
 Shape suffixes: B images in the batch, C classes, H rows, W columns.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,14 +13,6 @@ from damcrack.train.config import SoftLoss, TemperatureScale
 # Weights of the losses of a network with two heads, against each other.
 TILE_WEIGHT, PIXEL_WEIGHT, DICE_WEIGHT = 0.3, 4.0, 0.5
 SOMEWHERE_SHARE = 0.005  # 250 pixels of a tile of 224
-
-
-class DistillationTerms(NamedTuple):
-    """Scalars: what is minimised, cross-entropy with the labels, and the soft loss at T, not yet times T^2."""
-
-    total: Tensor
-    hard: Tensor
-    soft: Tensor
 
 
 def soft_divergence(student_logits_BC: Tensor, teacher_logits_BC: Tensor, temperature: Tensor) -> Tensor:
@@ -50,32 +40,17 @@ def soft_cross_entropy(student_logits_BC: Tensor, teacher_logits_BC: Tensor, tem
 SOFT_LOSSES = {"kl": soft_divergence, "cross-entropy": soft_cross_entropy}
 
 
-def distillation_loss(
-    student_logits_BC: Tensor,
-    teacher_logits_BC: Tensor,
-    labels_B: Tensor,
-    temperature: Tensor,
-    alpha: float,
-    temperature_scale: TemperatureScale = "inside",
-    soft_loss: SoftLoss = "kl",
-) -> DistillationTerms:
-    """L = alpha * T^2 * soft + (1 - alpha) * CE(student, labels); soft is KL(teacher || student at T), or their CE.
+def weigh(
+    hard: Tensor, soft: Tensor, temperature: Tensor, alpha: float, temperature_scale: TemperatureScale
+) -> Tensor:
+    """L = alpha * T^2 * soft + (1 - alpha) * hard: the soft loss at T, and the cross-entropy with the labels.
 
     T^2 keeps the soft gradient's size independent of T (Hinton et al. 2015). `temperature_scale` says whether
     the gradient of a learned T also flows through T^2: "inside" (as curriculum temperature does; T is then
     driven up) or "detached" (T is driven down). The student's gradient is the same either way.
     """
-    soft = SOFT_LOSSES[soft_loss](student_logits_BC, teacher_logits_BC, temperature)
-    hard = F.cross_entropy(_at_least_float32(student_logits_BC), labels_B)
-    return weigh(hard, soft, temperature, alpha, temperature_scale)
-
-
-def weigh(
-    hard: Tensor, soft: Tensor, temperature: Tensor, alpha: float, temperature_scale: TemperatureScale
-) -> DistillationTerms:
-    """L = alpha * T^2 * soft + (1 - alpha) * hard, see `distillation_loss`."""
     scale = temperature if temperature_scale == "inside" else temperature.detach()
-    return DistillationTerms(alpha * scale**2 * soft + (1 - alpha) * hard, hard, soft)
+    return alpha * scale**2 * soft + (1 - alpha) * hard
 
 
 def pixel_divergence(

@@ -1,19 +1,92 @@
-"""Networks by name, with a head that can be replaced for transfer (paper, section 2.3)."""
+"""Networks by name, with a head that can be replaced for transfer (paper, section 2.3).
+
+Shape suffixes: B images, C channels or classes, H rows, W columns.
+"""
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision.models as zoo
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from damcrack.files import InputError
-from damcrack.train.cbam import resnet18_cbam
 from damcrack.train.config import Trainable
 from damcrack.train.pixels import PixelNetwork, with_pixel_head
 
 Forward = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
+
+CBAM_REDUCTION, CBAM_KERNEL_PX = 16, 7
+
+
+class Answer(NamedTuple):
+    """Float32 logits of the tiles, and of "crack" at every pixel if the network has a pixel head."""
+
+    tile_BC: Tensor
+    pixel_BHW: Tensor | None = None
+
+
+def answer(forward: Forward, inputs: Tensor) -> Answer:
+    """What a network says of a batch, whether it has one head or two."""
+    said = forward(inputs)
+    return Answer(said.float()) if isinstance(said, Tensor) else Answer(said[0].float(), said[1].float())
+
+
+class ChannelAttention(nn.Module):
+    """What to look at: a weight per channel, from its mean and its maximum through one shared perceptron."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // CBAM_REDUCTION
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        weight_BC = torch.sigmoid(self.mlp(x_BCHW.mean((2, 3))) + self.mlp(x_BCHW.amax((2, 3))))
+        return x_BCHW * weight_BC[:, :, None, None]
+
+
+class SpatialAttention(nn.Module):
+    """Where to look: a weight per pixel, from mean and maximum over the channels through a 7x7 convolution.
+
+    The convolution has a batch norm, as in the authors' own code.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, CBAM_KERNEL_PX, padding=CBAM_KERNEL_PX // 2, bias=False)
+        self.bn = nn.BatchNorm2d(1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        seen = torch.cat([x_BCHW.amax(1, keepdim=True), x_BCHW.mean(1, keepdim=True)], dim=1)
+        weight = torch.sigmoid(self.bn(self.conv(seen)))
+        return x_BCHW * weight
+
+
+class CbamBlock(BasicBlock):  # type: ignore[misc]  # torchvision carries no types
+    """A residual block whose branch passes through both attentions before it is added.
+
+    CBAM, Woo et al., ECCV 2018: a rival in the paper's Table 2.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.channel_attention = ChannelAttention(self.bn2.num_features)
+        self.spatial_attention = SpatialAttention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        branch = self.spatial_attention(self.channel_attention(branch))
+        identity = x if self.downsample is None else self.downsample(x)
+        out: Tensor = self.relu(branch + identity)
+        return out
+
+
+def resnet18_cbam(weights: None = None, **kwargs: Any) -> ResNet:
+    """A ResNet18 of attention blocks with random weights; `weights` is there to be called like the others."""
+    assert weights is None
+    return ResNet(CbamBlock, [2, 2, 2, 2], **kwargs)
 
 
 class Architecture(NamedTuple):
@@ -110,12 +183,7 @@ def set_trainable(network: nn.Module, part: Trainable) -> None:
     head(network).requires_grad_(True)
 
 
-def is_body_frozen(network: nn.Module) -> bool:
-    """Tell whether nothing but the head trains."""
-    trained = {weight for weight in network.parameters() if weight.requires_grad}
-    return trained <= set(head(network).parameters())
-
-
 def set_training_mode(network: nn.Module) -> None:
     """Training mode, but for a frozen body: its batch norms keep their statistics and its dropout rests."""
-    network.train(not is_body_frozen(network))
+    trained = {weight for weight in network.parameters() if weight.requires_grad}
+    network.train(not trained <= set(head(network).parameters()))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from damcrack.run import Run
 from damcrack.train.config import PretrainConfig
-from damcrack.train.fitting import Lineage, Task, describe, fit, open_images
+from damcrack.train.fitting import Task, describe, fit, open_images
 from damcrack.train.networks import build_network
 from damcrack.train.objectives import Supervised
 
@@ -13,5 +13,5 @@ def pretrain(images: Path, out: Path, item: str, config: PretrainConfig, run: Ru
     """Train a network from random weights on an image set; write a model folder."""
     data = open_images(images, None, "miniimagenet", run)
     network = build_network(config.network, len(data.classes), config.seed)
-    info = describe(item, config.network, data, config, Lineage())
+    info = describe(item, data, config)
     return fit(Task(network, Supervised(config.temperature), info), data, config, out, run)

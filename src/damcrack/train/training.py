@@ -14,13 +14,12 @@ from torch.nn import functional as F
 
 from damcrack.data.targets import CLEAN, CRACK
 from damcrack.files import NonFiniteLossError
-from damcrack.train.batches import Batches
-from damcrack.train.checkpoint import Checkpoint
+from damcrack.train.batches import DeviceImages
+from damcrack.train.checkpoint import Checkpoint, Progress
 from damcrack.train.config import Precision, TrainingConfig
 from damcrack.train.hardware import uses_bfloat16
-from damcrack.train.networks import Forward, forward_of, set_training_mode
-from damcrack.train.objectives import Objective, answer
-from damcrack.train.schedules import learning_rate
+from damcrack.train.networks import Forward, answer, forward_of, set_training_mode
+from damcrack.train.objectives import Objective
 from damcrack.train.weights import snapshot_of
 
 EpochLog = Callable[[dict[str, float]], None]
@@ -39,16 +38,16 @@ class Trained:
 def train(
     network: nn.Module,
     objective: Objective,
-    images: Batches,
+    images: DeviceImages,
     config: TrainingConfig,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     log: EpochLog,
     forward: Forward | None = None,
 ) -> Trained:
     """Train `network` and the objective's temperature in place; call `log` with each epoch's history row.
 
     Network, objective and `images` are on the same device. `forward` is what a batch goes through, if not the
-    network as it is: its compiled form, or its head where the batches hold features.
+    network as it is: its compiled form.
 
     Raises:
         NonFiniteLossError: the loss stopped being a number.
@@ -56,7 +55,7 @@ def train(
     forward = forward_of(network) if forward is None else forward
     parts = {"network": network, "objective": objective}
     optimiser = new_optimiser(network, objective, config)
-    progress = checkpoint.restore(parts, optimiser)
+    progress = checkpoint.restore(parts, optimiser) if checkpoint else Progress()
     for epoch in range(progress.epoch + 1, config.epochs + 1):
         row: dict[str, float] = {"epoch": epoch}
         set_training_mode(network)
@@ -65,7 +64,7 @@ def train(
         row |= validate(forward, images, config)
         progress.add(row, network)
         log(row)
-        if epoch < config.epochs:
+        if checkpoint and epoch < config.epochs:
             checkpoint.save(parts, optimiser, progress)
     return Trained(progress.best, snapshot_of(network), progress.best_epoch, progress.history)
 
@@ -74,7 +73,7 @@ def _train_epoch(
     forward: Forward,
     objective: Objective,
     optimiser: torch.optim.Optimizer,
-    images: Batches,
+    images: DeviceImages,
     config: TrainingConfig,
     epoch: int,
 ) -> dict[str, float]:
@@ -99,6 +98,19 @@ def _train_epoch(
     return _epoch_row(torch.stack(steps).cpu(), epoch, rate) | objective.state_row(epoch)
 
 
+def learning_rate(step: int, steps_per_epoch: int, epochs: int, warmup_epochs: int, peak: float) -> float:
+    """Learning rate of optimiser step `step` (from 0): linear warm-up to `peak`, then a cosine towards 0.
+
+    Source: paper, section 3.1 (one warm-up epoch, cosine annealing; Loshchilov & Hutter 2017). The last step
+    still moves: the cosine would reach 0 one step after it.
+    """
+    warmup_steps = warmup_epochs * steps_per_epoch
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    annealing_steps = max(1, epochs * steps_per_epoch - warmup_steps)
+    return peak * (1 + math.cos(math.pi * (step - warmup_steps) / annealing_steps)) / 2
+
+
 def _epoch_row(steps_S5: Tensor, epoch: int, rate: float) -> dict[str, float]:
     finite_S = steps_S5[:, 0].isfinite()
     if not finite_S.all():
@@ -115,7 +127,7 @@ def _epoch_row(steps_S5: Tensor, epoch: int, rate: float) -> dict[str, float]:
 
 
 @torch.no_grad()
-def validate(forward: Forward, images: Batches, config: TrainingConfig) -> dict[str, float]:
+def validate(forward: Forward, images: DeviceImages, config: TrainingConfig) -> dict[str, float]:
     """Mean cross-entropy and accuracy over the validation split; the caller sets evaluation mode.
 
     Of a network with a pixel head F1 of the known pixels too, at probability 0.5, if any is known to be crack.

@@ -91,10 +91,12 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelInfo]:
     return network.eval(), info
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors as safetensors; the same tensors give the same bytes."""
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    write_bytes(path, save(plain))  # safetensors' own writing does not tell a full disk from other faults
+    write_bytes(
+        path, save(plain, metadata)
+    )  # safetensors' own writing does not tell a full disk from other faults
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
