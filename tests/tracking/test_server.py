@@ -30,7 +30,7 @@ def at_server(mlflow_server, tmp_path, monkeypatch):
     settings = mlflow_server.account | {"MLFLOW_EXPERIMENT_NAME": tmp_path.name, "DAMCRACK_TRACK": "later"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # as PATIENCE; other tests leave 0
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # as SETTINGS; other tests leave 0
     return mlflow_server
 
 
