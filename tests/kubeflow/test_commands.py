@@ -1,6 +1,7 @@
 """`damcrack pipeline` against a small HTTP service, through kfp's own client."""
 
 import base64
+import errno
 import gzip
 import json
 import os
@@ -299,6 +300,17 @@ def test_a_pod_that_waits_is_told_from_one_that_runs():
         "finetune-pretrained": waits,
         "finetune-scratch": waits,
     }
+
+
+def test_a_closed_pipe_is_not_kubeflows_fault(kubeflow, monkeypatch):
+    """`damcrack pipeline status | head -1` ends in silence."""
+    command("submit", *GIVEN)
+
+    def closed(*_, **__):
+        raise BrokenPipeError(errno.EPIPE, "closed")
+
+    monkeypatch.setattr("damcrack.cli.pipeline.click.echo", closed)
+    assert isinstance(command("status").exception, SystemExit)
 
 
 def test_stop_ends_the_run_of_that_id(kubeflow):

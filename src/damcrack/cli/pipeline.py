@@ -208,6 +208,8 @@ def _client(host: str | None, namespace: str | None) -> Iterator[Any]:
         if "unmarshal" in answer:  # a field that it does not know
             fix = "it is too old: 2.16 or later is needed, 2.17 with --imagery"
         raise InputError(f"Kubeflow Pipelines at {host} answered {answer}; {fix}") from None
+    except BrokenPipeError:  # of whoever reads our output: `damcrack pipeline status | head -1`
+        raise
     except (HTTPError, OSError) as error:
         raise InputError(f"Kubeflow Pipelines at {host} cannot be reached ({type(error).__name__})") from None
 
