@@ -82,6 +82,7 @@ DISTILL = "distill --item dynamic --images data/miniimagenet --teacher models/pr
 TEACHER = CHECKOUT / "src/damcrack/shipped/training"
 FINETUNE = f"finetune --item lite0-detector --tiles data/tiles --teacher {TEACHER} --out out"
 OF_GRAPH = "--photos data/photos --tiles data/tiles"
+DIGEST = "sha256:" + "a" * 64
 REGISTER = f"register {OF_GRAPH} --evaluation results/evaluate --export results/export --out out"
 SITUATIONS = {
     "inspect, new": Situation(INSPECT),
@@ -131,6 +132,11 @@ SITUATIONS = {
         "mlflow.db",
         needs=MODELS,
         whole_at_once=False,
+    ),
+    "pipeline compile": Situation(
+        f"pipeline compile --remote s3://dam/dvc --revision abc --cpu-image cpu@{DIGEST} --train-image train@{DIGEST} "
+        "--out out.yaml",
+        "out.yaml",
     ),
     "track send": Situation("track send", "mlflow.db", needs=MODELS, whole_at_once=False),
 }
@@ -283,6 +289,7 @@ def prepare(root: Path, needs: int) -> None:
             call(root, f"inspect day{survey.name[-1]} --model model.onnx --out {survey.name}")
             decided = [surveys.decide(known, one, "accepted") for known, one in surveys.all_findings(survey)]
             surveys.write_decisions(survey / "decisions.json", decided)
+    shutil.copy(CHECKOUT / "dvc.yaml", root)
     (root / "imagery.yaml").write_text("incoming: day1\nstore: store\nmin_side_px: 64\n")
     params = one_chain(smallest(CHECKOUT), {"network": "resnet18", "epochs": 2})
     params["distill"]["common"]["epochs"] = params["finetune"]["shipped"]["lite0-detector"]["epochs"] = 2
