@@ -6,6 +6,7 @@ not in doubt: so brightness, blur and viewpoint alone change nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import cv2
@@ -39,6 +40,13 @@ class Side:
     samples: Sequence[Floats]
     possible: Mask
     doubt: Bools
+
+    @cached_property
+    def far_px(self) -> npt.NDArray[np.float32]:
+        """Distance of each pixel to the nearest possible line, (H, W)."""
+        return np.asarray(
+            cv2.distanceTransform(1 - np.minimum(self.possible, 1), cv2.DIST_L2, cv2.DIST_MASK_5), np.float32
+        )
 
 
 @dataclass(frozen=True)
@@ -100,8 +108,7 @@ def _seen(samples: Floats, other: Side, to_other: Homography, near_px: float) ->
     x, y = np.rint(places).astype(np.int64).T
     inside = (x >= BORDER_PX) & (y >= BORDER_PX) & (x < width - BORDER_PX) & (y < height - BORDER_PX)
     x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-    distance = cv2.distanceTransform(1 - np.minimum(other.possible, 1), cv2.DIST_L2, cv2.DIST_MASK_5)
-    there = distance[y, x] <= near_px * float(np.mean(scale_at(to_other, samples[:, :2])))
+    there = other.far_px[y, x] <= near_px * float(np.mean(scale_at(to_other, samples[:, :2])))
     return _Seen(inside & (there | ~other.doubt[y, x]), there)
 
 
