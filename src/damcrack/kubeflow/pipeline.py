@@ -26,7 +26,7 @@ class Setting:
     """What a pipeline is compiled for.
 
     `images` maps the `image` of a stage's meta to the image's address, by digest where it was pushed; `revision`
-    is the commit of their code; `snapshots` maps a stage to the text or s3:// address of its snapshot.
+    is the commit of their code; `snapshots` maps a stage to the text or address of its snapshot.
     """
 
     checkout: Path

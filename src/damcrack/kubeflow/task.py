@@ -39,7 +39,7 @@ class Task:
     """The inputs of a task: small texts, since all data lies in the remote.
 
     `lock_parts` are the parents' entries of dvc.lock (`pack`). `snapshots` maps a stage to the text of its snapshot
-    file, or to the s3:// address of one. `graph` is the compiled pipeline's (`graph.as_text`), `revision` the commit
+    file, or to its address. `graph` is the compiled pipeline's (`graph.as_text`), `revision` the commit
     that it was compiled for; empty: any.
     """
 
@@ -222,7 +222,8 @@ def _parents_entries(task: Task, node: Node) -> dict[str, Any]:
 
 
 def _snapshot_text(text: str) -> str:
-    if not text.startswith("s3://"):
+    """The rows of a snapshot: as they are, or read from their address."""
+    if "\n" in text:
         return text
     prefix, _, name = text.rpartition("/")
     try:

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from damcrack.data.imageset import UNLABELLED
 from damcrack.files import read_csv, read_json, sha256_file, write_bytes
 from damcrack.registry.config import Policy
 from damcrack.registry.evaluation_set import EvaluationSet
@@ -27,7 +28,7 @@ from damcrack.scores.statistics import difference_interval
 
 WIDTHS_PX = (0.0, 2.0, 4.0, 8.0, 16.0, math.inf)
 NUM_FAILURES, FAILURE_PX = 6, 140
-SPLITS = ("train", "val", "evaluation")
+SPLITS = ("train", UNLABELLED, "val", "evaluation")
 FILES = ("model.onnx", "weights.safetensors", "model.json")
 STYLE = Path(__file__).parents[1] / "style.css"
 ABSENT = "–"  # noqa: RUF001 - an en dash, as tables have it
