@@ -76,8 +76,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     for name in ("src", "requirements"):
         shutil.copytree(ROOT / name, made.root / name, ignore=shutil.ignore_patterns("__pycache__"))
     (made.cells / "snapshots").mkdir(parents=True)
-    for name in ("__init__.py", "paper/report.py", "paper/claims.py", "paper/tables.py"):
-        shutil.copy(ROOT / "experiments" / name, made.root / "experiments" / name)
+    shutil.copy(ROOT / "experiments/__init__.py", made.root / "experiments")
+    for module in (ROOT / "experiments/paper").glob("*.py"):
+        shutil.copy(module, made.cells)
     for name in ("photos", "miniimagenet"):
         shutil.copy(ROOT / f"snapshots/{name}.csv", made.cells / "snapshots")
     shutil.copy(ROOT / ".dvcignore", made.root)
