@@ -55,8 +55,9 @@ PARTS_OF_MODELS = (
 )
 # What differs from run to run: times and random numbers.
 RANDOM = re.compile(r"\d{8}T\d{6}|[0-9a-f]{8,}|\d+(?=[^/]*\.json$)")
-# What MLflow holds of runs that were killed too; a file that a store of photos had not finished.
-IGNORED = re.compile(r"^mlartifacts/|/\.new-")
+# What MLflow holds of runs that were killed too; a file that a store of photos had not finished; one of a killed run
+# that waits to be sent, and goes with its folder then.
+IGNORED = re.compile(r"^mlartifacts/|/\.new-|^\.damcrack/pending/.*\.part$")
 Tree = Mapping[str, str]
 
 
@@ -485,6 +486,7 @@ class Trials:
     def __init__(self, folder: Path, seed: int, names: Iterable[str]) -> None:
         self.folder, self.rng = folder, random.Random(seed)
         self.situations = {name: SITUATIONS[name] for name in names}
+        shutil.rmtree(folder / "trial", ignore_errors=True)  # of an attack that was broken off
         needs = max(one.needs for one in self.situations.values())
         load_parts(needs)
         prepare(folder / "template", needs)
