@@ -2,6 +2,7 @@
 
     .damcrack/pending/NAME.jsonl    what one run says, one event a line, "start" first, its status last
     .damcrack/pending/NAME/0/x.png  copies of its artifacts
+    .damcrack/pending/NAME.damaged  a run that has arrived but for lines that could not be read
 
 Whoever records or sends a run holds a lock on its file, which the kernel drops when the process dies.
 """
@@ -11,7 +12,6 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +39,23 @@ EVERY_S = 5.0
 LONGEST_PAUSE_S = 600.0
 Event = dict[str, Any]
 ENDS = ("FINISHED", "FAILED", "KILLED")
-EVENTS = ("start", "metrics", "dataset", "tags", "restored", *ENDS)
+MAX_NUMBER = 2**53  # of milliseconds and of steps
+FIELDS: dict[str, dict[str, type]] = {
+    "start": {
+        "name": str,
+        "experiment": str,
+        "tags": dict,
+        "params": dict,
+        "graph": str,
+        "graph_params": dict,
+    },
+    "metrics": {"values": dict, "step": int},
+    "dataset": {"name": str, "digest": str, "source": str, "role": str},
+    "artifact": {"file": str},
+    "tags": {"values": dict},
+    "restored": {"output": str},
+    **{end: {} for end in ENDS},
+}
 
 
 def read_events(path: Path) -> tuple[list[Event], list[int]]:
@@ -57,15 +73,20 @@ def read_events(path: Path) -> tuple[list[Event], list[int]]:
 
 def _event(line: bytes, folder: Path) -> Event | None:
     """The event of a line, None if it is none of ours; only a copy in the run's own folder may be uploaded."""
-    with suppress(ValueError, RecursionError):
+    try:
         event: Event = json.loads(line)
-        match event:
-            case {"event": "artifact", "time_ms": int(), "file": str(file)}:
-                copy = (folder / file).resolve()
-                return event if copy.is_file() and copy.is_relative_to(folder.resolve()) else None
-            case {"event": str(name), "time_ms": int()} if name in EVENTS:
-                return event
-    return None
+        json.dumps(event, ensure_ascii=False).encode()  # half a surrogate is no text
+        fields = {"time_ms": int, **FIELDS[event["event"]]}
+        ours = all(isinstance(event[name], kind) for name, kind in fields.items())
+        ours = ours and all(abs(event[name]) < MAX_NUMBER for name, kind in fields.items() if kind is int)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if ours and event["event"] == "metrics":
+        ours = all(isinstance(value, float) for value in event["values"].values())
+    if ours and event["event"] == "artifact":
+        copy = (folder / event["file"]).resolve()
+        ours = copy.is_file() and copy.is_relative_to(folder.resolve())
+    return event if ours else None
 
 
 class PendingRun:
@@ -91,18 +112,24 @@ class PendingRun:
             MlflowException, OSError: the store cannot be reached or refuses, or the file cannot be read.
         """
         events, self.unreadable = read_events(self._path)
-        try:
-            if not self.run_id:
-                self._open(events[0])
-            self._deliver(events[self._num_sent :])
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{self._path} is no whole record of a run; it was left unchanged") from error
+        if not events or events[0]["event"] != "start":
+            raise InputError(f"{self._path} does not begin like a run; it was left unchanged")
+        if not self.run_id:
+            self._open(events[0])
+        self._deliver(events[self._num_sent :])
         self._num_sent, last = len(events), events[-1]
         if over or last["event"] in ENDS:
             status = last["event"] if last["event"] in ENDS else "KILLED"
             # A graph's run has the state of the stage that ended last.
             for run_id in filter(None, (self.run_id, self._graph_id)):
                 self._store.client.set_terminated(run_id, status, last["time_ms"])
+            self._remove()
+
+    def _remove(self) -> None:
+        """Remove what has arrived; a file with lines that did not is set aside with its copies."""
+        if self.unreadable:
+            self._path.rename(self._path.with_suffix(".damaged"))
+        else:
             self._path.unlink()
             shutil.rmtree(self._path.with_suffix(""), ignore_errors=True)
 
@@ -140,7 +167,7 @@ class PendingRun:
         for event in events:
             match event:
                 case {"event": "metrics", "values": values, "time_ms": time_ms, "step": step}:
-                    metrics += [Metric(name, float(value), time_ms, step) for name, value in values.items()]
+                    metrics += [Metric(name, value, time_ms, step) for name, value in values.items()]
                 case {"event": "tags", "values": values}:
                     tags += [RunTag(name, str(value)) for name, value in values.items()]
                 case {"event": "restored", "output": digest}:
@@ -200,7 +227,8 @@ def remove_left_over() -> None:
         if path.is_file() and not path.stat().st_size:
             path.unlink()
     for folder in PENDING.glob("*/"):
-        if folder.suffix != ".jsonl" and not folder.with_suffix(".jsonl").exists():
+        ends = (".jsonl", ".damaged")
+        if folder.suffix not in ends and not any(folder.with_suffix(end).exists() for end in ends):
             shutil.rmtree(folder, ignore_errors=True)
 
 
