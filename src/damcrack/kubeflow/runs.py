@@ -51,15 +51,13 @@ def stages_of(spec: Mapping[str, Any], nodes: Iterable[Mapping[str, Any]]) -> li
         if node["type"] == "Pod":
             pods[path] = state
         reasons[path] = node.get("message") or reasons.get(path, "")
-    begun = []
+    begun = list[Stage]()
     for path, state in tasks.items():
         task, pod = path.rpartition(".")[2], pods.get(path)
         state = "pending" if (state, pod) == ("running", "pending") else state
-        if task in names or state in ("pending", "failed"):
-            stage = names.get(task.removesuffix("-driver"))
-            begun += (
-                [Stage(stage, state, "" if pod in ("done", "running") else reasons[path])] if stage else []
-            )
+        stage = names.get(task.removesuffix("-driver"))
+        if stage and (task in names or state in ("pending", "failed")):
+            begun.append(Stage(stage, state, "" if pod in ("done", "running") else reasons[path]))
     return begun
 
 
