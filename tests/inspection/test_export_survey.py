@@ -240,6 +240,9 @@ def test_corrections_of_every_shape_count(world, tmp_path):
         [[0, 0, 5, 0, 5]],
         [[0, 0, 5, float("nan"), 5, 5]],
         {"size": [1, 1], "counts": [1]},
+        {"size": list(SIZE), "counts": ""},
+        {"size": list(SIZE), "counts": "zz~"},
+        {"size": list(SIZE), "counts": [SIZE[0], SIZE[1]]},
         "x",
         [3],
     ],
@@ -257,12 +260,19 @@ def test_a_shape_that_is_no_area_leaves_its_photo_out(world, tmp_path, outline):
 
 
 def test_a_file_that_fits_no_photo_is_refused(world, tmp_path):
-    """Other names, no cracks among the categories, no COCO at all; a photo of another size is left out."""
+    """Other names, no cracks among the categories, shapes of nothing listed, no COCO; another size is left out."""
     whole = coco_of(world)
     wrong = [
         whole | {"images": [*whole["images"], whole["images"][0] | {"file_name": "c.jpg"}]},
         whole | {"categories": [{"id": 1, "name": "dog"}]},
         whole | {"images": []},
+        whole | {"annotations": [one | {"image_id": str(one["image_id"])} for one in whole["annotations"]]},
+        whole | {"annotations": [one | {"category_id": 9} for one in whole["annotations"]]},
+        whole | {"images": [*whole["images"], whole["images"][0] | {"id": 99}]},
+        whole | {"images": [one | {"id": 1} for one in whole["images"]]},
+        whole | {"images": [one | {"id": []} for one in whole["images"]]},
+        whole | {"images": [one | {"height": float("inf")} for one in whole["images"]]},
+        whole | {"images": [one | {"file_name": 1} for one in whole["images"]]},
         {},
         [],
         "text",
