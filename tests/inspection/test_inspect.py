@@ -229,9 +229,10 @@ def test_small_photos_are_set_aside_and_the_rest_goes_on(tmp_path, model):
 
 
 def test_only_unusable_photos_is_an_error(tmp_path, model):
-    """With the first reason."""
+    """With the first reason; other files are no photos."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in/empty.png").write_bytes(b"")
+    (tmp_path / "in/a.txt").write_bytes(b"notes")
     with pytest.raises(InputError, match=r"none of 1 photos.*empty\.png"):
         inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run())
 
