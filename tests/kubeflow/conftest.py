@@ -1,6 +1,10 @@
+import inspect
 import shutil
 import textwrap
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +37,19 @@ stages:
     meta: {image: cpu, restore_if: test -f $TOY_EFFECT}
 """
 TOY_PARAMS = "first: {word: crack}\ndouble: {items: {a: {n: 1}, b: {n: 2}}}\n"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kfp_without_waits():
+    """No half minute before a task is tried again.
+
+    And for each setting of a task kfp reads the source of every caller, pytest's too, to name one in an error.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("kfp"):
+            patch.setattr("kfp.local.orchestrator.task_executor.time", SimpleNamespace(sleep=lambda _: None))
+            patch.setattr("kfp.dsl.pipeline_task.inspect", SimpleNamespace(stack=partial(inspect.stack, 0)))
+        yield
 
 
 class Toy:

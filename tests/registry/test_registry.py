@@ -18,7 +18,7 @@ import pytest
 from damcrack.files import OUTPUT_MARKER, InputError, sha256_file
 from damcrack.registry.champion import carry_out, champion_before, history, present_champion, roll_back
 from damcrack.registry.register import read_entry, register, why_register_again
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from detectors import CONFIG, cut_tiles, draw_photos, write_evaluation, write_export
 
 pytestmark = pytest.mark.slow
@@ -103,7 +103,7 @@ def put(folder, name, threshold, registry=None, out=None):
         replace(CONFIG, model_name=name),
         registry or MlflowRegistry(),
         None,
-        SilentRun(),
+        Run(),
     )
 
 

@@ -151,7 +151,8 @@ def survey(
                 run.say(f"set aside: {one.name}: {one.reason}")
                 set_aside.append(one)
             else:
-                photos[one.name] = Findings.read(one).photo
+                name, photo_folder = one
+                photos[photo_folder.name] = name
         if part is not None:
             return [folder.root / "photos" / name for name in photos], {}
         if not photos and not folder.earlier:
