@@ -44,7 +44,7 @@ from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Photo
 from damcrack.inspection.survey import Survey
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.sample.concrete import encode_photo, render_photo
 from damcrack.train.batches import DeviceImages
 from damcrack.train.config import Augmentation, TaughtConfig
@@ -116,7 +116,7 @@ def tiling(folder: Path, rounds: int, num_photos: int = 12) -> str:
     photos, out = folder / "photos", folder / "tiles"
     render(photos, num_photos, SIZE_HW)
     config = TileConfig(tiles_per_class=40 * num_photos, split="random", test_fraction=0.0)
-    tile(photos, out, config, SilentRun(folder))
+    tile(photos, out, config, Run(folder))
     boxes: dict[str, list[tuple[int, ...]]] = {}
     for row in ImageSet.open(out).rows:
         boxes.setdefault(row["photo"], []).append(
@@ -125,7 +125,7 @@ def tiling(folder: Path, rounds: int, num_photos: int = 12) -> str:
     num_tiles = sum(map(len, boxes.values()))
 
     def stage() -> int:
-        tile(photos, out, config, SilentRun(folder))
+        tile(photos, out, config, Run(folder))
         return num_tiles
 
     def plain() -> int:
@@ -163,7 +163,7 @@ def training(folder: Path, rounds: int) -> str:
     render(folder / "photos", 2, (7 * TILE_PX, 16 * TILE_PX))
     tiles = folder / "tiles"
     config = TileConfig(split="random", test_fraction=0.0, duplicate_bits=0)
-    tile(folder / "photos", tiles, config, SilentRun(folder))
+    tile(folder / "photos", tiles, config, Run(folder))
     images = ImageSet.open(tiles)
     for number, encoded in images.encoded():
         path = folder / "folders" / str(images.labels[number]) / f"{number:05d}.jpg"

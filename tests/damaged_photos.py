@@ -23,7 +23,7 @@ from PIL import Image
 from damcrack.files import read_csv
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.sample.concrete import render_photo
 from damcrack.storage.source import open_source
 from walls import write_darkness_detector
@@ -108,7 +108,7 @@ def inspect_damaged(num: int, seed: int, root: Path) -> Inspected:
         (root / "in" / f"{number:05d}{suffix}").write_bytes(damaged(rng.choice(files), rng))
     (root / "in" / "whole.jpg").write_bytes(files[0])
     model = write_darkness_detector(root / "model.onnx")
-    inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, SilentRun())
+    inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, Run())
     inspected = {row["photo"].split("@")[0] for row in read_csv(root / "out" / "photos.csv")}
     reasons = {row["file"]: row["reason"] for row in read_csv(root / "out" / "set-aside.csv")}
     names = {path.name for path in (root / "in").iterdir()}

@@ -12,7 +12,7 @@ from damcrack.data.photos import COLUMNS
 from damcrack.data.tile import tile
 from damcrack.files import sha256_bytes, sha256_file, write_csv, write_json
 from damcrack.registry.config import RegisterConfig
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from walls import contract_of, detector_bytes
 
 TILE_PX = 32
@@ -63,7 +63,7 @@ def draw_photos(root, num=40, seed=0, source="wall"):
 
 def cut_tiles(photos, out, tiling=TILING):
     """The tile stage on drawn photos."""
-    tile(photos, out, tiling, SilentRun())
+    tile(photos, out, tiling, Run())
     return out
 
 

@@ -171,50 +171,48 @@ class Campaign:
 
     def snapshot(self) -> object:
         from damcrack.data.snapshot import snapshot
-        from damcrack.run import SilentRun
+        from damcrack.run import Run
         from damcrack.storage.source import open_source
 
-        snapshot({"dam": f"s3://{self.bucket}/in"}, self.root / "photos.csv", open_source, SilentRun())
+        snapshot({"dam": f"s3://{self.bucket}/in"}, self.root / "photos.csv", open_source, Run())
         return (self.root / "photos.csv").read_text()
 
     def photos(self) -> object:
         from damcrack.data.config import PhotosConfig
         from damcrack.data.photos import photos
-        from damcrack.run import SilentRun
+        from damcrack.run import Run
         from damcrack.storage.source import open_source
 
         config = PhotosConfig(sources={"dam": f"s3://{self.bucket}/in"}, min_side_px=32)
-        photos(self.root / "photos.csv", self.root / "photos", config, open_source, SilentRun())
+        photos(self.root / "photos.csv", self.root / "photos", config, open_source, Run())
         return [(self.root / "photos" / name).read_text() for name in ("photos.csv", "quarantine.csv")]
 
     def inspect(self) -> object:
         from damcrack.inspection.config import InspectConfig
         from damcrack.inspection.inspect import inspect_photos
-        from damcrack.run import SilentRun
+        from damcrack.run import Run
         from damcrack.storage.source import open_source
         from walls import write_darkness_detector
 
         model, out = write_darkness_detector(self.root / "model.onnx"), self.root / "survey"
         places = [f"s3://{self.bucket}/in"]
-        inspect_photos(places, model, out, InspectConfig(), open_source, SilentRun())
+        inspect_photos(places, model, out, InspectConfig(), open_source, Run())
         return [(out / name).read_text() for name in ("photos.csv", "set-aside.csv")]
 
     def imagery(self) -> object:
         from damcrack.imagery import arrivals, inspections
         from damcrack.imagery.config import ImageryConfig
         from damcrack.inspection.config import InspectConfig
-        from damcrack.run import SilentRun
+        from damcrack.run import Run
         from damcrack.storage.source import open_source
         from walls import write_darkness_detector
 
         places = (f"s3://{self.bucket}/in", f"s3://{self.bucket}/{self.root.name}")
         config = ImageryConfig(*places, min_side_px=32)
         incoming, store = map(open_source, places)
-        done = arrivals.take_in(incoming, store, config, SilentRun())
+        done = arrivals.take_in(incoming, store, config, Run())
         model = write_darkness_detector(self.root / "model.onnx")
-        reports = inspections.inspect_batches(
-            store, done.catalogue, lambda: model, InspectConfig(), SilentRun()
-        )
+        reports = inspections.inspect_batches(store, done.catalogue, lambda: model, InspectConfig(), Run())
         return sorted((one.name, one.sha256, one.reason) for one in done.catalogue.entries()), len(reports)
 
 

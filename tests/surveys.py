@@ -10,7 +10,7 @@ from damcrack.inspection.decisions import Decision, as_json
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.matching import asked
 from damcrack.inspection.survey_folder import FinishedSurvey
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
@@ -32,9 +32,7 @@ def save(path, grey):
 def inspect(root, name="out", config=None, photos="in", **model):
     """Inspect ROOT/in into ROOT/NAME; returns the survey's folder."""
     onnx = write_darkness_detector(root / f"{name}.onnx", **model)
-    inspect_photos(
-        [str(root / photos)], onnx, root / name, config or InspectConfig(), open_source, SilentRun()
-    )
+    inspect_photos([str(root / photos)], onnx, root / name, config or InspectConfig(), open_source, Run())
     return root / name
 
 

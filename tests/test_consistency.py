@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "damcrack"
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STUDY = yaml.safe_load((ROOT / "experiments/paper/dvc.yaml").read_text())["stages"]
-FLOOR = {"files", "messages", "run", "source", "__init__"}
+FLOOR = {"files", "messages", "run", "code", "__init__"}
 # From bottom to top; each room may import itself, the floor, and the rooms and modules named here.
 MAY_IMPORT = {
     "scores": set(),
@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "kubeflow": {"imagery", "params", "stage_runner", "storage", "tracking"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
+MAY_IMPORT["__main__"] = {"cli"}
 HOMES = {
     "mlflow": {"registry", "tracking"},
     "boto3": {"storage"},

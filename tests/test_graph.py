@@ -16,7 +16,7 @@ import yaml
 
 from damcrack.kubeflow.graph import derive
 from damcrack.params import stage_config
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from damcrack.tracking.recorded import send_later
 from damcrack.tracking.store import RESTORED_FROM
@@ -154,7 +154,7 @@ def test_python_function_and_command_give_the_bytes_of_dvc(workspace: Path, tmp_
     from damcrack.train.finetune import finetune
 
     params = yaml.safe_load((workspace / "params.yaml").read_text())
-    run = SilentRun(tmp_path / "scratch")
+    run = Run(tmp_path / "scratch")
     tile(workspace / "data/photos", tmp_path / "tiles", stage_config(params, "tile", None), run)
     item, init = "resnet50-pretrained", "models/pretrain/resnet50"
     config = stage_config(params, "finetune", item)
@@ -172,7 +172,7 @@ def test_photos_function_gives_the_bytes_of_dvc(workspace: Path, tmp_path: Path)
     from damcrack.data.photos import photos
 
     config = stage_config(tiny_params(), "photos", None)
-    photos(workspace / "snapshots/photos.csv", tmp_path / "photos", config, open_source, SilentRun())
+    photos(workspace / "snapshots/photos.csv", tmp_path / "photos", config, open_source, Run())
     assert digests(tmp_path / "photos") == digests(workspace / "data/photos")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from damcrack.source import source_name
+from damcrack.code import code_name
 from damcrack.stage_runner import scratch_in_use
 
 
@@ -14,9 +14,9 @@ from damcrack.stage_runner import scratch_in_use
 def scratch(tmp_path: Path) -> Path:
     """State of this code and of another, and ten decoded arrays, the last of them used longest ago."""
     for kind in ("checkpoints", "soft-targets"):
-        for source in (source_name(), "0" * 12):
-            (tmp_path / kind / source / "key").mkdir(parents=True)
-            (tmp_path / kind / source / "key/tensors").write_bytes(b"x" * 100)
+        for code in (code_name(), "0" * 12):
+            (tmp_path / kind / code / "key").mkdir(parents=True)
+            (tmp_path / kind / code / "key/tensors").write_bytes(b"x" * 100)
     (tmp_path / "decoded").mkdir()
     for number in range(10):
         path = tmp_path / "decoded" / f"{number}.npy"
@@ -31,7 +31,7 @@ def test_what_no_stage_can_use_is_removed_and_named(scratch: Path) -> None:
     said: list[str] = []
     with scratch_in_use(scratch, said.append):
         for kind in ("checkpoints", "soft-targets"):
-            assert [path.name for path in (scratch / kind).iterdir()] == [source_name()]
+            assert [path.name for path in (scratch / kind).iterdir()] == [code_name()]
         assert sorted(path.stem for path in (scratch / "decoded").iterdir()) == list("01234567")
     assert len(said) == 1
     assert "2 folders" in said[0] and "2 decoded arrays" in said[0]
@@ -62,7 +62,7 @@ def test_nothing_is_removed_beside_a_running_stage(scratch: Path) -> None:
 def test_what_killed_stages_left_is_removed(scratch: Path) -> None:
     """Half a decoded array and half a checkpoint go once no stage runs; what is whole stays."""
     (scratch / "decoded/.0.npy.part").write_bytes(b"x")
-    (scratch / "checkpoints" / source_name() / ".key.safetensors.part").write_bytes(b"x")
+    (scratch / "checkpoints" / code_name() / ".key.safetensors.part").write_bytes(b"x")
     with scratch_in_use(scratch, lambda line: None):
         left = [path for path in scratch.rglob(".*") if path.name != ".in-use"]
-        assert not left and (scratch / "checkpoints" / source_name() / "key/tensors").is_file()
+        assert not left and (scratch / "checkpoints" / code_name() / "key/tensors").is_file()

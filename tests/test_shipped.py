@@ -12,7 +12,7 @@ import pytest
 from damcrack.cracks.detector import SHIPPED, OnnxDetector
 from damcrack.cracks.pixel_scores import PixelCounts, count_pixels
 from damcrack.files import sha256_file
-from damcrack.registry.places import model_folder
+from damcrack.registry.model_names import model_folder
 from damcrack.sample.concrete import render_photo
 
 pytestmark = pytest.mark.slow

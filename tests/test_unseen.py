@@ -19,7 +19,7 @@ from damcrack.data.config import PhotosConfig
 from damcrack.data.photos import photos
 from damcrack.data.snapshot import snapshot
 from damcrack.files import InputError, read_csv
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, save_model
@@ -373,7 +373,7 @@ def test_an_export_is_measured_at_the_photos_own_size(tmp_path: Path) -> None:
     line[10:12, 10:50] = True
     rgb[line] = 0
     rgb[40:42, 20:22] = 0
-    probs = onnx_score(write_export(tmp_path, 100), (1.0,))(rgb)
+    probs = onnx_score(write_export(tmp_path, 100), (1.0,), 0.0)(rgb)
     assert probs.shape == (75, 61) and probs.dtype == np.float32
     np.testing.assert_array_equal(probs > 0.5, line)
 
@@ -465,7 +465,7 @@ def test_copied_photos_are_a_source(data: Data, tmp_path: Path, with_masks: bool
     """The stage photos reads them with their scenes, with masks or without any."""
     three_cracked(data)
     folder = copy_photos(read_photos(data.root), tmp_path / "copied", with_masks)
-    config, run = PhotosConfig(sources={"copied": str(folder)}), SilentRun()
+    config, run = PhotosConfig(sources={"copied": str(folder)}), Run()
     given = {"open_source": open_source, "run": run}
     snapshot(out=tmp_path / "photos.csv", sources=config.sources, **given)
     photos(tmp_path / "photos.csv", tmp_path / "photos", config=config, **given)

@@ -17,9 +17,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from damcrack.data.imageset import ImageSet
+from damcrack.data.imageset import CLASSES, ImageSet
 from damcrack.evaluate.drawing import GREEN, RED
-from damcrack.evaluate.figures import CLASSES
 from damcrack.scores.thresholds import adaptive_dark, otsu_dark
 from damcrack.train.classifier import TileClassifier
 from damcrack.train.weights import load_model

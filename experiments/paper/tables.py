@@ -27,16 +27,14 @@ PUBLISHED = {
     "fixed-4": ("resnet18", "fixed T = 4"),
     "dynamic": ("resnet18", "dynamic T"),
 }
-READING = f"""- **Numbers** are percent, mean ± standard deviation over *n* seeds; in brackets Student's 95 % interval
-  of the mean. Test tiles were seen by no choice: best epochs and calibration come from validation tiles.
+READING = f"""- **Numbers** are percent, mean ± standard deviation over *n* seeds, on test tiles that no choice saw.
 - **The paper** reports the tiles on which it chose its best epoch, split at random; ours are split by photo (METU: by
-  block of file numbers), near-duplicates on one side. Compare with care.
+  block of file numbers). Compare with care.
 - **Labels** are the labelled tiles that a network had, a fifth of them for validation.
 - **Claims**: the difference of accuracy in points, with a 95 % bootstrap interval that draws whole photos and seeds.
   Above zero it confirms a claim, below zero it says the opposite, within ± {100 * SMALL:g} points there is no
   difference of use; without a verdict it is not decidable.
-- The folder of the report has figures; AUROC, calibration, gap and agreement of every cell (`cells.csv`); McNemar's p
-  (`verdicts.csv`)."""
+- The folder of the report has every other cell and score (`cells.csv`, `verdicts.csv`), and figures."""
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -58,16 +56,6 @@ def plain(value: MeanInterval | None, digits: int, unit: int = 1) -> str:
     return f"{unit * value.mean:.{digits}f}{spread}"
 
 
-def bounded(value: MeanInterval | None) -> str:
-    """Mean ± standard deviation of shares with the mean's interval, in percent: of the seeds, on these tiles.
-
-    Student's interval does not know that a share ends at 100 %; what is printed does.
-    """
-    if value is None or math.isnan(value.low):
-        return percent(value)
-    return f"{percent(value)} ({100 * max(value.low, 0):.2f} to {100 * min(value.high, 1):.2f})"
-
-
 def points(value: MeanInterval) -> str:
     """A difference of shares with its interval, in percentage points."""
     interval = "" if math.isnan(value.low) else f" ({100 * value.low:+.2f} to {100 * value.high:+.2f})"
@@ -80,12 +68,13 @@ def known(share: float | None, form: str = ".2f") -> str:
 
 
 def table_1(cells: Sequence[Cell]) -> str:
-    """The pretraining set: one row per method."""
+    """The pretraining set: one row per method of the paper's table 1."""
     columns = ["method", "n", "validation", "paper", "gap, last epoch", "paper's gap", "T, last epoch"]
     rows = []
     for method, group in groupby(cells, key=lambda cell: cell.method):
-        seeds = list(group)
-        key = PUBLISHED.get(method, ("", ""))
+        if method not in PUBLISHED:
+            continue
+        seeds, key = list(group), PUBLISHED[method]
         row = [method, str(len(seeds)), percent(_fact(seeds, "val_accuracy")), known(PAPER_TABLE_1.get(key))]
         row += [percent(mean_interval(np.array([_last_gap(cell) for cell in seeds])))]
         rows.append([*row, known(PAPER_GAPS.get(key)), plain(_fact(seeds, "final_temperature"), 3)])
@@ -104,43 +93,45 @@ def _last_gap(cell: Cell) -> float:
 
 
 def pretraining_claims(cells: Sequence[Cell]) -> str:
-    """Differences of the best validation accuracy and of the last gap between methods, seed by seed."""
+    """Differences of the best validation accuracy and of the last gap between methods with several seeds."""
     pairs = ["resnet18", "fixed-4"], ["fixed-4", "dynamic"], ["resnet18", "dynamic"], ["resnet50", "dynamic"]
     rows = []
     for worse, better in pairs:
         sides = [{cell.seed: cell for cell in cells if cell.method == name} for name in (worse, better)]
         pairs_of = [(sides[0][seed], sides[1][seed]) for seed in sorted(sides[0].keys() & sides[1].keys())]
-        if pairs_of:
+        if len(pairs_of) > 1:
             accuracy = [b.model.facts["val_accuracy"] - a.model.facts["val_accuracy"] for a, b in pairs_of]
             gap = [_last_gap(b) - _last_gap(a) for a, b in pairs_of]
             means = [points(mean_interval(np.array(values))) for values in (accuracy, gap)]
             rows.append([f"{better} minus {worse}", str(len(pairs_of)), *means])
-    return table(["pretraining", "n", "validation accuracy, points", "gap, points"], rows)
+    if not rows:
+        return ""
+    words = "Differences, seed by seed, with Student's 95 % interval:\n\n"
+    return words + table(["pretraining", "n", "validation accuracy, points", "gap, points"], rows)
 
 
 def table_2(study: Study) -> str:
     """Crack networks with most labels, and thresholds on brightness; then their accuracy on each held-out source."""
-    home, most = "+".join(study.trained_on), max(study.labels)
+    most = max(study.labels)
     places = [study.trained_on, *((source,) for source in study.unseen)]
     rows = []
     for method in study.methods:
         if cells := study.cells(method, most):
             names = [f"accuracy {'+'.join(sources)}" for sources in places]
-            names.insert(1, f"recall {home}")
             accuracy, *others = (percent(study.over_seeds(method, most, name)) for name in names)
             rows.append([method, accuracy, known(paper_accuracy(method)), *others, str(len(cells))])
     for name, predicted in study.baselines.items():
         right = predicted == study.tiles.labels
         accuracy, *others = (f"{100 * right[study.tiles.where(sources)].mean():.2f}" for sources in places)
-        rows.append([f"{name} (no network)", accuracy, ABSENT, ABSENT, *others, ABSENT])
-    return table(["method", "accuracy", "paper", "recall", *study.unseen, "n"], rows)
+        rows.append([f"{name} (no network)", accuracy, ABSENT, *others, ABSENT])
+    return table(["method", "accuracy", "paper", *study.unseen, "n"], rows)
 
 
 def label_table(study: Study) -> str:
     """Accuracy on the training sources for each method that was trained with several numbers of labels."""
     column = f"accuracy {'+'.join(study.trained_on)}"
     rows = [
-        [method, *(bounded(study.over_seeds(method, number, column)) for number in study.labels)]
+        [method, *(percent(study.over_seeds(method, number, column)) for number in study.labels)]
         for method in study.with_few_labels
     ]
     return table(["method", *(f"{number} labels" for number in study.labels)], rows)
@@ -168,8 +159,6 @@ def _verdict(one: Any) -> str:
 
 def failures_list(failures: Mapping[str, str]) -> str:
     """The cells that are missing, with the reason."""
-    if not failures:
-        return "None: every cell that was begun is there."
     return "\n".join(f"- `{out}`: {reason}" for out, reason in failures.items())
 
 
@@ -186,12 +175,13 @@ def document(study: Study, pretraining: Sequence[Cell], failures: Mapping[str, s
         claims_table(study),
         "## Table 1: pretraining and distillation on natural images",
         table_1(pretraining),
-        "Differences, seed by seed, with Student's 95 % interval:",
         pretraining_claims(pretraining),
         f"## Table 2: crack networks, {max(study.labels)} labelled tiles of {home}",
-        f"Accuracy and recall on {home}, then accuracy on each held-out source:",
+        f"Accuracy on {home}, then on each held-out source:",
         table_2(study),
     ]
     if len(study.labels) > 1:
         parts += ["## Few labels", f"Accuracy on {home}:", label_table(study)]
-    return "\n\n".join([*parts, "## Cells that are missing", failures_list(failures)]) + "\n"
+    if failures:
+        parts += ["## Cells that are missing", failures_list(failures)]
+    return "\n\n".join(filter(None, parts)) + "\n"

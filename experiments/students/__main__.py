@@ -23,7 +23,7 @@ from damcrack.data.snapshot import snapshot
 from damcrack.data.tile import tile
 from damcrack.files import new_directory, write_bytes, write_csv, write_json
 from damcrack.params import stage_config
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from damcrack.train.finetune import finetune
 from experiments.unseen.__main__ import DATA_VARIABLE
@@ -49,7 +49,7 @@ PHOTOS_OF_A_SOURCE = 8
 COLUMNS = ("mean AUROC", "worst AUROC", "pixel F1", "METU tiles, accuracy", "clean photos called cracked")
 
 
-class PrintingRun(SilentRun):
+class PrintingRun(Run):
     """Prints what the stages say, records nothing."""
 
     def say(self, line: str) -> None:

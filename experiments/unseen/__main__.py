@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from damcrack.files import InputError, write_bytes, write_json
+from damcrack.inspection.config import InspectConfig
 from experiments.unseen.measure import Measured, Score, by_row, measure
 from experiments.unseen.pages import draw, markdown, write_pictures
 from experiments.unseen.rows import summary
@@ -25,6 +26,7 @@ DATA_VARIABLE = "DAMCRACK_REAL_DATA"
 
 def arguments() -> argparse.Namespace:
     """What the command line says."""
+    usual = InspectConfig()
     parser = argparse.ArgumentParser(prog="python -m experiments.unseen", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
@@ -32,7 +34,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="folder that `damcrack export` wrote, or an ONNX file")
     parser.add_argument("--weights", type=Path, help="folder that `damcrack finetune` wrote")
     parser.add_argument(
-        "--scales", type=float, nargs="+", default=(1.0, 0.5), help="sizes at which --model sees a photo"
+        "--scales", type=float, nargs="+", default=usual.scales, help="sizes at which --model sees a photo"
+    )
+    parser.add_argument(
+        "--refine-from",
+        type=float,
+        default=usual.refine_from,
+        help="probability at a smaller size from which --model looks at a window in a larger one",
     )
     parser.add_argument("--baselines", action="store_true", help="measure filters that learned nothing, too")
     parser.add_argument("--sources", nargs="+", default=(), help="default: all")
@@ -53,7 +61,7 @@ def scorers(args: argparse.Namespace) -> dict[str, Score]:
     """
     found: dict[str, Score] = {}
     if args.model:
-        found[str(args.model)] = onnx_score(args.model, args.scales)
+        found[str(args.model)] = onnx_score(args.model, args.scales, args.refine_from)
     if args.weights:
         found[str(args.weights)] = torch_score(args.weights)
     found |= BASELINES if args.baselines else {}

@@ -60,8 +60,8 @@ def _filled(cells: Floats, rgb: Pixels) -> Floats:
     return cells.repeat(cell_px, axis=0)[:height].repeat(cell_px, axis=1)[:, :width]
 
 
-def onnx_score(path: Path, scales: Sequence[float] = (1.0, 0.5)) -> Score:
-    """The detector of a folder that `damcrack export` wrote; `scales` as in section `inspect` of params.yaml.
+def onnx_score(path: Path, scales: Sequence[float], refine_from: float) -> Score:
+    """The detector of a folder that `damcrack export` wrote; the values are those of section `inspect` of params.yaml.
 
     As there, pieces too short to be a crack count for nothing.
     """
@@ -69,7 +69,7 @@ def onnx_score(path: Path, scales: Sequence[float] = (1.0, 0.5)) -> Score:
     workers = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def score(rgb: Pixels) -> Floats:
-        found = detector.map_photo(rgb, workers, scales)
+        found = detector.map_photo(rgb, workers, scales, refine_from)
         return _filled(without_specks(found, CELL_PX, Segmentation()), rgb)
 
     return score

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from damcrack.messages import shown
-from damcrack.run import Item, SilentRun
+from damcrack.run import Item, Run
 
 PLAIN_LINE_EVERY_S = 10.0
 
@@ -17,7 +17,7 @@ def plain_console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
-class Watcher(SilentRun):
+class Watcher(Run):
     """A run that is not recorded: shows what it says and how far it is, on standard error."""
 
     def __init__(self, console: Console | None = None) -> None:

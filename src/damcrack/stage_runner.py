@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from damcrack.code import code_name, code_sha256
 from damcrack.files import InputError, check_output, read_json, sha256_bytes, sha256_file, write_json
 from damcrack.messages import shown, without_passwords
 from damcrack.params import flatten, flatten_values, read_params
 from damcrack.progress import plain_console
-from damcrack.run import Run
-from damcrack.source import source_name, source_sha256
 from damcrack.stage_table import Stage
 
 if TYPE_CHECKING:
@@ -44,9 +43,8 @@ def execute(
     arguments |= {name: service() for name, service in SERVICES.items() if name in wanted}
     tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **caller_tags()}
     with start_run(stage.name, item, flatten(config), tags, _graph()) as run:
-        watched: Run = run  # a stage sees no more than this of its caller
         with scratch_in_use(run.scratch, run.say), failure_kept(out, run.scratch):
-            summary = function(**arguments, run=watched)
+            summary = function(**arguments, run=run)
         run.finish_outputs(content_digest(out), **parents(out))
     return dict(summary)
 
@@ -70,7 +68,7 @@ def scratch_in_use(scratch: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 def _clean(scratch: Path, say: Callable[[str], None]) -> None:
     """Remove other code's checkpoints and soft targets, decoded sets out of use, and what killed stages left."""
-    stale = [path for kind in BY_SOURCE for path in (scratch / kind).glob("*") if path.name != source_name()]
+    stale = [path for kind in BY_SOURCE for path in (scratch / kind).glob("*") if path.name != code_name()]
     used_at = {path: path.stat().st_mtime for path in (scratch / "decoded").glob("*.npy")}
     newest_first = sorted(used_at, key=lambda path: -used_at[path])
     unused = [path for path in newest_first[DECODED_FILES:] if used_at[path] < time.time() - DAY_S]
@@ -80,7 +78,7 @@ def _clean(scratch: Path, say: Callable[[str], None]) -> None:
             f"removed from {scratch}: {len(stale)} folders with checkpoints or soft targets of other code, "
             f"{len(unused)} decoded arrays unused for a day ({sum(f.stat().st_size for f in files) / 2**30:.2f} GiB)"
         )
-    unfinished = [one for kind in BY_SOURCE for one in (scratch / kind / source_name()).glob(".*.part")]
+    unfinished = [one for kind in BY_SOURCE for one in (scratch / kind / code_name()).glob(".*.part")]
     for path in (*stale, *unused, *unfinished, *(scratch / "decoded").glob(".*.part")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -145,7 +143,7 @@ SERVICES = {"open_source": _open_source, "registry": _registry}  # parameters th
 def stage_key(stage: str, item: str | None, values: dict[str, Any], inputs: dict[str, Path]) -> str:
     """Name a stage's execution by everything that goes in: name, values, code, input contents."""
     digests = {name: content_digest(path) for name, path in sorted(inputs.items())}
-    content = repr((stage, item, sorted(values.items()), source_sha256(), digests))
+    content = repr((stage, item, sorted(values.items()), code_sha256(), digests))
     return hashlib.sha256(content.encode()).hexdigest()
 
 

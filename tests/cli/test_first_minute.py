@@ -17,7 +17,7 @@ from damcrack.sample.concrete import render_photo
 pytestmark = pytest.mark.slow
 
 SOURCE = str(Path(__file__).parents[2] / "src")
-DAMCRACK = (sys.executable, "-c", "from damcrack.cli.main import main; main()")
+DAMCRACK = (sys.executable, "-m", "damcrack")
 
 
 @pytest.fixture

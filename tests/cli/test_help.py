@@ -63,9 +63,7 @@ def test_exit_statuses_are_documented_and_true() -> None:
     assert statuses == ["0", "1", "2", "130"]
     calls = {("--version",): 0, ("check", "none.yaml"): 1, ("tile", "--nonsense"): 2}
     for words, expected in calls.items():
-        done = subprocess.run(
-            [sys.executable, "-c", "from damcrack.cli.main import main; main()", *words], capture_output=True
-        )
+        done = subprocess.run([sys.executable, "-m", "damcrack", *words], capture_output=True)
         assert done.returncode == expected, done.stderr
 
 

@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def damcrack(*arguments: object) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-c", "from damcrack.cli.main import main; main()", *map(str, arguments)]
+    call = [sys.executable, "-m", "damcrack.cli.main", *map(str, arguments)]
     return subprocess.run(call, capture_output=True, text=True)
 
 

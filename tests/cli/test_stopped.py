@@ -15,7 +15,7 @@ from PIL import Image
 
 from damcrack.data.config import MiniimagenetConfig
 from damcrack.data.miniimagenet import miniimagenet
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from photo_folders import PhotosDirectory, concrete, half_cracked
 from smallest import smallest
@@ -69,7 +69,7 @@ def training(root: Path) -> tuple[list[str], str]:
     params["pretrain"]["items"] = {"small": {"network": "resnet18"}}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     config = MiniimagenetConfig(**params["miniimagenet"])
-    miniimagenet(root / "none.csv", root / "images", config, open_source, SilentRun())
+    miniimagenet(root / "none.csv", root / "images", config, open_source, Run())
     return ["pretrain", "--item", "small", "--images", "images", "--out", "out"], ".damcrack/checkpoints/*/*"
 
 

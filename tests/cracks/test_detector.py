@@ -143,6 +143,26 @@ def test_half_size_finds_what_is_too_wide(contrast, workers):
     assert (both >= full).all()
 
 
+@pytest.mark.parametrize("size_hw", [(1500, 1900), (1101, 1703), (300, 400)])
+def test_windows_that_show_nothing_at_half_size_are_not_looked_at_again(darkness, workers, size_hw):
+    """A window with a spot that half size shows has its full map, spot and all; the others that of half size."""
+    image = np.full((*size_hw, 3), 255, np.uint8)
+    image[:4, :4] = 0  # both sizes show it
+    image[-1, -1] = image[0, 40] = 0  # full size alone
+    full, half, both = (
+        darkness.map_photo(image, workers, scales, 0.9) for scales in ((1.0,), (0.5,), (1.0, 0.5))
+    )
+    first = (
+        slice(0, Windows.of(size_hw, 1).down.step_px // 2),
+        slice(0, Windows.of(size_hw, 1).across.step_px // 2),
+    )
+    expected = half.copy()
+    expected[first] = np.maximum(half, full)[first]
+    np.testing.assert_array_equal(both, expected)
+    everywhere = darkness.map_photo(image, workers, (1.0, 0.5), 0.0)
+    np.testing.assert_array_equal(everywhere, np.maximum(half, full))
+
+
 @pytest.mark.parametrize("size_hw", [(1100, 701), (341, 453), (3, 5)])
 def test_half_size_lies_in_the_same_place(darkness, workers, size_hw):
     """A photo of blocks of 8 px has the same map at half size, within a cell of their edges, if its size is odd too."""

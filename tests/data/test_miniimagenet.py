@@ -14,7 +14,7 @@ from damcrack.data.imageset import ImageSet, ImageSetWriter
 from damcrack.data.miniimagenet import miniimagenet
 from damcrack.data.snapshot import snapshot
 from damcrack.files import InputError, read_csv
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 
 CONFIG = MiniimagenetConfig(
@@ -50,8 +50,8 @@ def take(tmp_path: Path, files: dict[str, bytes], **changes) -> tuple[ImageSet, 
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(content)
     config = replace(CONFIG, source=str(tmp_path / "in"), **changes)
-    snapshot(config.sources, tmp_path / "s.csv", open_source, SilentRun())
-    summary = miniimagenet(tmp_path / "s.csv", tmp_path / "out", config, open_source, SilentRun())
+    snapshot(config.sources, tmp_path / "s.csv", open_source, Run())
+    summary = miniimagenet(tmp_path / "s.csv", tmp_path / "out", config, open_source, Run())
     return ImageSet.open(tmp_path / "out"), summary
 
 
@@ -184,7 +184,7 @@ def test_too_little_is_a_clear_error(tmp_path, files, says):
 def test_the_sample_has_its_classes_and_repeats(tmp_path):
     """The built-in sample needs no snapshot and gives the same bytes twice."""
     for place in ("one", "two"):
-        miniimagenet(tmp_path / "none.csv", tmp_path / place, CONFIG, open_source, SilentRun())
+        miniimagenet(tmp_path / "none.csv", tmp_path / place, CONFIG, open_source, Run())
     images = ImageSet.open(tmp_path / "one")
     assert len(images.classes) == 3
     assert set(counts(images).values()) == {4, 1}

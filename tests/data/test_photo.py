@@ -18,6 +18,7 @@ from damcrack.data.photo import (
     centre_square,
     decode_mask,
     decode_photo,
+    decode_with_gaps,
     encode_jpeg,
     encode_mask,
     is_plain_jpeg,
@@ -94,7 +95,7 @@ def test_every_common_mode_becomes_rgb(mode, kind):
     assert decoded.min() >= 254
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".jp2"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sixteen_bits_are_scaled_not_clipped(suffix, channels):
     """The whole 16-bit range maps onto the whole 8-bit range, in order."""
@@ -104,7 +105,38 @@ def test_sixteen_bits_are_scaled_not_clipped(suffix, channels):
     decoded = decode_photo(file.tobytes(), MEGAPIXEL)
     expected = stored[..., None].repeat(3, 2) if channels == 1 else stored[..., ::-1]
     assert done
-    assert np.array_equal(decoded, expected >> 8)
+    assert np.abs(decoded.astype(int) - (expected >> 8)).max() <= (suffix == ".jp2")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_twelve_bits_in_a_jpeg_2000_of_sixteen_are_refused(channels):
+    """As in a PNG: the photo would come out almost black."""
+    stored = np.full((64, 64, channels), 4000, np.uint16)
+    with pytest.raises(PhotoError, match="how many bits count"):
+        decode_photo(cv2.imencode(".jp2", stored)[1].tobytes(), MEGAPIXEL)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF"])
+def test_xmp_turns_no_photo(kind):
+    """Viewers turn a photo by its EXIF alone; size and pixels agree."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    options = {"tiffinfo": {700: xmp}} if kind == "TIFF" else {"xmp": xmp}
+    file = encoded(Image.fromarray(noise()), kind, **options)
+    assert photo_size_hw(file) == decode_photo(file, MEGAPIXEL).shape[:2] == (40, 60)
+
+
+def test_a_transparent_value_of_sixteen_bits_is_a_gap():
+    """As GDAL writes nodata into a PNG."""
+    wide = np.full((40, 60), 40_000, np.uint16)
+    wide[:, :20] = 7
+    plain = encoded(Image.fromarray(wide))
+    at = plain.index(b"IDAT") - 4
+    chunk = b"tRNS" + struct.pack(">H", 7)
+    file = plain[:at] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + plain[at:]
+    rgb, gaps = decode_with_gaps(file, MEGAPIXEL)
+    assert np.array_equal(gaps, wide == 7)
+    assert (rgb[gaps] == 255).all()
+    assert decode_with_gaps(plain, MEGAPIXEL)[1] is None
 
 
 def test_transparent_is_white_in_photos_and_no_crack_in_masks():

@@ -14,7 +14,7 @@ from damcrack.data.photo import decode_mask, decode_photo
 from damcrack.data.photos import photos
 from damcrack.data.snapshot import snapshot
 from damcrack.files import OUTPUT_MARKER, InputError, read_csv, sha256_bytes
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 
 CONFIG = PhotosConfig(
@@ -56,8 +56,8 @@ def fill(folder: Path, files: dict[str, bytes]) -> dict[str, str]:
 def take(tmp_path: Path, files: dict[str, bytes], **changes) -> tuple[Path, dict[str, object]]:
     """Write files, snapshot them, run the stage."""
     config = replace(CONFIG, sources=fill(tmp_path / "in", files), **changes)
-    snapshot(config.sources, tmp_path / "s.csv", open_source, SilentRun())
-    return tmp_path / "out", photos(tmp_path / "s.csv", tmp_path / "out", config, open_source, SilentRun())
+    snapshot(config.sources, tmp_path / "s.csv", open_source, Run())
+    return tmp_path / "out", photos(tmp_path / "s.csv", tmp_path / "out", config, open_source, Run())
 
 
 def reasons(out: Path) -> dict[str, str]:
@@ -182,8 +182,8 @@ def test_names_from_a_snapshot_never_leave_the_output(tmp_path):
             return files[name]
 
     config = replace(CONFIG, sources={"dam": "s3://dam"})
-    snapshot(config.sources, tmp_path / "s.csv", lambda _: Bucket(), SilentRun())
-    photos(tmp_path / "s.csv", tmp_path / "out", config, lambda _: Bucket(), SilentRun())
+    snapshot(config.sources, tmp_path / "s.csv", lambda _: Bucket(), Run())
+    photos(tmp_path / "s.csv", tmp_path / "out", config, lambda _: Bucket(), Run())
     assert set(reasons(tmp_path / "out")) == {"../up.jpg", "a\\b.jpg", "a\\rb.jpg"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "s.csv"]
     assert set(everything(tmp_path / "out/photos")) == {"dam/good.jpg"}
@@ -224,7 +224,7 @@ def test_ready_tiles_become_an_image_set(tmp_path):
 def test_the_sample_is_taken_in_with_masks(tmp_path):
     """The built-in sample needs neither snapshot nor source, and comes out the same twice."""
     for place in ("one", "two"):
-        photos(tmp_path / "none.csv", tmp_path / place, CONFIG, open_source, SilentRun())
+        photos(tmp_path / "none.csv", tmp_path / place, CONFIG, open_source, Run())
     rows = read_csv(tmp_path / "one/photos.csv")
     assert [row["photo"] for row in rows] == ["sample/00000.jpg", "sample/00001.jpg"]
     for row in rows:
@@ -251,7 +251,7 @@ def test_a_full_disk_leaves_no_half_output(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     config = replace(CONFIG, sources={"dam": str(tmp_path / "in")})
     with pytest.raises(OSError, match="No space left"):
-        photos(tmp_path / "s.csv", out, config, open_source, SilentRun())
+        photos(tmp_path / "s.csv", out, config, open_source, Run())
     assert everything(out) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "s.csv"]
 
@@ -259,9 +259,9 @@ def test_a_full_disk_leaves_no_half_output(tmp_path, monkeypatch):
 def test_an_output_below_a_file_is_a_clear_error(tmp_path):
     """`--out` cannot lie inside a file; nothing is written."""
     config = replace(CONFIG, sources=fill(tmp_path / "in", {"a.jpg": encoded()}))
-    snapshot(config.sources, tmp_path / "s.csv", open_source, SilentRun())
+    snapshot(config.sources, tmp_path / "s.csv", open_source, Run())
     with pytest.raises(InputError, match="cannot write"):
-        photos(tmp_path / "s.csv", tmp_path / "s.csv/out", config, open_source, SilentRun())
+        photos(tmp_path / "s.csv", tmp_path / "s.csv/out", config, open_source, Run())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from damcrack.data.snapshot import open_fixed, snapshot
 from damcrack.files import InputError, read_csv, sha256_bytes
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 
 
@@ -14,7 +14,7 @@ def taken(tmp_path: Path, **files: bytes) -> tuple[Path, dict[str, str]]:
     for name, content in files.items():
         (tmp_path / "dam" / name.replace("_", ".")).write_bytes(content)
     sources = {"dam": str(tmp_path / "dam"), "made": "sample"}
-    snapshot(sources, tmp_path / "snapshots/photos.csv", open_source, SilentRun())
+    snapshot(sources, tmp_path / "snapshots/photos.csv", open_source, Run())
     return tmp_path / "snapshots/photos.csv", sources
 
 
@@ -32,7 +32,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path):
     """A snapshot of an unchanged folder is unchanged, so no stage runs again."""
     path, sources = taken(tmp_path, a_jpg=b"1", b_jpg=b"2")
     before = path.read_bytes()
-    snapshot(sources, path, open_source, SilentRun())
+    snapshot(sources, path, open_source, Run())
     assert path.read_bytes() == before
 
 
@@ -41,7 +41,7 @@ def test_names_no_csv_can_hold_are_escaped(tmp_path):
     (tmp_path / "dam").mkdir()
     for name in (b"a\rb.jpg", b"c\nd.jpg", b"\xff.jpg", "é.jpg".encode()):
         (tmp_path / "dam" / name.decode("utf-8", "surrogateescape")).write_bytes(name)
-    snapshot({"dam": str(tmp_path / "dam")}, tmp_path / "s.csv", open_source, SilentRun())
+    snapshot({"dam": str(tmp_path / "dam")}, tmp_path / "s.csv", open_source, Run())
     assert [row["name"] for row in read_csv(tmp_path / "s.csv")] == [
         "\\udcff.jpg",
         "a\\rb.jpg",

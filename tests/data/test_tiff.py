@@ -163,6 +163,8 @@ def test_the_full_size_page_is_the_photo(pages, options):
         (written(GREY.astype(np.uint32), photometric="minisblack"), "32-bit integer"),
         (written(np.dstack([RGB, GREY]), photometric="minisblack", planarconfig="contig"), "4 bands"),
         (written(np.dstack([RGB, GREY, GREY]), photometric="rgb", planarconfig="contig"), "5 bands"),
+        (written(np.dstack([WIDE_GREY, WIDE_GREY]), photometric="minisblack", planarconfig="contig",
+                 extrasamples=["unassalpha"]), "16-bit values in 2 bands"),
         (written(GREY, photometric="cfa"), "raw file"),
         (written(RGB, photometric="rgb", extratags=[(50706, "B", 4, b"\1\4\0\0", True)]), "raw file"),
         (written((SMALL, {"subifds": 1, "photometric": "rgb"}), (GREY, {"photometric": "cfa"})), "raw file"),
@@ -242,6 +244,19 @@ def test_nodata_of_a_geotiff_is_a_gap(value):
     assert np.array_equal(gaps, outside)
     assert np.array_equal(rgb, np.where(outside[..., None], 255, wall))
     assert decode_with_gaps(written(wall, photometric="rgb"), MEGAPIXEL)[1] is None
+
+
+@pytest.mark.parametrize("kind", ["miniswhite", "alpha"])
+def test_nodata_is_the_value_in_the_file(kind):
+    """White may be its zero; an alpha band that is opaque everywhere does not hide it."""
+    wall, outside = collar()
+    grey = wall[..., 0]
+    stored = grey if kind == "miniswhite" else np.dstack([wall, np.full_like(grey, 255)])
+    options = {"photometric": kind} if kind == "miniswhite" else {"extrasamples": ["unassalpha"]}
+    file = written(stored, **{"photometric": "rgb"} | options, extratags=[(42113, "s", 0, "0", True)])
+    rgb, gaps = decode_with_gaps(file, MEGAPIXEL)
+    assert np.array_equal(gaps, outside)
+    assert (rgb[outside] == 255).all()
 
 
 def test_a_black_crack_is_no_gap():

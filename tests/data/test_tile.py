@@ -12,7 +12,7 @@ from damcrack.data.imageset import ImageSet, ImageSetWriter, tiles_to_folders
 from damcrack.data.pool import Pool, choose_training
 from damcrack.data.tile import tile
 from damcrack.files import OUTPUT_MARKER, InputError, sha256_bytes, write_csv
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from photo_folders import COLUMNS, CONFIG, PhotosDirectory, concrete, half_cracked
 
 
@@ -36,7 +36,7 @@ def counts(images: ImageSet) -> dict[tuple[str, int], int]:
 
 def run_tile(photos: PhotosDirectory, out: Path, **changes: object) -> ImageSet:
     """Run the stage and open what it wrote."""
-    tile(photos.root, out, replace(CONFIG, **changes), SilentRun())
+    tile(photos.root, out, replace(CONFIG, **changes), Run())
     return ImageSet.open(out)
 
 
@@ -58,7 +58,7 @@ def test_labels_follow_the_crack_fraction(tmp_path: Path) -> None:
     for name in "ab":
         directory.add(name, concrete(np.random.default_rng(ord(name)), 32, 192), mask)
     config = replace(CONFIG, crack_fraction=11 / 1024)
-    summary = tile(directory.root, tmp_path / "tiles", config, SilentRun())
+    summary = tile(directory.root, tmp_path / "tiles", config, Run())
     images = ImageSet.open(tmp_path / "tiles")
     cracks = {
         (row["photo"], row["column"], row["crack_fraction"]) for row in images.rows if row["label"] == "1"
@@ -229,7 +229,7 @@ def test_more_tiles_than_there_are_is_refused_with_the_counts(
 def test_photos_without_a_mask_are_skipped_and_counted(photos: PhotosDirectory, tmp_path: Path) -> None:
     """An unlabelled photo gives no tile and shows in the summary."""
     photos.add("unlabelled", concrete(np.random.default_rng(8)), None)
-    summary = tile(photos.root, tmp_path / "tiles", CONFIG, SilentRun())
+    summary = tile(photos.root, tmp_path / "tiles", CONFIG, Run())
     assert summary["photos used"] == "10 of 11 (1 without a mask)"
     assert "wall/unlabelled.png" not in {row["photo"] for row in ImageSet.open(tmp_path / "tiles").rows}
 
@@ -325,7 +325,7 @@ def test_ready_tiles_of_the_right_size_keep_their_bytes(photos: PhotosDirectory,
 def test_tiles_to_folders_writes_the_papers_layout(photos: PhotosDirectory, tmp_path: Path) -> None:
     """Each JPEG lies in its split's folder of its class, bytes unchanged."""
     images = run_tile(photos, tmp_path / "tiles", split="random")
-    tiles_to_folders(tmp_path / "tiles", tmp_path / "folders", SilentRun())
+    tiles_to_folders(tmp_path / "tiles", tmp_path / "folders", Run())
     found = {
         str(path.relative_to(tmp_path / "folders")): sha256_bytes(path.read_bytes())
         for path in (tmp_path / "folders").rglob("*.jpg")

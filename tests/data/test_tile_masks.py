@@ -12,7 +12,7 @@ from damcrack.data.imageset import ImageSet, tiles_to_folders
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN, decode_targets, targets_of
 from damcrack.data.tile import tile
 from damcrack.files import OUTPUT_MARKER, InputError, sha256_bytes
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from photo_folders import CONFIG, PhotosDirectory, concrete, half_cracked
 
 
@@ -35,7 +35,7 @@ def photos(tmp_path: Path) -> PhotosDirectory:
 
 
 def run_tile(photos: PhotosDirectory, out: Path, **changes: object) -> ImageSet:
-    tile(photos.root, out, replace(CONFIG, **changes), SilentRun())  # type: ignore[arg-type]
+    tile(photos.root, out, replace(CONFIG, **changes), Run())  # type: ignore[arg-type]
     return ImageSet.open(out)
 
 
@@ -199,7 +199,7 @@ def test_folders_hold_unlabelled_tiles_beside_the_classes(photos: PhotosDirector
     """Those without a label lie in one folder of their own, without empty classes in it."""
     add_unlabelled(photos)
     images = run_tile(photos, tmp_path / "tiles", unlabelled_tiles=4)
-    tiles_to_folders(tmp_path / "tiles", tmp_path / "folders", SilentRun())
+    tiles_to_folders(tmp_path / "tiles", tmp_path / "folders", Run())
     root = tmp_path / "folders"
     found = {path.name for path in (root / "unlabelled").iterdir()}
     assert found == {images.rows[number]["key"] for number in images.where("unlabelled")}

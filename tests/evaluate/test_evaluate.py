@@ -18,7 +18,7 @@ from damcrack.evaluate.page import KINDS, choose_tiles
 from damcrack.evaluate.scored import HeldOutTiles, Results, Scored, score_baselines
 from damcrack.evaluate.trained import read_models
 from damcrack.files import InputError, read_csv, write_csv
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.train.classifier import TileClassifier, predict_logits
 from damcrack.train.decoded import decode_set
 from damcrack.train.networks import build_network
@@ -30,7 +30,7 @@ CONFIG = EvaluateConfig(worst_tiles=6, worst_photos=3)
 NASTY = "walls/<script>alert(1)</script> & $x$.jpg"
 
 
-class RecordingRun(SilentRun):
+class RecordingRun(Run):
     def __init__(self, scratch):
         super().__init__(scratch)
         self.said, self.values, self.files, self.data = [], {}, [], []
@@ -217,7 +217,7 @@ def test_page_needs_no_network_and_trusts_no_name(evaluated):
 def test_same_inputs_give_the_same_bytes(evaluated, world, tmp_path):
     """A second evaluation writes every file alike, figures and page included."""
     out, _, _, _ = evaluated
-    evaluate(world / "tiles", world / "models", tmp_path / "again", CONFIG, SilentRun(world / "scratch"))
+    evaluate(world / "tiles", world / "models", tmp_path / "again", CONFIG, Run(world / "scratch"))
     files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
     assert len(files) > 10
     for name in files:
@@ -239,7 +239,7 @@ def test_baseline_rules_come_from_training_tiles_alone(world):
     """Other labels on the scored tiles change the baselines' scores and not their rules."""
     data = HeldOutTiles.choose(ImageSet.open(world / "tiles"))
     turned = replace(data, labels=1 - data.labels)
-    pairs = zip(*(score_baselines(each, SilentRun(world)) for each in (data, turned)), strict=True)
+    pairs = zip(*(score_baselines(each, Run(world)) for each in (data, turned)), strict=True)
     for found, other in pairs:
         for part in ("level", "sign", "cut", "train_accuracy"):
             assert found.scores[part] == other.scores[part]
@@ -266,7 +266,7 @@ def results_of(world, probs=None):
     model = next(m for m in read_models(world / "models", "finetune") if m.name == "resnet18-scratch")
     probs = np.random.default_rng(9).random(len(data.rows)) if probs is None else probs
     scored = Scored(model, "scratch", probs, (probs > 0.5).astype(np.int64))
-    baselines = score_baselines(data, SilentRun(world))
+    baselines = score_baselines(data, Run(world))
     return Results(data, [scored], baselines, [], {"chosen": model.name})
 
 
@@ -334,7 +334,7 @@ def test_no_usable_model_is_refused(world, tmp_path):
     """Where all models are of other tiles there is an error, and nothing is written."""
     shutil.copytree(world / "models/finetune/stranger", tmp_path / "models/finetune/stranger")
     with pytest.raises(InputError, match="none trained on"):
-        evaluate(world / "tiles", tmp_path / "models", tmp_path / "out", CONFIG, SilentRun(tmp_path))
+        evaluate(world / "tiles", tmp_path / "models", tmp_path / "out", CONFIG, Run(tmp_path))
     assert not (tmp_path / "out").exists()
 
 
@@ -345,7 +345,7 @@ def test_damaged_weights_leave_no_results(world, tmp_path):
     with (folder / "weights.safetensors").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(InputError, match="damaged"):
-        evaluate(world / "tiles", tmp_path / "models", tmp_path / "out", CONFIG, SilentRun(tmp_path))
+        evaluate(world / "tiles", tmp_path / "models", tmp_path / "out", CONFIG, Run(tmp_path))
     assert not (tmp_path / "out").exists()
 
 

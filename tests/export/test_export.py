@@ -15,7 +15,7 @@ from damcrack.export.config import ExportConfig
 from damcrack.export.deployed import BLOCK_SHARE, Deployed, in_half_precision, to_onnx, with_metadata
 from damcrack.export.export import export
 from damcrack.files import OUTPUT_MARKER, InputError, sha256_file
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.train.fitting import PIXEL_STATISTICS
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, save_model
@@ -74,7 +74,7 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("export")
     images = write_tiles(root / "tiles", 24, lambda number: ("train", "val", "test")[number % 3])
     write_model(root / "model", images.digest, seed=0)
-    export(root / "model", root / "tiles", root / "out", CONFIG, SilentRun(root / "scratch"))
+    export(root / "model", root / "tiles", root / "out", CONFIG, Run(root / "scratch"))
     return root
 
 
@@ -152,7 +152,7 @@ def test_without_validation_tiles_probabilities_stay_as_they_are(world, tmp_path
     write_model(tmp_path / "model", images.digest, seed=0)
     converted, config = (world / "out/model.onnx").read_bytes(), replace(CONFIG, max_abs_difference=1.0)
     monkeypatch.setattr(stage, "to_onnx", lambda *_: converted)
-    export(tmp_path / "model", tmp_path / "tiles", tmp_path / "out", config, SilentRun(tmp_path / "scratch"))
+    export(tmp_path / "model", tmp_path / "tiles", tmp_path / "out", config, Run(tmp_path / "scratch"))
     found = json.loads((tmp_path / "out/model.json").read_text())["calibration"]
     assert found == {"temperature": 1.0, "num_tiles": 0}
 
@@ -190,7 +190,7 @@ def test_disagreement_writes_nothing(world, tmp_path, monkeypatch):
     stale = (world / "out/model.onnx").read_bytes()
     monkeypatch.setattr(stage, "to_onnx", lambda *_: stale)
     with pytest.raises(InputError, match="differ from torch"):
-        export(tmp_path / "other", world / "tiles", tmp_path / "out", CONFIG, SilentRun(tmp_path))
+        export(tmp_path / "other", world / "tiles", tmp_path / "out", CONFIG, Run(tmp_path))
     assert not (tmp_path / "out").exists()
 
 
@@ -198,7 +198,7 @@ def test_tiles_of_another_model_are_refused(world, tmp_path):
     """Parity on tiles that the model was not made for would say nothing."""
     write_model(tmp_path / "other", "0" * 64, seed=1)
     with pytest.raises(InputError, match="trained on tiles 000000000000"):
-        export(tmp_path / "other", world / "tiles", tmp_path / "out", CONFIG, SilentRun(tmp_path))
+        export(tmp_path / "other", world / "tiles", tmp_path / "out", CONFIG, Run(tmp_path))
 
 
 def test_a_network_without_pixel_head_is_refused(world, tmp_path):
@@ -206,7 +206,7 @@ def test_a_network_without_pixel_head_is_refused(world, tmp_path):
     digest = ImageSet.open(world / "tiles").digest
     write_model(tmp_path / "plain", digest, seed=0, pixel_channels=None)
     with pytest.raises(InputError, match="pixel_channels"):
-        export(tmp_path / "plain", world / "tiles", tmp_path / "out", CONFIG, SilentRun(tmp_path))
+        export(tmp_path / "plain", world / "tiles", tmp_path / "out", CONFIG, Run(tmp_path))
 
 
 @pytest.mark.parametrize(

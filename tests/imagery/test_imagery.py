@@ -16,7 +16,7 @@ from damcrack.files import InputError, read_csv, sha256_bytes, write_csv
 from damcrack.imagery import arrivals, catalogue, inspections
 from damcrack.imagery.config import ImageryConfig
 from damcrack.inspection.config import InspectConfig
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from walls import write_darkness_detector
 
@@ -58,7 +58,7 @@ class Place:
 
     def run(self, incoming=None, store=None):
         done = arrivals.take_in(
-            incoming or open_source(str(self.incoming)), store or self.store, self.config, SilentRun()
+            incoming or open_source(str(self.incoming)), store or self.store, self.config, Run()
         )
         self.catalogue, self.failures = done.catalogue, done.failures
         return +done.counts
@@ -364,7 +364,7 @@ def test_what_was_taken_in_becomes_photos_of_the_graph(place, tmp_path):
         place.run()
         snapshot_of(place, out)
         config = PhotosConfig(sources={"new": f"{place.config.store}/accepted"}, min_side_px=32)
-        photos(out, tmp_path / "photos", config, open_source, SilentRun())
+        photos(out, tmp_path / "photos", config, open_source, Run())
         rows = read_csv(tmp_path / "photos/photos.csv")
         assert {one["sha256"]: bool(one["mask"]) for one in rows} == {
             sha256_bytes(picture(0)): True,
@@ -429,9 +429,7 @@ def model(tmp_path_factory):
 
 def inspect(place, model, store=None):
     read = catalogue.read_catalogue(place.store)
-    return inspections.inspect_batches(
-        store or place.store, read, lambda: model, InspectConfig(), SilentRun()
-    )
+    return inspections.inspect_batches(store or place.store, read, lambda: model, InspectConfig(), Run())
 
 
 def inspected(place, number=1):

@@ -7,7 +7,7 @@ import pytest
 
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from detectors import cut_tiles, draw_photos, write_export
 
 CONFIG = InspectConfig(scales=(1.0,))
@@ -20,7 +20,7 @@ def studied(tmp_path_factory):
     photos = draw_photos(root / "photos", num=12)
     tiles = cut_tiles(photos, root / "tiles")
     model = write_export(root / "export", threshold=155)
-    inspect(photos, tiles, model, root / "out", CONFIG, SilentRun(root / "scratch"))
+    inspect(photos, tiles, model, root / "out", CONFIG, Run(root / "scratch"))
     return root / "out", json.loads((root / "out/case-study.json").read_text())
 
 

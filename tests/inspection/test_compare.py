@@ -11,7 +11,7 @@ from damcrack.files import InputError
 from damcrack.inspection.compare import compare
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
@@ -39,9 +39,7 @@ def survey(folder, photos, model, **values):
     (folder / "in").mkdir(parents=True)
     for name, grey in photos.items():
         Image.fromarray(rgb(grey)).save(folder / "in" / name, quality=92, comment=name)
-    inspect_photos(
-        [str(folder / "in")], model, folder / "out", InspectConfig(**values), open_source, SilentRun()
-    )
+    inspect_photos([str(folder / "in")], model, folder / "out", InspectConfig(**values), open_source, Run())
     return folder / "out"
 
 
@@ -72,7 +70,7 @@ def compared(tmp_path_factory, model):
         survey(root / name, photos, model, gsd_mm_per_px=0.5)
         for name, photos in (("old", before), ("new", after))
     )
-    summary = compare(old, new, root / "compared", None, SilentRun())
+    summary = compare(old, new, root / "compared", None, Run())
     return root / "compared", summary
 
 
@@ -112,7 +110,7 @@ def test_other_walls_are_not_compared(tmp_path, model):
     """Photos of different places: no change is claimed, the reason is told."""
     old = survey(tmp_path / "old", {"a.jpg": wall()}, model)
     new = survey(tmp_path / "new", {"a.jpg": wall(seed=77)}, model)
-    compare(old, new, tmp_path / "compared", None, SilentRun())
+    compare(old, new, tmp_path / "compared", None, Run())
     (pair,) = rows_of(tmp_path / "compared/pairs.csv")
     assert pair["problem"]
     assert {row["status"] for row in rows_of(tmp_path / "compared/changes.csv")} == {"unclear"}
@@ -123,20 +121,20 @@ def test_pairs_may_be_named(tmp_path, model):
     old = survey(tmp_path / "old", {"DSC1.jpg": wall()}, model)
     new = survey(tmp_path / "new", {"DSC9.jpg": wall()}, model)
     with pytest.raises(InputError, match=r"no photo of one survey has its name.*--pairs"):
-        compare(old, new, tmp_path / "compared", None, SilentRun())
+        compare(old, new, tmp_path / "compared", None, Run())
     (tmp_path / "pairs.csv").write_text("old,new\nDSC1.jpg,DSC9.jpg\n")
-    compare(old, new, tmp_path / "compared", tmp_path / "pairs.csv", SilentRun())
+    compare(old, new, tmp_path / "compared", tmp_path / "pairs.csv", Run())
     assert [row["status"] for row in rows_of(tmp_path / "compared/changes.csv")] == ["unchanged"]
     (tmp_path / "pairs.csv").write_text("old,new\nDSC1.jpg,DSC8.jpg\n")
     with pytest.raises(InputError, match="DSC8"):
-        compare(old, new, tmp_path / "compared", tmp_path / "pairs.csv", SilentRun())
+        compare(old, new, tmp_path / "compared", tmp_path / "pairs.csv", Run())
 
 
 def test_an_unfinished_survey_is_refused(tmp_path):
     """It must have been ended first."""
     (tmp_path / "old").mkdir()
     with pytest.raises(InputError, match="not a finished survey"):
-        compare(tmp_path / "old", tmp_path / "old", tmp_path / "out", None, SilentRun())
+        compare(tmp_path / "old", tmp_path / "old", tmp_path / "out", None, Run())
 
 
 def test_surveys_of_different_models_or_rules_are_refused(tmp_path, model):
@@ -146,10 +144,10 @@ def test_surveys_of_different_models_or_rules_are_refused(tmp_path, model):
     for name, values in (("model", {}), ("rules", {"threshold": 0.4}), ("scales", {"scales": (1.0,)})):
         new = survey(tmp_path / name, {"a.jpg": wall()}, other if name == "model" else model, **values)
         with pytest.raises(InputError, match="expected the same"):
-            compare(old, new, tmp_path / "compared", None, SilentRun())
+            compare(old, new, tmp_path / "compared", None, Run())
         assert not (tmp_path / "compared").exists()
     new = survey(tmp_path / "same", {"a.jpg": wall()}, model, page_mb=1.0)
-    compare(old, new, tmp_path / "compared", None, SilentRun())
+    compare(old, new, tmp_path / "compared", None, Run())
 
 
 def scaled(factor):
@@ -171,7 +169,7 @@ def test_scales_that_do_not_fit_give_no_millimetres(tmp_path, model, old_gsd, ne
     """From nearer with its own scale nothing has changed; scales that contradict the photos are said."""
     old = survey(tmp_path / "old", {"a.jpg": wall()}, model, gsd_mm_per_px=old_gsd)
     new = survey(tmp_path / "new", {"a.jpg": scaled(1.5)}, model, gsd_mm_per_px=new_gsd)
-    compare(old, new, tmp_path / "compared", None, SilentRun())
+    compare(old, new, tmp_path / "compared", None, Run())
     (row,), (pair,) = (rows_of(tmp_path / f"compared/{name}.csv") for name in ("changes", "pairs"))
     assert row["status"] == "unchanged"
     assert bool(row["width_change_mm"]) == in_mm
@@ -191,11 +189,11 @@ def test_names_pair_in_any_case_and_tables_in_any_spelling(tmp_path, model):
     new = survey(tmp_path / "new", {"wehr.jpg": wall(), "b.jpg": wall(seed=12)}, model)
     (old / "photos/.DS_Store").write_bytes(b"x")
     (new / "photos/more").mkdir()
-    compare(old, new, tmp_path / "compared", None, SilentRun())
+    compare(old, new, tmp_path / "compared", None, Run())
     pairs = rows_of(tmp_path / "compared/pairs.csv")
     assert [(row["old"], row["new"]) for row in pairs] == [("b.jpg", "b.jpg"), ("Wehr.JPG", "wehr.jpg")]
     (tmp_path / "pairs.csv").write_text("Old;New\nWEHR.jpg ;.\\wehr.JPG\nWehr.JPG;wehr.jpg\n")
-    compare(old, new, tmp_path / "named", tmp_path / "pairs.csv", SilentRun())
+    compare(old, new, tmp_path / "named", tmp_path / "pairs.csv", Run())
     assert [(row["old"], row["new"]) for row in rows_of(tmp_path / "named/pairs.csv")] == [
         ("Wehr.JPG", "wehr.jpg")
     ]
@@ -203,7 +201,7 @@ def test_names_pair_in_any_case_and_tables_in_any_spelling(tmp_path, model):
     for table in ("old,new\nwehr.jpg,b.jpg\nb.jpg,b.jpg\n", "old,new\n", "old,new\nc.jpg,b.jpg\n"):
         (tmp_path / "pairs.csv").write_text(table)
         with pytest.raises(InputError):
-            compare(old, new, tmp_path / "refused", tmp_path / "pairs.csv", SilentRun())
+            compare(old, new, tmp_path / "refused", tmp_path / "pairs.csv", Run())
 
 
 def test_a_survey_of_another_version_is_refused(tmp_path, model):
@@ -214,5 +212,5 @@ def test_a_survey_of_another_version_is_refused(tmp_path, model):
         kept = path.read_bytes()
         path.write_text(content)
         with pytest.raises(InputError, match="this version"):
-            compare(old, old, tmp_path / "out", None, SilentRun())
+            compare(old, old, tmp_path / "out", None, Run())
         path.write_bytes(kept)

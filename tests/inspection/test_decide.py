@@ -12,7 +12,7 @@ from PIL import Image
 
 from damcrack.inspection.printing import find_browser
 from damcrack.inspection.signed import TitleBlock, report
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from surveys import all_findings, cracked, decide, inspect, save, write_decisions
 
 pytestmark = [
@@ -103,7 +103,7 @@ def test_ten_findings_by_keyboard_become_a_signed_report(page, survey, downloads
     assert [one["note"] for one in decided if one["note"]] == ["<b>wet</b>"]
 
     block = TitleBlock(structure="Left spillway", inspector="A. Engineer")
-    report(survey, tmp_path / "signed", block, SilentRun(), file)
+    report(survey, tmp_path / "signed", block, Run(), file)
     html = (tmp_path / "signed/report.html").read_text()
     assert html.count('class="accepted-finding"') == 8
     assert html.count('class="rejected-finding"') == 2
@@ -111,7 +111,7 @@ def test_ten_findings_by_keyboard_become_a_signed_report(page, survey, downloads
     assert "&lt;b&gt;wet&lt;/b&gt;" in html
     pdf = (tmp_path / "signed/report.pdf").read_bytes()
     assert pdf.startswith(b"%PDF-")
-    report(survey, tmp_path / "again.pdf", block, SilentRun(), file)
+    report(survey, tmp_path / "again.pdf", block, Run(), file)
     assert (tmp_path / "again.pdf").read_bytes().startswith(b"%PDF-")
     urls = [
         one["message"].split('"url":"')[1].split('"')[0]
@@ -237,7 +237,7 @@ def test_lines_lie_on_the_photo_in_the_signed_pdf(tmp_path, size_hw):
     survey = inspect(tmp_path)
     ((known, finding),) = all_findings(survey)
     write_decisions(survey / "decisions.json", [decide(known, finding, "accepted")])
-    report(survey, tmp_path / "a.pdf", TitleBlock(), SilentRun())
+    report(survey, tmp_path / "a.pdf", TitleBlock(), Run())
     shift_px, whole = _agreement(tmp_path, width, height)
     assert shift_px < 1
     assert whole == pytest.approx(width / height, rel=0.01)

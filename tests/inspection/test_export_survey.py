@@ -22,7 +22,7 @@ from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.corrected import take_annotations
 from damcrack.inspection.exports import export_survey
 from damcrack.inspection.inspect import inspect_photos
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
@@ -31,7 +31,7 @@ CAPE = {1: "S", 2: (33.0, 51.0, 54.54), 3: "E", 4: (18.0, 25.0, 26.4)}
 GSD = 0.05
 
 
-class Told(SilentRun):
+class Told(Run):
     """A run whose lines can be read."""
 
     def __init__(self):
@@ -65,8 +65,8 @@ def world(tmp_path_factory):
     save(root / "in/plain.jpg", rgb(cracked(2, angle=-40)))
     save(root / "in/sound.jpg", rgb(photo(concrete(SIZE, seed=3, pores=False))))
     table = {"sub/scaled.jpg": GSD}
-    inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, SilentRun(), table)
-    export_survey(root / "out", ("jpeg", "dxf", "gpkg"), root / "exported", SilentRun())
+    inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, Run(), table)
+    export_survey(root / "out", ("jpeg", "dxf", "gpkg"), root / "exported", Run())
     return root
 
 
@@ -240,6 +240,9 @@ def test_corrections_of_every_shape_count(world, tmp_path):
         [[0, 0, 5, 0, 5]],
         [[0, 0, 5, float("nan"), 5, 5]],
         {"size": [1, 1], "counts": [1]},
+        {"size": list(SIZE), "counts": ""},
+        {"size": list(SIZE), "counts": "zz~"},
+        {"size": list(SIZE), "counts": [SIZE[0], SIZE[1]]},
         "x",
         [3],
     ],
@@ -257,12 +260,19 @@ def test_a_shape_that_is_no_area_leaves_its_photo_out(world, tmp_path, outline):
 
 
 def test_a_file_that_fits_no_photo_is_refused(world, tmp_path):
-    """Other names, no cracks among the categories, no COCO at all; a photo of another size is left out."""
+    """Other names, no cracks among the categories, shapes of nothing listed, no COCO; another size is left out."""
     whole = coco_of(world)
     wrong = [
         whole | {"images": [*whole["images"], whole["images"][0] | {"file_name": "c.jpg"}]},
         whole | {"categories": [{"id": 1, "name": "dog"}]},
         whole | {"images": []},
+        whole | {"annotations": [one | {"image_id": str(one["image_id"])} for one in whole["annotations"]]},
+        whole | {"annotations": [one | {"category_id": 9} for one in whole["annotations"]]},
+        whole | {"images": [*whole["images"], whole["images"][0] | {"id": 99}]},
+        whole | {"images": [one | {"id": 1} for one in whole["images"]]},
+        whole | {"images": [one | {"id": []} for one in whole["images"]]},
+        whole | {"images": [one | {"height": float("inf")} for one in whole["images"]]},
+        whole | {"images": [one | {"file_name": 1} for one in whole["images"]]},
         {},
         [],
         "text",
@@ -354,7 +364,7 @@ def test_what_was_accepted_is_exported(decided, tmp_path, undecided):
     """Rejected lines never, undecided ones when asked for; numbers stay, classes are in every format."""
     survey, (crack, _, joint, left) = decided
     formats = ("jpeg", "dxf", "gpkg", "csv", "geojson", "coco")
-    summary = export_survey(survey, formats, tmp_path / "out", SilentRun(), undecided=undecided)
+    summary = export_survey(survey, formats, tmp_path / "out", Run(), undecided=undecided)
     assert [int(word) for word in summary["lines"].split() if word.isdigit()] == [2, 1, 1]
     wanted = {f"a.jpg#{crack}": "crack", f"a.jpg#{joint}": "joint"} | (
         {f"a.jpg#{left}": ""} if undecided else {}
@@ -384,7 +394,7 @@ def test_what_was_accepted_is_exported(decided, tmp_path, undecided):
 def test_decisions_on_other_photos_are_refused(decided, world, tmp_path):
     """Nothing is written, rather than a drawing without any crack."""
     with pytest.raises(InputError, match="does not have"):
-        export_survey(world / "out", ["dxf"], tmp_path / "out", SilentRun(), decided[0] / "decisions.json")
+        export_survey(world / "out", ["dxf"], tmp_path / "out", Run(), decided[0] / "decisions.json")
     assert not (tmp_path / "out").exists()
 
 
@@ -393,8 +403,8 @@ def test_a_survey_without_cracks_is_exported(world, tmp_path):
     (tmp_path / "in").mkdir()
     shutil.copy(world / "in/sound.jpg", tmp_path / "in/sound.jpg")
     model, places = world / "model.onnx", [str(tmp_path / "in")]
-    inspect_photos(places, model, tmp_path / "out", InspectConfig(), open_source, SilentRun())
-    export_survey(tmp_path / "out", ("jpeg", "dxf", "gpkg"), tmp_path / "x", SilentRun())
+    inspect_photos(places, model, tmp_path / "out", InspectConfig(), open_source, Run())
+    export_survey(tmp_path / "out", ("jpeg", "dxf", "gpkg"), tmp_path / "x", Run())
     assert pyogrio.read_info(tmp_path / "x/survey.gpkg", layer="cracks")["features"] == 0
     (drawing,) = (tmp_path / "x/dxf").iterdir()
     assert not ezdxf.readfile(drawing).audit().has_errors

@@ -15,7 +15,7 @@ from damcrack.cracks.findings import Findings
 from damcrack.inspection.coco import polygons
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
@@ -61,7 +61,7 @@ def world(tmp_path_factory):
         root / "out",
         InspectConfig(),
         open_source,
-        SilentRun(),
+        Run(),
         {"diagonal.jpg": 0.5},
     )
     return root

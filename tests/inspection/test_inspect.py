@@ -1,7 +1,6 @@
 import csv
 import io
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,7 +18,7 @@ from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Photo
 from damcrack.inspection.survey import Survey
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
@@ -27,7 +26,7 @@ SIZE = (340, 450)
 CONFIG = InspectConfig()
 
 
-class Told(SilentRun):
+class Told(Run):
     """Remembers what it was told."""
 
     def __init__(self):
@@ -156,7 +155,7 @@ def test_a_second_call_looks_at_nothing_again(world, model):
         root / "out",
         InspectConfig(gsd_mm_per_px=0.5),
         open_source,
-        SilentRun(),
+        Run(),
     )
     assert {path: path.stat().st_mtime_ns for path in (root / "out/photos").rglob("findings.json")} == before
     assert {path.name: path.read_bytes() for path in (root / "out").glob("*.csv")} == tables
@@ -179,12 +178,12 @@ def test_an_interrupted_survey_goes_on(tmp_path, model, monkeypatch):
 
     monkeypatch.setattr(survey, "look_at", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+        inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run())
     done = len(list((tmp_path / "out/photos").glob("*/findings.json")))
     assert 1 <= done < 6
     assert not (tmp_path / "out/report.html").exists()
     before = len(calls)
-    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run())
     assert len(calls) - before == 6 - done
     assert (tmp_path / "out/report.html").exists()
 
@@ -194,14 +193,14 @@ def test_other_values_and_new_content_are_looked_at_again(tmp_path, model):
     save(tmp_path / "in/a.jpg", cracked(1))
     save(tmp_path / "in/b.jpg", sound(2))
     run = [[str(tmp_path / "in")], model, tmp_path / "out"]
-    inspect_photos(*run, CONFIG, open_source, SilentRun())
+    inspect_photos(*run, CONFIG, open_source, Run())
     save(tmp_path / "in/a.jpg", sound(1))
     (tmp_path / "in/b.jpg").unlink()
-    inspect_photos(*run, CONFIG, open_source, SilentRun())
+    inspect_photos(*run, CONFIG, open_source, Run())
     (row,) = rows_of(tmp_path / "out/photos.csv")
     assert (row["photo"], row["verdict"]) == ("a.jpg", "no crack")
     assert len(list((tmp_path / "out/photos").iterdir())) == 1
-    inspect_photos(*run, InspectConfig(overlap=0.5), open_source, SilentRun())
+    inspect_photos(*run, InspectConfig(overlap=0.5), open_source, Run())
     assert int(rows_of(tmp_path / "out/photos.csv")[0]["num_blocks"]) > int(row["num_blocks"])
 
 
@@ -211,7 +210,7 @@ def test_photos_that_other_weights_judged_are_judged_again(tmp_path, model, monk
     keys = []
     for weights in ((1.0,), (2.0,), (2.0,)):
         monkeypatch.setattr("damcrack.inspection.survey.WEIGHTS", weights)
-        inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+        inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run())
         (folder,) = (tmp_path / "out/photos").iterdir()
         keys.append(Findings.read(folder).key)
     assert keys[0] != keys[1] == keys[2]
@@ -223,18 +222,19 @@ def test_small_photos_are_set_aside_and_the_rest_goes_on(tmp_path, model):
     (tmp_path / "in/empty.png").write_bytes(b"")
     (tmp_path / "in/text.jpg").write_text("no image")
     save(tmp_path / "in/good.jpg", sound(1))
-    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run())
     reasons = {row["file"]: row["reason"] for row in rows_of(tmp_path / "out/set-aside.csv")}
     assert reasons.keys() == {"small.jpg", "empty.png", "text.jpg"}
     assert "smaller than one tile" in reasons["small.jpg"]
 
 
 def test_only_unusable_photos_is_an_error(tmp_path, model):
-    """With the first reason."""
+    """With the first reason; other files are no photos."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in/empty.png").write_bytes(b"")
+    (tmp_path / "in/a.txt").write_bytes(b"notes")
     with pytest.raises(InputError, match=r"none of 1 photos.*empty\.png"):
-        inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+        inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run())
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_places_without_photos_are_refused(tmp_path, model, given, said):
     """Missing, empty, and a pattern that nothing fits."""
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match=said):
-        inspect_photos([str(tmp_path / given)], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+        inspect_photos([str(tmp_path / given)], model, tmp_path / "out", CONFIG, open_source, Run())
     assert not (tmp_path / "out").exists()
 
 
@@ -255,7 +255,7 @@ def test_files_and_patterns_are_taken(tmp_path, model):
     save(tmp_path / "in/a2.jpg", sound(2))
     save(tmp_path / "other/a1.jpg", sound(3))
     places = [str(tmp_path / "in/a*.jpg"), str(tmp_path / "other")]
-    inspect_photos(places, model, tmp_path / "out", CONFIG, open_source, SilentRun())
+    inspect_photos(places, model, tmp_path / "out", CONFIG, open_source, Run())
     assert [row["photo"] for row in rows_of(tmp_path / "out/photos.csv")] == [
         "a1.jpg",
         "a2.jpg",
@@ -274,7 +274,7 @@ def test_frames_of_a_video_are_photos(tmp_path, model):
     """One a second, named by their time; the crack comes after two seconds."""
     (tmp_path / "in").mkdir()
     write_video(tmp_path / "in/dive.mp4", [sound(1)] * 20 + [cracked(1, width=12)] * 15)
-    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run())
     verdicts = {row["photo"]: row["verdict"] for row in rows_of(tmp_path / "out/photos.csv")}
     assert list(verdicts.values()) == ["no crack", "no crack", "crack", "crack"]
     assert list(verdicts)[2] == "dive.mp4@00002.0s.jpg"
@@ -286,7 +286,7 @@ def test_a_video_cut_short_gives_what_it_has(tmp_path, model):
     write_video(tmp_path / "in/dive.mp4", [sound(1)] * 30)
     (tmp_path / "in/dive.mp4").write_bytes((tmp_path / "in/dive.mp4").read_bytes()[:3000])
     save(tmp_path / "in/good.jpg", sound(1))
-    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run())
     (aside,) = rows_of(tmp_path / "out/set-aside.csv")
     assert aside["file"] == "dive.mp4"
     assert "cut short" in aside["reason"]
@@ -301,7 +301,7 @@ def test_distance_and_focal_length_give_the_scale(tmp_path, model):
     save(tmp_path / "in/a.jpg", cracked(1), camera=CAMERA)
     save(tmp_path / "in/b.jpg", cracked(1))
     inspect_photos(
-        [str(tmp_path / "in")], model, tmp_path / "out", InspectConfig(distance_m=7), open_source, SilentRun()
+        [str(tmp_path / "in")], model, tmp_path / "out", InspectConfig(distance_m=7), open_source, Run()
     )
     (row,) = rows_of(tmp_path / "out/photos.csv")
     assert float(row["gsd_mm_per_px"]) == pytest.approx(200 * np.hypot(36, 24) / np.hypot(*SIZE))
@@ -337,7 +337,7 @@ def test_impossible_ground_sampling_distances_are_refused(gsd):
 def test_a_geotagged_photo_gives_points(tmp_path, model):
     """Where the camera was, west and south negative; the crack's lines are kept beside it."""
     save(tmp_path / "in/a.jpg", cracked(1), gps=GPS)
-    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run())
     (feature,) = json.loads((tmp_path / "out/cracks.geojson").read_text())["features"]
     assert feature["geometry"]["type"] == "Point"
     assert feature["geometry"]["coordinates"] == pytest.approx([-7.25, 46.51])
@@ -386,7 +386,7 @@ def test_a_large_photo_needs_permission(tmp_path, model):
         tmp_path / "out",
         InspectConfig(max_megapixels=1),
         open_source,
-        SilentRun(),
+        Run(),
     )
     (aside,) = rows_of(tmp_path / "out/set-aside.csv")
     assert "max_megapixels" in aside["reason"]
@@ -407,9 +407,9 @@ def test_a_file_that_takes_too_much_memory_needs_permission(tmp_path, model):
     for times in (2, 5):
         work = Survey(tmp_path / "out", detector, rules, Scale(), times * SIZE[0] * SIZE[1])
         found[times] = list(work.look_at_all(photos))
-    assert isinstance(found[2][0], Path)
+    assert found[2][0][0] == "a.jpg"
     assert "max_megapixels" in found[2][1].reason
-    assert all(isinstance(one, Path) for one in found[5])
+    assert [name for name, _ in found[5]] == ["a.jpg", "b.tif"]
 
 
 def test_png_and_rotated_photos_are_read(tmp_path, model):
@@ -420,7 +420,7 @@ def test_png_and_rotated_photos_are_read(tmp_path, model):
     exif = turned.getexif()
     exif[0x0112] = 6
     turned.save(tmp_path / "in/b.jpg", quality=98, exif=exif)
-    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run())
     one, other = rows_of(tmp_path / "out/cracks.csv")
     assert float(one["length_px"]) == pytest.approx(float(other["length_px"]), rel=0.03)
     assert float(one["x0_px"]) == pytest.approx(float(other["x0_px"]), abs=3)
@@ -441,7 +441,7 @@ def test_the_title_is_the_folders_name(tmp_path, model, monkeypatch, given):
     """However the folder is written."""
     save(tmp_path / "wall/a.jpg", sound(1))
     monkeypatch.chdir(tmp_path / "wall")
-    inspect_photos([given], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+    inspect_photos([given], model, tmp_path / "out", CONFIG, open_source, Run())
     assert json.loads((tmp_path / "out/survey.json").read_text())["title"] == "wall"
     assert "<title>wall:" in (tmp_path / "out/report.html").read_text()
 
@@ -451,7 +451,7 @@ def test_lengths_are_in_mm_where_a_scale_is_known(tmp_path, model):
     save(tmp_path / "in/known.jpg", cracked(1))
     save(tmp_path / "in/unknown.jpg", cracked(2))
     inspect_photos(
-        [str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun(), {"known.jpg": 0.5}
+        [str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run(), {"known.jpg": 0.5}
     )
     page = (tmp_path / "out/report.html").read_text()
     lead = page[page.index("<header>") : page.index("</header>")]
@@ -462,7 +462,7 @@ def test_lengths_are_in_mm_where_a_scale_is_known(tmp_path, model):
 def test_names_cannot_break_the_page(tmp_path, model):
     """A photo called like a script is text."""
     save(tmp_path / "in/<img src=x onerror=alert(1)>&.jpg", cracked(1))
-    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, SilentRun())
+    inspect_photos([str(tmp_path / "in")], model, tmp_path / "out", CONFIG, open_source, Run())
     page = (tmp_path / "out/report.html").read_text()
     assert "<img src=x" not in page
     assert "</script>&.jpg" not in page

@@ -13,7 +13,7 @@ from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.sources import Part
 from damcrack.inspection.survey import Survey
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage import source as storage
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
@@ -48,9 +48,7 @@ def model(tmp_path):
 
 
 def inspect(model, photos, out, part=None):
-    return inspect_photos(
-        [str(photos)], model, Path(out), InspectConfig(), open_source, SilentRun(), part=part
-    )
+    return inspect_photos([str(photos)], model, Path(out), InspectConfig(), open_source, Run(), part=part)
 
 
 def published(out):

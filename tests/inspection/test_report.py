@@ -9,7 +9,7 @@ from PIL import Image
 
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
@@ -29,7 +29,7 @@ def page(tmp_path_factory) -> Path:
             root / f"in/{number}.jpg"
         )
     (root / "in/broken.jpg").write_bytes(b"\xff\xd8\xff")
-    inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, SilentRun())
+    inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, Run())
     return root / "out/report.html"
 
 

@@ -13,7 +13,7 @@ from damcrack.files import InputError
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.decisions import Decision
 from damcrack.inspection.review import block_labels, take_back
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from surveys import all_findings, cracked, decide, inspect, save, write_decisions
 
@@ -118,12 +118,10 @@ def test_labelled_tiles_are_taken_in_by_the_graph(survey, tmp_path):
     file = write_decisions(tmp_path / "d.json", [decide(*top, "accepted"), decide(*bottom, "rejected")])
     take_back(survey, tmp_path / "source", file)
     sources = {"review": str(tmp_path / "source")}
-    snapshot(sources, tmp_path / "listed.csv", open_source, SilentRun())
+    snapshot(sources, tmp_path / "listed.csv", open_source, Run())
     values = read_params(Path(__file__).parents[2] / "params.yaml")
     settings = stage_config(values, "photos", None, {"sources": sources, "min_side_px": 64})
-    photos(
-        tmp_path / "listed.csv", tmp_path / "photos", settings, open_source, SilentRun(tmp_path / "scratch")
-    )
+    photos(tmp_path / "listed.csv", tmp_path / "photos", settings, open_source, Run(tmp_path / "scratch"))
     taken = ImageSet.open(tmp_path / "photos/ready")
     assert sorted(set(taken.labels)) == [0, 1]
     assert len({row["group"] for row in taken.rows}) == 1

@@ -35,6 +35,7 @@ GERMAN = 'photo;gsd_mm_per_px\na.jpg;0,5\nFür.jpg;"0,8"\n'
         GERMAN,
         GERMAN.encode("cp1252"),
         "sep=;\r\n" + GERMAN.replace("\n", "\r\n"),
+        "\r\n\r\n" + PLAIN.replace("\n", "\r\n"),
         PLAIN.replace(",", "\t"),
         'photo,gsd_mm_per_px\na.jpg,"0,5"\n"Für.jpg","0,8"\n',
         " Photo , GSD mm per px \n a.jpg , 0.5 \nFür.jpg\xa0,0.80\n",

@@ -15,7 +15,7 @@ from damcrack.inspection import signed
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.decisions import read_decisions
 from damcrack.inspection.signed import TitleBlock, report
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from surveys import all_findings, cracked, decide, inspect, save, write_decisions
 
 SIZE = (500, 700)
@@ -54,7 +54,7 @@ def test_only_accepted_findings_are_counted(survey, tmp_path):
         decide(*found[3], "rejected", note="shadow"),
     ]
     file = write_decisions(tmp_path / "d.json", decided)
-    report(survey, tmp_path / "out", TitleBlock(structure="Wall <1>"), SilentRun(), file)
+    report(survey, tmp_path / "out", TitleBlock(structure="Wall <1>"), Run(), file)
     html = (tmp_path / "out/report.html").read_text()
     (crack, joint) = (cells(html, f'data-class="{name}"')[0] for name in ("crack", "joint"))
     assert crack[1] == "2"
@@ -73,7 +73,7 @@ def test_only_accepted_findings_are_counted(survey, tmp_path):
 def test_the_photo_in_the_report_is_whole(survey, tmp_path):
     """At its full size where it is no larger than print needs."""
     file = write_decisions(tmp_path / "d.json", [decide(*all_findings(survey)[0], "accepted")])
-    report(survey, tmp_path / "out", TitleBlock(), SilentRun(), file)
+    report(survey, tmp_path / "out", TitleBlock(), Run(), file)
     (picture,) = (tmp_path / "out/photos").iterdir()
     assert cv2.imread(str(picture)).shape == (*SIZE, 3)
 
@@ -82,7 +82,7 @@ def test_the_same_inputs_give_the_same_bytes(survey, tmp_path):
     """No clock, no random name."""
     file = write_decisions(tmp_path / "d.json", [decide(*one, "accepted") for one in all_findings(survey)])
     for name in ("one", "other"):
-        report(survey, tmp_path / name, TitleBlock(), SilentRun(), file)
+        report(survey, tmp_path / name, TitleBlock(), Run(), file)
     one, other = ((tmp_path / name / "report.html").read_bytes() for name in ("one", "other"))
     assert one == other
 
@@ -92,7 +92,7 @@ def test_notes_and_severity_alone_decide_nothing(survey, tmp_path):
     file = write_decisions(
         tmp_path / "d.json", [decide(*all_findings(survey)[0], "undecided", note="look again")]
     )
-    summary = report(survey, tmp_path / "out", TitleBlock(), SilentRun(), file)
+    summary = report(survey, tmp_path / "out", TitleBlock(), Run(), file)
     assert re.findall(r"\d+", str(summary["findings"])) == ["0", "0", "5"]
 
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_reported_is_refused(survey, tmp_path, fault):
         out.write_bytes(b"%PDF- mine")
     before = out.read_bytes() if out.exists() else None
     with pytest.raises(InputError):
-        report(tmp_path if fault == "no survey" else survey, out, TitleBlock(), SilentRun(), given)
+        report(tmp_path if fault == "no survey" else survey, out, TitleBlock(), Run(), given)
     assert (out.read_bytes() if out.exists() else None) == before
 
 
@@ -131,7 +131,7 @@ def test_decisions_without_a_finding_are_listed(survey, tmp_path):
     gone = decide(known, finding, "accepted", note="seen in 2025")
     gone = replace(gone, box_xyxy=(600, 400, 690, 490), lines=(np.array([[600, 400], [690, 490]]),))
     file = write_decisions(tmp_path / "d.json", [gone])
-    summary = report(survey, tmp_path / "out", TitleBlock(), SilentRun(), file)
+    summary = report(survey, tmp_path / "out", TitleBlock(), Run(), file)
     assert "without a finding" in summary
     assert "seen in 2025" in (tmp_path / "out/report.html").read_text()
 
@@ -149,7 +149,7 @@ def test_decisions_are_carried_to_the_same_wall_a_year_later(tmp_path):
     write_decisions(
         old / "decisions.json", [decide(known, finding, "accepted", severity="minor", note="since 2019")]
     )
-    summary = report(new, tmp_path / "out", TitleBlock(), SilentRun(), previous=old)
+    summary = report(new, tmp_path / "out", TitleBlock(), Run(), previous=old)
     assert re.findall(r"\d+", str(summary["findings"])) == ["0", "0", "2"]
     (carried,) = read_decisions(tmp_path / "out/decisions.json")
     assert (carried.carried, carried.note, carried.severity) == (True, "since 2019", "minor")
@@ -164,7 +164,7 @@ def test_a_pair_that_does_not_fit_carries_nothing(tmp_path):
     save(tmp_path / "new-in/a.jpg", cracked(SIZE, (350, 250, 20, 300, 6.0), seed=2))
     old, new = inspect(tmp_path, "old", photos="old-in"), inspect(tmp_path, "new", photos="new-in")
     write_decisions(old / "decisions.json", [decide(*all_findings(old)[0], "accepted")])
-    report(new, tmp_path / "out", TitleBlock(), SilentRun(), previous=old)
+    report(new, tmp_path / "out", TitleBlock(), Run(), previous=old)
     assert read_decisions(tmp_path / "out/decisions.json") == []
 
 

@@ -21,7 +21,7 @@ from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.places import Unusable
 from damcrack.inspection.sources import Photo, list_photos, opened, summarised, title_of
 from damcrack.inspection.survey import Memory
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
@@ -349,7 +349,7 @@ def wall(cracked=True, size=SIZE, seed=1):
 
 
 def inspected(places, model, out):
-    inspect_photos([str(place) for place in places], model, out, InspectConfig(), open_source, SilentRun())
+    inspect_photos([str(place) for place in places], model, out, InspectConfig(), open_source, Run())
     rows = {row["photo"]: row for row in read_csv(out / "photos.csv")}
     return rows, {row["file"]: row["reason"] for row in read_csv(out / "set-aside.csv")}
 

@@ -16,7 +16,7 @@ from damcrack.inspection.compare import compare
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.survey_folder import FinishedSurvey
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
@@ -43,7 +43,7 @@ def draw(path: str, seed: int = 0) -> None:
 def inspect(model: Path, *places: str, out: str = "out", **values: object) -> list[str]:
     """Inspect; returns what was said."""
     said: list[str] = []
-    run = SilentRun()
+    run = Run()
     run.say = said.append  # type: ignore[method-assign]
     inspect_photos(places, model, Path(out), InspectConfig(**values), open_source, run)  # type: ignore[arg-type]
     return said
@@ -229,7 +229,7 @@ def test_a_survey_that_is_redone_is_not_finished(model: Path, monkeypatch: pytes
     assert [path.name for path in Path("out").iterdir() if path.is_file()] == [OUTPUT_MARKER]
     for old, new in (("old", "out"), ("out", "old")):
         with pytest.raises(InputError, match="not a finished survey"):
-            compare(Path(old), Path(new), Path("compared"), None, SilentRun())
+            compare(Path(old), Path(new), Path("compared"), None, Run())
     inspect(model, "in")
     assert tree("out") == tree("old")
 

@@ -7,7 +7,7 @@ import pytest
 from damcrack.data.imageset import ImageSet
 from damcrack.files import OUTPUT_MARKER, InputError, read_csv
 from damcrack.registry.evaluation_set import fetch_set, freeze, open_set, training_photos
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage.source import open_source
 from detectors import THIN_PX, TILING, WIDE_PX, cut_tiles, draw_photos
 
@@ -20,7 +20,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluation-set")
     photos = draw_photos(root / "photos")
     tiles = cut_tiles(photos, root / "tiles")
-    freeze(photos, tiles, root / "set", SilentRun())
+    freeze(photos, tiles, root / "set", Run())
     return root
 
 
@@ -36,7 +36,7 @@ def test_holds_the_test_tiles_and_nothing_else(made):
 
 def test_same_photos_give_the_same_digest(made, tmp_path):
     """Freezing again gives the same bytes: the digest is a function of photos and tiles."""
-    freeze(made / "photos", made / "tiles", tmp_path / "again", SilentRun())
+    freeze(made / "photos", made / "tiles", tmp_path / "again", Run())
     for name in ("tiles.csv", "set.json", "shards/00000.tar"):
         assert (tmp_path / "again" / name).read_bytes() == (made / "set" / name).read_bytes()
 
@@ -83,7 +83,7 @@ def test_without_test_tiles_the_validation_tiles_are_taken(made, tmp_path):
     from dataclasses import replace
 
     tiles = cut_tiles(made / "photos", tmp_path / "tiles", replace(TILING, test_fraction=0.0))
-    freeze(made / "photos", tiles, tmp_path / "set", SilentRun())
+    freeze(made / "photos", tiles, tmp_path / "set", Run())
     seen = {row["sha256"] for row in training_photos(made / "photos", tiles)}
     assert set(open_set(tmp_path / "set").column("photo_sha256")) <= seen
 
@@ -92,7 +92,7 @@ def test_photos_of_other_tiles_are_refused(made, tmp_path):
     """Photos that the tiles were not cut from are named."""
     other = draw_photos(tmp_path / "photos", num=2, source="dam")
     with pytest.raises(InputError, match=r"tiles of wall/\d+\.png, which is not among the photos"):
-        freeze(other, made / "tiles", tmp_path / "set", SilentRun())
+        freeze(other, made / "tiles", tmp_path / "set", Run())
     assert not (tmp_path / "set").exists()
 
 

@@ -11,7 +11,7 @@ from damcrack.registry.champion import champion_before, history, roll_back, roll
 from damcrack.registry.evaluation_set import open_set, write_set
 from damcrack.registry.gate import ScoredModel
 from damcrack.registry.register import read_entry, register, why_register_again
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from detectors import CONFIG, TILE_PX, cut_tiles, draw_photos, write_evaluation, write_export
 
 pytestmark = pytest.mark.slow
@@ -83,7 +83,7 @@ def put(wall, shelf, tmp_path):
         export = write_export(tmp_path / f"export-{threshold}", threshold, **about)
         evaluation = write_evaluation(tmp_path / f"evaluation-{threshold}", export)
         inputs = wall / "photos", wall / "tiles", evaluation, export, tmp_path / "out"
-        return register(*inputs, config, shelf, None, run or SilentRun(tmp_path / "scratch"))
+        return register(*inputs, config, shelf, None, run or Run(tmp_path / "scratch"))
 
     return registered
 
@@ -187,7 +187,7 @@ def test_model_evaluated_on_its_training_photos_is_refused(put, shelf, wall, tmp
         path.read_text().replace(",test,", ",x,").replace(",train,", ",test,").replace(",x,", ",train,")
     )
     (tmp_path / "seen").mkdir()
-    write_set(wall / "photos", tmp_path / "tiles", tmp_path / "seen", SilentRun())
+    write_set(wall / "photos", tmp_path / "tiles", tmp_path / "seen", Run())
     seen = str(tmp_path / "seen")
     with pytest.raises(InputError, match="evaluation_sha256 is null"):
         put(FAIR, replace(CONFIG, evaluation_set=seen))
@@ -235,7 +235,7 @@ def test_champion_of_other_tiles_is_refused(put, shelf, tmp_path):
 def test_decision_and_card_are_kept_with_the_run(put):
     """The decision record and the card reach the run as whole files."""
 
-    class Keeping(SilentRun):
+    class Keeping(Run):
         kept: ClassVar = {}
 
         def artifact(self, path):
@@ -475,5 +475,5 @@ def test_version_knows_what_trained_it(put, shelf, tmp_path):
     """A version carries the photos that trained it, so that a later gate can leave them out."""
     put(FAIR)
     chosen = open_set(tmp_path / "out/evaluation-set")
-    loaded = ScoredModel.load("version 1", shelf.root / "1", chosen, SilentRun())
+    loaded = ScoredModel.load("version 1", shelf.root / "1", chosen, Run())
     assert loaded.trained_on == {row["sha256"] for row in read_csv(tmp_path / "out/photos.csv")}

@@ -18,7 +18,7 @@ import pytest
 from damcrack.files import OUTPUT_MARKER, InputError, sha256_file
 from damcrack.registry.champion import carry_out, champion_before, history, present_champion, roll_back
 from damcrack.registry.register import read_entry, register, why_register_again
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from detectors import CONFIG, cut_tiles, draw_photos, write_evaluation, write_export
 
 pytestmark = pytest.mark.slow
@@ -103,7 +103,7 @@ def put(folder, name, threshold, registry=None, out=None):
         replace(CONFIG, model_name=name),
         registry or MlflowRegistry(),
         None,
-        SilentRun(),
+        Run(),
     )
 
 
@@ -398,7 +398,7 @@ def test_killed_promotion(dam):
 
 def test_changed_artifact_is_refused_by_name(dam):
     """A file changed in the artifact store is named, is not used, and moves nothing, for inspection or promotion."""
-    from damcrack.registry.places import model_folder
+    from damcrack.registry.model_names import model_folder
 
     server = dam[0]
     seed(server, "tampered", FAIR)
@@ -420,7 +420,7 @@ def test_changed_artifact_is_refused_by_name(dam):
 
 def test_a_model_that_nobody_approved_is_not_loaded(dam, monkeypatch, tmp_path):
     """Whoever may move the alias and write the hashes of a version cannot approve it: that lies in another store."""
-    from damcrack.registry.places import model_folder
+    from damcrack.registry.model_names import model_folder
 
     seed(dam[0], "approved", FAIR)
     monkeypatch.setenv("DAMCRACK_APPROVED", str(tmp_path))
@@ -447,7 +447,7 @@ def test_kept_copy_is_checked_every_time(dam):
 
 def test_champion_that_was_deleted(dam):
     """An alias that pointed to a deleted version: one sentence with the way back, which works."""
-    from damcrack.registry.places import model_folder
+    from damcrack.registry.model_names import model_folder
 
     server = dam[0]
     seed(server, "deleted", FAIR, BETTER)

@@ -12,7 +12,7 @@ from damcrack.data.config import PhotosConfig
 from damcrack.data.photos import photos
 from damcrack.data.snapshot import snapshot
 from damcrack.files import InputError, read_csv
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.storage import source as storage
 from damcrack.storage.source import open_source
 
@@ -223,11 +223,11 @@ def test_photos_come_in_from_s3_as_from_a_folder(s3, tmp_path):
     for uri in (str(tmp_path / "in"), f"s3://{bucket}/raw"):
         config = PhotosConfig(sources={"dam": uri}, min_side_px=32)
         out = outs[uri] = tmp_path / f"out{len(outs)}"
-        snapshot(config.sources, tmp_path / "s.csv", open_source, SilentRun())
-        photos(tmp_path / "s.csv", out, config, open_source, SilentRun())
+        snapshot(config.sources, tmp_path / "s.csv", open_source, Run())
+        photos(tmp_path / "s.csv", out, config, open_source, Run())
     one, two = outs.values()
     assert read_csv(one / "photos.csv") == read_csv(two / "photos.csv")
     assert (two / "masks/dam/wall 1.png").read_bytes() == (one / "masks/dam/wall 1.png").read_bytes()
     open_source(f"s3://{bucket}/raw")._client.put_object(Bucket=bucket, Key="raw/b.png", Body=b"new")
     with pytest.raises(InputError, match=r"b\.png has changed"):
-        photos(tmp_path / "s.csv", tmp_path / "again", config, open_source, SilentRun())
+        photos(tmp_path / "s.csv", tmp_path / "again", config, open_source, Run())

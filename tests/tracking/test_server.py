@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from damcrack.files import InputError
-from damcrack.registry.places import model_folder
+from damcrack.registry.model_names import model_folder
 from damcrack.tracking import send
 from damcrack.tracking.recorded import start_run
 from damcrack.tracking.send import pending_runs, send_later

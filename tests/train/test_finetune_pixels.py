@@ -15,7 +15,7 @@ from damcrack.data.photo import encode_jpeg
 from damcrack.data.targets import encode_targets
 from damcrack.files import InputError, read_csv, sha256_file
 from damcrack.params import read_params, stage_config
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.train.config import FinetuneConfig
 from damcrack.train.finetune import finetune, with_enough_epochs
 from damcrack.train.networks import build_network
@@ -68,7 +68,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tile_set(root / "tiles", num_unlabelled=3)
     tile_set(root / "labels", masks=False)
     tile_set(root / "others", seed=1)
-    run = SilentRun(root / "scratch")
+    run = Run(root / "scratch")
     finetune(root / "tiles", root / "pixels", "pixels", config(PIXELS), run)
     finetune(root / "tiles", root / "plain", "plain", config(TILES_ONLY), run)
     return root
@@ -94,9 +94,7 @@ def test_a_pixel_model_says_what_it_is(here: Path) -> None:
 
 def test_labels_alone_are_enough(here: Path, tmp_path: Path) -> None:
     """Tiles without any mask train a pixel head too: a crack is somewhere in them."""
-    summary = finetune(
-        here / "labels", tmp_path / "out", "a", config(PIXELS), SilentRun(tmp_path / "scratch")
-    )
+    summary = finetune(here / "labels", tmp_path / "out", "a", config(PIXELS), Run(tmp_path / "scratch"))
     assert "validation accuracy" in summary
     assert "validation pixel F1" not in summary
     assert not close(weights(tmp_path / "out")["pixel_head.weight"], build_start("pixel_head.weight"))
@@ -110,7 +108,7 @@ def test_views_may_be_smaller_than_the_tiles(here: Path, tmp_path: Path) -> None
     """Training sees cut-outs around cracks, validation the whole tile."""
     tile_set(tmp_path / "tiles")
     wide = config(PIXELS, view_px=32, focus=0.5, scales=(0.5, 1.0))
-    finetune(tmp_path / "tiles", tmp_path / "out", "a", wide, SilentRun(tmp_path / "scratch"))
+    finetune(tmp_path / "tiles", tmp_path / "out", "a", wide, Run(tmp_path / "scratch"))
     assert ModelInfo.read(tmp_path / "out").config["view_px"] == 32
 
 
@@ -122,7 +120,7 @@ def test_a_pixel_network_may_teach_on_any_tiles(here: Path, tmp_path: Path) -> N
         tmp_path / "out",
         "a",
         taught,
-        SilentRun(tmp_path / "scratch"),
+        Run(tmp_path / "scratch"),
         teacher=here / "pixels",
     )
     info = ModelInfo.read(tmp_path / "out")
@@ -150,7 +148,7 @@ def test_teachers_that_see_images_otherwise_are_refused(
             tmp_path / "out",
             "a",
             config(student, teacher=teacher),
-            SilentRun(tmp_path / "scratch"),
+            Run(tmp_path / "scratch"),
             teacher=here / teacher,
         )
     assert not (tmp_path / "out").exists()
@@ -164,7 +162,7 @@ def test_unlabelled_tiles_join_under_a_teacher(here: Path, tmp_path: Path) -> No
         tmp_path / "out",
         "a",
         taught,
-        SilentRun(tmp_path / "scratch"),
+        Run(tmp_path / "scratch"),
         teacher=here / "pixels",
     )
     kept = ModelInfo.read(tmp_path / "out").config
@@ -180,7 +178,7 @@ def test_a_share_of_no_unlabelled_tiles_is_refused(here: Path, tmp_path: Path) -
             tmp_path / "out",
             "a",
             taught,
-            SilentRun(tmp_path / "scratch"),
+            Run(tmp_path / "scratch"),
             teacher=here / "pixels",
         )
 
@@ -224,9 +222,7 @@ def test_unlabelled_tiles_take_their_place_in_the_count_of_steps() -> None:
 def test_a_start_from_a_pixel_model_keeps_its_heads(here: Path, tmp_path: Path) -> None:
     """Standing still, it ends with the weights it began with, both heads included."""
     values = config(PIXELS, init="pixels", **STANDING_STILL)
-    finetune(
-        here / "tiles", tmp_path / "out", "a", values, SilentRun(tmp_path / "scratch"), init=here / "pixels"
-    )
+    finetune(here / "tiles", tmp_path / "out", "a", values, Run(tmp_path / "scratch"), init=here / "pixels")
     before, after = weights(here / "pixels"), weights(tmp_path / "out")
     names = [name for name, value in before.items() if value.ndim > 1 or name.endswith("head.bias")]
     assert {"tile_head.weight", "pixel_head.bias", "smooth.0.0.weight"} <= set(names)
@@ -237,9 +233,7 @@ def test_a_start_from_a_pixel_model_keeps_its_heads(here: Path, tmp_path: Path) 
 def test_a_start_from_a_plain_model_keeps_its_body(here: Path, tmp_path: Path) -> None:
     """The heads are fresh."""
     values = config(PIXELS, init="plain", seed=5, **STANDING_STILL)
-    finetune(
-        here / "tiles", tmp_path / "out", "a", values, SilentRun(tmp_path / "scratch"), init=here / "plain"
-    )
+    finetune(here / "tiles", tmp_path / "out", "a", values, Run(tmp_path / "scratch"), init=here / "plain")
     before, after = weights(here / "plain"), weights(tmp_path / "out")
     assert close(after["encoder.stages.3.1.conv2.weight"], before["layer4.1.conv2.weight"])
     assert not close(after["tile_head.weight"], before["fc.weight"])
@@ -256,7 +250,7 @@ def test_a_start_from_another_width_is_refused(here: Path, tmp_path: Path, chang
             tmp_path / "out",
             "a",
             values,
-            SilentRun(tmp_path / "scratch"),
+            Run(tmp_path / "scratch"),
             init=here / "pixels",
         )
 
@@ -267,7 +261,7 @@ def test_a_start_from_encoder_weights(here: Path, tmp_path: Path, values: dict[s
     body = snapshot_of(build_network("resnet18", 1000, 9))
     save_file(body, tmp_path / "weights.safetensors")
     started = config(values, encoder_weights=str(tmp_path / "weights.safetensors"), **STANDING_STILL)
-    finetune(here / "tiles", tmp_path / "out", "a", started, SilentRun(tmp_path / "scratch"))
+    finetune(here / "tiles", tmp_path / "out", "a", started, Run(tmp_path / "scratch"))
     name = "encoder.stem.0.weight" if values["pixel_channels"] else "conv1.weight"
     assert close(weights(tmp_path / "out")[name], body["conv1.weight"])
     assert ModelInfo.read(tmp_path / "out").init_sha256 == sha256_file(tmp_path / "weights.safetensors")
@@ -276,8 +270,6 @@ def test_a_start_from_encoder_weights(here: Path, tmp_path: Path, values: dict[s
 def test_unlabelled_tiles_are_not_in_the_way_of_others(here: Path, tmp_path: Path) -> None:
     """A network without a pixel head trains on the same set as if they were not there."""
     tile_set(tmp_path / "same")
-    finetune(
-        tmp_path / "same", tmp_path / "out", "plain", config(TILES_ONLY), SilentRun(tmp_path / "scratch")
-    )
+    finetune(tmp_path / "same", tmp_path / "out", "plain", config(TILES_ONLY), Run(tmp_path / "scratch"))
     before, after = weights(here / "plain"), weights(tmp_path / "out")
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from damcrack import source
+from damcrack import code
 from damcrack.data.imageset import ImageSetWriter
 from damcrack.data.photo import encode_jpeg
 from damcrack.params import read_params, stage_config
-from damcrack.run import SilentRun
+from damcrack.run import Run
 from damcrack.train import frozen
 from damcrack.train.checkpoint import Checkpoint
 from damcrack.train.distill import distill
@@ -29,7 +29,7 @@ class PowerCut(Exception):  # noqa: N818 - a signal, not an error
     pass
 
 
-class Watched(SilentRun):
+class Watched(Run):
     """Notes which epochs are trained; may stop in one."""
 
     def __init__(self, scratch: Path, stop_in: int | None = None) -> None:
@@ -62,14 +62,14 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
     def edit_losses() -> None:
         copy = tmp_path / "damcrack"
-        shutil.copytree(source.PACKAGE, copy)
+        shutil.copytree(code.PACKAGE, copy)
         losses = copy / "train/losses.py"
         losses.write_text(losses.read_text() + "# another loss\n")
-        monkeypatch.setattr(source, "PACKAGE", copy)
-        source.source_sha256.cache_clear()
+        monkeypatch.setattr(code, "PACKAGE", copy)
+        code.code_sha256.cache_clear()
 
     yield edit_losses
-    source.source_sha256.cache_clear()
+    code.code_sha256.cache_clear()
 
 
 def student_config(**changed: Any) -> Any:
@@ -99,7 +99,7 @@ def test_stored_soft_targets_serve_the_same_code_only(
     asked: list[int] = []
     answers = frozen.answers
     monkeypatch.setattr(frozen, "answers", lambda *what: (asked.append(1), answers(*what))[1])
-    run, teacher = SilentRun(tmp_path / "scratch"), tmp_path / "teacher"
+    run, teacher = Run(tmp_path / "scratch"), tmp_path / "teacher"
     config = stage_config(PARAMS, "pretrain", "resnet18", SMALL | {"epochs": 1, "warmup_epochs": 0})
     pretrain(images, teacher, "resnet18", config, run)
     for seed, expected in ((0, 1), (1, 1)):

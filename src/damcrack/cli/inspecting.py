@@ -73,7 +73,7 @@ def inspect(
     from damcrack.inspection.sources import Part
     from damcrack.params import parse_changes, read_params, stage_config
     from damcrack.progress import Watcher
-    from damcrack.registry.places import model_folder
+    from damcrack.registry.model_names import model_folder
     from damcrack.stage_runner import execute
     from damcrack.stage_table import STAGES
     from damcrack.storage.source import open_source

@@ -161,3 +161,7 @@ def _explain(error: Exception) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         text += "; what was finished is kept: free some space and give the same command again"
     return text
+
+
+if __name__ == "__main__":
+    main()

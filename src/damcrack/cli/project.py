@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 import damcrack
+from damcrack.code import PACKAGE, code_name
 from damcrack.files import writable, write_bytes
-from damcrack.source import PACKAGE, source_name
 
 COPIED = (
     ".dvc/config",
@@ -75,4 +75,4 @@ def _versions() -> str:
     lines = sorted(
         f"{name}=={version}" for name, version in installed.items() if name not in ("", "damcrack")
     )
-    return "\n".join([f"damcrack=={damcrack.__version__}+{source_name()}", *lines, ""])
+    return "\n".join([f"damcrack=={damcrack.__version__}+{code_name()}", *lines, ""])

@@ -85,29 +85,36 @@ class OnnxDetector:
             probs[start : start + size] = crack_prob
         return probs
 
-    def map_photo(self, rgb: Pixels, workers: Executor, scales: Sequence[float] = (1.0,)) -> Floats:
+    def map_photo(
+        self, rgb: Pixels, workers: Executor, scales: Sequence[float] = (1.0,), refine_from: float = 0.0
+    ) -> Floats:
         """Probability (ceil(H/2), ceil(W/2)) that 2x2 pixels of a photo (H, W, 3) are crack.
 
-        The photo is seen at every one of `scales`, which are 1 divided by whole numbers, and the highest probability
-        counts. Only the map and the windows that the workers look at are in memory.
+        The photo is seen at every one of `scales`, which are 1 divided by whole numbers, the smallest first, and the
+        highest probability counts. A window in which the scales before show less than `refine_from` is left out.
+        Only the map and the windows that the workers look at are in memory.
         """
-        maps = [self._map_at(rgb, workers, round(1 / scale)) for scale in scales]
-        for other in maps[1:]:
-            np.maximum(maps[0], other, out=maps[0])
-        return maps[0]
+        highest, least = np.zeros([num_cells(length) for length in rgb.shape[:2]], np.float32), 0.0
+        for shrink in sorted({round(1 / scale) for scale in scales}, reverse=True):
+            windows = Windows.of((rgb.shape[0], rgb.shape[1]), shrink)
+            places = [place for place in windows if highest[windows.cells(*place)].max() >= least]
+            np.maximum(highest, self._map_at(rgb, workers, windows, places), out=highest)
+            least = refine_from
+        return highest
 
-    def _map_at(self, rgb: Pixels, workers: Executor, shrink: int) -> Floats:
-        windows = Windows.of((rgb.shape[0], rgb.shape[1]), shrink)
-        crack_map = np.empty(
+    def _map_at(
+        self, rgb: Pixels, workers: Executor, windows: Windows, places: Sequence[tuple[int, int]]
+    ) -> Floats:
+        """What the windows at some places see, 0 elsewhere: (ceil(H/2), ceil(W/2))."""
+        crack_map = np.zeros(
             [num_cells(side.length_px) for side in (windows.down, windows.across)], np.float32
         )
-        places = list(windows)
         size = max(1, BATCH_PX // math.prod(windows.seen_hw))
         batches = [places[start : start + size] for start in range(0, len(places), size)]
         list(workers.map(partial(self._fill, crack_map, rgb, windows), batches))
-        if shrink == 1:
+        if windows.shrink == 1:
             return crack_map
-        large_wh = crack_map.shape[1] * shrink, crack_map.shape[0] * shrink
+        large_wh = crack_map.shape[1] * windows.shrink, crack_map.shape[0] * windows.shrink
         large = cv2.resize(crack_map, large_wh, interpolation=cv2.INTER_LINEAR)
         return np.asarray(large[: num_cells(rgb.shape[0]), : num_cells(rgb.shape[1])], np.float32)
 

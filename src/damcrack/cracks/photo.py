@@ -30,6 +30,7 @@ class Rules:
     """At which scales a photo is seen, when blocks and photos are called cracked, and how cracks are traced."""
 
     scales: tuple[float, ...]
+    refine_from: float
     threshold: float
     uncertain: tuple[float, float]
     confident: tuple[float, float]
@@ -71,7 +72,7 @@ def look_at(
     boxes = tile_boxes_xyxy(size_hw, detector.tile_px, rules.overlap)
     if gaps is not None:
         boxes = boxes[[not gaps[y0:y1, x0:x1].all() for x0, y0, x1, y1 in boxes.tolist()]]
-    crack_map = detector.map_photo(rgb, workers, rules.scales)
+    crack_map = detector.map_photo(rgb, workers, rules.scales, rules.refine_from)
     crack_prob = detector.block_probs(without_specks(crack_map, CELL_PX, rules.segmentation), boxes)
     levels, cracks = np.zeros(size_hw, np.uint8), list[Crack]()
     tracing = Tracing(rgb, crack_map, boxes[crack_prob >= rules.threshold], rules)

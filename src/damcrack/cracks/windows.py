@@ -49,6 +49,11 @@ class Side:
         """Side of a window."""
         return self.step_px + 2 * self.margin_px
 
+    def cells(self, start: int, shrink: int) -> slice:
+        """Cells of the map of the whole photo, `shrink` times larger, that the window at `start` sees."""
+        first, stop = start - self.margin_px, start + self.step_px + self.margin_px
+        return slice(max(0, first) * shrink // CELL_PX, stop * shrink // CELL_PX)
+
     def own_part(self, start: int) -> tuple[slice, slice]:
         """Cells of the photo's map that the window at `start` fills, and where they lie in its own map."""
         first, margin = start // CELL_PX, self.margin_px // CELL_PX
@@ -80,6 +85,10 @@ class Windows:
     def seen_hw(self) -> tuple[int, int]:
         """Height and width of every window."""
         return self.down.seen_px, self.across.seen_px
+
+    def cells(self, top: int, left: int) -> tuple[slice, slice]:
+        """Rows and columns of the photo's map that the window at `top`, `left` sees."""
+        return self.down.cells(top, self.shrink), self.across.cells(left, self.shrink)
 
     def cut(self, rgb: Pixels, top: int, left: int) -> Pixels:
         """What the window at `top`, `left` sees of the photo, its pixels averaged: (h, w, 3)."""

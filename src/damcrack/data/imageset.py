@@ -17,6 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+
 from damcrack.files import (
     InputError,
     check_output,
@@ -191,6 +195,20 @@ class ImageSet:
             raise InputError(
                 f"{self.root}: {seen} images in {folder}, {len(numbers)} rows in {self.index}; make the set again"
             )
+
+
+def decode_image(row: int, encoded: bytes, grey: bool = False) -> npt.NDArray[np.uint8]:
+    """Pixels of the image of this row: RGB (H, W, 3), or grey (H, W).
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+    flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB
+    # OpenCV raises where there are no bytes, and answers None to all other damage.
+    pixels = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), flag) if encoded else None
+    if pixels is None:
+        raise InputError(f"image of row {row} cannot be decoded; make the set again")
+    return pixels.astype(np.uint8, copy=False)
 
 
 def _keep_members(path: Path, kept: Container[str]) -> None:

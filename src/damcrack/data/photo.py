@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -242,9 +243,11 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     try:
         with within_memory():
             if encoded.startswith(tiff.STARTS):
-                yield tiff.open_tiff(encoded)
+                image = tiff.open_tiff(encoded)
             else:
-                yield Image.open(io.BytesIO(_picture_chunks(encoded)), formats=_formats(encoded))
+                image = Image.open(io.BytesIO(_picture_chunks(encoded)), formats=_formats(encoded))
+            image.info.pop("xmp", None)  # Pillow takes its copy of the orientation, which viewers overlook
+            yield image
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
@@ -346,21 +349,41 @@ def _turned_mask(mask: Mask, orientation: int) -> Mask:
 
 def _rgb(image: Image.Image, encoded: bytes) -> tuple[Pixels, Mask | None]:
     """RGB of a loaded image, and where it is transparent or holds no data."""
-    gaps = None
+    gaps: Mask | None = None
+    clear: Mask
     if image.format == "TIFF":
         gaps = tiff.nodata_gaps(image, encoded)
         image = tiff.eight_bits(image, encoded)
     elif image.mode in WIDE_GREY:
-        image = Image.fromarray(tiff.high_bytes(np.asarray(image)))
+        wide = np.asarray(image)
+        clear = wide == image.info.get("transparency", -1)
+        image, gaps = Image.fromarray(tiff.scaled(wide, 16)), clear if clear.any() else None
+    elif image.format == "JPEG2000" and (bits := _jpeg2000_bits(encoded)) > 8:
+        image = Image.fromarray(tiff.scaled(_wide_jpeg2000(encoded), bits))
     elif image.format == "PNG" and encoded[24] == 16:  # bits per value
         tiff.check_range(np.asarray(image)[..., :3])
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        clear: Mask = np.asarray(rgba.getchannel("A")) < 128
-        return np.asarray(_on(rgba, _WHITE)), clear if clear.any() else gaps
+        clear = np.asarray(rgba.getchannel("A")) < 128
+        if clear.any():
+            gaps = clear if gaps is None else clear | gaps
+        image = _on(rgba, _WHITE)
     _refuse_unbounded(image)
     rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # which copies
     return rgb if gaps is None else np.where(gaps[..., None], np.uint8(255), rgb), gaps
+
+
+def _jpeg2000_bits(encoded: bytes) -> int:
+    """Bits per value of the first band, as the codestream's SIZ marker says it."""
+    return (encoded[encoded.index(b"\xff\x4f\xff\x51") + 42] & 0x7F) + 1
+
+
+def _wide_jpeg2000(encoded: bytes) -> npt.NDArray[np.uint16]:
+    """RGB of more than 8 bits through OpenCV: Pillow rounds the brightest values up to black."""
+    wide: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if wide is None or wide.dtype != np.uint16 or wide.shape[2:] != (3,):
+        raise PhotoError("JPEG 2000 of more than 8 bits that is neither grey nor RGB; export it with 8 bits")
+    return np.asarray(wide[..., ::-1], np.uint16)
 
 
 def _grey(image: Image.Image) -> Image.Image:

@@ -17,6 +17,7 @@ from damcrack.data.config import SAMPLE, PhotosConfig
 from damcrack.data.imageset import CLASSES, ImageSetWriter
 from damcrack.data.layouts import PhotoFile, SetAside, TileFile, read_layouts, write_quarantine
 from damcrack.data.photo import (
+    Pixels,
     decode_mask,
     decode_photo,
     encode_jpeg,
@@ -100,29 +101,30 @@ def _take_photo(file: PhotoFile, source: FixedSource, folder: Path, config: Phot
         with within_memory():
             encoded = source.read(file.name)
             encoded_mask = None if file.mask is None else source.read(file.mask)
-            size_hw = checked_size(encoded, config.min_side_px, config.max_pixels)
+            size_hw = checked_photo(encoded, config.min_side_px, config.max_pixels).shape[:2]
             mask = None if encoded_mask is None else checked_mask(encoded_mask, size_hw, config.max_pixels)
     except PhotoError as error:
         return SetAside(file.source, file.name, str(error))
     return _store(file, encoded, mask, size_hw, folder)
 
 
-def checked_size(encoded: bytes, min_side_px: int, max_pixels: int) -> tuple[int, int]:
-    """Height and width of a photo, upright.
+def checked_photo(encoded: bytes, min_side_px: int, max_pixels: int) -> Pixels:
+    """RGB (H, W, 3) of a photo, upright.
 
     Raises:
         PhotoError: it does not decode, or is too small or too large.
     """
-    height, width, _ = decode_photo(encoded, max_pixels).shape
+    rgb = decode_photo(encoded, max_pixels)
+    height, width, _ = rgb.shape
     if min(height, width) < min_side_px:
         raise PhotoError(
             f"{width} x {height} pixels, expected at least {min_side_px} on each side; "
             "leave it out or lower min_side_px"
         )
-    return height, width
+    return rgb
 
 
-def checked_mask(encoded: bytes, size_hw: tuple[int, int], max_pixels: int) -> bytes:
+def checked_mask(encoded: bytes, size_hw: tuple[int, ...], max_pixels: int) -> bytes:
     """The mask of a photo of that size as a one-bit PNG.
 
     Raises:
@@ -141,7 +143,7 @@ def checked_mask(encoded: bytes, size_hw: tuple[int, int], max_pixels: int) -> b
 
 
 def _store(
-    file: PhotoFile, encoded: bytes, mask_png: bytes | None, size_hw: tuple[int, int], folder: Path
+    file: PhotoFile, encoded: bytes, mask_png: bytes | None, size_hw: tuple[int, ...], folder: Path
 ) -> Row:
     place = PurePosixPath("photos", file.source, file.name)
     mask_place = PurePosixPath("masks", file.source, file.name).with_suffix(".png")

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 import simplejpeg
-from PIL import Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from damcrack.files import PhotoError
 
@@ -81,7 +81,14 @@ def open_tiff(encoded: bytes) -> Image.Image:
     chosen = max(shown, key=lambda at: _num_pixels(shown[at]))
     _refuse_unreadable(shown[chosen], len(encoded))
     inverted = _is_wide(shown[chosen]) and shown[chosen].get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    image = _opened(encoded, chosen, _BLACK_IS_ZERO if inverted else None)
+    try:
+        image = _opened(encoded, chosen, _BLACK_IS_ZERO if inverted else None)
+    except UnidentifiedImageError as error:
+        bits, num_bands = shown[chosen].get(_BITS, (1,)), shown[chosen].get(_BANDS, 1)
+        raise PhotoError(
+            f"a TIFF of {max(bits)}-bit values in {num_bands} bands that Pillow cannot read, or a damaged one; "
+            "export it with 8 bits"
+        ) from error
     image.info[_INVERTED] = inverted
     return image
 
@@ -117,25 +124,16 @@ def _narrowed(image: Image.Image, encoded: bytes) -> Image.Image:
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits = _declared_bits(tags)
     if image.mode.startswith("I;16"):
-        grey = _scaled(np.asarray(image), bits)
+        grey = scaled(np.asarray(image), bits)
         return Image.fromarray(~grey if image.info[_INVERTED] else grey)
     if bits == 16:
         check_range(np.asarray(image)[..., :3])
         return image
-    return Image.fromarray(_scaled(_wide_rgb(encoded, image), bits))
+    return Image.fromarray(scaled(_wide_rgb(encoded, image), bits))
 
 
 def _is_picture(band: Image.Image) -> bool:
     return not set(np.unique(np.asarray(band)).tolist()) <= {0, 255}
-
-
-def high_bytes(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
-    """Bring values of 16 bits to 8.
-
-    Raises:
-        PhotoError: all are so low that the file must mean fewer bits.
-    """
-    return _scaled(values, 16)
 
 
 def check_range(values: npt.NDArray[np.uint8]) -> None:
@@ -160,7 +158,9 @@ def nodata_gaps(image: Image.Image, encoded: bytes) -> Mask | None:
     value = _nodata_value(image.tag_v2)  # type: ignore[attr-defined]
     if mask is not None or value is None:
         return mask
-    values = np.asarray(image).reshape(image.height, image.width, -1)
+    num_bands = _COLOR_BANDS[image.tag_v2.get(_PHOTOMETRIC, 0)]  # type: ignore[attr-defined]
+    values: npt.NDArray[Any] = np.asarray(image).reshape(image.height, image.width, -1)
+    values = values[..., :num_bands]
     about = JPEG_NOISE if image.tag_v2.get(_COMPRESSION) == _JPEG else 0  # type: ignore[attr-defined]
     equal = np.asarray(((values >= value - about) & (values <= value + about)).all(axis=2), np.uint8)
     padded = np.pad(equal, NODATA_PX, constant_values=1)
@@ -303,7 +303,12 @@ def _declared_bits(tags: Tags) -> int:
     return min(bits, max(8, int(value).bit_length())) if value else bits
 
 
-def _scaled(values: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
+def scaled(values: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
+    """Bring values of 9 to 16 bits to 8.
+
+    Raises:
+        PhotoError: a value has more bits, or all 16-bit ones are so low that the file must mean fewer.
+    """
     if values.size and int(values.max()) >= 1 << bits:
         raise PhotoError(
             f"a value of {values.max()}, but the file declares {bits} bits; export it over the full range"
@@ -337,6 +342,8 @@ def _nodata_value(tags: Tags) -> float | None:
         return None
     if tags.get(_PHOTOMETRIC) == _RGB and _is_wide(tags):
         return value // 256  # Pillow gives the high byte of RGB
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and not _is_wide(tags):
+        return 255 - value  # Pillow has turned it
     return value
 
 

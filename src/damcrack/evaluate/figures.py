@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay
 
+from damcrack.data.imageset import CLASSES, decode_image
 from damcrack.evaluate.drawing import (
     GREEN,
     RED,
@@ -25,7 +26,6 @@ from damcrack.evaluate.scored import Results
 from damcrack.evaluate.trained import TrainedModel
 from damcrack.scores import metrics
 
-CLASSES = ("no crack", "crack")
 SHEET_IN, TITLE_IN, WORDS_IN = 9.0, 0.3, 0.35  # width of a sheet, height of a title and of two lines of words
 
 
@@ -162,12 +162,12 @@ def _samples(results: Results, shown: ShownTiles) -> Figure:
         for place, number in enumerate(shown.samples[kind].tolist(), 1):
             axes = part.add_subplot(1, NUM_SAMPLES, place)
             words = f"{results.chosen.probs[number]:.1%} crack\n{_source(results, number)}"
-            _show(axes, shown.jpegs[number], words, GREEN if truth == verdict else RED)
+            _show(axes, decode_image(number, shown.jpegs[number]), words, GREEN if truth == verdict else RED)
     return figure
 
 
-def _show(axes: Axes, encoded: bytes, words: str, frame: Colour) -> None:
-    axes.imshow(np.asarray(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8))
+def _show(axes: Axes, rgb: npt.NDArray[np.uint8], words: str, frame: Colour) -> None:
+    axes.imshow(rgb)
     axes.set_anchor("N")
     axes.grid(visible=False)
     axes.set(xticks=[], yticks=[])

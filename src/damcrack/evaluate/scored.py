@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.data.imageset import ImageSet
+from damcrack.data.imageset import ImageSet, decode_image
 from damcrack.evaluate.trained import TrainedModel
-from damcrack.files import InputError, in_order
+from damcrack.files import in_order
 from damcrack.run import Run
 from damcrack.scores import metrics
 from damcrack.scores.thresholds import (
@@ -183,9 +182,6 @@ def _baseline(name: str, level: int | None, shares: Floats, labels: Ints, data: 
 
 def _brightness(tile: tuple[int, bytes]) -> Brightness:
     row, encoded = tile
-    decoded = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
-    if decoded is None:
-        raise InputError(f"tile of row {row} cannot be decoded; make the set again")
-    grey = np.asarray(decoded, np.uint8)
+    grey = decode_image(row, encoded, grey=True)
     histogram = np.bincount(grey.ravel(), minlength=LEVELS)
     return row, histogram, float(otsu_dark(grey).mean()), float(adaptive_dark(grey).mean())

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-from damcrack.data.imageset import ImageSet
+from damcrack.data.imageset import ImageSet, decode_image
 from damcrack.export.config import MULTIPLE_OF_PX, PARITY_BATCHES, ExportConfig
 from damcrack.export.deployed import (
     BLOCK_SHARE,
@@ -30,7 +30,6 @@ from damcrack.export.deployed import (
 from damcrack.files import InputError, new_directory, num_workers, sha256_bytes, write_bytes, write_json
 from damcrack.run import Run
 from damcrack.scores.statistics import fit_temperature, nll
-from damcrack.train.decoded import decode_image
 from damcrack.train.pixels import PixelNetwork
 from damcrack.train.weights import ModelInfo, load_model
 

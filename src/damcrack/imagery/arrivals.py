@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from damcrack.cracks.quality import doubt
 from damcrack.data.layouts import TILE_LABELS, left_alone, stem_without
 from damcrack.data.names import escaped, is_image_name
-from damcrack.data.photo import MemoryShortError, decode_photo, suffix_of, within_memory
-from damcrack.data.photos import checked_mask, checked_size
+from damcrack.data.photo import MemoryShortError, suffix_of, within_memory
+from damcrack.data.photos import checked_mask, checked_photo
 from damcrack.files import InputError, PhotoError, in_order, sha256_bytes
 from damcrack.imagery.catalogue import Entry, read_catalogue
 from damcrack.imagery.config import ImageryConfig
@@ -134,8 +134,8 @@ class Intake:
                 digest = sha256_bytes(content)
                 if known := self._known.get((digest, photo_sha256)):
                     return replace(known, name=name, etag=etag)
-                files, reason = self._checked(content, digest, photo_sha256), ""
-                why_not = "" if photo_sha256 else doubt(decode_photo(content, self._limits[1]))
+                files, why_not = self._checked(content, digest, photo_sha256)
+                reason = ""
         except FileNotFoundError:
             return ""
         except MemoryShortError as error:  # the photo may be whole: it waits for a larger machine
@@ -151,21 +151,25 @@ class Intake:
                 raise InputError(f"{file} does not match the hash in its name; restore its version")
         return Entry(name, etag, digest, photo_sha256, list(files)[-1], len(content), reason, why_not)
 
-    def _checked(self, content: bytes, digest: str, photo_sha256: str) -> dict[str, bytes]:
-        """What is stored of a photo, or of a mask: it and its photo, side by side as the stage `photos` pairs them."""
+    def _checked(self, content: bytes, digest: str, photo_sha256: str) -> tuple[dict[str, bytes], str]:
+        """What is stored of a photo, and why it is in doubt.
+
+        Of a mask it is stored with its photo, side by side as the stage `photos` pairs them.
+        """
         if not photo_sha256:
-            checked_size(content, *self._limits)
-            return {f"accepted/photos/{digest}{suffix_of(content)}": content}
+            doubted = doubt(checked_photo(content, *self._limits))
+            return {f"accepted/photos/{digest}{suffix_of(content)}": content}, doubted
         photo = self._known[photo_sha256, ""]
         if photo.reason:
             raise PhotoError(f"its photo is in quarantine ({photo.reason}); fix the photo first")
         photo_content = self._stored_photo(photo)
-        checked_mask(content, checked_size(photo_content, *self._limits), self._limits[1])
+        size_hw = checked_photo(photo_content, *self._limits).shape[:2]
+        checked_mask(content, size_hw, self._limits[1])
         folder = f"accepted/labelled/{digest}"
         return {
             f"{folder}/{photo.file.rsplit('/', 1)[-1]}": photo_content,
             f"{folder}/masks/{photo_sha256}{suffix_of(content)}": content,
-        }
+        }, ""
 
     def _stored_photo(self, photo: Entry) -> bytes:
         try:

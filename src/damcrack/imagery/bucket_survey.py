@@ -17,7 +17,7 @@ from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.sources import Part, list_photos
 from damcrack.params import read_params, stage_config
 from damcrack.progress import Watcher
-from damcrack.registry.places import model_folder, with_version
+from damcrack.registry.model_names import model_folder, with_version
 from damcrack.run import Run
 from damcrack.storage.source import Store, open_source
 

@@ -17,7 +17,7 @@ from damcrack.imagery.config import ImageryConfig
 from damcrack.imagery.inspections import inspect_batches, not_inspected
 from damcrack.params import parse_changes, read_params, stage_config, validate
 from damcrack.progress import Watcher
-from damcrack.registry.places import model_folder
+from damcrack.registry.model_names import model_folder
 from damcrack.storage.source import Store, open_source
 
 CHECKOUT = Path(os.environ.get("DAMCRACK_CHECKOUT", "."))  # in an image, where the repository's files lie

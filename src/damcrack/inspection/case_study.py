@@ -17,7 +17,7 @@ import numpy.typing as npt
 from damcrack.cracks.detector import OnnxDetector
 from damcrack.cracks.findings import Findings, Pixels, read_picture
 from damcrack.cracks.pixel_scores import PixelCounts, count_pixels
-from damcrack.data.imageset import ImageSet
+from damcrack.data.imageset import ImageSet, decode_image
 from damcrack.data.photo import decode_file, decode_mask, decode_photo, encode_jpeg
 from damcrack.data.tiling import crack_fractions
 from damcrack.files import InputError, in_order, read_csv, write_bytes, write_json
@@ -121,8 +121,7 @@ def _fit_threshold(tiles: ImageSet, run: Run) -> GlobalThreshold:
 
 def _histogram(tile: tuple[int, bytes]) -> tuple[int, Ints]:
     row, encoded = tile
-    grey = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
-    assert grey is not None, f"tile of row {row} cannot be decoded"
+    grey = decode_image(row, encoded, grey=True)
     return row, np.bincount(grey.ravel(), minlength=LEVELS)
 
 

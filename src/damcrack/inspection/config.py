@@ -16,18 +16,20 @@ STRICT = ConfigDict(extra="forbid")
 class InspectConfig:
     """Section `inspect`; the defaults are those of the command without a params file.
 
-    `scales` are the sizes at which the network sees a photo, as shares of its own: at half size it finds cracks that
-    are twice as wide. A block is cracked from `threshold` on, and lines are traced where they touch one; blocks within
-    `uncertain` are in doubt. A photo is called "unsure" and "crack" from these `confident` on:
-    at 0.9, one of ten clean photos that are hard to judge is called so, whatever its size. `overlap` is the share of a
-    block's side that neighbouring blocks have in common. Pieces within `join_px` are one crack. `gsd_mm_per_px` is the
-    ground sampling distance; with `distance_m` the focal length comes from EXIF. `page_mb` bounds the full detail in
-    the report. Photos above `max_megapixels` are set aside: at 100 an
+    `scales` are the sizes at which the network sees a photo, as shares of its own: at half size it finds cracks
+    that are twice as wide. Windows in which the smaller sizes show no crack probability of `refine_from` are not
+    looked at in larger ones; 0 looks everywhere. A block is cracked from `threshold` on, and lines are traced where
+    they touch one; blocks within `uncertain` are in doubt. A photo is called "unsure" and "crack" from these
+    `confident` on: at 0.9, one of ten clean photos that are hard to judge is called so, whatever its size.
+    `overlap` is the share of a block's side that neighbouring blocks have in common. Pieces within `join_px` are
+    one crack. `gsd_mm_per_px` is the ground sampling distance; with `distance_m` the focal length comes from EXIF.
+    `page_mb` bounds the full detail in the report. Photos above `max_megapixels` are set aside: at 100 an
     inspection stays below 1 GiB of memory. `crack_fraction` is the share of crack pixels that makes a block cracked
     where masks tell, in the case study alone.
     """
 
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0, 0.5)
+    refine_from: Annotated[float, Field(ge=0, lt=1)] = 0.1
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     uncertain: tuple[Probability, Probability] = (0.3, 0.7)
     confident: tuple[Probability, Probability] = (0.9, 0.95)

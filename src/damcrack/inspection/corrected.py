@@ -31,6 +31,7 @@ MISSING = "the video has no frame at this time, to a millisecond"
 class Corrected:
     """A photo as the file lists it, and the shapes of its cracks."""
 
+    written: str
     height: int
     width: int
     shapes: Sequence[Mapping[str, Any]]
@@ -74,28 +75,48 @@ def take_annotations(
 def _by_photo(path: Path, names: Sequence[str]) -> dict[str, Corrected]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-        cracks = {one["id"] for one in content["categories"] if one["name"].strip().casefold() in CRACK}
-        shapes: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-        for one in content["annotations"]:
-            if one["category_id"] in cracks:
-                shapes[one["image_id"]].append(one)
-        images = [
-            (one["file_name"], int(one["height"]), int(one["width"]), one["id"]) for one in content["images"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        categories = {one["id"]: one["name"].strip() for one in content["categories"]}
+        images = {
+            one["id"]: (one["file_name"].strip(), int(one["height"]), int(one["width"]))
+            for one in content["images"]
+        }
+        annotations = [(one, one["image_id"], one["category_id"]) for one in content["annotations"]]
+        unknown = [one for one, image, kind in annotations if image not in images or kind not in categories]
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError
+    ) as error:  # fmt: skip
         raise InputError(
             f"{path}: no COCO file ({type(error).__name__}: {error}); expected images, categories, annotations: "
             "export it as COCO 1.0"
         ) from error
+    if unknown:
+        raise InputError(
+            f"{path}: annotation {unknown[0].get('id')} has image_id {unknown[0]['image_id']!r} and category_id "
+            f"{unknown[0]['category_id']!r}, which it does not list both; export it again"
+        )
+    if len(images) < len(content["images"]):
+        raise InputError(f"{path}: several images have the same id; export it again")
+    cracks = {identity for identity, name in categories.items() if name.casefold() in CRACK}
     if not cracks or not images:
-        found = ", ".join(one["name"] for one in content["categories"]) or "none"
+        found = ", ".join(categories.values()) or "none"
         problem = f"no category is called crack (found: {found})" if not cracks else "it lists no image"
         raise InputError(f"{path}: {problem}; annotate cracks as `crack` and export again")
-    known = names_by_key(names)
-    return {
-        match_name(name, known, str(path)): Corrected(height, width, shapes[identity])
-        for name, height, width, identity in images
-    }
+    shapes: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    for one, image, kind in annotations:
+        if kind in cracks:
+            shapes[image].append(one)
+    return _named(path, names, {image: Corrected(*about, shapes[image]) for image, about in images.items()})
+
+
+def _named(path: Path, names: Sequence[str], listed: Mapping[Any, Corrected]) -> dict[str, Corrected]:
+    """The same by the photos' own names."""
+    known, found = names_by_key(names), dict[str, Corrected]()
+    for one in listed.values():
+        name = match_name(one.written, known, str(path))
+        if name in found:
+            raise InputError(f"{path} lists {name} twice; put its annotations on one image")
+        found[name] = one
+    return found
 
 
 def _mask(photo: Any, corrected: Corrected, claims: Claims) -> Pixels:
@@ -120,34 +141,48 @@ def _mask(photo: Any, corrected: Corrected, claims: Claims) -> Pixels:
         )
     drawn = np.zeros(size, np.uint8)
     for shape in corrected.shapes:
-        outline = shape.get("segmentation")
-        if not _is_area(outline, size):
+        parts = _parts(shape.get("segmentation"), size)
+        if parts is None:
             raise PhotoError(
                 f"annotation {shape.get('id')} is neither a polygon nor a mask of the photo's size; draw one of them"
             )
-        parts = [outline] if isinstance(outline, dict) else outline
-        if not (isinstance(outline, dict) and isinstance(outline["counts"], str)):
-            parts = coco.frPyObjects(parts, *size)
-        drawn |= coco.decode(coco.merge(parts))
+        drawn |= coco.decode(coco.merge(coco.frPyObjects(parts, *size)))
     return drawn
 
 
-def _is_area(outline: Any, size_hw: tuple[int, int]) -> bool:
-    """Tell whether pycocotools can draw it: it trusts what it gets."""
+def _parts(outline: Any, size_hw: tuple[int, int]) -> list[Any] | None:
+    """The parts of a shape as pycocotools draws them, which trusts what it gets; None if it is no area."""
     if isinstance(outline, dict):
-        counts, same_size = outline.get("counts"), outline.get("size") == list(size_hw)
-        if isinstance(counts, list) and all(isinstance(one, int) and one >= 0 for one in counts):
-            return same_size and sum(counts) == size_hw[0] * size_hw[1]
-        return same_size and isinstance(counts, str)
+        counts: Any = outline.get("counts")
+        size = list(size_hw)
+        counts = _run_lengths(counts) if isinstance(counts, str) else counts
+        are_runs = isinstance(counts, list) and all(isinstance(one, int) and one >= 0 for one in counts)
+        whole = are_runs and sum(counts) == size_hw[0] * size_hw[1] and outline.get("size") == size
+        return [{"size": size, "counts": counts}] if whole else None
     if not isinstance(outline, list) or not outline:
-        return False
-    return all(
+        return None
+    are_polygons = all(
         isinstance(part, list)
         and len(part) >= 6
         and len(part) % 2 == 0
         and all(isinstance(one, (int, float)) and abs(one) <= LARGEST_PX for one in part)
         for part in outline
     )
+    return outline if are_polygons else None
+
+
+def _run_lengths(text: str) -> list[int]:
+    """Run lengths of COCO's compressed text: 5 bits a letter, each number from the third on minus the last but one."""
+    counts, value, shift = list[int](), 0, 0
+    for letter in text:
+        bits = ord(letter) - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & 0x20:
+            value -= (1 << shift) if bits & 0x10 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts
 
 
 def _write(folder: Path, photo: Any, mask: Pixels) -> None:

@@ -151,13 +151,14 @@ def survey(
                 run.say(f"set aside: {one.name}: {one.reason}")
                 set_aside.append(one)
             else:
-                photos[one.name] = Findings.read(one).photo
+                name, photo_folder = one
+                photos[photo_folder.name] = name
         if part is not None:
             return [folder.root / "photos" / name for name in photos], {}
         if not photos and not folder.earlier:
+            meant = [one for one in set_aside if not one.no_photo]
             raise InputError(
-                f"none of {len(set_aside)} photos could be looked at; "
-                f"the first: {set_aside[0].name}: {set_aside[0].reason}"
+                f"none of {len(meant)} photos could be looked at; the first: {meant[0].name}: {meant[0].reason}"
             )
         _say_what_changes(folder, photos, run)
         return _publish(folder, folder.calls(photos, set_aside), work, config, run)

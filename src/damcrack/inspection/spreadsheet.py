@@ -77,7 +77,7 @@ def read_user_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _rows(content: bytes) -> list[list[str]]:
-    text = _decoded(content)
+    text = _decoded(content).lstrip("\r\n")
     first, _, rest = text.partition("\n")
     if first.strip().strip('"').casefold().startswith("sep="):  # Excel's own line
         text, first = rest, rest.partition("\n")[0]

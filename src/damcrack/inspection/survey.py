@@ -77,8 +77,8 @@ class Survey:
             self.shared.bring(folder, whole=True)
         return folder / "detail.jpg"
 
-    def look_at_all(self, photos: Iterable[Photo | Unusable]) -> Iterator[Path | Unusable]:
-        """Look at all photos, unless that was done before; yields the folder of each, in order.
+    def look_at_all(self, photos: Iterable[Photo | Unusable]) -> Iterator[tuple[str, Path] | Unusable]:
+        """Look at all photos, unless that was done before; yields the name and folder of each, in order.
 
         As many photos as there are cores are in memory, however many there are, and fewer where they are large:
         while one is read or its cracks are traced, the network looks at another. A single photo has all cores to
@@ -106,13 +106,13 @@ class Survey:
 
     def _look_at(
         self, workers: Executor, memory: "Memory", admitted: tuple[Photo | Unusable, int]
-    ) -> Path | Unusable:
+    ) -> tuple[str, Path] | Unusable:
         photo, need = admitted
         if isinstance(photo, Unusable):
             return photo
         try:
             with within_memory():
-                return self._folder(photo, workers)
+                return photo.name, self._folder(photo, workers)
         except PhotoError as error:
             return Unusable(photo.name, str(error))
         finally:

@@ -270,7 +270,7 @@ def write_lock(lock: Path, entries: Mapping[str, Any]) -> None:
     write_bytes(lock, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10**6).encode())
 
 
-def record(out: str = "", stage: str = "", *arguments: str) -> None:
+def record_in_mlflow(out: str = "", stage: str = "", *arguments: str) -> None:
     """MLflow's view of a task, in its workspace: a run for a stage whose `out` was restored; then all is sent."""
     from damcrack.params import flatten_values, item_values, read_params
     from damcrack.stage_runner import content_digest, parents
@@ -290,4 +290,4 @@ def record(out: str = "", stage: str = "", *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    record(*sys.argv[1:])
+    record_in_mlflow(*sys.argv[1:])

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.data.imageset import ImageSet, ImageSetWriter
+from damcrack.data.imageset import ImageSet, ImageSetWriter, decode_image
 from damcrack.data.photo import decode_file, decode_mask
 from damcrack.data.snapshot import OpenSource, Source
 from damcrack.files import (
@@ -95,10 +95,10 @@ class EvaluationSet:
                 f"{self.images.root}: tile {row['key']} is not the one that {self.images.index} names; "
                 "the set was changed: fetch or freeze it again"
             )
-        pixels = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
-        if pixels is None or pixels.shape != (*self.images.image_hw, 3):
-            raise InputError(f"{self.images.root}: tile {row['key']} cannot be decoded; freeze the set again")
-        return pixels.astype(np.uint8, copy=False)
+        pixels = decode_image(number, encoded)
+        if pixels.shape != (*self.images.image_hw, 3):
+            raise InputError(f"{self.images.root}: tile {row['key']} has another size; freeze the set again")
+        return pixels
 
 
 def freeze(photos: Path, tiles: Path, out: Path, run: Run) -> dict[str, object]:

@@ -24,10 +24,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import damcrack
+from damcrack.code import code_name
 from damcrack.files import InputError, one_at_a_time, write_bytes
 from damcrack.messages import without_passwords
 from damcrack.progress import Watcher
-from damcrack.source import source_name
 from damcrack.tracking.send import PENDING, remove_left_over, send_later, send_live
 from damcrack.tracking.store import GRAPH_RUN, OUTPUT, STAGE, experiment_name
 
@@ -86,7 +86,7 @@ def _text(value: object) -> str:
 def code_tags() -> dict[str, str]:
     """Tags that say which code runs and for whom; the commit only inside a git checkout."""
     tags = {
-        "damcrack.code_version": f"{damcrack.__version__}+{source_name()}",
+        "damcrack.code_version": f"{damcrack.__version__}+{code_name()}",
         "mlflow.user": user_name(),
         "mlflow.source.type": "LOCAL",
     }

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from damcrack.data.imageset import SPLITS, UNLABELLED, ImageSet
+from damcrack.data.imageset import SPLITS, UNLABELLED, ImageSet, decode_image
 from damcrack.data.targets import WITHOUT_MASK, decode_targets
 from damcrack.files import InputError, in_order, one_at_a_time, replacing
 from damcrack.train.classifier import shrink
@@ -113,18 +113,6 @@ def _small_image(image_px: int, stored: tuple[int, bytes]) -> tuple[int, npt.NDA
     row, encoded = stored
     small_CHW = shrink(torch.from_numpy(decode_image(row, encoded)).permute(2, 0, 1), image_px)
     return row, small_CHW.permute(1, 2, 0).to(torch.uint8).numpy()
-
-
-def decode_image(row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
-    """RGB pixels (H, W, 3) of the image of this row.
-
-    Raises:
-        InputError: it cannot be decoded.
-    """
-    pixels = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
-    if pixels is None:
-        raise InputError(f"image of row {row} cannot be decoded; make the set again")
-    return pixels.astype(np.uint8, copy=False)
 
 
 def _small_codes(image_px: int, stored: tuple[int, bytes]) -> tuple[int, npt.NDArray[np.uint8]]:

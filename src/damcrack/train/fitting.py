@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from damcrack.code import code_name, code_sha256
 from damcrack.files import InputError, new_directory, sha256_bytes, write_csv
 from damcrack.run import Run
-from damcrack.source import source_name, source_sha256
 from damcrack.train.batches import DeviceImages
 from damcrack.train.checkpoint import Checkpoint
 from damcrack.train.config import FinetuneConfig, PretrainConfig, TaughtConfig, TrainingConfig
@@ -138,7 +138,7 @@ def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: 
     task.network.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.objective.to(here.device)
     data, forward = _prepare(task, images, config, here, run)
-    checkpoint = Checkpoint(run.scratch / "checkpoints" / source_name() / f"{_key(info)}.safetensors")
+    checkpoint = Checkpoint(run.scratch / "checkpoints" / code_name() / f"{_key(info)}.safetensors")
     log = partial(_log, run, config.epochs)
     trained = train(task.network, task.objective, data, config, checkpoint, log, forward)
     with new_directory(out, "model") as folder:
@@ -168,7 +168,7 @@ def _prepare(
         teacher = task.objective.teacher
         if config.views is not None:
             inputs = _soft_target_inputs(info, images, config, here)
-            cache = run.scratch / "soft-targets" / source_name()
+            cache = run.scratch / "soft-targets" / code_name()
             data.teacher_logits_VNC = soft_target_table(teacher, data, inputs, cache)
         elif here.compiled:
             teacher.compile(here.device)
@@ -184,12 +184,12 @@ def _soft_target_inputs(
         "data": (info.data_digest, info.image_px, info.mean, info.std),
         "images": sha256_bytes(images.rows_of["train"].tobytes()),
         "views": (config.views, asdict(config.augmentation)),
-        "computed": (here.device.type, here.bfloat16, torch.__version__, source_sha256()),
+        "computed": (here.device.type, here.bfloat16, torch.__version__, code_sha256()),
     }
 
 
 def _key(info: ModelInfo) -> str:
-    content = {"info": asdict(info), "code": source_sha256(), "torch": torch.__version__}
+    content = {"info": asdict(info), "code": code_sha256(), "torch": torch.__version__}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 

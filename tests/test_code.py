@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from damcrack import source
+from damcrack import code
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the package, which is the one that is looked at."""
     copy = tmp_path / "damcrack"
-    shutil.copytree(source.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(source, "PACKAGE", copy)
+    shutil.copytree(code.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "PACKAGE", copy)
     yield copy
-    source.source_sha256.cache_clear()
+    code.code_sha256.cache_clear()
 
 
 def digest() -> str:
     """The digest as a new process would find it."""
-    source.source_sha256.cache_clear()
-    return source.source_sha256()
+    code.code_sha256.cache_clear()
+    return code.code_sha256()
 
 
 def test_one_edited_module_changes_the_digest(package: Path) -> None:
@@ -47,7 +47,7 @@ def test_only_source_counts(package: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (package / "train/losses.py").touch()
     moved = package.with_name("elsewhere")
     package.rename(moved)
-    monkeypatch.setattr(source, "PACKAGE", moved)
+    monkeypatch.setattr(code, "PACKAGE", moved)
     assert digest() == before
 
 
@@ -55,4 +55,4 @@ def test_a_running_process_keeps_its_digest(package: Path) -> None:
     """An edit during a run does not touch the code that was loaded, so the digest stays."""
     before = digest()
     (package / "new.py").write_text("")
-    assert source.source_sha256() == before
+    assert code.code_sha256() == before

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent
 
 
 @cache
-def source_sha256() -> str:
+def code_sha256() -> str:
     """Hex SHA-256 of the paths and contents of all Python files of the package, as this process first saw them.
 
     A wheel and a checkout of the same code agree.
@@ -20,6 +20,6 @@ def source_sha256() -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def source_name() -> str:
-    """The first digits of `source_sha256`, for folders and tags."""
-    return source_sha256()[:12]
+def code_name() -> str:
+    """The first digits of `code_sha256`, for folders and tags."""
+    return code_sha256()[:12]

@@ -1,4 +1,4 @@
-"""Where a model is: a folder, the shipped one, or a version of the registry; its code is loaded only where needed."""
+"""What a user may call a model: a folder, the shipped one, or a version of the registry, loaded only where needed."""
 
 from pathlib import Path
 
