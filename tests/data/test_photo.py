@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from damcrack.data.names import PHOTO_SUFFIXES
 from damcrack.data.photo import (
@@ -137,6 +137,29 @@ def test_a_transparent_value_of_sixteen_bits_is_a_gap():
     assert np.array_equal(gaps, wide == 7)
     assert (rgb[gaps] == 255).all()
     assert decode_with_gaps(plain, MEGAPIXEL)[1] is None
+
+
+def swapped_profile():
+    """Of sRGB with red and blue in each other's place."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = profile.replace(b"rXYZ", b"b\0\0\0").replace(b"bXYZ", b"rXYZ").replace(b"b\0\0\0", b"bXYZ")
+    return swapped.replace("sRGB".encode("utf-16-be"), "sBGR".encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP"])
+def test_colours_go_through_the_files_profile(kind):
+    """As viewers show them; one that is damaged, or of other colours than the file's, is overlooked."""
+    colour = np.kron(noise(5, 7), np.ones((8, 8, 1), np.uint8))
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    tolerance = 8 if kind == "JPEG" else 2
+    grey = Image.fromarray(colour[..., 0])
+    for image, profile, shown in (
+        (Image.fromarray(colour), swapped_profile(), colour[..., ::-1]),
+        (Image.fromarray(colour), b"x" * 200, colour),
+        (grey, swapped_profile(), np.repeat(colour[..., :1], 3, 2)),
+    ):
+        decoded = decode_photo(encoded(image, kind, icc_profile=profile, **options), MEGAPIXEL)
+        assert np.abs(decoded.astype(int) - shown).max() <= tolerance
 
 
 def test_transparent_is_white_in_photos_and_no_crack_in_masks():

@@ -98,6 +98,17 @@ def test_a_new_crack_is_new_and_a_vanished_one_has_vanished():
     assert gone.length_change_px == pytest.approx(-120, abs=12)
 
 
+@pytest.mark.parametrize(("width", "status"), [(2.5, "unclear"), (8.0, "new")])
+def test_what_the_coarser_photo_could_not_show_is_no_change(width, status):
+    """From twice the distance a fine crack may not show: it is neither new nor, the other way round, vanished."""
+    extra = np.array([[420.0, 330.0], [600.0, 380.0]])
+    fine = wall_photo(width=width, extra=extra)
+    coarse = cv2.resize(wall_photo(width=width), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    (found,) = [one for one in compared(coarse, fine) if one.length_px < 200]
+    assert found.status == status
+    assert [one.status for one in compared(fine, coarse)].count("vanished") == (status == "new")
+
+
 def test_where_the_old_network_was_unsure_nothing_is_new():
     """The missing line means nothing there."""
     extra = line(np.array([400.0, 380.0]), 10, 120)

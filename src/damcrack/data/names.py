@@ -20,7 +20,10 @@ RAW_SUFFIXES = (
 )  # fmt: skip
 # Read too, only to be set aside with a reason: somebody meant these to be photos.
 OTHER_IMAGE_SUFFIXES = (".gif", ".jxl", ".psd", *RAW_SUFFIXES)
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv")
+VIDEO_SUFFIXES = (
+    ".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".wmv", ".3gp", ".flv",
+    ".mxf", ".ogv", ".vob",
+)  # fmt: skip
 LONGEST_PART_BYTES = 200  # file systems allow 255; some is left for suffixes of our own
 # Cells that begin so are run as formulas (OWASP, CSV injection); the last four are the wide forms of Japanese.
 FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")

@@ -3,7 +3,8 @@
 The content says what a file is, not its name. Pillow is the reader because it refuses truncated files; OpenCV fills
 them with grey. JPEGs go through simplejpeg: the same pixels, 35 instead of 115 ms for 12 megapixels, most of which
 Pillow spends on fresh memory, and what libjpeg only warns of (a lost part comes out as flat grey) is an error.
-16-bit values keep their high byte, so the whole range of the file maps to the whole range of 8 bits.
+16-bit values keep their high byte, so the whole range of the file maps to the whole range of 8 bits. Colours become
+those of sRGB, by the file's ICC profile.
 """
 
 import io
@@ -19,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from damcrack.data import tiff
 from damcrack.data.names import HEIF_BRANDS
@@ -27,6 +28,7 @@ from damcrack.files import InputError, PhotoError
 
 # Pillow's process-wide limit gives way to the callers' max_pixels, checked before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # colour profiles; text is left out
 # They tell of damaged EXIF, which does not concern the pixels, and name no photo.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -46,6 +48,7 @@ SUFFIX_OF = {
 WANTED = "a JPEG, PNG or TIFF (WebP, BMP, JPEG 2000, HEIC and AVIF are read too)"
 MASK_CUT = 127
 ANY_SIZE = 2**31 - 1  # for photos that were checked against the user's limit when they were taken in
+STRIP_ROWS = 512
 WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
@@ -81,6 +84,7 @@ def decode_with_gaps(encoded: bytes, max_pixels: int) -> tuple[Pixels, Mask | No
         if rgb is None:
             image.load()
             rgb, gaps = _rgb(image, encoded)
+        rgb = _in_srgb(rgb, image)
         orientation = _orientation(image)
         return _turned(rgb, orientation), None if gaps is None else _turned_mask(gaps, orientation)
 
@@ -259,7 +263,7 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
 
 
 def _picture_chunks(encoded: bytes) -> bytes:
-    """A PNG without the chunks that say nothing of its pixels, as one damaged chunk makes Pillow refuse the file.
+    """A PNG without the chunks that no pixel needs, as one damaged chunk makes Pillow refuse the file.
 
     Other content as it is.
     """
@@ -272,7 +276,7 @@ def _picture_chunks(encoded: bytes) -> bytes:
         kind, checksum = encoded[at + 4 : at + 8], encoded[end - 4 : end]
         whole = checksum == struct.pack(">I", zlib.crc32(encoded[at + 4 : end - 4]))
         needed = kind[:1].isupper()  # as the format has it
-        if needed or kind == b"tRNS" or (kind == b"eXIf" and whole):
+        if needed or kind == b"tRNS" or (kind in (b"eXIf", b"iCCP") and whole):
             kept.append(encoded[at:end])
         at = end
     return b"".join([*kept, encoded[at:]])
@@ -369,8 +373,34 @@ def _rgb(image: Image.Image, encoded: bytes) -> tuple[Pixels, Mask | None]:
             gaps = clear if gaps is None else clear | gaps
         image = _on(rgba, _WHITE)
     _refuse_unbounded(image)
+    if image.mode == "CMYK" and (transform := _to_srgb(image, "CMYK")):
+        image = transform.apply(image)
     rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # which copies
     return rgb if gaps is None else np.where(gaps[..., None], np.uint8(255), rgb), gaps
+
+
+def _in_srgb(rgb: Pixels, image: Image.Image) -> Pixels:
+    """RGB as a viewer shows it, by the profile of the image that it was read from."""
+    mode = "L" if image.mode in ("1", "L", "LA", *WIDE_GREY) else "RGB"
+    transform = _to_srgb(image, mode)
+    if transform is None:
+        return rgb
+    shown = np.empty_like(rgb)
+    for top in range(0, len(rgb), STRIP_ROWS):  # by parts, because Pillow's pixels take 4 bytes
+        strip = Image.fromarray(rgb[top : top + STRIP_ROWS]).convert(mode)
+        shown[top : top + STRIP_ROWS] = np.asarray(transform.apply(strip))
+    return shown
+
+
+def _to_srgb(image: Image.Image, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From pixels of this mode to sRGB; None if they are, or the profile is damaged or of other colours."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        if "sRGB" in ImageCms.getProfileDescription(profile):
+            return None
+        return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (KeyError, TypeError, OSError, ImageCms.PyCMSError):
+        return None
 
 
 def _jpeg2000_bits(encoded: bytes) -> int:

@@ -1,7 +1,7 @@
 """What changed between two registered photos of a wall: new, grown and vanished cracks.
 
-A crack counts as changed only where the other photo shows nothing like it, not even a faint line, and its network was
-not in doubt: so brightness, blur and viewpoint alone change nothing.
+A crack counts as changed only where the other photo shows nothing like it, not even a faint line, could show it, and
+its network was not in doubt: so brightness, blur, viewpoint and distance alone change nothing.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,8 @@ NEAR_PX, LONGER_PX, WIDER_PX = 5.0, 12.0, 1.5
 MATCHED_SHARE = 0.3  # of a crack that has no more than that in the other photo, all is new or vanished
 KNOWN_SHARE = 0.5  # of a crack that must lie where the other photo can tell
 BORDER_PX = 8
+# In a photo with so much larger pixels, a crack narrower than two of them may not show.
+COARSER, RESOLVED_PX = 0.8, 2.0
 LARGEST_STEP_PX = 2 * SAMPLE_PX  # samples of one branch are nearer to each other, across corners too
 
 
@@ -73,7 +75,8 @@ def changes(old: Side, new: Side, old_to_new: Homography, error_px: float) -> li
     ]
     for number, (length, samples) in enumerate(zip(old.lengths_px, old_in_new, strict=True)):
         stretch = float(scale_at(old_to_new, old.samples[number][:, :2]).mean())
-        lost = _of_old(number, length * stretch, samples, _seen(samples, new, np.eye(3), near_px))
+        seen = _seen(old.samples[number], new, old_to_new, near_px / stretch)
+        lost = _of_old(number, length * stretch, samples, seen)
         if lost is not None:
             found.append(lost)
     return found
@@ -103,13 +106,16 @@ class _Seen:
 
 
 def _seen(samples: Floats, other: Side, to_other: Homography, near_px: float) -> _Seen:
+    """What the other photo shows of a crack; samples and `near_px` are in pixels of its own."""
     height, width = other.possible.shape
     places = moved(to_other, samples[:, :2])
     x, y = np.rint(places).astype(np.int64).T
     inside = (x >= BORDER_PX) & (y >= BORDER_PX) & (x < width - BORDER_PX) & (y < height - BORDER_PX)
     x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-    there = other.far_px[y, x] <= near_px * float(np.mean(scale_at(to_other, samples[:, :2])))
-    return _Seen(inside & (there | ~other.doubt[y, x]), there)
+    scale = scale_at(to_other, samples[:, :2])
+    there = other.far_px[y, x] <= near_px * float(np.mean(scale))
+    resolved = (scale >= COARSER) | (samples[:, 2] * scale >= RESOLVED_PX)
+    return _Seen(inside & (there | (resolved & ~other.doubt[y, x])), there)
 
 
 def _of_new(
