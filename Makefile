@@ -23,7 +23,7 @@ repro: .venv/installed .dvc/config.local ## run the graph: photos to a registere
 	@damcrack summary
 
 # One test file a process, and one thread in each: two libraries' threads on one core wait for each other.
-PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: .venv/installed ## run lint, types and all tests

@@ -1,10 +1,14 @@
-"""Settings and services for all tests."""
+"""Settings, order and services for all tests."""
 
 import os
+import re
 import subprocess
+import sys
 import tempfile
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -15,6 +19,34 @@ from mlflow_server import Server
 # The same examples every time: a red test is a changed program, and machines under load are slow.
 settings.register_profile("damcrack", derandomize=True, deadline=None)
 settings.load_profile("damcrack")
+
+# What runs for minutes goes first: at the end it would keep one process waiting for the other.
+FIRST = (
+    "test_graph.py",
+    "test_unlabelled.py",
+    "test_docs.py",
+    "test_study_graph.py",
+    "test_detector_graph.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, then the other slow tests."""
+
+    def place(item):
+        name = item.path.name
+        return FIRST.index(name) if name in FIRST else len(FIRST) + (not item.get_closest_marker("slow"))
+
+    items.sort(key=place)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Without the slow tests their modules are not imported: MLflow, Matplotlib and others take seconds."""
+    if config.option.markexpr == "not slow" and collection_path.suffix == ".py":
+        text = collection_path.read_text(encoding="utf-8")
+        return bool(re.search(r"^pytestmark = \[?\s*pytest\.mark\.slow\b", text, re.MULTILINE)) or None
+    return None
+
 
 # Each process has its own service, which takes some more ports beside this one.
 PORT = str(18180 + 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
@@ -80,3 +112,22 @@ def mlflow_server(tmp_path_factory):
     server.start()
     yield server
     server.kill()
+
+
+def _names_of_callers():
+    """What kfp reads of inspect.stack(): the name of the function that called the one that asks."""
+    return [(), ("", "", 0, sys._getframe(2).f_code.co_name)]
+
+
+@pytest.fixture(scope="session")
+def kfp_without_waits():
+    """No half minute before a task is tried again.
+
+    And for each setting of a task kfp has inspect look up the source of every caller, to name one in an error. In a
+    process of pytest-xdist that has imported torch and MLflow this takes twenty seconds for a pipeline.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("kfp"):
+            patch.setattr("kfp.local.orchestrator.task_executor.time", SimpleNamespace(sleep=lambda _: None))
+            patch.setattr("kfp.dsl.pipeline_task.inspect", SimpleNamespace(stack=_names_of_callers))
+        yield

@@ -1,4 +1,4 @@
-"""The graph for real: a tiny copy of it run by DVC in its own workspace, and its stages by other callers."""
+"""The graph for real: a tiny copy of it run by DVC, by the local runner of Kubeflow Pipelines, and by other callers."""
 
 import csv
 import hashlib
@@ -14,40 +14,57 @@ from typing import Any
 import pytest
 import yaml
 
+from damcrack.kubeflow.graph import derive
 from damcrack.params import stage_config
 from damcrack.run import Run
 from damcrack.storage.source import open_source
-from smallest import smallest
+from damcrack.tracking.recorded import send_later
+from damcrack.tracking.store import RESTORED_FROM
+from smallest import one_chain, smallest
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 COPIED = ("dvc.yaml", "requirements", "snapshots", "src", ".dvcignore")
 pytestmark = pytest.mark.slow
+# Another encoding where there is one: other sorting, commas in numbers, other bytes of letters.
+LOCALES = subprocess.run(["locale", "-a"], capture_output=True, text=True).stdout.split()
+LOCALE = next((name for name in ("de_DE.iso88591", "tr_TR.utf8", "de_DE.utf8") if name in LOCALES), "C")
+HERE = {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0", "COLUMNS": "80"}
+ELSEWHERE = {"TZ": "Pacific/Kiritimati", "LC_ALL": LOCALE, "PYTHONHASHSEED": "77", "COLUMNS": "200"}
 
 
 def tiny_params() -> dict[str, Any]:
-    """The smallest values, with a student that is taught in the crack stage too."""
-    params = smallest(ROOT)
+    """One model of each kind, a second student of the same teacher, and one that is taught in the crack stage too.
+
+    A small network plays the teacher.
+    """
+    params = one_chain(smallest(ROOT), {"network": "resnet18"})
+    # In one epoch the two temperatures are one; two models of the same bytes are one to MLflow.
+    params["distill"]["items"]["fixed"] = {"temperature": {"kind": "fixed"}, "learning_rate": 0.02}
+    params["finetune"]["pretrained"] = {"resnet50-pretrained": {"init": "resnet50"}}
     params["finetune"]["taught"] = {
         "resnet18-dynamic-taught": {"init": "dynamic", "teacher": "resnet50-pretrained", "views": 1}
     }
     return params
 
 
-def call(workspace: Path, *command: str) -> str:
+def call(workspace: Path, *command: str, **changed: str) -> str:
     """Run a command of the environment in the workspace; return what it printed."""
     environment = os.environ | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(workspace / "src"),
         "DAMCRACK_TRACK": "later",
         "MLFLOW_TRACKING_URI": f"sqlite:///{workspace / 'mlflow.db'}",
+        **changed,
     }
     done = subprocess.run(
         [str(BIN / command[0]), *command[1:]],
         cwd=workspace,
         env=environment,
+        umask=0o077 if changed else -1,
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -66,8 +83,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which the whole tiny graph has run once."""
-    folder = tmp_path_factory.mktemp("graph")
+    """A workspace in which the whole tiny graph has run once, elsewhere; `first.lock` is its lock then."""
+    folder = tmp_path_factory.mktemp("graph") / "a folder/of another name"
+    folder.mkdir(parents=True)
     for name in COPIED:
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__")
@@ -76,7 +94,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
     call(folder, "dvc", "init", "--no-scm", "--quiet")
-    call(folder, "dvc", "repro")
+    call(folder, "dvc", "repro", **ELSEWHERE)
+    shutil.copy(folder / "dvc.lock", folder / "first.lock")
     return folder
 
 
@@ -137,11 +156,11 @@ def test_python_function_and_command_give_the_bytes_of_dvc(workspace: Path, tmp_
     params = yaml.safe_load((workspace / "params.yaml").read_text())
     run = Run(tmp_path / "scratch")
     tile(workspace / "data/photos", tmp_path / "tiles", stage_config(params, "tile", None), run)
-    item = "resnet18-scratch"
+    item, init = "resnet50-pretrained", "models/pretrain/resnet50"
     config = stage_config(params, "finetune", item)
-    finetune(tmp_path / "tiles", tmp_path / "model", item, config, run)
-    command = ["finetune", "--item", item, "--tiles", "data/tiles", "--out", str(tmp_path / "by-command")]
-    call(workspace, "damcrack", *command)
+    finetune(tmp_path / "tiles", tmp_path / "model", item, config, run, init=workspace / init)
+    command = ["finetune", "--item", item, "--tiles", "data/tiles", "--init", init]
+    call(workspace, "damcrack", *command, "--out", str(tmp_path / "by-command"))
     by_dvc = digests(workspace / "models/finetune" / item)
     assert digests(tmp_path / "tiles") == digests(workspace / "data/tiles")
     assert digests(tmp_path / "model") == by_dvc
@@ -165,9 +184,89 @@ def test_one_changed_value_runs_only_what_it_touches(workspace: Path) -> None:
 
 def test_one_changed_experiment_leaves_its_siblings(workspace: Path) -> None:
     """A value of one experiment trains that one alone, and what is made of it."""
-    change(workspace, "finetune", "scratch", {"resnet18-scratch": {"learning_rate": 0.01}})
+    changed = {"resnet18-dynamic": {"init": "dynamic", "learning_rate": 0.01}}
+    change(workspace, "finetune", "distilled", changed)
     assert stages_run(call(workspace, "dvc", "repro")) == {
-        "finetune-scratch@resnet18-scratch",
+        "finetune-distilled@resnet18-dynamic",
         "evaluate",
         "register",
     }
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, kfp_without_waits: None) -> Any:
+    """Two runs with one remote: what each left, the text of each lock, and the folder."""
+    pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
+    from damcrack.kubeflow.pipeline import Setting
+    from local_pipeline import run_as_processes
+
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "remote").mkdir()
+    (folder / "scratch").mkdir()
+    params, images = yaml.safe_dump(tiny_params()), {"cpu": "python", "train": "python"}
+    setting = Setting(ROOT, params, str(folder / "remote"), images, "abc")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in HERE.items():
+            patch.setenv(name, value)
+        patch.setenv("PATH", str(BIN), prepend=":")
+        patch.setenv("PYTHONPATH", str(ROOT / "src"))
+        patch.setenv("DAMCRACK_CHECKOUT", str(ROOT))
+        patch.setenv("DAMCRACK_SCRATCH", str(folder / "scratch"))
+        patch.setenv("DAMCRACK_TRACK", "later")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        first = run_as_processes(setting, folder / "first")
+        second = run_as_processes(setting, folder / "second")
+        (folder / ".damcrack").symlink_to(folder / "scratch")
+        send_later()
+    return first, second, first.lock.read_text(), second.lock.read_text(), folder
+
+
+def test_second_run_executes_nothing_and_ends_with_the_same_lock(runs: Any) -> None:
+    """All stages ran once; then none did, the one that acts on the registry included: what it did still stands."""
+    first, second, first_lock, second_lock, _ = runs
+    names = {node.name for node in derive(ROOT, yaml.safe_dump(tiny_params()))}
+    assert set(first.restored) == names and not any(first.restored.values())
+    assert set(second.restored) == names and all(second.restored.values())
+    assert first_lock == second_lock
+    assert set(yaml.safe_load(first_lock)["stages"]) == names
+
+
+def test_kubeflow_draws_numbers_and_page(runs: Any) -> None:
+    """The evaluation hands on the chosen experiment's numbers and its page."""
+    for path in (runs[-1] / "second").rglob("executor_output.json"):
+        artifacts = json.loads(path.read_text())["artifacts"]
+        metadata = {name: found["artifacts"][0]["metadata"] for name, found in artifacts.items()}
+        if metadata.get("page", {}).get("stage") == "evaluate":
+            break
+    assert 0 <= metadata["metrics"]["accuracy"] <= 1 and metadata["metrics"]["restored"] == 1
+    assert "<html" in (path.parent / "page").read_text()
+
+
+def test_restored_stages_show_in_mlflow_with_the_run_that_made_them(runs: Any) -> None:
+    """Each restored stage is a run tagged damcrack.restored_from, which names the run of its first execution."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{runs[-1] / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("damcrack")
+    found = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
+    restored = [run for run in found.values() if RESTORED_FROM in run.data.tags]
+    assert len(restored) == sum(runs[1].restored.values())
+    for run in restored:
+        maker = found[run.data.tags[RESTORED_FROM]]
+        assert maker.info.run_name == run.info.run_name and RESTORED_FROM not in maker.data.tags
+
+
+def test_dvc_repro_on_a_laptop_gives_the_same_lock(runs: Any, workspace: Path) -> None:
+    """Every entry is that of the cluster, and so are all bytes of all outputs, where nothing else is the same.
+
+    Names of folders, umask, time zone, locale, hash seed and width of the terminal are in no output.
+    """
+    laptop, cluster = (yaml.safe_load(text) for text in ((workspace / "first.lock").read_text(), runs[2]))
+    assert {name for name in laptop["stages"] if laptop["stages"][name] != cluster["stages"][name]} == set()
+    assert laptop == cluster
+
+
+def test_no_machine_path_is_in_what_the_run_hands_on(runs: Any) -> None:
+    """The lock names paths inside the checkout only."""
+    assert not re.search(r"(?<![\w.])/(tmp|root|home)/", runs[2])

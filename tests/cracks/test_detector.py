@@ -93,16 +93,16 @@ def test_the_map_of_a_photo_of_any_size_is_that_of_its_pixels(darkness, workers,
     np.testing.assert_allclose(crack_map, of_cells(image), atol=1e-5)
 
 
-@pytest.mark.parametrize("window_px", [128, 256, 512])
-@pytest.mark.parametrize("size_hw", [(700, 1100), (1203, 97)])
-def test_windows_leave_no_seam(contrast, workers, monkeypatch, window_px, size_hw):
+@pytest.mark.parametrize("size_hw", [(390, 610), (1203, 97)])
+def test_windows_leave_no_seam(contrast, workers, monkeypatch, size_hw):
     """However the windows lie, the map is that of the whole photo at once; only the photo's border may differ."""
     image = noise(size_hw, seed=1)
     monkeypatch.setattr(windows, "WINDOW_PX", 4096)
     whole = contrast.map_photo(image, workers)
-    monkeypatch.setattr(windows, "WINDOW_PX", window_px)
     inside = (slice(8, -8),) * 2
-    np.testing.assert_allclose(contrast.map_photo(image, workers)[inside], whole[inside], atol=1e-4)
+    for window_px in (128, 256, 512):
+        monkeypatch.setattr(windows, "WINDOW_PX", window_px)
+        np.testing.assert_allclose(contrast.map_photo(image, workers)[inside], whole[inside], atol=1e-4)
 
 
 def test_the_border_of_a_large_photo_is_reflected(contrast, workers):

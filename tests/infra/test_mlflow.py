@@ -129,6 +129,7 @@ def postgres(tmp_path_factory):
         pytest.skip("no PostgreSQL: set DAMCRACK_TEST_POSTGRES to postgresql://USER:PASSWORD@HOST:PORT/")
 
 
+@pytest.mark.slow
 def test_postgres_copy_and_restore(postgres, tmp_path):
     """A copy of two PostgreSQL databases fills two empty ones, once; the password is in no argument."""
     psycopg2 = pytest.importorskip("psycopg2", reason='needs pip install "damcrack[server]"')

@@ -1,10 +1,6 @@
-import inspect
 import shutil
 import textwrap
-from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -40,16 +36,8 @@ TOY_PARAMS = "first: {word: crack}\ndouble: {items: {a: {n: 1}, b: {n: 2}}}\n"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def kfp_without_waits():
-    """No half minute before a task is tried again.
-
-    And for each setting of a task kfp reads the source of every caller, pytest's too, to name one in an error.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        if find_spec("kfp"):
-            patch.setattr("kfp.local.orchestrator.task_executor.time", SimpleNamespace(sleep=lambda _: None))
-            patch.setattr("kfp.dsl.pipeline_task.inspect", SimpleNamespace(stack=partial(inspect.stack, 0)))
-        yield
+def quick(kfp_without_waits):
+    """In all tests here."""
 
 
 class Toy:

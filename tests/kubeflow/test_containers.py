@@ -47,6 +47,9 @@ def setting(s3, mlflow_server, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", os.environ["AWS_ENDPOINT_URL"])
     params = one_chain(smallest(ROOT), {"network": "resnet50", "epochs": 3})
+    # Its code and weights are packages of the image.
+    encoder = {"network": "efficientnet_lite0", "encoder_weights": "imagenet"}
+    params["finetune"]["shipped"]["lite0-detector"] |= encoder
     return Setting(ROOT, yaml.safe_dump(params), f"s3://{s3({})}/dvc", IMAGES, revision="")
 
 

@@ -72,6 +72,7 @@ def run(tmp_path, monkeypatch):
     return once
 
 
+@pytest.mark.slow
 def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
     """Nothing new: one task. New photos: inspected. Enough labels: one training, on the snapshot of all photos.
 
@@ -106,6 +107,7 @@ def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
     assert not list((tmp_path / "temporary").glob("damcrack-*"))
 
 
+@pytest.mark.slow
 def test_photos_that_came_while_a_run_hung_are_taken_in_by_the_next(run, tmp_path, monkeypatch):
     """The run that was stopped between take-in and report left its batch; the next adds the new photos, each once."""
     rng = np.random.default_rng(0)

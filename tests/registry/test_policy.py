@@ -178,6 +178,7 @@ def simulation():
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("photos", "gain", "least", "most"),
     [(200, 0.0, 0.0, 0.05), (20, 0.0, 0.0, 0.05), (200, 0.03, 0.8, 1.0), (200, -0.03, 0.0, 0.0)],

@@ -117,7 +117,7 @@ def test_account_of_an_engineer(at_server, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [(2, 5), (4,), (6,)], ids=str)
+@pytest.mark.parametrize("kills", [(2, 5), (6,)], ids=str)
 def test_server_killed_while_a_training_records(at_server, tmp_path, monkeypatch, capfd, kills):
     """Killed after some epochs, back two epochs later or after the end: each number is there once, nobody waited."""
     monkeypatch.setenv("DAMCRACK_TRACK", "live")

@@ -49,6 +49,12 @@ PUBLISHED = {
 PUBLISHED_AT_PX = {"efficientnet_lite1": 240, "efficientnet_lite2": 260}
 NEEDS_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm, of the extra encoders")
 NAMES = [pytest.param(name, marks=NEEDS_TIMM) if "lite" in name else name for name in NETWORKS]
+# Weights are made for a few; the others, larger or made of the same blocks, take as long as all the rest.
+SLOW = ("resnet34", "resnet50", "alexnet", "vgg16", "efficientnet_lite1", "efficientnet_lite2")
+WITH_WEIGHTS = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW) + [NEEDS_TIMM] * ("lite" in name))
+    for name in NETWORKS
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -170,7 +176,7 @@ def test_attention_blocks_start_as_the_identity_and_learn() -> None:
     assert (block.bn2.weight.grad != 0).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_head_is_replaced_and_nothing_else(name: str) -> None:
     """The new head has seven outputs and its own seed; the body keeps its weights."""
     network = lively(name)
@@ -182,7 +188,7 @@ def test_head_is_replaced_and_nothing_else(name: str) -> None:
     assert [key for key in before if after[key] is not before[key]] == list(before)[-2:]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_training_a_head_leaves_the_body_as_it_was(name: str) -> None:
     """One step changes the head alone; batch norm statistics rest, and dropout is off: two passes are equal."""
     network, x = lively(name), random_images(4)
@@ -197,7 +203,7 @@ def test_training_a_head_leaves_the_body_as_it_was(name: str) -> None:
     assert changed == list(before)[-2:]
 
 
-@pytest.mark.parametrize("name", ["alexnet", "vgg16"])
+@pytest.mark.parametrize("name", ["alexnet", pytest.param("vgg16", marks=pytest.mark.slow)])
 def test_dropout_is_on_when_all_weights_train(name: str) -> None:
     """Two passes differ in training mode, and are equal in evaluation mode."""
     network, x = lively(name), random_images(2)
@@ -208,7 +214,7 @@ def test_dropout_is_on_when_all_weights_train(name: str) -> None:
     assert torch.equal(network(x), network(x))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 @torch.inference_mode()
 def test_folded_network_agrees(name: str) -> None:
     """Without its batch norms a network says the same in float32."""
@@ -219,7 +225,9 @@ def test_folded_network_agrees(name: str) -> None:
     assert (folded(x) - exact).abs().max() < 1e-4 * exact.abs().max()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet18_cbam", "alexnet"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet18_cbam", pytest.param("alexnet", marks=pytest.mark.slow)]
+)
 @torch.inference_mode()
 def test_folded_bfloat16_network_agrees(name: str) -> None:
     """A frozen copy says nearly the same, and the network itself is not changed."""
