@@ -383,6 +383,19 @@ def test_lost_restart_markers_are_refused():
         decode_photo(whole[:first] + whole[second:], MEGAPIXEL)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_progressive_jpeg_without_its_last_scans_is_refused(mode):
+    """It would be a blurred photo, for no decoder says that something is missing."""
+    image = Image.fromarray(noise()).convert(mode)
+    file = encoded(image, "JPEG", progressive=True, exif=b"Exif\0\0" + encoded(image, "JPEG"))
+    starts = [at for at in range(len(file)) if file[at : at + 2] == b"\xff\xda"][1:]
+    assert decode_photo(file, MEGAPIXEL).shape == (40, 60, 3)
+    for at in starts[1:]:
+        for lost in (file[:at], file[:at] + b"\xff\xd9"):
+            with pytest.raises(PhotoError, match="truncated or corrupt"):
+                decode_photo(lost, MEGAPIXEL)
+
+
 def test_a_missing_end_marker_is_no_damage():
     """Nor are bytes after the end: all pixels are there."""
     whole = wall_jpeg()

@@ -59,6 +59,19 @@ def test_decisions_label_the_blocks_that_hold_them(survey, tmp_path):
     assert {row["group"] for row in groups} == {top[0].sha256[:12]}
 
 
+def test_photos_that_are_stored_smaller_are_named(tmp_path, monkeypatch):
+    """Their blocks cannot be cut; the decisions on them are not dropped without a word."""
+    for name, width in (("small.jpg", SIZE[1]), ("large.jpg", SIZE[1] + 112)):
+        save(tmp_path / "in" / name, cracked((SIZE[0], width), (280, 60, 5, 400, 6.0), seed=width))
+    survey = inspect(tmp_path)
+    both = [decide(*of_photo(survey, name)[0], "accepted") for name in ("small.jpg", "large.jpg")]
+    monkeypatch.setattr("damcrack.inspection.review.DETAIL_PX", SIZE[1])
+    summary = take_back(survey, tmp_path / "taken", write_decisions(tmp_path / "d.json", both))
+    assert "large.jpg" in summary["too large"]
+    assert "small.jpg" not in summary["too large"]
+    assert list((tmp_path / "taken/Positive").iterdir())
+
+
 def test_joints_and_stains_are_no_cracks(survey, tmp_path):
     """Accepted as what they are."""
     top, _ = of_photo(survey, "0.jpg")

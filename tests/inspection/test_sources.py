@@ -337,6 +337,15 @@ def test_a_video_is_known_by_its_content(tmp_path):
     assert frames_of(tmp_path / "a.jpg", 1.0)[0] == ["00000.0"]
 
 
+def test_the_same_video_is_inspected_once(tmp_path):
+    """Its frames would count twice."""
+    write_video(tmp_path / "a.mp4", 10)
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "a (1).mp4")
+    times, problems, _ = frames_of(tmp_path, 1.0)
+    assert times == ["00000.0"]
+    assert [one.name for one in problems] == ["a (1).mp4"]
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_darkness_detector(tmp_path_factory.mktemp("model") / "model.onnx")

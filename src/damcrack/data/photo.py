@@ -8,6 +8,7 @@ those of sRGB, by the file's ICC profile.
 """
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -51,6 +52,7 @@ ANY_SIZE = 2**31 - 1  # for photos that were checked against the user's limit wh
 STRIP_ROWS = 512
 WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of a JPEG, without those inside of a scan
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 # The most pixels that a byte can hold: in JPEG a bit per block of 8 x 8, in PNG deflate's ratio and a bit per pixel.
 # WebP, JPEG 2000 and AVIF have no bound for flat pictures; no photo comes near this one.
@@ -200,6 +202,10 @@ def _plain_jpeg(image: Image.Image, encoded: bytes) -> Pixels | None:
     """
     if image.format not in ("JPEG", "MPO"):
         return None
+    if "progressive" in image.info and _lost_scans(encoded):
+        raise PhotoError(
+            "truncated or corrupt: its last scans are missing, expected a whole JPEG; copy it again"
+        )
     plain = image.mode in ("L", "RGB")
     try:
         rgb = _strict_jpeg(encoded, "RGB" if plain else "CMYK")
@@ -220,6 +226,21 @@ def _strict_jpeg(encoded: bytes, colors: str) -> Pixels:
         if not str(error).startswith("Premature end of JPEG"):
             raise
     return np.asarray(simplejpeg.decode_jpeg(encoded + b"\xff\xd9", colors, strict=True), np.uint8)
+
+
+def _lost_scans(encoded: bytes) -> bool:
+    """Whether the scans of a progressive JPEG leave coefficients without their last bit, which no decoder tells."""
+    exact, num_bands, at = set[tuple[int, int]](), 0, 2
+    while (found := _MARKER.search(encoded, at)) and found[0] != b"\xff\xd9":
+        (size,) = struct.unpack_from(">H", encoded, found.end())
+        segment, at = encoded[found.end() + 2 : found.end() + size], found.end() + size
+        if found[0] == b"\xff\xc2":
+            num_bands = segment[5]
+        elif found[0] == b"\xff\xda":
+            bands, (first, last, bit) = segment[1:-3:2], segment[-3:]
+            if bit & 15 == 0:
+                exact |= {(band, place) for band in bands for place in range(first, last + 1)}
+    return len(exact) < 64 * num_bands
 
 
 class MemoryShortError(PhotoError):

@@ -4,7 +4,7 @@ OUT/Positive/, OUT/Negative/    blocks with a crack, and blocks that only look a
 OUT/groups.csv                  blocks of one photo form one group, so that they stay on one side of a split
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from damcrack.data.photo import encode_jpeg
 from damcrack.files import InputError, new_directory, write_bytes, write_csv
 from damcrack.inspection.decisions import FILE, Box, Decision, by_photo, decisions_on
 from damcrack.inspection.matching import STEP_PX, Finding, asked, iou, matched, points
+from damcrack.inspection.survey import DETAIL_PX
 from damcrack.inspection.survey_folder import FinishedSurvey
 
 LABELS = {"crack": "Positive", "no crack": "Negative"}
@@ -35,13 +36,17 @@ def take_back(root: Path, out: Path, decisions: Path | None = None) -> dict[str,
     """
     survey = FinishedSurvey.read(root)
     decided = by_photo([one for one in decisions_on(survey, decisions) if not one.carried])
-    groups, num = list[dict[str, str]](), dict.fromkeys(LABELS, 0)
+    groups, num, too_large = list[dict[str, str]](), dict.fromkeys(LABELS, 0), list[str]()
     with new_directory(out, "labelled-blocks") as folder:
         for label in LABELS.values():
             (folder / label).mkdir()
         for photo in survey.folders.values():
             findings = Findings.read(photo)
-            for name, label, encoded in _tiles(photo, findings, decided.pop(findings.sha256, [])):
+            labels = block_labels(findings, decided.pop(findings.sha256, []))
+            if labels and max(findings.width_px, findings.height_px) > DETAIL_PX:
+                too_large.append(findings.photo)
+                continue
+            for name, label, encoded in _tiles(photo, findings, labels):
                 write_bytes(folder / LABELS[label] / name, encoded)
                 groups.append({"file": f"{LABELS[label]}/{name}", "group": findings.sha256[:12]})
                 num[label] += 1
@@ -53,21 +58,20 @@ def take_back(root: Path, out: Path, decisions: Path | None = None) -> dict[str,
     summary: dict[str, object] = {"taken": f"{num['crack']} crack, {num['no crack']} no-crack blocks"}
     if decided:
         summary["left out"] = f"decisions on {len(decided)} photos that this survey does not have"
+    if too_large:
+        summary["too large"] = (
+            f"{', '.join(too_large)}: above {DETAIL_PX} px the survey has no picture of full size; cut such photos up"
+        )
     return summary | {
         "train on them": f"add `review: {out}` to photos.sources in params.yaml, then `damcrack snapshot photos`"
     }
 
 
-def _tiles(
-    folder: Path, findings: Findings, decisions: Sequence[Decision]
-) -> Iterator[tuple[str, str, bytes]]:
-    """File name, label and JPEG of each block of one photo that the decisions label."""
-    labels = block_labels(findings, decisions)
+def _tiles(folder: Path, findings: Findings, labels: Mapping[Box, str]) -> Iterator[tuple[str, str, bytes]]:
+    """File name, label and JPEG of each labelled block of one photo."""
     if not labels:
         return
     rgb = read_picture(folder / "detail.jpg")
-    if rgb.shape[:2] != (findings.height_px, findings.width_px):
-        return  # too large for a JPEG, so it is stored smaller
     for (x0, y0, x1, y1), label in labels.items():
         pixels = np.ascontiguousarray(rgb[y0:y1, x0:x1])
         if pixels.shape[:2] == (y1 - y0, x1 - x0):

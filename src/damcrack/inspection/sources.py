@@ -25,7 +25,7 @@ from damcrack.data.names import (
 )
 from damcrack.data.photo import encode_jpeg, num_photos, within_memory
 from damcrack.data.tiff import RAW_ADVICE, STARTS
-from damcrack.files import InputError, PhotoError, sha256_bytes
+from damcrack.files import InputError, PhotoError, sha256_bytes, sha256_file
 from damcrack.inspection.places import Listed, OpenBucket, Unusable, file, objects, walk
 
 # Never inspected, whatever they hold: small copies that cameras write beside a photo or video.
@@ -254,7 +254,11 @@ def opened(
         try:
             if one.is_video:
                 with one.on_disk() as path:
-                    yield from _frames(one.name, path, frame_every_s, frames)
+                    twin = first.setdefault(sha256_file(path), one.name)
+                    if twin == one.name:
+                        yield from _frames(one.name, path, frame_every_s, frames)
+                    else:
+                        yield _same_content(one.name, twin)
                 continue
             if max_bytes is not None and one.size_bytes > max_bytes:
                 size = f"a file of {one.size_bytes / 1e9:.1f} GB, expected at most {max_bytes / 1e9:.1f}"
@@ -267,10 +271,14 @@ def opened(
             continue
         digest = sha256_bytes(encoded)
         if encoded and first.setdefault(digest, one.name) != one.name:
-            yield Unusable(one.name, f"same content as {first[digest]}, which stands for both")
+            yield _same_content(one.name, first[digest])
         else:
             yield Photo(one.name, encoded, digest)
             yield from _other_pages(one.name, encoded)
+
+
+def _same_content(name: str, twin: str) -> Unusable:
+    return Unusable(name, f"same content as {twin}, which stands for both")
 
 
 def _other_pages(name: str, encoded: bytes) -> Iterator[Unusable]:
