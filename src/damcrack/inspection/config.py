@@ -29,7 +29,7 @@ class InspectConfig:
     """
 
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0, 0.5)
-    refine_from: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    refine_from: Annotated[float, Field(ge=0, lt=1)] = 0.05
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     uncertain: tuple[Probability, Probability] = (0.3, 0.7)
     confident: tuple[Probability, Probability] = (0.9, 0.95)
