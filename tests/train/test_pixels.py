@@ -25,7 +25,8 @@ from damcrack.train.weights import ModelInfo, load_model, save_model, snapshot_o
 
 NEEDS_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm, of the extra encoders")
 ENCODERS = [
-    *("resnet18", "resnet34", "resnet50", "resnet18_cbam"),
+    *("resnet18", "resnet18_cbam"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet34", "resnet50")),
     pytest.param("efficientnet_lite0", marks=NEEDS_TIMM),
 ]
 INFO = ModelInfo(
