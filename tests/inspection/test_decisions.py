@@ -91,11 +91,12 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
         read_decisions(tmp_path / "d.json")
 
 
-def test_one_finding_decided_both_ways_is_refused(tmp_path):
-    """The same place cannot be accepted and rejected."""
-    one = drawn([[5, 5], [90, 40]])
+@pytest.mark.parametrize("other", [{"status": "rejected"}, {"label": "joint"}])
+def test_one_finding_decided_both_ways_is_refused(tmp_path, other):
+    """The same place cannot be accepted and rejected, nor be a crack and a joint."""
+    one = on(drawn([[5, 5], [90, 40]]))
     with pytest.raises(InputError, match="lies in both"):
-        read_decisions(write_decisions(tmp_path / "d.json", [on(one), on(one, "rejected")]))
+        read_decisions(write_decisions(tmp_path / "d.json", [one, replace(one, **other)]))
 
 
 def test_the_same_geometry_keeps_its_decision():

@@ -81,10 +81,12 @@ def test_every_file_is_listed_once(tmp_path):
     asked = ["DSC1.ARW", "k.dng", "IMG.CR3"]
     fill(tmp_path, dict.fromkeys([*photos, *others, *asked, "x.gif", "dive.MP4"], b""))
     fill(tmp_path, {"masks/a.png": b"", "Masks-2/a.png": b"", ".thumbnails/a.jpg": b""})
+    beside = {"mosaic.tif.ovr": picture(kind="TIFF"), "mosaic.tif.MSK": picture(kind="TIFF")}
+    fill(tmp_path, beside)
     os.mkfifo(tmp_path / "pipe.jpg")
     names, reasons = listing(tmp_path)
     assert sorted(names) == sorted([*photos, "x.gif", "dive.MP4"])
-    assert reasons.keys() == {*others, *asked, "masks/", "Masks-2/", ".thumbnails/", "pipe.jpg"}
+    assert reasons.keys() == {*others, *asked, *beside, "masks/", "Masks-2/", ".thumbnails/", "pipe.jpg"}
     assert all("raw file" in reasons[name] for name in asked)
 
 

@@ -157,10 +157,11 @@ def _refuse_contradictions(path: Path, decisions: Sequence[Decision]) -> None:
     known: dict[tuple[str, str, Box], str] = {}
     for one in decisions:
         place = one.sha256, one.kind, one.box_xyxy
-        if known.setdefault(place, one.status) != one.status:
+        said = f"accepted as {one.label}" if one.status == "accepted" else one.status
+        if known.setdefault(place, said) != said:
             raise InputError(
                 f"{path}: the {one.kind} at {one.box_xyxy} of {one.photo} lies in both: "
-                f"{known[place]} and {one.status}; remove one of the two decisions"
+                f"{known[place]} and {said}; remove one of the two decisions"
             )
 
 

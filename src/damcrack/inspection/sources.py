@@ -28,8 +28,8 @@ from damcrack.data.tiff import RAW_ADVICE, STARTS
 from damcrack.files import InputError, PhotoError, sha256_bytes, sha256_file
 from damcrack.inspection.places import Listed, OpenBucket, Unusable, file, objects, walk
 
-# Never inspected, whatever they hold: small copies that cameras write beside a photo or video.
-SIDECAR_SUFFIXES = (".thm", ".lrv", ".lrf")
+# Never inspected, whatever they hold: what cameras and GDAL write beside a photo or video.
+SIDECAR_SUFFIXES = (".thm", ".lrv", ".lrf", ".ovr", ".msk")
 FRAME_QUALITY = 95
 LARGE_BYTES = 256 * 2**20
 # A video that ends so much earlier than its header says was cut short.
@@ -212,7 +212,7 @@ def _judged(one: Listed) -> Listed | Unusable:
     if last.startswith(".") or last.casefold() in ("thumbs.db", "desktop.ini"):
         return Unusable(name, "a hidden file or one of the system, no photo", no_photo=True)
     if suffix in SIDECAR_SUFFIXES:
-        return Unusable(name, "a camera's small copy of another file, no photo", no_photo=True)
+        return Unusable(name, "a small copy or a mask of another file, no photo", no_photo=True)
     known = (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
     try:
         is_large = one.size_bytes > LARGE_BYTES
