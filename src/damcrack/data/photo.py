@@ -1,14 +1,10 @@
 """Read photographs and masks of every kind that cameras and annotators write, strictly.
 
 The content says what a file is, not its name. Pillow is the reader because it refuses truncated files; OpenCV fills
-them with grey. JPEGs go through simplejpeg: the same pixels, 35 instead of 115 ms for 12 megapixels, most of which
-Pillow spends on fresh memory, and what libjpeg only warns of (a lost part comes out as flat grey) is an error.
-16-bit values keep their high byte, so the whole range of the file maps to the whole range of 8 bits. Colours become
-those of sRGB, by the file's ICC profile.
+them with grey. 16-bit values keep their high byte, so the whole range of the file maps to the whole range of 8 bits.
 """
 
 import io
-import re
 import struct
 import warnings
 import zlib
@@ -20,10 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from damcrack.data import tiff
+from damcrack.data.colour import in_srgb, to_srgb
+from damcrack.data.jpeg import plain_jpeg
 from damcrack.data.names import HEIF_BRANDS
 from damcrack.files import InputError, PhotoError
 
@@ -49,10 +46,8 @@ SUFFIX_OF = {
 WANTED = "a JPEG, PNG or TIFF (WebP, BMP, JPEG 2000, HEIC and AVIF are read too)"
 MASK_CUT = 127
 ANY_SIZE = 2**31 - 1  # for photos that were checked against the user's limit when they were taken in
-STRIP_ROWS = 512
 WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of a JPEG, without those inside of a scan
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 # The most pixels that a byte can hold: in JPEG a bit per block of 8 x 8, in PNG deflate's ratio and a bit per pixel.
 # WebP, JPEG 2000 and AVIF have no bound for flat pictures; no photo comes near this one.
@@ -82,11 +77,11 @@ def decode_with_gaps(encoded: bytes, max_pixels: int) -> tuple[Pixels, Mask | No
     """
     with _opened(encoded) as image:
         _check_size(image, len(encoded), max_pixels)
-        rgb, gaps = _plain_jpeg(image, encoded), None
+        rgb, gaps = plain_jpeg(image, encoded), None
         if rgb is None:
             image.load()
             rgb, gaps = _rgb(image, encoded)
-        rgb = _in_srgb(rgb, image)
+        rgb = in_srgb(rgb, image)
         orientation = _orientation(image)
         return _turned(rgb, orientation), None if gaps is None else _turned_mask(gaps, orientation)
 
@@ -192,55 +187,6 @@ def encode_mask(mask: Pixels) -> bytes:
     file = io.BytesIO()
     Image.fromarray(mask != 0).save(file, "PNG")
     return file.getvalue()
-
-
-def _plain_jpeg(image: Image.Image, encoded: bytes) -> Pixels | None:
-    """RGB as stored; None if the file is no 8-bit grey or RGB JPEG, and Pillow has to read it.
-
-    Raises:
-        PhotoError: a part of the JPEG is lost.
-    """
-    if image.format not in ("JPEG", "MPO"):
-        return None
-    if "progressive" in image.info and _lost_scans(encoded):
-        raise PhotoError(
-            "truncated or corrupt: its last scans are missing, expected a whole JPEG; copy it again"
-        )
-    plain = image.mode in ("L", "RGB")
-    try:
-        rgb = _strict_jpeg(encoded, "RGB" if plain else "CMYK")
-    except ValueError as error:
-        if str(error).startswith(tiff.LOST):
-            raise PhotoError(
-                f"truncated or corrupt: a part is missing ({error}), expected a whole JPEG; copy it again"
-            ) from error
-        return None
-    return rgb if plain and rgb.shape[:2] == (image.height, image.width) else None
-
-
-def _strict_jpeg(encoded: bytes, colors: str) -> Pixels:
-    """Pixels of a JPEG without any flaw but, possibly, a missing end marker, which cameras and viewers overlook."""
-    try:
-        return np.asarray(simplejpeg.decode_jpeg(encoded, colors, strict=True), np.uint8)
-    except ValueError as error:
-        if not str(error).startswith("Premature end of JPEG"):
-            raise
-    return np.asarray(simplejpeg.decode_jpeg(encoded + b"\xff\xd9", colors, strict=True), np.uint8)
-
-
-def _lost_scans(encoded: bytes) -> bool:
-    """Whether the scans of a progressive JPEG leave coefficients without their last bit, which no decoder tells."""
-    exact, num_bands, at = set[tuple[int, int]](), 0, 2
-    while (found := _MARKER.search(encoded, at)) and found[0] != b"\xff\xd9":
-        (size,) = struct.unpack_from(">H", encoded, found.end())
-        segment, at = encoded[found.end() + 2 : found.end() + size], found.end() + size
-        if found[0] == b"\xff\xc2":
-            num_bands = segment[5]
-        elif found[0] == b"\xff\xda":
-            bands, (first, last, bit) = segment[1:-3:2], segment[-3:]
-            if bit & 15 == 0:
-                exact |= {(band, place) for band in bands for place in range(first, last + 1)}
-    return len(exact) < 64 * num_bands
 
 
 class MemoryShortError(PhotoError):
@@ -394,34 +340,10 @@ def _rgb(image: Image.Image, encoded: bytes) -> tuple[Pixels, Mask | None]:
             gaps = clear if gaps is None else clear | gaps
         image = _on(rgba, _WHITE)
     _refuse_unbounded(image)
-    if image.mode == "CMYK" and (transform := _to_srgb(image, "CMYK")):
+    if image.mode == "CMYK" and (transform := to_srgb(image, "CMYK")):
         image = transform.apply(image)
     rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # which copies
     return rgb if gaps is None else np.where(gaps[..., None], np.uint8(255), rgb), gaps
-
-
-def _in_srgb(rgb: Pixels, image: Image.Image) -> Pixels:
-    """RGB as a viewer shows it, by the profile of the image that it was read from."""
-    mode = "L" if image.mode in ("1", "L", "LA", *WIDE_GREY) else "RGB"
-    transform = _to_srgb(image, mode)
-    if transform is None:
-        return rgb
-    shown = np.empty_like(rgb)
-    for top in range(0, len(rgb), STRIP_ROWS):  # by parts, because Pillow's pixels take 4 bytes
-        strip = Image.fromarray(rgb[top : top + STRIP_ROWS]).convert(mode)
-        shown[top : top + STRIP_ROWS] = np.asarray(transform.apply(strip))
-    return shown
-
-
-def _to_srgb(image: Image.Image, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From pixels of this mode to sRGB; None if they are, or the profile is damaged or of other colours."""
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        if "sRGB" in ImageCms.getProfileDescription(profile):
-            return None
-        return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (KeyError, TypeError, OSError, ImageCms.PyCMSError):
-        return None
 
 
 def _jpeg2000_bits(encoded: bytes) -> int:

@@ -21,12 +21,11 @@ import PIL
 import simplejpeg
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from damcrack.data.jpeg import LOST
 from damcrack.files import PhotoError
 
 TiffImagePlugin.READ_LIBTIFF = True
 
-# What libjpeg says of a JPEG that it decodes nevertheless, with flat grey where something is missing.
-LOST = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression")
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 RAW_ADVICE = "a camera's raw file; export it as JPEG or TIFF"
 # Tags of TIFF 6.0, TIFF/EP and GDAL.
