@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,14 +121,18 @@ def _names_of_callers():
 
 
 @pytest.fixture(scope="session")
-def kfp_without_waits():
-    """No half minute before a task is tried again.
+def patched_kfp():
+    """No half minute before a task is tried again, no source of every caller looked up, no other `print`.
 
-    And for each setting of a task kfp has inspect look up the source of every caller, to name one in an error. In a
-    process of pytest-xdist that has imported torch and MLflow this takes twenty seconds for a pipeline.
+    For each setting of a task kfp has inspect look up the source of every caller, to name one in an error. In a
+    process of pytest-xdist that has imported torch and MLflow this takes twenty seconds for a pipeline. Its tasks
+    are threads, each of which replaces `print` and the root logger's handlers and puts back what it found: of two
+    that overlap, the later one leaves every later test of the process with indented lines.
     """
     with pytest.MonkeyPatch.context() as patch:
         if find_spec("kfp"):
             patch.setattr("kfp.local.orchestrator.task_executor.time", SimpleNamespace(sleep=lambda _: None))
             patch.setattr("kfp.dsl.pipeline_task.inspect", SimpleNamespace(stack=_names_of_callers))
+            for name in ("indented_print", "local_logger_context"):
+                patch.setattr(f"kfp.local.logging_utils.{name}", nullcontext)
         yield

@@ -194,7 +194,7 @@ def test_one_changed_experiment_leaves_its_siblings(workspace: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, kfp_without_waits: None) -> Any:
+def runs(tmp_path_factory: pytest.TempPathFactory, patched_kfp: None) -> Any:
     """Two runs with one remote: what each left, the text of each lock, and the folder."""
     pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
     from damcrack.kubeflow.pipeline import Setting

@@ -36,7 +36,7 @@ TOY_PARAMS = "first: {word: crack}\ndouble: {items: {a: {n: 1}, b: {n: 2}}}\n"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick(kfp_without_waits):
+def quick(patched_kfp):
     """In all tests here."""
 
 
