@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +27,7 @@ class Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - the base class's name for them
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """The values of a mapping by name."""
         names = Counter(key.value for key, _ in node.value if key.tag != TAG + "merge")
         twice = [name for name, count in names.items() if count > 1]
@@ -100,11 +100,11 @@ def stage_config(
         raise InputError(f"params.yaml has no section {stage!r}; its sections are {sorted(params)}")
     section = _mapping(stage, params[stage])
     where = f"{stage}.{item}" if COMMON in section else stage
-    items = [name for name, _ in section_items(section)] if COMMON in section else [item]
-    if item not in items:
+    items = [name for name, _ in section_items(section)] if COMMON in section else [str(item)]
+    if str(item) not in items:
         raise InputError(f"{stage} has no item {item!r}{_meant(str(item), items)}; its items are {items}")
-    if items.count(item) > 1:
-        raise InputError(f"{stage} has the item {item!r} in {items.count(item)} groups; rename one of them")
+    if (num := items.count(str(item))) > 1:
+        raise InputError(f"{stage} has the item {item!r} in {num} groups; rename one of them")
     return validate(where, {**item_values(section, item), **(changed or {})}, config_class(stage))
 
 
