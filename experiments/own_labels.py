@@ -41,10 +41,10 @@ from experiments.unseen.sources import Photo, read_photos
 
 LABELLED = (10, 20, 50, 200)
 STEPS = 60
-UNLABELLED, RENDERED_PHOTOS, RENDERED_TILES, CHAMPION_STEPS = 500, 60, 500, 100
-BEFORE = "champion: 100 steps on rendered tiles"
-CONTROL = "champion, 100 steps more on rendered tiles"
-AFTER = f"champion, 100 steps more, half of them on {UNLABELLED} own tiles without labels"
+UNLABELLED, RENDERED_PHOTOS, RENDERED_TILES, CHAMPION_STEPS = 500, 60, 500, 300
+BEFORE = f"champion: {CHAMPION_STEPS} steps on rendered tiles"
+CONTROL = f"champion, {CHAMPION_STEPS} steps more on rendered tiles"
+AFTER = f"champion, {CHAMPION_STEPS} steps more, half of them on {UNLABELLED} own tiles without labels"
 COLUMNS = ("block AUROC", "pixel F1", "clIoU")
 
 

@@ -54,6 +54,9 @@ def test_item_values_override_the_common_ones() -> None:
             ["pretrain.resnet18.epochs", "0", "greater than or equal to 1"],
         ),
         ("pretrain", ("common", "learning_rate"), -1, ["learning_rate", "-1", "greater than 0"]),
+        ("pretrain", ("common", "learning_rate"), float("inf"), ["learning_rate", "finite"]),
+        ("pretrain", ("common", "seed"), 10**20, ["seed", "less than"]),
+        ("photos", ("max_megapixels",), float("inf"), ["max_megapixels", "finite"]),
         ("finetune", ("common", "trainable"), "neck", ["trainable", "'neck'", "'head'"]),
     ],
 )
@@ -112,6 +115,84 @@ def test_missing_file_and_broken_yaml_are_named(tmp_path: Path) -> None:
         read_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("tile: [1,")
     with pytest.raises(InputError, match="not YAML"):
+        read_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10),
+        ("0x10", 16),
+        ("1:30", "1:30"),
+        ("on", "on"),
+        ("no", "no"),
+        ("2026-05-01", "2026-05-01"),
+        ("1e-3", 0.001),
+        ("-1.5", -1.5),
+        (".5", 0.5),
+        ("true", True),
+        ("", None),
+        ("~", None),
+    ],
+)
+def test_plain_values_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    """As DVC reads the same file."""
+    read = read_params(f"tile: {{seed: {text}}}")["tile"]["seed"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["tile: {seed: 1, seed: 2}", "tile: {}\ntile: {}", "photos: {sources: {own: a, own: b}}"]
+)
+def test_a_name_that_is_there_twice_is_refused(text: str) -> None:
+    """YAML libraries take the last one in silence."""
+    with pytest.raises(InputError, match="twice"):
+        read_params(text)
+
+
+def test_names_are_text_and_merged_mappings_may_be_overridden() -> None:
+    """Items may be called 1, on or by a date."""
+    text = "a: &a {1: x, seed: 1}\ntile: {<<: *a, seed: 2, on: 3, 2026-05-01: 4}"
+    assert read_params(text)["tile"] == {"1": "x", "seed": 2, "on": 3, "2026-05-01": 4}
+
+
+def test_nothing_after_a_name_is_no_values() -> None:
+    """Of a section, its common values, a group and an item."""
+    values = "{network: resnet18, image_px: 64, epochs: 1, learning_rate: 0.1}"
+    params = read_params(f"tile:\nfinetune:\n  common: {values}\n  none:\n  items:\n    own:\n")
+    assert stage_config(params, "finetune", "own").image_px == 64
+    assert stage_config(params, "tile", None).tile_px == 224
+    params = read_params(f"finetune:\n  common:\n  items:\n    own: {values}\n")
+    assert stage_config(params, "finetune", "own").image_px == 64
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "[1]",
+        "{common: [1], items: {own: {}}}",
+        "{common: {}, items: [own]}",
+        "{common: {}, items: {own: resnet18}}",
+    ],
+)
+def test_what_is_no_mapping_is_refused(section: str) -> None:
+    """Of a section, its common values, a group or an item."""
+    with pytest.raises(InputError, match="expected names with values"):
+        stage_config(read_params(f"finetune: {section}"), "finetune", "own")
+
+
+def test_an_item_in_two_groups_is_refused() -> None:
+    """Both would write the same model."""
+    params = read_params("finetune: {common: {}, a: {own: {epochs: 1}}, b: {own: {epochs: 2}}}")
+    with pytest.raises(InputError, match="2 groups"):
+        stage_config(params, "finetune", "own")
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    """As an editor of Windows saves it."""
+    (tmp_path / "params.yaml").write_text("tile: {}", encoding="utf-16")
+    with pytest.raises(InputError, match=r"params\.yaml"):
         read_params(tmp_path / "params.yaml")
 
 

@@ -1,7 +1,9 @@
 """params.yaml to frozen configs: every value checked, every error named by section and field."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +16,42 @@ from damcrack.files import InputError
 from damcrack.stage_table import STAGES
 
 COMMON = "common"
+TAG = "tag:yaml.org,2002:"
+
+
+class Loader(yaml.SafeLoader):
+    """Plain values as YAML 1.2 and DVC read them, where YAML 1.1 has 010 = 8, 1:30 = 90, on = true and dates.
+
+    Names are text, and none is there twice.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - the base class's name for them
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        """The values of a mapping by name."""
+        names = Counter(key.value for key, _ in node.value if key.tag != TAG + "merge")
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice[0]!r} is there twice", node.start_mark
+            )
+        self.flatten_mapping(node)
+        for key, _ in node.value:
+            key.tag = TAG + "str"
+        return super().construct_mapping(node, deep)
+
+
+for kind, pattern in {
+    "null": "~|null|Null|NULL|",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "int": "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    "merge": "<<",
+}.items():
+    Loader.add_implicit_resolver(TAG + kind, re.compile(f"^(?:{pattern})$"), None)
+Loader.add_constructor(
+    TAG + "int", lambda _, node: int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10)
+)
 
 
 def read_params(source: Path | str) -> dict[str, Any]:
@@ -24,16 +62,21 @@ def read_params(source: Path | str) -> dict[str, Any]:
     """
     where = "the text of the values" if isinstance(source, str) else source
     try:
-        params = yaml.safe_load(source if isinstance(source, str) else source.read_text(encoding="utf-8"))
+        params = load_yaml(source if isinstance(source, str) else source.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
             f"{where} is missing; name it with --params, or write one: damcrack init ."
         ) from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{where} is not YAML in UTF-8: {error}") from error
     if not isinstance(params, dict):
         raise InputError(f"{where}: got {type(params).__name__}, expected one section per stage")
     return params
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text."""
+    return yaml.load(text, Loader)
 
 
 def config_class(stage: str) -> type[Any]:
@@ -53,13 +96,15 @@ def stage_config(
     Raises:
         InputError: section, item or key unknown, or a value not allowed.
     """
-    section = params.get(stage)
-    if not isinstance(section, dict):
+    if stage not in params:
         raise InputError(f"params.yaml has no section {stage!r}; its sections are {sorted(params)}")
+    section = _mapping(stage, params[stage])
     where = f"{stage}.{item}" if COMMON in section else stage
-    items = [name for name, _ in section_items(section)] if COMMON in section else [item]
-    if item not in items:
+    items = [name for name, _ in section_items(section)] if COMMON in section else [str(item)]
+    if str(item) not in items:
         raise InputError(f"{stage} has no item {item!r}{_meant(str(item), items)}; its items are {items}")
+    if (num := items.count(str(item))) > 1:
+        raise InputError(f"{stage} has the item {item!r} in {num} groups; rename one of them")
     return validate(where, {**item_values(section, item), **(changed or {})}, config_class(stage))
 
 
@@ -67,7 +112,7 @@ def item_values(section: Mapping[str, Any], item: str | None) -> dict[str, Any]:
     """The values of a section, or those of one of its items over the `common` ones, without looking at a schema."""
     if COMMON not in section:
         return dict(section)
-    return {**section[COMMON], **dict(section_items(section)).get(str(item), {})}
+    return {**_mapping(COMMON, section[COMMON]), **dict(section_items(section)).get(str(item), {})}
 
 
 def parse_changes(settings: Iterable[str]) -> dict[str, Any]:
@@ -80,7 +125,7 @@ def parse_changes(settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         name, equals, text = setting.partition("=")
         try:
-            changed[name] = yaml.safe_load(text)
+            changed[name] = load_yaml(text)
         except yaml.YAMLError as error:
             raise InputError(f"--set {setting}: {text!r} is not YAML") from error
         if not (name and equals):
@@ -92,7 +137,15 @@ def section_items(section: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, A
     """All items of a section: each key beside `common` is a group of them, by name."""
     for group, items in section.items():
         if group != COMMON:
-            yield from items.items()
+            for name, values in _mapping(group, items).items():
+                yield name, _mapping(name, values)
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    """A mapping of the file; nothing after a name is an empty one."""
+    if not isinstance(value, dict | None):
+        raise InputError(f"{name} in params.yaml: got {value!r}, expected names with values")
+    return value or {}
 
 
 def check_params(params: Mapping[str, Any], stages: list[str]) -> list[str]:
@@ -106,8 +159,8 @@ def check_params(params: Mapping[str, Any], stages: list[str]) -> list[str]:
             raise InputError(f"params.yaml: unknown section {name!r}{_meant(name, stages)}")
     names = []
     for stage in stages:
-        section, items = params.get(stage), list[str | None]([None])
-        if isinstance(section, dict) and COMMON in section:
+        section, items = _mapping(stage, params.get(stage)), list[str | None]([None])
+        if COMMON in section:
             items = [name for name, _ in section_items(section)]
         for item in items:
             stage_config(params, stage, item)

@@ -163,6 +163,20 @@ def test_windows_that_show_nothing_at_half_size_are_not_looked_at_again(darkness
     np.testing.assert_array_equal(everywhere, np.maximum(half, full))
 
 
+@pytest.mark.parametrize(("beyond_px", "seen"), [(20, True), (40, False)])
+def test_a_window_is_looked_at_for_what_its_margin_shows(darkness, workers, beyond_px, seen):
+    """A crack that half size shows next to a window may go on in it, too thin for half size."""
+    step_px = Windows.of((1500, 1900), 1).across.step_px
+    image = np.full((1500, 1900, 3), 255, np.uint8)
+    image[:4, step_px + beyond_px : step_px + beyond_px + 8] = 0
+    image[:2, 10:12] = 0  # full size alone
+    full, half, both = (
+        darkness.map_photo(image, workers, scales, 0.9) for scales in ((1.0,), (0.5,), (1.0, 0.5))
+    )
+    assert full[0, 5] > half[0, 5] + 0.5
+    assert both[0, 5] == (full if seen else half)[0, 5]
+
+
 @pytest.mark.parametrize("size_hw", [(1100, 701), (341, 453), (3, 5)])
 def test_half_size_lies_in_the_same_place(darkness, workers, size_hw):
     """A photo of blocks of 8 px has the same map at half size, within a cell of their edges, if its size is odd too."""

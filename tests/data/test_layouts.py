@@ -27,10 +27,16 @@ def masks(found):
         ("wall/images/a.jpeg", "wall/masks/a.png"),
         ("images/wall/a.tiff", "masks/wall/a.jpg"),
         ("images/wall/a.png", "wall/masks/a.png"),
+        ("DSC_1.JPG", "masks/dsc_1.png"),
+        ("Wall 1/a.jpg", "MASKS/wall 1/A.PNG"),
+        ("caf\u00e9.jpg", "masks/cafe\u0301.png"),
+        ("a.jpg", "masks/a.jpg.png"),
+        ("Positive/a.jpg", "masks/Positive/a.png"),
+        ("positive/images/a.jpg", "positive/masks/a.png"),
     ],
 )
 def test_masks_are_found_by_stem_in_every_layout(photo, mask):
-    """`masks/` and `images/` may stand at any level."""
+    """`masks/` and `images/` may stand at any level, also of class folders; case and Unicode form do not count."""
     assert masks(layout(photo, mask)) == {photo: mask}
 
 
@@ -61,6 +67,8 @@ def test_files_of_other_kinds_are_counted_and_left_alone():
         (["caf\u00e9.jpg", "cafe\u0301.jpg"], ["caf\u00e9.jpg"], "cannot stand beside"),
         (["a.jpg", "a.jpg/b.jpg"], ["a.jpg/b.jpg"], "cannot stand beside a.jpg"),
         (["A.jpg", "a.png", "masks/A.png", "masks/a.tif"], ["a.png"], "beside that of A"),
+        (["a.jpg", "masks/a.png", "masks/A.png"], ["a.jpg"], "2 masks"),
+        (["A.jpg", "a.jpg", "masks/a.png"], ["a.jpg", "masks/a.png"], "cannot stand beside A.jpg"),
     ],
 )
 def test_ambiguous_names_are_set_aside(names, aside, says):
@@ -68,6 +76,11 @@ def test_ambiguous_names_are_set_aside(names, aside, says):
     found = layout(*names)
     assert [file.name for file in found.set_aside] == aside
     assert says in found.set_aside[0].reason
+
+
+def test_a_mask_spelt_as_its_photo_is_of_no_other():
+    """Where two photos differ in case alone."""
+    assert masks(layout("A.jpg", "a.png", "masks/a.png")) == {"A.jpg": None, "a.png": "masks/a.png"}
 
 
 def test_photos_without_masks_may_share_a_stem():
@@ -143,8 +156,24 @@ def test_scenes_join_photos_and_wrong_names_are_reported():
     assert "x.jpg" in found.set_aside[0].reason
 
 
+def test_scenes_are_found_whatever_the_case_and_the_unicode_form():
+    """Spreadsheets write names in another form than disks do."""
+    scenes = read_scenes("dam", "file,group\nCaf\u00e9.JPG,pier\nb.jpg,pier\n".encode())
+    found = layout("cafe\u0301.jpg", "B.jpg", scenes=scenes)
+    assert {photo.group for photo in found.photos} == {"dam/pier"}
+    assert not found.set_aside
+
+
 @pytest.mark.parametrize(
-    "content", [b"name,scene\na.jpg,1\n", b"file,group\na.jpg,1\na.jpg,2\n", b"\xff\xfe\x00"]
+    "content",
+    [
+        b"name,scene\na.jpg,1\n",
+        b"file,group\na.jpg,1\na.jpg,2\n",
+        b"file,group\na.jpg,1\nA.JPG,2\n",
+        b"file,group\na.jpg,1\nb.jpg\n",
+        b"file,group\na.jpg,\nb.jpg,\n",
+        b"\xff\xfe\x00",
+    ],
 )
 def test_groups_that_cannot_be_read_are_an_error(content):
     """Guessing at groups would leak photos across the split."""

@@ -460,7 +460,10 @@ def test_masks_of_any_mode_are_cut_above_127(mode):
     grey = np.zeros((10, 12), np.uint8)
     grey[2:5] = 255
     if mode in ("L", "RGB", "RGBA", "LA"):
-        grey[6], grey[7] = 127, 128
+        grey[6:, :6], grey[6:, 6:] = (
+            np.array([[127], [60], [10], [0]]),
+            np.array([[128], [170], [200], [250]]),
+        )
     mask = decode_mask(encoded(Image.fromarray(grey).convert(mode)), MEGAPIXEL)
     assert np.array_equal(mask, np.where(grey > 127, 255, 0))
 
@@ -468,7 +471,7 @@ def test_masks_of_any_mode_are_cut_above_127(mode):
 def test_sixteen_bit_masks_are_cut_at_the_same_share():
     """65535 is crack, 20000 is not."""
     grey = np.zeros((10, 12), np.uint16)
-    grey[2], grey[5] = 65535, 20000
+    grey[2], grey[5:9] = 65535, np.array([[20000], [9000], [700], [1]])
     mask = decode_mask(encoded(Image.fromarray(grey)), MEGAPIXEL)
     assert np.array_equal(mask[:, 0], np.where(np.arange(10) == 2, 255, 0))
 
@@ -480,6 +483,37 @@ def test_class_numbers_instead_of_white_are_refused(dtype):
     ones[3] = 1
     with pytest.raises(PhotoError, match="brightest value is 1"):
         decode_mask(encoded(Image.fromarray(ones)), MEGAPIXEL)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "JPEG2000", "JPEG"])
+def test_marks_that_are_too_dark_are_refused_in_every_format(kind):
+    """Grey 100 counts as no crack, whatever the file."""
+    dark = np.zeros((16, 16), np.uint8)
+    dark[4:8] = 100
+    with pytest.raises(PhotoError, match="brightest value"):
+        decode_mask(encoded(Image.fromarray(dark), kind), MEGAPIXEL)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(0, 1, 255), (0, 127, 255), ((0, 0, 0), (255, 0, 0), (0, 255, 0))],
+    ids=["void", "unsure", "colours"],
+)
+def test_a_mask_of_several_classes_is_refused(values):
+    """One of its classes would silently become "no crack"."""
+    classes = np.array(values, np.uint8)[np.arange(3).repeat(4)[:, None].repeat(8, 1)]
+    with pytest.raises(PhotoError, match="holds the values"):
+        decode_mask(encoded(Image.fromarray(classes)), MEGAPIXEL)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_black_marks_on_a_transparent_ground_are_refused(mode):
+    """A layer of a drawing program; an empty layer is an empty mask."""
+    layer = Image.new("RGBA", (12, 10), (0, 0, 0, 0))
+    assert not decode_mask(encoded(layer.convert(mode)), MEGAPIXEL).any()
+    layer.paste((0, 0, 0, 255), (2, 3, 9, 5))
+    with pytest.raises(PhotoError, match="transparent"):
+        decode_mask(encoded(layer.convert(mode)), MEGAPIXEL)
 
 
 def test_black_masks_and_jpeg_noise_mean_no_crack():

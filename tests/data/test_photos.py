@@ -36,12 +36,12 @@ def encoded(seed: int = 0, size_hw: tuple[int, int] = (40, 60), kind: str = "JPE
     return file.getvalue()
 
 
-def mask_png(size_hw: tuple[int, int] = (40, 60)) -> bytes:
-    """A mask with one white line."""
-    grey = np.zeros(size_hw, np.uint8)
-    grey[5] = 255
+def mask_png(size_hw: tuple[int, int] = (40, 60), ground: int = 0, kind: str = "PNG") -> bytes:
+    """A mask with one white line on black, or the other way round."""
+    grey = np.full(size_hw, ground, np.uint8)
+    grey[5] = 255 - ground
     file = io.BytesIO()
-    Image.fromarray(grey).save(file, "PNG")
+    Image.fromarray(grey).save(file, kind)
     return file.getvalue()
 
 
@@ -133,6 +133,7 @@ def test_a_name_in_the_quarantine_is_no_formula(tmp_path, name):
         (mask_png((60, 40)), "40 x 60 pixels, expected 60 x 40"),
         (mask_png()[:60], "its mask: truncated"),
         (b"", "its mask: the file is empty"),
+        (mask_png(ground=255), "marks 98% of the photo"),
     ],
 )
 def test_a_photo_with_a_bad_mask_is_set_aside(tmp_path, mask, says):
@@ -140,6 +141,18 @@ def test_a_photo_with_a_bad_mask_is_set_aside(tmp_path, mask, says):
     out, _ = take(tmp_path, {"a.jpg": encoded(), "masks/a.png": mask, "b.jpg": encoded(1)})
     assert says in reasons(out)["a.jpg"]
     assert [row["photo"] for row in read_csv(out / "photos.csv")] == ["dam/b.jpg"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "a_mask.png", "labels/a.png", "ground truth/a.jpg", "Positive/a_mask.png"]
+)
+def test_a_mask_among_the_photos_is_set_aside(tmp_path, name):
+    """A network would learn from its black and white."""
+    content = mask_png(kind="JPEG" if name.endswith("jpg") else "PNG")
+    out, _ = take(tmp_path, {"a.jpg": encoded(), name: content})
+    assert [row["photo"] for row in read_csv(out / "photos.csv")] == ["dam/a.jpg"]
+    assert list(reasons(out)) == [name]
+    assert not (out / "ready").exists()
 
 
 def test_of_identical_photos_the_labelled_one_is_kept(tmp_path):

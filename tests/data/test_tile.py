@@ -288,7 +288,9 @@ def add_ready_tiles(root: Path, size_px: int) -> None:
         label, name = number % 2, f"{number:05d}.jpg"
         encoded = cv2.imencode(".jpg", concrete(rng, size_px, size_px))[1].tobytes()
         group = f"metu/{number // 10}"
-        writer.add(name, encoded, label=label, split="", photo=f"metu/{name}", source="metu", group=group)
+        columns = {"photo": f"metu/{name}", "source": "metu", "group": group}
+        columns |= {"height_px": size_px, "width_px": size_px}
+        writer.add(name, encoded, label=label, split="", **columns)
     writer.finish("tiles.csv", ("no crack", "crack"), (size_px, size_px))
 
 
@@ -320,6 +322,61 @@ def test_ready_tiles_of_the_right_size_keep_their_bytes(photos: PhotosDirectory,
     kept = {images.rows[number]["photo"]: encoded for number, encoded in images.encoded()}
     assert len(images) == 200
     assert all(kept[photo] == encoded for photo, encoded in originals.items())
+
+
+def test_whole_photos_among_the_ready_tiles_are_left_out(photos: PhotosDirectory, tmp_path: Path) -> None:
+    """Nine times as large as a tile: their cracks would vanish."""
+    add_ready_tiles(photos.root, 9 * 32)
+    images = run_tile(photos, tmp_path / "tiles")
+    assert {row["source"] for row in images.rows} == {"wall"}
+
+
+@pytest.mark.parametrize("num_crack", [1, 2, 3])
+def test_training_and_validation_have_both_classes_or_there_are_no_tiles(
+    tmp_path: Path, num_crack: int
+) -> None:
+    """Photos that are all clean or all cracked: one of each on either side, or a refusal."""
+    directory = PhotosDirectory(tmp_path / "photos")
+    rng, white = np.random.default_rng(0), np.full((96, 128), 255, np.uint8)
+    for number in range(8):
+        directory.add(f"{number}", concrete(rng), white if number < num_crack else np.zeros_like(white))
+    if num_crack == 1:
+        with pytest.raises(InputError, match="both classes"):
+            run_tile(directory, tmp_path / "tiles")
+        assert not (tmp_path / "tiles").exists()
+    else:
+        images = run_tile(directory, tmp_path / "tiles")
+        assert set(counts(images)) == {(split, label) for split in ("train", "val") for label in (0, 1)}
+
+
+def test_a_random_split_without_validation_tiles_is_refused(photos: PhotosDirectory, tmp_path: Path) -> None:
+    """A share that rounds to no tile."""
+    with pytest.raises(InputError, match="val_fraction"):
+        run_tile(photos, tmp_path / "tiles", split="random", val_fraction=0.001)
+
+
+def test_unlabelled_copies_of_test_photos_are_not_taught(photos: PhotosDirectory, tmp_path: Path) -> None:
+    """Re-encoded under another name, in no group of theirs; other photos are."""
+    for row in list(photos.rows):
+        rgb = cv2.imread(str(photos.root / row["file"]))[..., ::-1]
+        again = cv2.imdecode(cv2.imencode(".jpg", rgb[..., ::-1])[1], cv2.IMREAD_COLOR)[..., ::-1]
+        photos.add(f"copy-{Path(row['file']).stem}", again, None)
+    images = run_tile(photos, tmp_path / "tiles", test_fraction=0.3, unlabelled_tiles=1000)
+    stems: dict[str, set[str]] = {"test": set(), "unlabelled": set()}
+    for row in images.rows:
+        stems.setdefault(row["split"], set()).add(Path(row["photo"]).stem.removeprefix("copy-"))
+    assert len(stems["test"]) == 3
+    assert len(stems["unlabelled"]) == 7
+    assert stems["test"].isdisjoint(stems["unlabelled"])
+
+
+@pytest.mark.parametrize(("old", "new"), [("height_px", "height"), (",96,", ",x,"), (",96,128,", "\n")])
+def test_a_damaged_photos_csv_is_named(photos: PhotosDirectory, tmp_path: Path, old: str, new: str) -> None:
+    """A column, a number or the end of a row is missing."""
+    path = photos.root / "photos.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=r"photos\.csv is damaged"):
+        run_tile(photos, tmp_path / "tiles")
 
 
 def test_tiles_to_folders_writes_the_papers_layout(photos: PhotosDirectory, tmp_path: Path) -> None:

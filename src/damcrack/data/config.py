@@ -11,10 +11,10 @@ from damcrack.data.targets import MaskQuality
 SAMPLE = "sample"  # the built-in source
 SOURCE_NAME = "miniimagenet"
 
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -1,9 +1,10 @@
 """Read the layout of a source from its file names: photos and their masks, ready tiles, and the rest.
 
-masks/STEM.png          mask of the photo of that stem; `images/` in a photo's path is not compared, so
-                        A/images/STEM.jpg, A/STEM.jpg and images/A/STEM.jpg all fit A/masks/STEM.png
+masks/STEM.png          mask of the photo of that stem (or masks/STEM.jpg.png, of STEM.jpg); `images/` in a photo's
+                        path is not compared, so A/images/STEM.jpg, A/STEM.jpg and images/A/STEM.jpg all fit
+                        A/masks/STEM.png
 masks-ANYTHING/         left alone (masks of something else)
-Positive/, Negative/    ready tiles with and without a crack
+Positive/, Negative/    ready tiles with and without a crack; what has a mask is a photo there too
 groups.csv              columns file,group: photos of one scene share a group
 any other image         a photo
 """
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
-from damcrack.data.names import Claims, escape_formula, is_hidden, is_image_name, why_unsafe
+from damcrack.data.names import Claims, escape_formula, folded, is_hidden, is_image_name, why_unsafe
 from damcrack.data.snapshot import FixedSource
 from damcrack.files import InputError, sha256_bytes, write_csv
 
@@ -74,7 +75,9 @@ def read_layouts(fixed: Mapping[str, FixedSource], ready_tile_block: int) -> Lay
     """Read the layouts of all sources into one, with copies of photos and contradicting tiles set aside."""
     whole = Layout()
     for name, source in fixed.items():
-        scenes = read_scenes(name, source.read(GROUPS_FILE)) if GROUPS_FILE in source.sha256_of else {}
+        scenes = dict[str, str]()
+        for groups in (file for file in source.sha256_of if folded(file) == GROUPS_FILE):
+            scenes = read_scenes(name, source.read(groups))
         part = read_layout(name, source.sha256_of, scenes, ready_tile_block)
         whole.photos += part.photos
         whole.tiles += part.tiles
@@ -89,38 +92,56 @@ def read_layouts(fixed: Mapping[str, FixedSource], ready_tile_block: int) -> Lay
 def read_layout(
     source: str, names: Iterable[str], scenes: Mapping[str, str], ready_tile_block: int
 ) -> Layout:
-    """Sort the names of one source; `scenes` maps file names to the scene that `groups.csv` gives them."""
-    layout, claims = Layout(), Claims()
-    photos: list[str] = []
-    masks: dict[str, list[str]] = {}
-    for name in sorted(names):
-        folders = [part.casefold() for part in name.split("/")[:-1]]
-        if name == GROUPS_FILE:
-            continue
-        if not is_image_name(name) or left_alone(name, folders):
-            layout.num_ignored += 1
-        elif (why := _why_not(name, claims)) is not None:
-            layout.set_aside.append(SetAside(source, name, why))
-        elif not TILE_LABELS.keys().isdisjoint(folders):
-            layout.tiles.append(_tile(source, name, scenes, ready_tile_block))
-        elif "masks" in folders:
-            masks.setdefault(stem_without(name, "masks"), []).append(name)
-        else:
+    """Sort the names of one source; `scenes` maps folded file names to the scene that `groups.csv` gives them."""
+    layout, photos = Layout(), list[str]()
+    images, masks = _images_and_masks(source, names, layout)
+    for name in images:
+        if TILE_LABELS.keys().isdisjoint(_folders(name)) or stem_without(name, "images") in masks:
             photos.append(name)
+        else:
+            layout.tiles.append(_tile(source, name, scenes, ready_tile_block))
     _pair(source, photos, masks, scenes, layout)
     layout.set_aside += _unknown_scenes(source, scenes, layout)
     return layout
 
 
+def _images_and_masks(
+    source: str, names: Iterable[str], layout: Layout
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Names of the images that may become paths, and the masks by stem (see `_by_stem`); the rest enters `layout`."""
+    claims, images, masks, unmasked = Claims(), list[str](), list[str](), list[str]()
+    for name in sorted(names):
+        if folded(name) == GROUPS_FILE:
+            continue
+        if not is_image_name(name) or left_alone(name, _folders(name)):
+            layout.num_ignored += 1
+        elif (why := why_unsafe(name)) is not None:
+            layout.set_aside.append(SetAside(source, name, why))
+        elif "masks" in _folders(name):
+            masks.append(name)
+        else:
+            unmasked.append(name)
+            if (other := claims.clash(name)) is None:
+                images.append(name)
+            else:
+                why = f"its path cannot stand beside {other} on every disk; rename one of them"
+                layout.set_aside.append(SetAside(source, name, why))
+    return images, _by_stem(masks, unmasked)
+
+
+def _folders(name: str) -> list[str]:
+    return [part.casefold() for part in name.split("/")[:-1]]
+
+
 def read_scenes(source: str, content: bytes) -> dict[str, str]:
-    """Read `groups.csv`: file name relative to the source -> scene.
+    """Read `groups.csv`: file name relative to the source, folded -> scene.
 
     Raises:
         InputError: not such a CSV, or one file in two groups.
     """
     listed = read_pairs(content, ("file", "group"), f"{source}: {GROUPS_FILE}")
-    scenes = dict(listed)
-    twice = [file for file, group in listed if scenes[file] != group]
+    scenes = {folded(file): group for file, group in listed}
+    twice = [file for file, group in listed if scenes[folded(file)] != group]
     if twice:
         raise InputError(f"{source}: {GROUPS_FILE} puts {twice[0]} in two groups, expected one; fix it")
     return scenes
@@ -130,11 +151,17 @@ def read_pairs(content: bytes, columns: tuple[str, str], where: str) -> list[tup
     """Two columns of a CSV.
 
     Raises:
-        InputError: it is no CSV with these columns; `where` says which.
+        InputError: it is no CSV with these columns, or a row lacks one of the two; `where` says which.
     """
     try:
         rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
-        return [(row[columns[0]], row[columns[1]]) for row in rows]
+        pairs = [(row[columns[0]], row[columns[1]]) for row in rows]
+        if lacking := next((pair for pair in pairs if not all(pair)), None):
+            raise InputError(
+                f"{where} has a row with {' and '.join(filter(None, lacking)) or 'nothing'} alone, "
+                f"expected {','.join(columns)}; complete or remove it"
+            )
+        return pairs
     except (KeyError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{where} has no columns {','.join(columns)} ({error}); fix it") from error
 
@@ -144,20 +171,15 @@ def left_alone(name: str, folders: Sequence[str]) -> bool:
     return is_hidden(name) or any(folder.startswith("masks-") for folder in folders)
 
 
-def _why_not(name: str, claims: Claims) -> str | None:
-    why = why_unsafe(name)
-    if why is None and (other := claims.clash(name)) is not None:
-        why = f"its path cannot stand beside {other} on every disk; rename one of them"
-    return why
-
-
 def _tile(source: str, name: str, scenes: Mapping[str, str], block: int) -> TileFile:
     path = PurePosixPath(name)
     label_name = next(part for part in reversed(path.parts[:-1]) if part.casefold() in TILE_LABELS)
     # The first number: METU's 10003_1.jpg is a crop of photo number 10003's neighbourhood.
     number = re.search(r"\d+", path.stem)
     group = f"{label_name}-{int(number[0]) // block}" if number else name
-    return TileFile(source, name, TILE_LABELS[label_name.casefold()], f"{source}/{scenes.get(name, group)}")
+    return TileFile(
+        source, name, TILE_LABELS[label_name.casefold()], f"{source}/{scenes.get(folded(name), group)}"
+    )
 
 
 def stem_without(name: str, folder: str) -> str:
@@ -169,6 +191,24 @@ def stem_without(name: str, folder: str) -> str:
             del parts[number]
             break
     return "/".join(parts)
+
+
+def _by_stem(masks: Iterable[str], photos: Iterable[str]) -> dict[str, list[str]]:
+    """Masks by the stem of their photo, as it is spelt there.
+
+    Case and Unicode form are compared only where no photo is spelt alike, and STEM.jpg.png is a mask of STEM.jpg.
+    """
+    stems, meant = set[str](), dict[str, str]()
+    for name in photos:
+        stem = stem_without(name, "images")
+        stems.add(stem)
+        for spelt in (stem, stem + PurePosixPath(name).suffix):
+            meant.setdefault(folded(spelt), stem)
+    found: dict[str, list[str]] = {}
+    for name in masks:
+        stem = stem_without(name, "masks")
+        found.setdefault(stem if stem in stems else meant.get(folded(stem), stem), []).append(name)
+    return found
 
 
 def _pair(
@@ -192,19 +232,20 @@ def _pair(
         elif found and (other := mask_claims.clash(str(PurePosixPath(name).with_suffix("")))) is not None:
             why = f"its mask could not stand beside that of {other} on every disk; rename one of them"
         if why is None:
-            group = f"{source}/{scenes.get(name, name)}"
+            group = f"{source}/{scenes.get(folded(name), name)}"
             layout.photos.append(PhotoFile(source, name, found[0] if found else None, group))
         else:
             layout.set_aside.append(SetAside(source, name, why))
     for stem in sorted(masks.keys() - owner.keys()):
         layout.set_aside += [
-            SetAside(source, name, "a mask, but no photo has this stem") for name in masks[stem]
+            SetAside(source, name, f"a mask, but no photo is called {stem}; name it as its photo")
+            for name in masks[stem]
         ]
 
 
 def _unknown_scenes(source: str, scenes: Mapping[str, str], layout: Layout) -> list[SetAside]:
-    known = {photo.name for photo in layout.photos} | {tile.name for tile in layout.tiles}
-    known |= {file.name for file in layout.set_aside}
+    names = [photo.name for photo in layout.photos] + [tile.name for tile in layout.tiles]
+    known = {folded(name) for name in names + [file.name for file in layout.set_aside]}
     return [
         SetAside(source, GROUPS_FILE, f"names {file!r}, which is not a photo of this source; fix the name")
         for file in sorted(scenes.keys() - known)

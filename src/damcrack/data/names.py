@@ -73,14 +73,14 @@ def why_unsafe(name: str) -> str | None:
 
 
 class Claims:
-    """Paths given away so far, compared as strict file systems do: without case, in one Unicode form."""
+    """Paths given away so far, compared as strict file systems do."""
 
     def __init__(self) -> None:
         self._owner: dict[str, str] = {}
 
     def clash(self, path: str) -> str | None:
         """Claim a path; return the earlier path that it would overwrite or has as a folder, else None."""
-        own = _folded(path)
+        own = folded(path)
         above = [str(parent) for parent in PurePosixPath(own).parents if str(parent) != "."]
         taken = [self._owner[key] for key in (f"file {own}", f"folder {own}") if key in self._owner]
         taken += [self._owner[f"file {parent}"] for parent in above if f"file {parent}" in self._owner]
@@ -92,7 +92,8 @@ class Claims:
         return None
 
 
-def _folded(path: str) -> str:
+def folded(path: str) -> str:
+    """The path as strict file systems compare it: without case, in one Unicode form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 

@@ -45,6 +45,8 @@ SUFFIX_OF = {
 }
 WANTED = "a JPEG, PNG or TIFF (WebP, BMP, JPEG 2000, HEIC and AVIF are read too)"
 MASK_CUT = 127
+MAX_CLASSES = 4  # a mask with more values has soft edges
+LOSSY, LOSSY_NOISE = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF"), 16
 ANY_SIZE = 2**31 - 1  # for photos that were checked against the user's limit when they were taken in
 WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
@@ -92,22 +94,35 @@ def decode_mask(encoded: bytes, max_pixels: int) -> Pixels:
     Any mode goes in; colours count by their brightness, transparent parts as no crack.
 
     Raises:
-        PhotoError: unreadable as in `decode_photo`, or a lossless mask whose marks are all too dark to count
-            (class numbers 0 and 1 instead of 0 and 255): taken as it is, it would hide every crack.
+        PhotoError: unreadable as in `decode_photo`, or marks would be lost: they are black on a transparent ground, too
+            dark to count (class numbers 0 and 1), or of few values of which one is too dark (0, 1 and 255).
     """
     with _opened(encoded) as image:
         _check_size(image, len(encoded), max_pixels)
         image.load()
         grey, orientation = np.asarray(_grey(image)), _orientation(image)
-    full = np.iinfo(grey.dtype).max
-    crack = grey > full // 255 * MASK_CUT
-    lossless = image.format in ("PNG", "TIFF")
-    if lossless and grey.any() and not crack.any():
-        raise PhotoError(
-            f"mask: its brightest value is {grey.max()}, expected white ({full}) for crack; "
-            f"save it with 0 for no crack and {full} for crack"
-        )
+        _check_marks(image, grey)
+    crack = grey > np.iinfo(grey.dtype).max // 255 * MASK_CUT
     return _turned(np.negative(crack.view(np.uint8)), orientation)  # modulo 256: 1 becomes 255
+
+
+def _check_marks(image: Image.Image, grey: npt.NDArray[Any]) -> None:
+    """Refuse a mask of which some marks would count as no crack by mistake."""
+    full, marks = np.iinfo(grey.dtype).max, grey[grey > 0]
+    fix = f"save it with 0 for no crack and {full} for crack"
+    if not marks.size:
+        opacity = np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else np.zeros(1)
+        if opacity.min() < opacity.max():
+            raise PhotoError(f"mask: its marks are black on a transparent ground, expected white; {fix}")
+        return
+    cut, lossy = full // 255 * MASK_CUT, image.format in LOSSY
+    if (LOSSY_NOISE if lossy else 0) < marks.max() <= cut:
+        raise PhotoError(
+            f"mask: its brightest value is {marks.max()}, expected white ({full}) for crack; {fix}"
+        )
+    values = [0, *np.unique(marks).tolist()] if not lossy and marks.min() <= cut else []
+    if 0 < len(values) <= MAX_CLASSES:
+        raise PhotoError(f"mask: it holds the values {values}, expected 0 and {full}; {fix}")
 
 
 def decode_file(path: Path, decode: Callable[[bytes, int], Pixels]) -> Pixels:

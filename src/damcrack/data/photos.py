@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from damcrack.data.config import SAMPLE, PhotosConfig
 from damcrack.data.imageset import CLASSES, ImageSetWriter
 from damcrack.data.layouts import PhotoFile, SetAside, TileFile, read_layouts, write_quarantine
@@ -38,6 +40,9 @@ from damcrack.files import (
 from damcrack.run import Run
 
 COLUMNS = ("photo", "source", "group", "file", "mask", "height_px", "width_px", "sha256")
+
+MOST_CRACK = 0.5  # cracks are thin: with more, black and white are exchanged, or it is no mask
+NEARLY, MASK_SHARE = 16, 0.98  # grey values so near to black or white in so large a share are those of a mask
 
 Row = dict[str, Any]
 
@@ -101,7 +106,9 @@ def _take_photo(file: PhotoFile, source: FixedSource, folder: Path, config: Phot
         with within_memory():
             encoded = source.read(file.name)
             encoded_mask = None if file.mask is None else source.read(file.mask)
-            size_hw = checked_photo(encoded, config.min_side_px, config.max_pixels).shape[:2]
+            rgb = checked_photo(encoded, config.min_side_px, config.max_pixels)
+            _refuse_mask(rgb)
+            size_hw = rgb.shape[:2]
             mask = None if encoded_mask is None else checked_mask(encoded_mask, size_hw, config.max_pixels)
     except PhotoError as error:
         return SetAside(file.source, file.name, str(error))
@@ -128,7 +135,7 @@ def checked_mask(encoded: bytes, size_hw: tuple[int, ...], max_pixels: int) -> b
     """The mask of a photo of that size as a one-bit PNG.
 
     Raises:
-        PhotoError: it does not decode, or has another size.
+        PhotoError: it does not decode, has another size, or marks most of the photo.
     """
     try:
         mask = decode_mask(encoded, max_pixels)
@@ -139,7 +146,24 @@ def checked_mask(encoded: bytes, size_hw: tuple[int, ...], max_pixels: int) -> b
             f"its mask has {mask.shape[1]} x {mask.shape[0]} pixels, expected {size_hw[1]} x {size_hw[0]} "
             "as the upright photo; export the mask in the photo's size"
         )
+    share = np.count_nonzero(mask) / mask.size
+    if share > MOST_CRACK:
+        raise PhotoError(
+            f"its mask marks {share:.0%} of the photo as crack, expected at most {MOST_CRACK:.0%}, white on black; "
+            "invert the mask, or leave the photo out"
+        )
     return encode_mask(mask)
+
+
+def _refuse_mask(rgb: Pixels) -> None:
+    """Refuse a picture (H, W, 3) that is a mask; each fourth pixel of each fourth row tells."""
+    sampled = rgb[::4, ::4]
+    extreme = np.count_nonzero((sampled < NEARLY) | (sampled > 255 - NEARLY)) / sampled.size
+    if extreme > MASK_SHARE:
+        raise PhotoError(
+            "all of it is black or white, as in a mask, expected a photo; "
+            "put a mask into masks/ under the name of its photo"
+        )
 
 
 def _store(
@@ -222,6 +246,7 @@ def _checked_tile(file: TileFile, source: FixedSource, max_pixels: int) -> Ready
         with within_memory():
             encoded = source.read(file.name)
             rgb = decode_photo(encoded, max_pixels)
+            _refuse_mask(rgb)
             # An RGB JPEG stays as it is, so that no tile loses quality twice.
             jpeg = encoded if is_plain_jpeg(encoded) else encode_jpeg(rgb)
     except PhotoError as error:

@@ -20,6 +20,9 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Row = dict[str, str]
 
+# A crack of 8 pixels of a ready tile so much larger than the tiles would be one pixel wide.
+LARGEST_READY = 8
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -55,10 +58,17 @@ def read_photos(photos: Path) -> tuple[list[Row], ImageSet | None]:
     Raises:
         InputError: `photos` is not an output of the photos stage.
     """
-    if not (photos / "photos.csv").is_file():
+    path = photos / "photos.csv"
+    if not path.is_file():
         raise InputError(f"{photos} holds no photos.csv; run the photos stage, or give its --out as --photos")
+    rows = read_csv(path)
+    try:
+        for row in rows:
+            size_hw(row), row["photo"], row["source"], row["group"], row["mask"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error!r}); run the photos stage again") from error
     ready = ImageSet.open(photos / "ready") if (photos / "ready").is_dir() else None
-    return read_csv(photos / "photos.csv"), ready
+    return rows, ready
 
 
 def size_hw(row: Row) -> tuple[int, int]:
@@ -72,7 +82,8 @@ def label_tiles(
     """Label every tile of every labelled photo from its mask, and take the labels of ready tiles as they are.
 
     Tiles with a crack share of at least `min_crack_fraction` are cracks, tiles with none are not; those
-    between are left out and counted. Photos of `clean_sources` without a mask have none.
+    between are left out and counted. Photos of `clean_sources` without a mask have none. Ready tiles more than 8 times
+    as large as the tiles are left out: they are photos.
 
     Raises:
         InputError: not an output of the photos stage, or a photo is smaller than one tile.
@@ -88,6 +99,8 @@ def label_tiles(
     label = (fraction >= min_crack_fraction).astype(np.int64)
     label[len(label) - len(ready_rows) :] = [int(row["label"]) for row in ready_rows]
     clear = (label == 1) | ~(fraction > 0)
+    num_left_out = int(np.count_nonzero(~clear))
+    clear[len(clear) - len(ready_rows) :] = _small_enough(ready_rows, tile_px, run)
     return Pool(
         origins=[*labelled, *ready_rows],
         num_photos=len(labelled),
@@ -95,8 +108,18 @@ def label_tiles(
         box=box[clear],
         crack_fraction=fraction[clear],
         label=label[clear],
-        num_left_out=int(np.count_nonzero(~clear)),
+        num_left_out=num_left_out,
     )
+
+
+def _small_enough(ready: Sequence[Row], tile_px: int, run: Run) -> list[bool]:
+    small = [max(size_hw(row)) <= LARGEST_READY * tile_px for row in ready]
+    if not all(small):
+        run.say(
+            f"{small.count(False)} ready tiles are left out, {ready[small.index(False)]['photo']} first: "
+            f"larger than {LARGEST_READY} tiles of {tile_px} px; cut them into tiles, or give them masks as photos"
+        )
+    return small
 
 
 def unlabelled_pool(
@@ -178,7 +201,8 @@ def choose_training(
         raise InputError(
             f"{crack} crack and {no_crack} no-crack tiles can be used for training once each source is balanced, "
             f"{asked}: "
-            "add photos with masks, or lower tile.tiles_per_class, tile.test_fraction or tile.crack_fraction"
+            "add photos with masks, or tiles in folders Positive/ and Negative/, "
+            "or lower tile.tiles_per_class, tile.test_fraction or tile.crack_fraction"
         )
     return tiles[choose_per_class(pool.label[tiles], per_class, 2, seed)]
 

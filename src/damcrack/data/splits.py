@@ -99,14 +99,19 @@ def split_by_group(labels: Ints, groups: Ints, val_fraction: float, seed: int) -
 
 
 def choose_groups(counts: Ints, fraction: float, seed: int) -> Bools:
-    """Choose groups, at least one and not all, that hold near `fraction` of each column of counts (G, C)."""
+    """Choose groups, at least one and not all, that hold near `fraction` of each column of counts (G, C).
+
+    Few groups may hold more, so that both sides have something of each column.
+    """
     counts = np.concatenate([np.ones((len(counts), 1), np.int64), counts], axis=1)
     counts = counts[:, counts.sum(axis=0) > 0]
     shares = counts / counts.sum(axis=0)
     rng = np.random.default_rng(seed)
     best, best_score = np.zeros(len(counts), bool), (np.inf, np.inf)
-    for _ in range(NUM_ORDERS):
-        chosen = _fill(shares, rng.permutation(len(counts)), fraction)
+    for number in range(2 * NUM_ORDERS):
+        if number >= NUM_ORDERS and best_score[0] == 0:
+            break
+        chosen = _fill(shares, rng.permutation(len(counts)), fraction, complete=number >= NUM_ORDERS)
         held = shares[chosen].sum(axis=0)
         lacking = np.count_nonzero(~counts[chosen].any(axis=0)) + np.count_nonzero(
             ~counts[~chosen].any(axis=0)
@@ -119,14 +124,18 @@ def choose_groups(counts: Ints, fraction: float, seed: int) -> Bools:
     return best
 
 
-def _fill(shares: npt.NDArray[np.float64], order: Ints, fraction: float) -> Bools:
-    """Take groups in order, each if it brings the held shares nearer to `fraction`; the first in any case."""
+def _fill(shares: npt.NDArray[np.float64], order: Ints, fraction: float, complete: bool) -> Bools:
+    """Take groups in order, each if it brings the held shares nearer to `fraction`; the first in any case.
+
+    With `complete` a group with something of a column of which nothing is held is taken too.
+    """
     chosen = np.zeros(len(order), bool)
     chosen[order[0]] = True
     held = shares[order[0]]
     for number in order[1:-1]:
         with_it = held + shares[number]
-        if np.abs(with_it - fraction).sum() < np.abs(held - fraction).sum():
+        nearer = np.abs(with_it - fraction).sum() < np.abs(held - fraction).sum()
+        if nearer or (complete and ((held == 0) & (with_it > 0)).any()):
             chosen[number] = True
             held = with_it
     return chosen

@@ -74,7 +74,8 @@ def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, obj
             row.update(split=name, duplicate_group=group)
         writer.drop((split == "").tolist())
         tested = {pool.origins[number]["group"] for number in pool.origin[chosen[is_test]].tolist()}
-        num_unlabelled = _add_unlabelled(photos, config, tested, writer, run)
+        looks = hashes[is_test], thumbnails[is_test]
+        num_unlabelled = _add_unlabelled(photos, config, tested, looks, writer, run)
         writer.finish("tiles.csv", CLASSES, (config.tile_px, config.tile_px))
     summary = _summary(photos, pool, chosen, split, duplicate)
     if config.unlabelled_tiles:
@@ -101,11 +102,17 @@ def _choose(pool: Pool, config: TileConfig, run: Run) -> tuple[Ints, Bools]:
 
 
 def _add_unlabelled(
-    photos: Path, config: TileConfig, tested_groups: set[str], writer: ImageSetWriter, run: Run
+    photos: Path,
+    config: TileConfig,
+    tested_groups: set[str],
+    tested: tuple[Hashes, Thumbnails],
+    writer: ImageSetWriter,
+    run: Run,
 ) -> int:
     """Add tiles of photos of which nothing is known, evenly over them; returns how many.
 
-    What tests is not taught either: photos of `tested_groups` and of test sources give none.
+    What tests is not taught either: photos of `tested_groups` and of test sources give none, nor do photos with a
+    near-duplicate of a tile that is `tested`.
     """
     if not config.unlabelled_tiles:
         return 0
@@ -114,10 +121,25 @@ def _add_unlabelled(
     num = min(config.unlabelled_tiles, len(pool.origin))
     chosen = np.unique(np.linspace(0, len(pool.origin) - 1, num).astype(np.int64)) if num else pool.origin
     before = len(writer.rows)
-    _cut(photos, pool, chosen, config, writer, run)
+    looks = _cut(photos, pool, chosen, config, writer, run)
     for row in writer.rows[before:]:
         row.update(label=-1, split=UNLABELLED, duplicate_group=-1)
-    return len(chosen)
+    copies = _repeats(looks, tested, config)
+    seen = {row["photo"] for row, copy in zip(writer.rows[before:], copies, strict=True) if copy}
+    writer.drop([row["photo"] in seen for row in writer.rows])
+    return len(writer.rows) - before
+
+
+def _repeats(
+    looks: tuple[Hashes, Thumbnails], tested: tuple[Hashes, Thumbnails], config: TileConfig
+) -> Bools:
+    """True for each tile that looks like one that is tested."""
+    if not (config.keep_duplicates_together and len(looks[0]) and len(tested[0])):
+        return np.zeros(len(looks[0]), bool)
+    hashes, thumbnails = np.concatenate([looks[0], tested[0]]), np.concatenate([looks[1], tested[1]])
+    group = duplicate_groups(hashes, thumbnails, config.duplicate_bits)
+    repeats: Bools = np.isin(group[: len(looks[0])], group[len(looks[0]) :])
+    return repeats
 
 
 def _cut(
@@ -203,7 +225,11 @@ def _encoded(tile: Image, config: TileConfig) -> bytes:
 
 
 def _split(pool: Pool, chosen: Ints, is_test: Bools, duplicate: Ints, config: TileConfig) -> Splits:
-    """train, val or test for each chosen tile (M,); "" for test tiles that nearly repeat a training tile."""
+    """train, val or test for each chosen tile (M,); "" for test tiles that nearly repeat a training tile.
+
+    Raises:
+        InputError: training or validation is left without one of the classes.
+    """
     split = np.where(is_test, "test", "train")
     together = duplicate if config.keep_duplicates_together else np.arange(len(chosen))
     split[is_test & np.isin(together, together[~is_test])] = ""
@@ -217,6 +243,12 @@ def _split(pool: Pool, chosen: Ints, is_test: Bools, duplicate: Ints, config: Ti
         joined = connected_components(nodes, group[chosen[rest]], len(names) + together)
         in_val = split_by_group(label, joined[len(names) + together], config.val_fraction, config.seed)
     split[rest[in_val]] = "val"
+    for name, side in (("training", ~in_val), ("validation", in_val)):
+        for number in {0, 1} - set(label[side].tolist()):
+            raise InputError(
+                f"{name} would have no {CLASSES[number]} tile, expected tiles of both classes; add photos of several "
+                "places with cracks and without, or change tile.val_fraction or tile.split"
+            )
     return split
 
 

@@ -9,7 +9,7 @@ PARITY_BATCHES = (1, 2, 7)
 MULTIPLE_OF_PX = 32
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class ExportConfig:
     """Section `export`.
 

@@ -14,6 +14,7 @@ from kfp import compiler, dsl, kubernetes
 from damcrack.files import InputError, temporary_folder, write_bytes
 from damcrack.kubeflow.cluster import OPTIONAL, REQUIRED, SECRETS, SETTINGS
 from damcrack.kubeflow.graph import Needs, as_text, derive
+from damcrack.params import load_yaml
 
 NAME = "damcrack-training"
 # The task that joins the lock has the parts of all stages, up to 1,280 bytes each, twice in one argument of 128 KiB.
@@ -155,7 +156,7 @@ def equip(task: dsl.PipelineTask, needs: Needs, images: Mapping[str, str]) -> ds
 
 def one_line(text: str) -> str:
     """The same YAML without line breaks: kfp repeats defaults in a comment, where a second line would be YAML."""
-    flat = yaml.safe_dump(yaml.safe_load(text), default_flow_style=True, sort_keys=False, width=10**9)
+    flat = yaml.safe_dump(load_yaml(text), default_flow_style=True, sort_keys=False, width=10**9)
     return flat.strip()
 
 
