@@ -236,7 +236,7 @@ def _write(
             **overview(judged.stops, LEGEND, len({gsd is None for gsd in judged.gsds}) > 1),
         )
     )
-    write_bytes(out / "report.html", page.encode())
+    write_bytes(out / "report.html", page.encode(errors="backslashreplace"))  # of a terminal that is not UTF-8
 
 
 def _scale(gsds: Sequence[float | None]) -> str:
