@@ -165,6 +165,33 @@ def test_the_table_sorts_both_ways(opened):
     assert names == sorted(names, reverse=True)
 
 
+def test_lengths_of_photos_without_a_scale_sort_below_all_millimetres(browser, tmp_path):
+    """However many pixels they have: no number of pixels is more than a millimetre."""
+    for name, length in (("a.jpg", 380), ("b.jpg", 300), ("c.jpg", 340)):
+        cover = coverage(SIZE, line(np.array([340.0, 250.0]), 20, length), 8.0)
+        Image.fromarray(rgb(photo(concrete(SIZE, pores=False), cover))).save(tmp_path / name)
+    model = write_darkness_detector(tmp_path / "model.onnx")
+    given = [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    inspect_photos(given, model, tmp_path / "out", InspectConfig(), open_source, Run(), {"b.jpg": 0.1})
+    browser.get((tmp_path / "out/report.html").as_uri())
+    the(browser, '[data-sort="length"]').click()
+    assert [one.text for one in find(browser, "#finding-table .path")] == ["b.jpg", "a.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_link_to_a_section_shows_its_heading(opened, width):
+    """What stays at the top of the window does not cover it."""
+    opened.set_window_size(width, 700)
+    the(opened, 'nav a[href="#findings"]').click()
+    time.sleep(0.3)
+    below = opened.execute_script(
+        "const [one, bar] = ['findings', 'desk'].map((id) => document.getElementById(id).getBoundingClientRect());"
+        "return one.bottom - bar.bottom"
+    )
+    opened.set_window_size(1200, 900)
+    assert below > 20
+
+
 def test_a_findings_picture_opens_it_in_its_photo(opened):
     """The crack is marked and fills the view."""
     find(opened, "#finding-table .thumb")[0].click()

@@ -233,7 +233,7 @@ def _write(
             judged=judged,
             totals=totals_by_class(judged.accepted),
             people=sorted({one.who for one in decided if one.who}),
-            **overview(judged.stops, LEGEND),
+            **overview(judged.stops, LEGEND, len({gsd is None for gsd in judged.gsds}) > 1),
         )
     )
     write_bytes(out / "report.html", page.encode())
