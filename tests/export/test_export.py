@@ -53,9 +53,9 @@ def network_of(seed, pixel_channels=16):
     return network
 
 
-def write_model(folder, digest, seed, pixel_channels=16):
+def write_model(folder, digest, seed, pixel_channels=16, **replaced):
     folder.mkdir()
-    weights = network_of(seed, pixel_channels).state_dict()
+    weights = network_of(seed, pixel_channels).state_dict() | replaced
     save_model(folder, info_of(folder.name, digest, pixel_channels), weights, {"x": torch.zeros(1)})
 
 
@@ -207,6 +207,15 @@ def test_a_network_without_pixel_head_is_refused(world, tmp_path):
     write_model(tmp_path / "plain", digest, seed=0, pixel_channels=None)
     with pytest.raises(InputError, match="pixel_channels"):
         export(tmp_path / "plain", world / "tiles", tmp_path / "out", CONFIG, Run(tmp_path))
+
+
+def test_weights_that_are_no_numbers_are_refused(world, tmp_path):
+    """A training may have ended so; nothing is written."""
+    digest = ImageSet.open(world / "tiles").digest
+    write_model(tmp_path / "nan", digest, 0, **{"pixel_head.bias": torch.tensor([torch.nan])})
+    with pytest.raises(InputError, match="no numbers"):
+        export(tmp_path / "nan", world / "tiles", tmp_path / "out", CONFIG, Run(tmp_path))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,10 @@ def _fit_calibration(deployed: Deployed, images: ImageSet, num: int) -> dict[str
     if not rows:
         return {"temperature": 1.0, "num_tiles": 0}
     crack_prob = _torch_scores(deployed, _decoded(images, rows))["crack_prob"].astype(np.float64)
+    if not np.isfinite(crack_prob).all():
+        raise InputError(
+            "the model's answers are no numbers, expected probabilities; train it again, with a lower learning_rate"
+        )
     logit = np.log(crack_prob) - np.log1p(-crack_prob)
     logits = np.stack([np.zeros_like(logit), logit], axis=1)
     labels = np.array(images.labels)[sorted(rows)]
