@@ -508,7 +508,7 @@ def test_a_version_has_one_number(dam):
     seed(folder, "numbered", FAIR)
     assert registry().version_at("01", "numbered") == registry().version_at("numbered/1")
     assert call("rollback", "--model-name", "numbered", "--reason", "x", "--to", "01")[0] == 1
-    assert call("rollback", "--model-name", "numbered", "--reason", "x", "--to", "v1")[0] == 1
+    assert call("rollback", "--model-name", "numbered", "--reason", "x", "--to", "v1")[0] == 2
     assert len(steps("numbered")) == 1
 
 
