@@ -15,7 +15,7 @@ def smallest(checkout: Path) -> dict[str, Any]:
     for section in ("pretrain", "distill", "finetune"):
         params[section]["common"] |= {"epochs": 1, "batch_size": 8}
     params["finetune"]["common"]["image_px"] = 32
-    small = {"epochs": 1, "batch_size": 8, "image_px": 112, "view_px": 64}
+    small = {"epochs": 1, "batch_size": 8, "image_px": 224, "view_px": 64}
     small |= {"network": "resnet18", "encoder_weights": None}  # an EfficientNet takes half a minute to export
     for item in params["finetune"]["shipped"].values():
         item |= small

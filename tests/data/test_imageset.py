@@ -5,6 +5,7 @@ import sys
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,19 +176,25 @@ def cut_masks_short(root: Path) -> None:
 
 
 def lose_one_mask(root: Path) -> None:
-    replace_masks(root, ["001.jpg"])
+    replace_masks(root, {"001.jpg": "001.jpg"})
 
 
 def add_foreign_mask(root: Path) -> None:
-    replace_masks(root, ["001.jpg", "002.jpg", "000.jpg"])
+    replace_masks(root, {"001.jpg": "001.jpg", "002.jpg": "002.jpg", "000.jpg": "000.jpg"})
 
 
-def replace_masks(root: Path, keys: list[str]) -> None:
+def exchange_masks(root: Path) -> None:
+    replace_masks(root, {"001.jpg": "002.jpg", "002.jpg": "001.jpg"})
+
+
+def replace_masks(root: Path, masks: dict[str, str]) -> None:
+    """Put the mask of one image under the key of another."""
     with tarfile.open(root / "masks/00000.tar", "w") as tar:
-        for key in keys:
+        for key, of in masks.items():
+            content = b"mask of " + of.encode()
             member = tarfile.TarInfo(key)
-            member.size = 1
-            tar.addfile(member, io.BytesIO(b"x"))
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 @pytest.mark.parametrize(
@@ -197,16 +204,36 @@ def replace_masks(root: Path, keys: list[str]) -> None:
         (cut_masks_short, "masks/00000.tar cannot be read"),
         (lose_one_mask, "1 images in masks, 2 rows"),
         (add_foreign_mask, "000.jpg in masks/00000.tar is not in tiles.csv"),
+        (exchange_masks, "001.jpg in masks/00000.tar is not the one"),
     ],
 )
 def test_masks_that_do_not_fit_the_index_are_refused(
     tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
-    """Missing, cut short, one too few or one too many."""
+    """Missing, cut short, one too few or one too many, or those of other images."""
     write_masked(tmp_path / "set", contents(3, size=10), ["001.jpg", "002.jpg"])
     spoil(tmp_path / "set")
     with pytest.raises(InputError, match=message):
         read_masks(ImageSet.open(tmp_path / "set"))
+
+
+def test_shards_of_another_set_are_refused(tmp_path: Path) -> None:
+    """Its images have the same keys, and other labels."""
+    write(tmp_path / "set", contents(3, size=10))
+    other = {key: encoded[::-1] for key, encoded in contents(3, size=10).items()}
+    write(tmp_path / "other", other)
+    (tmp_path / "other/shards/00000.tar").replace(tmp_path / "set/shards/00000.tar")
+    with pytest.raises(InputError, match=r"000\.jpg in shards/00000\.tar is not the one"):
+        read(ImageSet.open(tmp_path / "set"))
+
+
+@pytest.mark.parametrize("label", ["2", "-2", "x", "", "1.0"])
+def test_a_label_that_is_no_class_is_refused(tmp_path: Path, label: str) -> None:
+    """As after an edit by hand."""
+    images = write(tmp_path / "set", contents(2, size=10))
+    changed = replace(images, rows=({**images.rows[0], "label": label}, *images.rows[1:]))
+    with pytest.raises(InputError, match=r"tiles\.csv: label"):
+        _ = changed.labels
 
 
 def test_a_shard_that_cannot_be_written_fails_as_such(tmp_path: Path) -> None:

@@ -171,6 +171,8 @@ def test_a_new_class_does_not_change_the_draw_of_others(tmp_path):
         ({"cat/1.jpg": encoded(1), "cat/2.jpg": encoded(2)}, "1 classes, expected at least 2"),
         ({"cat/1.jpg": encoded(1), "dog/1.jpg": encoded(2)}, "has 1 usable images"),
         ({"cat/1.jpg": b"?", "dog/1.jpg": b"!"}, "has 0 usable images"),
+        ({**{f"cat/{n}.jpg": encoded(n) for n in range(5)}, "dog/1.jpg": encoded(9)}, "class dog has 1"),
+        ({"images/1.jpg": encoded(1), "train.csv": b"filename,label\n1.jpg\n"}, "1.jpg alone"),
         ({"train.csv": b"name,class\n1.jpg,cat\n"}, "no columns filename,label"),
     ],
 )

@@ -191,6 +191,9 @@ def test_names_from_a_snapshot_never_leave_the_output(tmp_path):
         def names(self):
             return sorted(files)
 
+        def links_out(self):
+            return []
+
         def read(self, name):
             return files[name]
 

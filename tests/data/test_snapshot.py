@@ -50,6 +50,22 @@ def test_names_no_csv_can_hold_are_escaped(tmp_path):
     ]
 
 
+def test_links_that_are_not_followed_are_said(tmp_path):
+    """A folder of links to another disk must not look like one with few photos."""
+    path, sources = taken(tmp_path, a_jpg=b"1")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/b.jpg").write_bytes(b"2")
+    (tmp_path / "dam/b.jpg").symlink_to(tmp_path / "disk/b.jpg")
+    (tmp_path / "dam/more").symlink_to(tmp_path / "disk")
+    said = []
+    run = Run()
+    run.say = said.append
+    snapshot(sources, path, open_source, run)
+    assert [row["name"] for row in read_csv(path)] == ["a.jpg"]
+    assert len(said) == 1
+    assert "2 links" in said[0]
+
+
 def test_an_empty_folder_is_an_error(tmp_path):
     """A wrong path must not become an empty data set."""
     with pytest.raises(InputError, match="no file in"):

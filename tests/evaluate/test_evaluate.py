@@ -338,6 +338,17 @@ def test_no_usable_model_is_refused(world, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("old", "new"), [("0.95", "x"), ("0.95", ""), ("val_accuracy", "accuracy")])
+def test_a_damaged_history_is_named(world, tmp_path, old, new):
+    """A word, a hole and another column."""
+    folder = tmp_path / "models/finetune/resnet18-scratch"
+    shutil.copytree(world / "models/finetune/resnet18-scratch", folder)
+    path = folder / "history.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=r"history\.csv is damaged"):
+        evaluate(world / "tiles", tmp_path / "models", tmp_path / "out", CONFIG, Run(tmp_path))
+
+
 def test_damaged_weights_leave_no_results(world, tmp_path):
     """A model whose weights are not those of its description is refused, and nothing is written."""
     folder = tmp_path / "models/finetune/resnet18-scratch"

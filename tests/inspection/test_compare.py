@@ -1,6 +1,7 @@
 import csv
 import html
 import json
+import re
 
 import cv2
 import numpy as np
@@ -104,6 +105,15 @@ def test_totals_and_page_agree(compared):
     assert "gone.jpg" in page
     assert "https://" not in page
     assert page.count("<img") == 8
+    rows = {row["crack"]: row for row in rows_of(compared[0] / "changes.csv")}
+    shown = re.findall(r'<th scope="row" class="path">(.*?)</th>(.*?)</tr>', page, re.S)
+    assert len(shown) == 3
+    for crack, cells in shown:
+        values = [float(one) for one in re.findall(r"<td>(\d[\d.]*) mm</td>", cells)]
+        names = ("length_mm", "length_change_mm", "width_mm", "width_change_mm")
+        assert values == pytest.approx(
+            [abs(float(rows[crack][name])) for name in names if rows[crack][name]], abs=0.51
+        )
 
 
 def test_other_walls_are_not_compared(tmp_path, model):

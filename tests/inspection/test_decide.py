@@ -134,6 +134,14 @@ def test_decisions_outlive_the_page_and_show_at_once(page):
     assert text(page, "#panel-progress") == "1 of 12 decided"
 
 
+def test_a_note_outlives_a_reload_while_it_is_typed(page):
+    """Without leaving its field."""
+    press(page, "j", "n", *"wet below")
+    page.refresh()
+    press(page, "j")
+    assert page.find_element("css selector", "#note").get_property("value") == "wet below"
+
+
 def test_the_mouse_decides_too(page):
     """In the list and in the viewer."""
     page.find_element("css selector", '#finding-table [data-decide="rejected"]').click()
@@ -166,6 +174,56 @@ def test_a_saved_file_is_loaded_back(page, survey, downloads):
     press(page, "j", "a")
     assert text(page, "#panel-progress") == "1 of 12 decided"
     press(page, "\ue00c")
+
+
+def test_two_windows_of_one_page_share_their_decisions(page):
+    """What one of them decides, the other one shows, and stores with its own."""
+    first = page.current_window_handle
+    url = page.current_url
+    page.switch_to.new_window("tab")
+    page.get(url)
+    press(page, "j", "a")
+    second = page.current_window_handle
+    page.switch_to.window(first)
+    press(page, "j", "j", "r")
+    assert text(page, "#panel-progress") == "2 of 12 decided"
+    page.switch_to.window(second)
+    page.close()
+    page.switch_to.window(first)
+    page.refresh()
+    assert text(page, "#progress-text") == "2 of 12 decided"
+
+
+def test_what_is_in_no_file_yet_outlives_a_survey_that_grows(browser, tmp_path):
+    """The page with one more photo has the decisions of the page without; those that were saved came by the file."""
+    save(tmp_path / "in/a.jpg", cracked((340, 450), (225, 170, 20, 260, 6.0)))
+    page = inspect(tmp_path) / "report.html"
+    browser.get(page.as_uri())
+    press(browser, "j", "a")
+    save(tmp_path / "in/b.jpg", cracked((340, 450), (225, 170, 20, 260, 6.0), seed=1))
+    inspect(tmp_path)
+    browser.get(page.as_uri())
+    assert text(browser, "#progress-text") == "1 of 2 decided"
+    assert text(browser, "#message")
+    browser.find_element("css selector", "#save").click()
+    browser.refresh()
+    assert text(browser, "#progress-text") == "1 of 2 decided"
+    assert not text(browser, "#message")
+
+
+def test_the_longest_note_widens_no_report(browser, survey, tmp_path):
+    """One word of 4,000 characters fits a phone and the paper."""
+    known, finding = all_findings(survey)[0]
+    file = write_decisions(tmp_path / "d.json", [decide(known, finding, "accepted", note="x" * 4000)])
+    report(survey, tmp_path / "out", TitleBlock(), Run(), file)
+    browser.get((tmp_path / "out/report.html").as_uri())
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False},
+    )
+    width = browser.execute_script("return document.documentElement.scrollWidth")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert width <= 390
 
 
 @pytest.mark.parametrize("kind", ["damaged", "version", "other survey", "other file", "markup", "huge"])

@@ -40,6 +40,13 @@ def test_a_file_comes_back_as_it_was_written(tmp_path):
     assert as_json([back]) == as_json([one])
 
 
+def test_half_a_character_stops_no_report(tmp_path):
+    """A note that ends within an emoji stays a text that can be written."""
+    one = on(drawn([[5, 5], [90, 40]]), note="wet \ud83d")
+    (back,) = read_decisions(write_decisions(tmp_path / "d.json", [one]))
+    assert back.note.encode().startswith(b"wet ")
+
+
 GOOD = {"format": "damcrack decisions", "version": 1, "decisions": []}
 
 
@@ -72,6 +79,10 @@ GOOD = {"format": "damcrack decisions", "version": 1, "decisions": []}
         json.dumps(
             GOOD
             | {"decisions": [{"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 5], "lines_px": 3}]}
+        ),
+        json.dumps(
+            GOOD
+            | {"decisions": [{"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 5], "lines_px": {}}]}
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """The report in a real browser: what an engineer does with it, and that nothing leaves the page."""
 
+import json
 import time
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def page(tmp_path_factory) -> Path:
             root / f"in/{number}.jpg"
         )
     (root / "in/broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (root / "in/notes.txt").write_text("no photo")
     inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, Run())
     return root / "out/report.html"
 
@@ -165,6 +167,33 @@ def test_the_table_sorts_both_ways(opened):
     assert names == sorted(names, reverse=True)
 
 
+def test_lengths_of_photos_without_a_scale_sort_below_all_millimetres(browser, tmp_path):
+    """However many pixels they have: no number of pixels is more than a millimetre."""
+    for name, length in (("a.jpg", 380), ("b.jpg", 300), ("c.jpg", 340)):
+        cover = coverage(SIZE, line(np.array([340.0, 250.0]), 20, length), 8.0)
+        Image.fromarray(rgb(photo(concrete(SIZE, pores=False), cover))).save(tmp_path / name)
+    model = write_darkness_detector(tmp_path / "model.onnx")
+    given = [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    inspect_photos(given, model, tmp_path / "out", InspectConfig(), open_source, Run(), {"b.jpg": 0.1})
+    browser.get((tmp_path / "out/report.html").as_uri())
+    the(browser, '[data-sort="length"]').click()
+    assert [one.text for one in find(browser, "#finding-table .path")] == ["b.jpg", "a.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_link_to_a_section_shows_its_heading(opened, width):
+    """What stays at the top of the window does not cover it."""
+    opened.set_window_size(width, 700)
+    the(opened, 'nav a[href="#findings"]').click()
+    time.sleep(0.3)
+    below = opened.execute_script(
+        "const [one, bar] = ['findings', 'desk'].map((id) => document.getElementById(id).getBoundingClientRect());"
+        "return one.bottom - bar.bottom"
+    )
+    opened.set_window_size(1200, 900)
+    assert below > 20
+
+
 def test_a_findings_picture_opens_it_in_its_photo(opened):
     """The crack is marked and fills the view."""
     find(opened, "#finding-table .thumb")[0].click()
@@ -232,6 +261,9 @@ def test_a_page_alone_shows_what_is_in_it(opened, page, tmp_path):
     the(opened, "#close").click()
 
 
-def test_set_aside_photos_are_on_the_page(opened):
+def test_set_aside_photos_are_on_the_page(opened, page):
     """With their reason, and that nothing is known of them."""
     assert "broken.jpg" in the(opened, "#set-aside ~ .wide").text
+    totals = json.loads(page.with_name("survey.json").read_text())["totals"]
+    assert totals["num_set_aside"] == 1
+    assert the(opened, '.lead a[href="#set-aside"]').text.split()[0] == "1"

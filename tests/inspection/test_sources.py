@@ -250,7 +250,23 @@ def test_further_pages_of_a_tiff_are_told(tmp_path):
         tmp_path / "one.tif", save_all=True, append_images=[second.resize((20, 14))], compression="tiff_lzw"
     )
     listed, _ = list_photos([str(tmp_path)], open_source)
-    assert [one.name for one in opened(listed, 1.0)] == ["one.tif", "two.tif", "two.tif (pages 2 to 2)"]
+    assert [one.name for one in opened(listed, 1.0)] == ["one.tif", "two.tif", "two.tif (photos 2 to 2)"]
+
+
+@pytest.mark.parametrize("kind", ["MPO", "HEIF"])
+def test_further_photos_of_a_burst_are_told(tmp_path, kind):
+    """The first is inspected; a small picture beside it is its thumbnail."""
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    photos = [Image.fromarray(np.full((80, 120, 3), grey, np.uint8)) for grey in (80, 90, 100)]
+    photos[0].save(tmp_path / "burst.jpg", kind, save_all=True, append_images=photos[1:])
+    photos[0].save(tmp_path / "one.jpg", kind, save_all=True, append_images=[photos[1].resize((60, 40))])
+    listed, _ = list_photos([str(tmp_path)], open_source)
+    assert [one.name for one in opened(listed, 1.0)] == [
+        "burst.jpg",
+        "burst.jpg (photos 2 to 3)",
+        "one.jpg",
+    ]
 
 
 def test_other_files_take_one_line_a_suffix():

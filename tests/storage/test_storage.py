@@ -44,6 +44,7 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path):
     (inside / "broken.jpg").symlink_to(inside / "nothing")
     source = open_source(str(inside))
     assert source.names() == ["real.jpg", "same.jpg"]
+    assert source.links_out() == ["broken.jpg", "folder", "leak.jpg"]
     for name in (
         "leak.jpg",
         "folder/secret.jpg",

@@ -51,6 +51,15 @@ def test_codes_arrive_with_their_images(tiles: MakeTiles) -> None:
             assert label == found.labels_N[row]
 
 
+@pytest.mark.parametrize(
+    ("num", "sizes"), [(2, [2]), (3, [3]), (5, [2, 3]), (7, [2, 2, 3]), (8, [2, 2, 2, 2])]
+)
+def test_no_image_is_alone_in_a_training_batch(tiles: MakeTiles, num: int, sizes: list[int]) -> None:
+    """Batch norm has nothing to compare it with."""
+    batches = epoch(batches_of(tiles(num_train=num), Augmentation()), batch_size=2)
+    assert sorted(len(batch.labels_B) for batch in batches) == sizes
+
+
 def test_an_epoch_shows_every_labelled_tile_once(tiles: MakeTiles) -> None:
     """Whatever joins a batch, the labelled tiles are divided as without it."""
     found = tiles(13, 4, 5)

@@ -130,13 +130,13 @@ def test_a_thin_crack_survives_a_smaller_size(tmp_path: Path) -> None:
 
 
 def test_a_damaged_mask_is_refused(tmp_path: Path) -> None:
-    """It is named by its row, and leaves nothing in the cache that a later call would take."""
+    """It is named by its key, and leaves nothing in the cache that a later call would take."""
     root = set_with_targets(tmp_path / "set", {1: np.zeros((8, 8), np.uint8)})
     path = root / "masks/00000.tar"
     content = bytearray(path.read_bytes())
     content[512 + 20] ^= 255
     path.write_bytes(content)
-    with pytest.raises(InputError, match="mask of row 1 cannot be decoded"):
+    with pytest.raises(InputError, match=r"1\.png in masks/00000\.tar"):
         decode_set(root, None, tmp_path / "cache", with_targets=True)
     assert not list((tmp_path / "cache").glob("*targets.npy"))
 

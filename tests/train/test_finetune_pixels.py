@@ -1,5 +1,7 @@
 """Fine-tuning networks with a pixel head: what they may start from, who may teach them, on which tiles."""
 
+import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from damcrack.data.imageset import ImageSetWriter
 from damcrack.data.photo import encode_jpeg
@@ -252,6 +254,53 @@ def test_a_start_from_another_width_is_refused(here: Path, tmp_path: Path, chang
             values,
             Run(tmp_path / "scratch"),
             init=here / "pixels",
+        )
+
+
+def test_a_pixel_head_at_another_size_than_the_photos_is_refused(tmp_path: Path) -> None:
+    """It would inspect photos at twice the size of what it learned from."""
+    root, writer = tmp_path / "tiles", ImageSetWriter(tmp_path / "tiles")
+    for number in range(4):
+        encoded = encode_jpeg(np.full((64, 64, 3), 40 * number, np.uint8))
+        writer.add(f"{number}.jpg", encoded, label=number % 2, split=("train", "val")[number // 2])
+    writer.finish("tiles.csv", ("no crack", "crack"), (64, 64))
+    with pytest.raises(InputError, match="image_px: 32"):
+        finetune(root, tmp_path / "out", "a", config(PIXELS), Run(tmp_path / "scratch"))
+
+
+@pytest.mark.parametrize("role", ["init", "teacher"])
+@pytest.mark.parametrize("classes", [["crack", "no crack"], ["a", "b", "c"]])
+def test_a_model_of_other_classes_is_refused(
+    here: Path, tmp_path: Path, role: str, classes: list[str]
+) -> None:
+    """In another order its answers mean the opposite."""
+    shutil.copytree(here / "pixels", tmp_path / "other")
+    path = tmp_path / "other/model.json"
+    tensors = load_file(tmp_path / "other/weights.safetensors")
+    tensors["tile_head.weight"] = torch.zeros(len(classes), tensors["tile_head.weight"].shape[1])
+    tensors["tile_head.bias"] = torch.zeros(len(classes))
+    save_file(tensors, tmp_path / "other/weights.safetensors")
+    described = json.loads(path.read_text()) | {"classes": classes}
+    described["weights_sha256"] = sha256_file(tmp_path / "other/weights.safetensors")
+    path.write_text(json.dumps(described))
+    models = {role: tmp_path / "other"}
+    values = config(PIXELS, **{role: "other"})
+    with pytest.raises(InputError, match="tells apart"):
+        finetune(here / "tiles", tmp_path / "out", "a", values, Run(tmp_path / "scratch"), **models)
+
+
+def test_a_teacher_that_sees_another_size_is_refused(tmp_path: Path) -> None:
+    """Of the same tiles, averaged down less."""
+    root, writer = tmp_path / "tiles", ImageSetWriter(tmp_path / "tiles")
+    for number in range(8):
+        encoded = encode_jpeg(np.full((64, 64, 3), 20 * number, np.uint8))
+        writer.add(f"{number}.jpg", encoded, label=number % 2, split=("train", "val")[number // 4])
+    writer.finish("tiles.csv", ("no crack", "crack"), (64, 64))
+    run = Run(tmp_path / "scratch")
+    finetune(root, tmp_path / "large", "large", config(TILES_ONLY, image_px=64), run)
+    with pytest.raises(InputError, match="images of 64 px"):
+        finetune(
+            root, tmp_path / "s", "s", config(TILES_ONLY, teacher="large"), run, None, tmp_path / "large"
         )
 
 

@@ -131,9 +131,10 @@ class Trap:
         ({"state_dict": {"fc.weight": torch.zeros(2)}, "epoch": 3}, "holds 0 tensors that do not fit"),
         ([torch.zeros(2)], "holds 0 tensors that do not fit"),
         (b"no checkpoint", "holds no plain tensors"),
+        (b"hello", "holds no plain tensors"),
         (b"", "holds no plain tensors"),
     ],
-    ids=["object", "nested", "list", "other file", "empty"],
+    ids=["object", "nested", "list", "other file", "text", "empty"],
 )
 def test_checkpoints_of_anything_but_tensors_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, message: str
@@ -148,6 +149,15 @@ def test_checkpoints_of_anything_but_tensors_are_refused(
     with pytest.raises(InputError, match=message):
         start(path)
     assert not (tmp_path / "unpickled").exists()
+
+
+def test_a_checkpoint_cut_short_is_refused(tmp_path: Path) -> None:
+    """As a broken download leaves it."""
+    path = tmp_path / "weights.pth"
+    torch.save({"fc.weight": torch.zeros(10_000)}, path)
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(InputError, match="holds no plain tensors"):
+        start(path)
 
 
 @pytest.mark.parametrize("name", ["gone.safetensors", "gone.pth", "."])

@@ -78,6 +78,14 @@ def test_pickled_weights_are_refused(model: Path) -> None:
         load_model(model)
 
 
+def test_weights_of_another_version_s_network_are_refused(model: Path) -> None:
+    """They are whole, and have other names."""
+    renamed = {f"body.{name}": value for name, value in snapshot_of(build_network("resnet18", 2, 0)).items()}
+    save_model(model, INFO, renamed, LAST)
+    with pytest.raises(InputError, match="does not fit the resnet18"):
+        load_model(model)
+
+
 def test_unknown_format_is_refused(model: Path) -> None:
     """A model of a later version says so."""
     path = model / "model.json"

@@ -157,8 +157,18 @@ class ImageSet:
 
     @cached_property
     def labels(self) -> list[int]:
-        """Class index per row."""
-        return [int(row["label"]) for row in self.rows]
+        """Class index per row, -1 without a label.
+
+        Raises:
+            InputError: one is no number of a class.
+        """
+        numbers = {str(number): number for number in range(-1, len(self.classes))}
+        try:
+            return [numbers[row["label"]] for row in self.rows]
+        except KeyError as error:
+            raise InputError(
+                f"{self.root / self.index}: label {error}, expected {[*numbers]}; make the set again"
+            ) from error
 
     def where(self, split: str) -> list[int]:
         """Row numbers of one split, in index order."""
@@ -168,9 +178,9 @@ class ImageSet:
         """Yield (row number, encoded bytes) for every image, shard by shard in file order.
 
         Raises:
-            InputError: a shard is missing, cut short, or holds other images than the index says.
+            InputError: a shard is missing, cut short, or holds other images than the index says, by name or by hash.
         """
-        yield from self._stored(SHARDS, range(len(self)))
+        yield from self._stored(SHARDS, "sha256", range(len(self)))
 
     def masks(self) -> Iterator[tuple[int, bytes]]:
         """Yield (row number, PNG bytes) for every image that has a mask, shard by shard in file order.
@@ -178,9 +188,10 @@ class ImageSet:
         Raises:
             InputError: as `encoded`.
         """
-        yield from self._stored(MASKS, [n for n, row in enumerate(self.rows) if row.get("mask_sha256")])
+        numbers = [n for n, row in enumerate(self.rows) if row.get("mask_sha256")]
+        yield from self._stored(MASKS, "mask_sha256", numbers)
 
-    def _stored(self, folder: str, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    def _stored(self, folder: str, hashes: str, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         number_of = {(self.rows[n]["shard"], self.rows[n]["key"]): n for n in numbers}
         seen = 0
         for shard in sorted({shard for shard, _ in number_of}):
@@ -189,8 +200,14 @@ class ImageSet:
                     raise InputError(
                         f"{self.root}: {key} in {folder}/{shard} is not in {self.index}; make the set again"
                     )
+                number = number_of[shard, key]
+                if sha256_bytes(encoded) != self.rows[number][hashes]:
+                    raise InputError(
+                        f"{self.root}: {key} in {folder}/{shard} is not the one that {self.index} names; "
+                        "make the set again"
+                    )
                 seen += 1
-                yield number_of[shard, key], encoded
+                yield number, encoded
         if seen != len(numbers):
             raise InputError(
                 f"{self.root}: {seen} images in {folder}, {len(numbers)} rows in {self.index}; make the set again"

@@ -76,7 +76,7 @@ def miniimagenet(
         with tempfile.TemporaryFile(dir=folder) as spool:
             drawn = {label: _drawn(layout.names_of[label], label, config.split_seed) for label in labels}
             good, bad = _fill(drawn, read, config, spool, run)
-            per_class = _per_class(good)
+            per_class = _per_class(good, layout.names_of)
             num_val = min(max(1, round(per_class * config.val_fraction)), per_class - 1)
             _write_set(folder, {label: good[label][:per_class] for label in labels}, num_val, config, spool)
         set_aside = [*layout.set_aside, *bad]
@@ -217,8 +217,8 @@ def _square(label: str, name: str, read: ReadImage, image_px: int) -> bytes | Se
         return SetAside(SOURCE_NAME, name, str(error))
 
 
-def _per_class(good: Mapping[str, Sequence[Chosen]]) -> int:
-    scarcest = min(good, key=lambda label: len(good[label]))
+def _per_class(good: Mapping[str, Sequence[Chosen]], names_of: Mapping[str, Sequence[str]]) -> int:
+    scarcest = min(good, key=lambda label: (len(good[label]), len(names_of[label])))
     if len(good[scarcest]) < 2:
         raise InputError(
             f"class {scarcest} has {len(good[scarcest])} usable images, expected at least 2 "

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageSequence, PngImagePlugin, UnidentifiedImageError
 
 from damcrack.data import tiff
 from damcrack.data.colour import in_srgb, to_srgb
@@ -149,13 +149,21 @@ def photo_size_hw(encoded: bytes) -> tuple[int, int]:
 
 
 def num_photos(encoded: bytes) -> int:
-    """How many photos a file holds; only of a TIFF more than one is counted, and its first is read.
+    """How many photos a file holds, of which the first is read: pages of a TIFF, pictures of a burst in one file.
+
+    Smaller pictures in it, thumbnails and such, are none.
 
     Raises:
         PhotoError: no image that is read.
     """
+    if encoded.startswith(PNG_START):
+        return 1
     with _opened(encoded) as image:
-        return tiff.num_photos(encoded) if image.format == "TIFF" else 1
+        if image.format == "TIFF":
+            return tiff.num_photos(encoded)
+        size = image.size
+        several = ImageSequence.Iterator(image) if image.format in ("MPO", "HEIF") else [image]
+        return sum(one.size == size for one in several)
 
 
 def suffix_of(encoded: bytes) -> str:

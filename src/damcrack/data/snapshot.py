@@ -23,6 +23,9 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """All file names, sorted, relative to the root, with forward slashes."""
 
+    def links_out(self) -> list[str]:
+        """Names of the links that lead out of the root, which are not followed."""
+
     def read(self, name: str) -> bytes:
         """Content of one file.
 
@@ -62,6 +65,11 @@ def snapshot(sources: Mapping[str, str], out: Path, open_source: OpenSource, run
 
 def _rows(source: str, uri: str, files: Source, run: Run) -> list[dict[str, Any]]:
     names = files.names()
+    if links := files.links_out():
+        run.say(
+            f"{source}: {len(links)} links lead out of {uri} and are not followed, {links[0]} first; "
+            "copy what they lead to, or give its folder as a source"
+        )
     if not names:
         raise InputError(f"{source}: no file in {uri}, expected images; check the path or prefix")
 

@@ -13,6 +13,7 @@ from damcrack.files import InputError, read_csv
 from damcrack.train.weights import ModelInfo
 
 Row = Mapping[str, float | None]
+ALWAYS = ("train_accuracy", "hard_loss", "val_accuracy", "val_loss")  # columns that every epoch fills
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,12 @@ def read_model(stage: str, folder: Path, title: str | None = None) -> TrainedMod
     info, path = ModelInfo.read(folder), folder / "history.csv"
     if not path.is_file():
         raise InputError(f"{path} is missing; train the model again")
-    history = tuple({name: float(v) if v else None for name, v in row.items()} for row in read_csv(path))
+    try:
+        history = tuple({name: float(v) if v else None for name, v in row.items()} for row in read_csv(path))
+        if any(row[name] is None for row in history for name in ALWAYS):
+            raise ValueError("a value is missing")
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); train the model again") from error
     if not 1 <= info.best_epoch <= len(history):
         raise InputError(
             f"{path}: {len(history)} epochs, but the best epoch is {info.best_epoch}; train the model again"

@@ -12,7 +12,7 @@ from damcrack.cracks.measure import Crack
 from damcrack.files import write_bytes
 from damcrack.inspection.align import Registration, moved
 from damcrack.inspection.changes import Change
-from damcrack.inspection.report import environment
+from damcrack.inspection.report import environment, in_words
 
 SHOWN_PAIRS = 200
 LISTED = 500
@@ -75,6 +75,7 @@ def write_compare_page(
         .render(
             title=title,
             about=about,
+            in_words=in_words,
             unfit=[pair for pair in pairs if pair["scale_problem"]],
             rows=changed[:LISTED],
             num_changed=len(changed),

@@ -15,7 +15,7 @@ const desk = (() => {
   const settings = read("settings"), photos = read("facts-of-photos");
   const drawings = Array.from(document.querySelectorAll("script.drawing"));
   const FORMAT = "damcrack decisions", VERSION = 1, MAX_BYTES = 64 * 2 ** 20, MAX_TEXT = 4000, STEP = 4;
-  const KEY = `damcrack-decisions-${settings.survey}`;
+  const PREFIX = "damcrack-decisions-", KEY = PREFIX + settings.survey;
   const findings = photos.flatMap((photo, number) => photo.findings.map((one, place) => Object.assign(new Finding(number, place), one)));
   const past = [];
   let unmatched = [], unsaved = false, listener = () => {};
@@ -64,7 +64,7 @@ const desk = (() => {
     return share(short, ([x, y]) => long.some((place) => Math.hypot(place[0] - x, place[1] - y) <= near));
   }
 
-  // Decisions of a file, on the findings that they fit; where both are there the later one counts.
+  // Decisions of a file, on the findings that they fit; where both are there the later one counts. Returns how many are news.
   function adopt(list) {
     const known = new Map(photos.map((photo, number) => [photo.sha256, number]));
     const byPhoto = new Map();
@@ -74,6 +74,7 @@ const desk = (() => {
       if (photo !== undefined) byPhoto.set(photo, [...(byPhoto.get(photo) || []), place]);
     }
     const used = new Set();
+    let news = 0;
     for (const finding of findings) {
       let best = null, most = settings.same;
       for (const place of byPhoto.get(finding.photo) || []) {
@@ -84,12 +85,13 @@ const desk = (() => {
       if (!best) continue;
       const moved = most < 2 && !(best.kind === finding.kind && iou(best.box, finding.box) >= settings.unmoved);
       const fitted = { ...best.decision, ...geometry(finding), carried: best.decision.carried || moved };
+      if (!finding.decision || fitted.when > finding.decision.when) news += 1;
       if (!finding.decision || fitted.when >= finding.decision.when) finding.decision = fitted;
     }
     const left = places.filter((place) => !used.has(place)).map((place) => place.decision);
     const name = (one) => JSON.stringify([one.sha256, one.kind, one.box_px]);
     unmatched = [...new Map([...unmatched, ...left].map((one) => [name(one), one])).values()];
-    return list.filter((one) => known.has(one.sha256)).length;
+    return news;
   }
 
   function geometry(finding) {
@@ -137,13 +139,14 @@ const desk = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     unsaved = false;
     remember();
-    say("Saved as decisions.json in the folder of downloads: put it beside this page.");
+    say("Saved in the folder of downloads: put it beside this page, under the name decisions.json.");
   }
 
   async function load(given) {
     if (given.size > MAX_BYTES) return say(`${given.name} is larger than 64 MB, more than any survey needs: choose decisions.json.`);
     const problem = take(await given.text());
-    say(problem ? `${given.name} ${problem}` : `Loaded ${given.name}.`);
+    const lost = unmatched.length ? ` Decisions that fit no finding here: ${unmatched.length}; they are saved with the others.` : "";
+    say(problem ? `${given.name} ${problem}` : `Loaded ${given.name}.${lost}`);
     listener(null);
     return remember();
   }
@@ -188,13 +191,26 @@ const desk = (() => {
     adopt(read("decided"));
     try {
       const known = JSON.parse(localStorage.getItem(KEY) || "null");
-      if (known && !take(known.file) && known.unsaved) {
-        unsaved = true;
-        say("Decisions of an earlier visit are in this browser and in no file yet: save them.");
-      }
+      if (known && !take(known.file)) unsaved = known.unsaved;
+      Object.keys(localStorage).filter((key) => key.startsWith(PREFIX) && key !== KEY).forEach(adoptOther);
+      if (unsaved) say("Decisions of an earlier visit are in this browser and in no file yet: save them.");
     } catch {
       say("This browser stores nothing for this page: save the decisions before you close it.");
     }
+    window.addEventListener("storage", (event) => {
+      if (event.key !== KEY || !event.newValue) return;
+      const other = JSON.parse(event.newValue);  // of this page in another window
+      take(other.file);
+      unsaved = other.unsaved;
+      listener(null);
+    });
+  }
+
+  // A survey that has grown or lost a photo has another key: what was decided before, and is in no file, still counts.
+  function adoptOther(key) {
+    const other = JSON.parse(localStorage.getItem(key)), names = new Set(photos.map((photo) => photo.sha256));
+    const here = other.unsaved ? JSON.parse(other.file).decisions.filter((one) => names.has(one.sha256) && valid(one)) : [];
+    if (here.length && adopt(here)) unsaved = true;
   }
 
   return { settings, photos, findings, drawing, points, change, undo, save, load, status, begin };

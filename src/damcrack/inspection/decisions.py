@@ -119,10 +119,7 @@ def _checked(values: Any) -> Decision:
     return Decision(
         kind=cast(Kind, _one_of("kind", values["kind"], ("crack", "block"))),
         box_xyxy=cast(Box, _pixels("box_px", values["box_px"], 4)),
-        lines=tuple(
-            np.array([_pixels("lines_px", point, 2) for point in line], np.int64).reshape(-1, 2)
-            for line in values.get("lines_px", [])
-        ),
+        lines=_lines(values.get("lines_px", [])),
         status=_one_of("status", values["status"], STATUSES),
         label=_one_of("class", values.get("class", "crack"), CLASSES),
         severity=_one_of("severity", values.get("severity", ""), SEVERITIES),
@@ -134,7 +131,7 @@ def _checked(values: Any) -> Decision:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise ValueError(f"{name} is not a text of at most {MAX_TEXT} characters")
-    return value
+    return value.encode(errors="replace").decode()  # half an emoji cannot be written
 
 
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
@@ -151,6 +148,13 @@ def _pixels(name: str, values: Any, num: int) -> tuple[int, ...]:
     if not all(-MAX_PX <= one <= MAX_PX for one in values):
         raise ValueError(f"{name} lies beyond any photo")
     return tuple(values)
+
+
+def _lines(values: Any) -> tuple[Line, ...]:
+    if not isinstance(values, list) or not all(isinstance(line, list) for line in values):
+        raise ValueError("lines_px is not a list of lines")
+    points = ([_pixels("lines_px", point, 2) for point in line] for line in values)
+    return tuple(np.array(line, np.int64).reshape(-1, 2) for line in points)
 
 
 def _refuse_contradictions(path: Path, decisions: Sequence[Decision]) -> None:

@@ -13,7 +13,7 @@ NO_PLACE_M = 0.5  # positions that lie closer together show no map
 
 @dataclass(frozen=True)
 class Stop:
-    """One photo on the way: length of its cracks in mm, or in px where no photo of the survey has a scale."""
+    """One photo on the way: length of its cracks in mm, or in px where it has no scale."""
 
     number: int
     photo: str
@@ -22,9 +22,14 @@ class Stop:
     length: float
 
 
-def overview(stops: Sequence[Stop], legend: Mapping[str, str]) -> dict[str, Any]:
-    """What where.html.j2 shows; `legend` has a word for each verdict."""
-    return {"camera_map": _camera_map(stops), "strip": _strip(stops), "legend": legend}
+def overview(stops: Sequence[Stop], legend: Mapping[str, str], mixed_units: bool) -> dict[str, Any]:
+    """What where.html.j2 shows; `legend` has a word for each verdict, `mixed_units`: some photos have no scale."""
+    return {
+        "camera_map": _camera_map(stops),
+        "strip": _strip(stops),
+        "legend": legend,
+        "mixed_units": mixed_units,
+    }
 
 
 def _camera_map(stops: Sequence[Stop]) -> dict[str, Any] | None:

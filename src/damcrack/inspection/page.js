@@ -209,11 +209,13 @@
 
   // The list
 
+  // What has no scale is below all millimetres.
+  const size = (px, one) => (px || 0) * (photos[one.photo].gsd || 1e-9);
   const value = {
     prob: (one) => one.prob,
-    length: (one) => (one.length_px || 0) * (photos[one.photo].gsd || 1),
-    width: (one) => (one.width_px || 0) * (photos[one.photo].gsd || 1),
-    widest: (one) => (one.width_max_px || 0) * (photos[one.photo].gsd || 1),
+    length: (one) => size(one.length_px, one),
+    width: (one) => size(one.width_px, one),
+    widest: (one) => size(one.width_max_px, one),
     photo: (one) => photos[one.photo].name,
   };
 
@@ -278,7 +280,8 @@
     if (!one) {
       fill();
       sheet.replaceChildren();
-      if (viewer.open) openPhoto(view.photo);
+      if (viewer.open && view.finding) openFinding(view.finding);
+      else if (viewer.open) openPhoto(view.photo);
       return;
     }
     const line = document.querySelector(`#finding-table tr[data-place="${one.photo}/${one.place}"]`);
@@ -336,6 +339,7 @@
   document.querySelectorAll("#panel [name=class]").forEach((each) => each.addEventListener("click", () => classed(each.value)));
   on("severity", "change", changeSeverity);
   on("note", "change", changeNote);
+  window.addEventListener("pagehide", () => viewer.open && changeNote());  // reloaded or closed while one types
   on("undo", "click", undo);
   on("before", "click", () => stepFinding(-1));
   on("after", "click", () => stepFinding(1));

@@ -153,7 +153,11 @@ class Page:
                 title=title,
                 totals=self.totals,
                 photos=[one.facts for one in self._shown],
-                **overview([one.stop for one in self._shown], LEGEND),
+                **overview(
+                    [one.stop for one in self._shown],
+                    LEGEND,
+                    bool(self.totals.with_scale and self.totals.without_scale),
+                ),
                 set_aside=set_aside,
                 card=card,
                 rules=rules,
@@ -296,9 +300,9 @@ def _crop(rgb: Pixels, box_xyxy: Sequence[int]) -> Pixels:
 def in_words(px: float, gsd_mm_per_px: float | None) -> str:
     """A length in millimetres, from one metre on in metres; in pixels where the photo has no scale."""
     value, unit = (px * gsd_mm_per_px, "mm") if gsd_mm_per_px else (px, "px")
-    if unit == "mm" and value >= 1000:
+    if unit == "mm" and abs(value) >= 1000:
         return f"{value / 1000:.2f} m"
-    return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+    return f"{value:z.1f} {unit}" if abs(value) < 100 else f"{value:.0f} {unit}"
 
 
 def model_card(contract: Mapping[str, Any], sha256: str) -> list[tuple[str, str]]:

@@ -233,10 +233,11 @@ def _write(
             judged=judged,
             totals=totals_by_class(judged.accepted),
             people=sorted({one.who for one in decided if one.who}),
-            **overview(judged.stops, LEGEND),
+            **overview(judged.stops, LEGEND, len({gsd is None for gsd in judged.gsds}) > 1),
         )
     )
-    write_bytes(out / "report.html", page.encode())
+    # A title block from a terminal that is not UTF-8 may hold half a character.
+    write_bytes(out / "report.html", page.encode(errors="backslashreplace"))
 
 
 def _scale(gsds: Sequence[float | None]) -> str:

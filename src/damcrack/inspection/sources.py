@@ -274,21 +274,21 @@ def opened(
             yield _same_content(one.name, first[digest])
         else:
             yield Photo(one.name, encoded, digest)
-            yield from _other_pages(one.name, encoded)
+            yield from _other_photos(one.name, encoded)
 
 
 def _same_content(name: str, twin: str) -> Unusable:
     return Unusable(name, f"same content as {twin}, which stands for both")
 
 
-def _other_pages(name: str, encoded: bytes) -> Iterator[Unusable]:
+def _other_photos(name: str, encoded: bytes) -> Iterator[Unusable]:
     try:
-        last = num_photos(encoded) if encoded.startswith(STARTS) else 1
+        last = num_photos(encoded)
     except PhotoError:
         return
     if last > 1:
-        reason = "only the first full-size page of a TIFF is inspected; export one file per photo"
-        yield Unusable(f"{name} (pages 2 to {last})", reason, no_photo=True)
+        reason = "only the first full-size photo of a file is inspected; export one file per photo"
+        yield Unusable(f"{name} (photos 2 to {last})", reason, no_photo=True)
 
 
 def _frames(

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -67,6 +68,13 @@ class Folder:
                     with suppress(FileNotFoundError):  # removed since the line above
                         found.append(Stored(name, _etag(path), path.stat().st_size))
         return sorted(found, key=lambda one: one.name)
+
+    def links_out(self) -> list[str]:
+        """Names of the links that lead out of the folder or nowhere, which are not followed; sorted."""
+        entries = (Path(folder) / name for folder, *names in os.walk(self._root) for name in chain(*names))
+        links = (path for path in entries if path.is_symlink())
+        out = (path for path in links if not (path.exists() and path.resolve().is_relative_to(self._root)))
+        return sorted(path.relative_to(self._root).as_posix() for path in out)
 
     def read(self, name: str, etag: str | None = None) -> bytes:
         """Content of one file; FileNotFoundError if it is not inside the folder or not the one of `etag`."""
@@ -154,6 +162,10 @@ class Bucket:
     def names(self) -> list[str]:
         """All object names, sorted, relative to the prefix; folder markers (ending in a slash) left out."""
         return [one.name for one in self.listed()]
+
+    def links_out(self) -> list[str]:
+        """None: a bucket has no links."""
+        return []
 
     def listed(self, prefix: str = "") -> list[Stored]:
         """All objects whose names start with `prefix`, sorted by name."""

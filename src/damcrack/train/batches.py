@@ -71,8 +71,10 @@ class DeviceImages:
             self._pixels_NHWC = self._pixels_NHWC.to(device)
 
     def num_batches(self, split: str, batch_size: int) -> int:
-        """How many batches a pass over the split takes."""
-        return -(-len(self._rows_of[split]) // batch_size)
+        """How many batches a pass over the split takes; in training none has one image alone, if there are two."""
+        num = len(self._rows_of[split])
+        batches = -(-num // batch_size)
+        return max(1, min(batches, num // 2)) if split == "train" else batches
 
     def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """One training epoch in an order and with draws that depend on seed and epoch alone.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from damcrack.files import InputError
 from damcrack.train.augment import normalise
 from damcrack.train.weights import ModelInfo
 
@@ -16,12 +17,12 @@ def shrink(images_BCHW: Tensor, image_px: int) -> Tensor:
     """Average whole blocks of pixels and round to whole grey values; float in 0..255 comes back.
 
     Raises:
-        ValueError: the side is not a multiple of `image_px`.
+        InputError: the side is not a multiple of `image_px`.
     """
     side_px = int(images_BCHW.shape[-1])
     if side_px % image_px:
         divisors = [px for px in range(32, side_px + 1) if side_px % px == 0]
-        raise ValueError(f"image_px: {image_px}; images of {side_px} px can be reduced to {divisors}")
+        raise InputError(f"image_px: {image_px}; images of {side_px} px can be reduced to {divisors}")
     factor = side_px // image_px
     if factor == 1:
         return images_BCHW.float()

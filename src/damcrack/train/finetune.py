@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from damcrack.data.imageset import UNLABELLED
+from damcrack.data.imageset import UNLABELLED, ImageSet
 from damcrack.files import InputError
 from damcrack.run import Run
 from damcrack.train.config import FinetuneConfig
 from damcrack.train.decoded import DecodedSet
-from damcrack.train.fitting import Task, describe, fit, load_teacher, open_images
+from damcrack.train.fitting import Task, check_classes, describe, fit, load_teacher, open_images
 from damcrack.train.imagenet import imagenet_network
 from damcrack.train.networks import build_network, replace_head, set_trainable
 from damcrack.train.objectives import Distillation, Objective, Supervised
@@ -36,6 +36,7 @@ def finetune(
     _check_given("init", config.init, init)
     _check_given("teacher", config.teacher, teacher)
     data = open_images(tiles, config.image_px, "tiles", run, with_targets=config.pixel_channels is not None)
+    _check_scale(config, tiles)
     if config.num_unlabelled and not len(data.rows_of[UNLABELLED]):
         raise InputError(
             f"{item}: unlabelled_share is {config.unlabelled_share}, but {tiles} holds no tiles without a label; "
@@ -86,6 +87,15 @@ def _check_given(name: str, named: str | None, path: Path | None) -> None:
         raise InputError(f"--{name} is {path}, but {name} in params.yaml is {named}; give both or neither")
 
 
+def _check_scale(config: FinetuneConfig, tiles: Path) -> None:
+    """A network with a pixel head inspects photos at their own size, so it must learn from tiles at theirs."""
+    side_px = ImageSet.open(tiles).image_hw[0]
+    if config.pixel_channels is not None and config.image_px != side_px:
+        raise InputError(
+            f"image_px: {config.image_px}; a network with a pixel head sees the tiles as they are, expected {side_px}"
+        )
+
+
 def _start(config: FinetuneConfig, init: Path | None, data: DecodedSet) -> tuple[nn.Module, str | None]:
     num_classes, channels = len(data.classes), config.pixel_channels
     if init is None and config.encoder_weights is not None:
@@ -100,6 +110,7 @@ def _start(config: FinetuneConfig, init: Path | None, data: DecodedSet) -> tuple
             raise InputError(
                 f"{init} has pixel_channels {info.pixel_channels}, the experiment asks for {channels}"
             )
+        check_classes(init, info, data)
         return network, info.weights_sha256
     if channels is not None:
         return with_pixel_head(network, num_classes, channels, config.seed), info.weights_sha256

@@ -63,9 +63,9 @@ def load_teacher(folder: Path, images: DecodedSet, config: TrainingConfig) -> tu
     """Load a teacher for the classes of `images` onto the device, in the precision of the training.
 
     Raises:
-        InputError: it was trained on other images, so its normalisation and classes may differ; networks with a
+        InputError: it was trained on other images or at another size, so its normalisation may differ; networks with a
             pixel head see all images alike, so theirs may be others. Or one of teacher and student has a pixel head
-            and the other none: they do not see images alike.
+            and the other none: they do not see images alike. Or it tells other classes apart.
     """
     teacher, info = load_model(folder)
     with_pixels = images.targets_NHW is not None
@@ -80,7 +80,26 @@ def load_teacher(folder: Path, images: DecodedSet, config: TrainingConfig) -> tu
             f"teacher {folder} was trained on images {info.data_digest[:12]}, the student's are "
             f"{images.digest[:12]}; train the teacher on the same set first"
         )
+    if info.pixel_channels is None and info.image_px != images.image_px:
+        raise InputError(
+            f"teacher {folder} sees images of {info.image_px} px, the student of {images.image_px} px; "
+            "give both the same image_px"
+        )
+    check_classes(folder, info, images)
     return Frozen(teacher.to(best_device()), uses_bfloat16(config.precision)), info
+
+
+def check_classes(folder: Path, info: ModelInfo, images: DecodedSet) -> None:
+    """Refuse a model whose answers mean something else than the labels of `images`.
+
+    Raises:
+        InputError: its classes are others, or in another order.
+    """
+    if info.classes != images.classes:
+        raise InputError(
+            f"{folder} tells apart {', '.join(info.classes)}; the images' classes are {', '.join(images.classes)}; "
+            "give a model of the same classes"
+        )
 
 
 def describe(

@@ -4,7 +4,6 @@
 anything else is a local file (safetensors, or a checkpoint that `torch.load(weights_only=True)` reads).
 """
 
-import pickle
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,7 +61,7 @@ def _load_file(network: nn.Module, path: Path, name: str) -> str:
     else:
         try:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        except Exception as error:  # on other content, it raises anything from KeyError to UnpicklingError
             raise InputError(
                 f"encoder_weights: {path} holds no plain tensors; convert it to safetensors"
             ) from error

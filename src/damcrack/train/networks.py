@@ -132,7 +132,7 @@ def build_network(
     With `pixel_channels` it has a pixel head beside the tile head.
     """
     if name not in NETWORKS:
-        raise ValueError(f"network: {name!r}; expected one of {sorted(NETWORKS)}")
+        raise InputError(f"network: {name!r}; expected one of {sorted(NETWORKS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: nn.Module = NETWORKS[name].build(weights=None, num_classes=num_classes)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import ResNet
 
+from damcrack.files import InputError
+
 
 class ResNetEncoder(nn.Module):
     """Features of a torchvision ResNet at strides 2, 4, 8, 16 and 32."""
@@ -133,7 +135,7 @@ def with_pixel_head(network: nn.Module, num_classes: int, channels: int, seed: i
     """A classification network's body under two fresh heads, whose weights are drawn from `seed`.
 
     Raises:
-        ValueError: it is neither a ResNet of torchvision nor an EfficientNet of timm.
+        InputError: it is neither a ResNet of torchvision nor an EfficientNet of timm.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -145,7 +147,7 @@ def _encoder(network: nn.Module) -> ResNetEncoder | EfficientNetEncoder:
         return ResNetEncoder(network)
     if hasattr(network, "conv_stem") and hasattr(network, "feature_info"):
         return EfficientNetEncoder(network)
-    raise ValueError(
+    raise InputError(
         f"pixel_channels: a pixel head fits a ResNet or an EfficientNet, not a {type(network).__name__}; "
         "set pixel_channels: null"
     )

@@ -52,8 +52,10 @@ class ModelInfo:
         """
         path = folder / "model.json"
         values = read_json(path, "run the stage that makes this model")
-        if values.pop("format", None) != FORMAT:
-            raise InputError(f"{path}: unknown format, expected {FORMAT}; train the model again")
+        if (found := values.pop("format", None)) != FORMAT:
+            raise InputError(
+                f"{path} is of format {found}, expected {FORMAT} of a training; give its folder, or train it again"
+            )
         try:
             return cls(**values | {name: tuple(values[name]) for name in ("classes", "mean", "std")})
         except (KeyError, TypeError) as error:
@@ -87,7 +89,12 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelInfo]:
     if sha256_file(path) != info.weights_sha256:
         raise InputError(f"{path} is not the file that model.json names (SHA-256 differs); train it again")
     network = build_network(info.network, len(info.classes), seed=0, pixel_channels=info.pixel_channels)
-    network.load_state_dict(tensors)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} does not fit the {info.network} of this version; train the model again"
+        ) from error
     return network.eval(), info
 
 
