@@ -162,6 +162,43 @@ def test_colours_go_through_the_files_profile(kind):
         assert np.abs(decoded.astype(int) - shown).max() <= tolerance
 
 
+def black_ink_profile():
+    """Of a press whose cyan, magenta and yellow leave no mark: lightness by black alone (ICC.1, lut8Type)."""
+    ramp = bytes(range(256))
+    grid = b"".join(
+        bytes([0 if number & 1 else 255, 128, 128]) for number in range(16)
+    )  # black varies fastest
+    matrix = struct.pack(">9i", *(65536 * (number % 4 == 0) for number in range(9)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + 4 * ramp + grid + 3 * ramp
+    tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
+    head = struct.pack(
+        ">I4sI4s4s4s12x4s28x3i",
+        144 + len(table),
+        b"",
+        0x02400000,
+        b"prtr",
+        b"CMYK",
+        b"Lab ",
+        b"acsp",
+        63190,
+        65536,
+        54061,
+    )
+    return head.ljust(128, b"\0") + tags + table
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_inks_go_through_the_files_profile(kind):
+    """Not by the rule of thumb that Pillow has for CMYK without one."""
+    inks = np.zeros((16, 32, 4), np.uint8)
+    inks[:, :, 0], inks[:, 16:, 3] = 255, 255
+    image = Image.fromarray(inks, "CMYK")
+    shown = decode_photo(encoded(image, kind, icc_profile=black_ink_profile()), MEGAPIXEL)
+    assert shown[:, :14].min() > 245
+    assert shown[:, 18:].max() < 10
+    assert decode_photo(encoded(image, kind), MEGAPIXEL)[:, :14, 0].max() < 10
+
+
 def test_transparent_is_white_in_photos_and_no_crack_in_masks():
     """A fully transparent half counts as paper in a photo, as empty in a mask, whatever colour lies below."""
     rgba = np.full((40, 60, 4), 255, np.uint8)

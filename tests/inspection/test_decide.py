@@ -134,6 +134,14 @@ def test_decisions_outlive_the_page_and_show_at_once(page):
     assert text(page, "#panel-progress") == "1 of 12 decided"
 
 
+def test_a_note_outlives_a_reload_while_it_is_typed(page):
+    """Without leaving its field."""
+    press(page, "j", "n", *"wet below")
+    page.refresh()
+    press(page, "j")
+    assert page.find_element("css selector", "#note").get_property("value") == "wet below"
+
+
 def test_the_mouse_decides_too(page):
     """In the list and in the viewer."""
     page.find_element("css selector", '#finding-table [data-decide="rejected"]').click()

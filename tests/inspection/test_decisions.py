@@ -80,6 +80,10 @@ GOOD = {"format": "damcrack decisions", "version": 1, "decisions": []}
             GOOD
             | {"decisions": [{"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 5], "lines_px": 3}]}
         ),
+        json.dumps(
+            GOOD
+            | {"decisions": [{"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 5], "lines_px": {}}]}
+        ),
     ],
 )
 def test_damaged_and_foreign_files_are_refused(tmp_path, content):

@@ -365,7 +365,7 @@ def test_what_was_accepted_is_exported(decided, tmp_path, undecided):
     survey, (crack, _, joint, left) = decided
     formats = ("jpeg", "dxf", "gpkg", "csv", "geojson", "coco")
     summary = export_survey(survey, formats, tmp_path / "out", Run(), undecided=undecided)
-    assert [int(word) for word in summary["lines"].split() if word.isdigit()] == [2, 1, 1]
+    assert [int(word) for word in summary["lines"].split() if word.isdigit()] == [2, 1, 1, 0]
     wanted = {f"a.jpg#{crack}": "crack", f"a.jpg#{joint}": "joint"} | (
         {f"a.jpg#{left}": ""} if undecided else {}
     )

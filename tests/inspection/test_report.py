@@ -1,5 +1,6 @@
 """The report in a real browser: what an engineer does with it, and that nothing leaves the page."""
 
+import json
 import time
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def page(tmp_path_factory) -> Path:
             root / f"in/{number}.jpg"
         )
     (root / "in/broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (root / "in/notes.txt").write_text("no photo")
     inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, Run())
     return root / "out/report.html"
 
@@ -259,6 +261,9 @@ def test_a_page_alone_shows_what_is_in_it(opened, page, tmp_path):
     the(opened, "#close").click()
 
 
-def test_set_aside_photos_are_on_the_page(opened):
+def test_set_aside_photos_are_on_the_page(opened, page):
     """With their reason, and that nothing is known of them."""
     assert "broken.jpg" in the(opened, "#set-aside ~ .wide").text
+    totals = json.loads(page.with_name("survey.json").read_text())["totals"]
+    assert totals["num_set_aside"] == 1
+    assert the(opened, '.lead a[href="#set-aside"]').text.split()[0] == "1"

@@ -87,6 +87,13 @@ def test_the_same_inputs_give_the_same_bytes(survey, tmp_path):
     assert one == other
 
 
+def test_a_title_block_of_another_encoding_stops_no_report(survey, tmp_path):
+    """As a terminal that is not UTF-8 hands it over."""
+    file = write_decisions(tmp_path / "d.json", [])
+    report(survey, tmp_path / "out", TitleBlock(structure="F\udcfcrsten"), Run(), file)
+    assert "rsten" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
 def test_notes_and_severity_alone_decide_nothing(survey, tmp_path):
     """Such a finding is still open."""
     file = write_decisions(

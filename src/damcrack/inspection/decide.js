@@ -139,7 +139,7 @@ const desk = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     unsaved = false;
     remember();
-    say("Saved as decisions.json in the folder of downloads: put it beside this page.");
+    say("Saved in the folder of downloads: put it beside this page, under the name decisions.json.");
   }
 
   async function load(given) {

@@ -131,7 +131,7 @@ def _checked(values: Any) -> Decision:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise ValueError(f"{name} is not a text of at most {MAX_TEXT} characters")
-    return value.encode(errors="replace").decode()  # half a character: the page cuts emoji in two
+    return value.encode(errors="replace").decode()  # half an emoji cannot be written
 
 
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> str:

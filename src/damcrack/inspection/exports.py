@@ -77,12 +77,14 @@ def _chosen(
     findings: Findings, decisions: Sequence[Decision], undecided: bool, counts: Counter[str]
 ) -> Findings:
     """The photo with those of its lines that are exported; their numbers stay."""
-    blocks = [one for one in asked(findings)[0] if one.kind == "block"]
-    found = [*traced(findings), *blocks]
+    on_page = asked(findings)[0]
+    numbers = {one.crack.number for one in on_page if one.crack}
+    found = [*traced(findings), *(one for one in on_page if one.kind == "block")]
     cracks = []
     for finding, decision in matched(found, decisions)[0]:
         said = status(decision)
-        counts[f"{said} {finding.kind}"] += 1
+        is_faint = said == "undecided" and finding.crack and finding.crack.number not in numbers
+        counts["faint" if is_faint else f"{said} {finding.kind}"] += 1
         if finding.crack and decision and said == "accepted":
             about = {"class": decision.label, "severity": decision.severity, "note": decision.note}
             cracks.append(replace(finding.crack, decided=about))
@@ -97,8 +99,8 @@ def _summary(is_decided: bool, undecided: bool, counts: Counter[str]) -> str:
     parts = [
         f"{counts['accepted crack']} accepted",
         f"{counts['rejected crack']} rejected and left out",
-        f"{counts['undecided crack']} not decided"
-        + (", which are in it too" if undecided else " and left out (--undecided)"),
+        f"{counts['undecided crack']} not decided and {counts['faint']} fainter ones "
+        + ("are in it too" if undecided else "left out (--undecided)"),
     ]
     if counts["accepted block"]:
         parts.append(f"{counts['accepted block']} accepted blocks have no line, see the report")

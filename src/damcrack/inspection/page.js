@@ -339,6 +339,7 @@
   document.querySelectorAll("#panel [name=class]").forEach((each) => each.addEventListener("click", () => classed(each.value)));
   on("severity", "change", changeSeverity);
   on("note", "change", changeNote);
+  window.addEventListener("pagehide", () => viewer.open && changeNote());  // reloaded or closed while one types
   on("undo", "click", undo);
   on("before", "click", () => stepFinding(-1));
   on("after", "click", () => stepFinding(1));

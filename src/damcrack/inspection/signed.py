@@ -236,7 +236,8 @@ def _write(
             **overview(judged.stops, LEGEND, len({gsd is None for gsd in judged.gsds}) > 1),
         )
     )
-    write_bytes(out / "report.html", page.encode())
+    # A title block from a terminal that is not UTF-8 may hold half a character.
+    write_bytes(out / "report.html", page.encode(errors="backslashreplace"))
 
 
 def _scale(gsds: Sequence[float | None]) -> str:
