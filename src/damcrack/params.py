@@ -65,12 +65,12 @@ def read_params(source: Path | str) -> dict[str, Any]:
         params = load_yaml(source if isinstance(source, str) else source.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            f"{where} is missing; name it with --params, or write one: damcrack init ."
+            f"{where} is missing; name the file as it is called, or write one: damcrack init ."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{where} is not YAML in UTF-8: {error}") from error
     if not isinstance(params, dict):
-        raise InputError(f"{where}: got {type(params).__name__}, expected one section per stage")
+        raise InputError(f"{where}: got {type(params).__name__}, expected names with values")
     return params
 
 

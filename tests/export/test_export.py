@@ -146,6 +146,21 @@ def test_probabilities_are_calibrated_on_the_validation_split(world):
     assert calibration["nll_after"] <= calibration["nll_before"]
 
 
+def test_a_network_that_is_right_on_all_tiles_stays_unsure(tmp_path):
+    """As with few labels: the likeliest temperature would make every crack a certain one, and no two comparable."""
+    write_model(tmp_path / "model", "any", seed=0)
+    deployed = Deployed(*load_model(tmp_path / "model")).eval()
+    images = write_tiles(tmp_path / "tiles", 12, lambda number: "val")
+    tiles = np.stack(
+        [cv2.imdecode(np.frombuffer(x, np.uint8), cv2.IMREAD_COLOR_RGB) for _, x in images.encoded()]
+    )
+    with torch.inference_mode():
+        probs = deployed(torch.from_numpy(tiles))[0].numpy()
+    rows = [row | {"label": str(int(prob > 0.5))} for row, prob in zip(images.rows, probs, strict=True)]
+    found = stage._fit_calibration(deployed, replace(images, rows=tuple(rows)), 12)
+    assert found["temperature"] == 1
+
+
 def test_without_validation_tiles_probabilities_stay_as_they_are(world, tmp_path, monkeypatch):
     """A temperature of 1, of no tile."""
     images = write_tiles(tmp_path / "tiles", 10, lambda number: "test" if number > 1 else "train")

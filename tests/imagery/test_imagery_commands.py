@@ -139,6 +139,13 @@ def test_a_photo_that_cannot_be_judged_teaches_only_with_a_label(config, tmp_pat
         ({"incoming": "no/such", "store": "x"}, "no such folder"),
         ({"incoming": "a", "store": "b", "stroe": 1}, "stroe: unknown name"),
         ({"incoming": "a", "store": "a/b"}, "lie in each other"),
+        ({"incoming": "./a", "store": "a/b"}, "lie in each other"),
+        ({"incoming": ".", "store": "b"}, "lie in each other"),
+        ({"incoming": "", "store": "b"}, "incoming"),
+        ({"incoming": "a", "store": " "}, "store"),
+        ({"incoming": "a", "store": "s3:/bucket/b"}, "store"),
+        ({"incoming": "a", "store": "b", "max_megapixels": float("inf")}, "max_megapixels"),
+        ({"incoming": "a", "store": "b", "train_after_photos": True}, "train_after_photos"),
         ({"incoming": "a", "store": "b", "train_after_labels": "many"}, "train_after_labels"),
         ({"incoming": "ftp://a", "store": "b"}, "expected a folder or s3"),
     ],
@@ -149,6 +156,7 @@ def test_a_wrong_value_is_named(tmp_path, monkeypatch, values, says):
     Path("imagery.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match=says):
         imagery.take_in(Path("imagery.yaml"))
+    assert [path.name for path in tmp_path.iterdir()] == ["imagery.yaml"]
 
 
 def test_a_snapshot_of_a_number_that_is_not_there_is_refused(config):
@@ -258,3 +266,49 @@ def test_an_unreachable_store_ends_a_run_with_one_sentence(two_buckets, monkeypa
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="cannot be reached"):
         imagery.take_in(path)
+
+
+def test_only_take_in_makes_the_store(config, tmp_path):
+    """A store whose name is misspelt is not taken for an empty one."""
+    for call in (imagery.status, lambda path: imagery.note_trained(path, 1)):
+        with pytest.raises(InputError):
+            call(config)
+    assert not (tmp_path / "store").exists()
+    imagery.take_in(config, outcome=tmp_path / "new/outcome.json")
+    assert imagery.status(config)["photos"] == 2 and (tmp_path / "new/outcome.json").is_file()
+
+
+def test_what_was_replaced_is_in_quarantine_no_more(config, tmp_path):
+    """Status lists what is still to be fixed, each content once."""
+    for name in ("0.jpg", "2.jpg", "3.jpg"):
+        (tmp_path / "incoming" / name).write_bytes(b"no photo")
+    imagery.take_in(config)
+    assert imagery.status(config)["quarantined"] == 1
+    for index in (0, 2):
+        (tmp_path / f"incoming/{index}.jpg").write_bytes(photo(index))
+    imagery.take_in(config)
+    assert (imagery.status(config)["quarantined"], imagery.status(config)["photos"]) == (1, 3)
+    (tmp_path / "incoming/3.jpg").write_bytes(photo(3))
+    imagery.take_in(config)
+    assert (imagery.status(config)["quarantined"], imagery.status(config)["photos"]) == (0, 4)
+
+
+def test_masks_that_wait_are_named(config, tmp_path, capsys):
+    """A mask that is called otherwise than its photo would wait for ever."""
+    (tmp_path / "incoming/masks").mkdir()
+    for name in ("1_mask.png", "0.png"):
+        Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(tmp_path / "incoming/masks" / name)
+    assert imagery.take_in(config)["masks_without_photo"] == 1
+    said = capsys.readouterr().err
+    assert "masks/1_mask.png" in said and "masks/0.png" not in said
+
+
+def test_a_stored_photo_that_was_replaced_is_not_inspected(config, tmp_path):
+    """Another whole photo in its place would be reported under its name."""
+    imagery.take_in(config)
+    first, second = sorted((tmp_path / "store/accepted/photos").iterdir())
+    first.write_bytes(second.read_bytes())
+    model = write_darkness_detector(tmp_path / "model.onnx", tile_px=32)
+    with pytest.raises(InputError):
+        imagery.inspect(config, str(model))
+    assert imagery.status(config)["batches without report"] == 1

@@ -11,6 +11,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -212,7 +213,13 @@ def test_new_imagery_is_checked_compiled_and_scheduled(kubeflow):
     [
         (["--cron", "0 3 * * 1"], "--cron '0 3 * * 1': expected 6 fields"),
         (["--cpu-image", "damcrack-cpu:latest"], "image 'damcrack-cpu:latest'"),
+        (["--cpu-image", "damcrack-cpu@sha256:12"], "image 'damcrack-cpu@sha256:12'"),
         (["--remote", "here"], "--remote 'here'"),
+        (["--remote", "s3://"], "--remote 's3://'"),
+        (["--remote", "s3://me:secret@dam/dvc"], "--remote 's3://"),
+        (["--revision", "HEAD"], "--revision 'HEAD'"),
+        (["--imagery", "folders.yaml"], "'data/in'"),
+        (["--snapshot", "photos=wrong.yaml"], "wrong.yaml is not a snapshot"),
         (["--params", "wrong.yaml"], "epochs: got 'many'"),
         (["--params", "none.yaml"], "none.yaml is missing"),
         (["--snapshot", "photos"], "expected STAGE=FILE"),
@@ -229,8 +236,10 @@ def test_wrong_input_is_refused_before_anything_is_sent(kubeflow, changed, says)
     Path("wrong.yaml").write_text(
         re.sub(r"epochs: \d+", "epochs: many", Path("params.yaml").read_text(), count=1)
     )
-    Path("large.csv").write_text("x" * 70_000)
-    Path("half.csv").write_text("x" * 40_000)
+    Path("folders.yaml").write_text("incoming: data/in\nstore: data/store\n")
+    for name, size in (("large.csv", 70_000), ("half.csv", 40_000)):
+        header = "source,name,size_bytes,sha256\n"
+        Path(name).write_text(header + "x" * (size - len(header)))
     got = command("schedule", *GIVEN, "--cron", CRON, *changed)
     assert isinstance(got.exception, InputError), got.output
     assert says in str(got.exception)
@@ -243,6 +252,26 @@ def test_an_absent_service_is_one_sentence(kubeflow, monkeypatch, host, says):
     monkeypatch.setenv("KFP_ENDPOINT", host)
     got = command("status")
     assert isinstance(got.exception, InputError) and says in str(got.exception)
+
+
+def test_two_pipelines_at_once_are_refused(kubeflow):
+    """A survey is another pipeline than that of new imagery."""
+    survey = ["--survey", "s3://dam/a", "s3://dam/b", "--imagery", "imagery.yaml"]
+    assert isinstance(command("submit", *IMAGES, *survey).exception, click.UsageError | SystemExit)
+    assert not kubeflow.tokens
+
+
+@pytest.mark.parametrize(
+    "answer", [(401, {"message": "expired"}), (200, "a login page"), (200, {}), (200, None)]
+)
+@pytest.mark.parametrize("arguments", [("submit", *GIVEN), ("status",), ("stop", "1")])
+def test_a_gate_before_kubeflow_is_told_from_it(kubeflow, monkeypatch, answer, arguments):
+    """A login page is no empty list and starts no run; an expired token is no timeout, and is not tried five times."""
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("tried again"))
+    kubeflow.answer = lambda *_: answer
+    got = command(*arguments)
+    assert isinstance(got.exception, InputError), got.output
+    assert "DAMCRACK_KFP_TOKEN" in str(got.exception) and not got.output
 
 
 def test_a_refusal_is_one_sentence_without_the_token(kubeflow):

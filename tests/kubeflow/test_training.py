@@ -154,6 +154,23 @@ def test_machines_are_those_of_meta(tmp_path):
     assert "damcrack/pool" in str(pod["nodeSelector"])
 
 
+@pytest.mark.parametrize(
+    "meta",
+    [
+        ["gpu"],
+        {"node_selector": "gpu"},
+        {"node_selector": {"pool": 1}},
+        {"tolerations": "spot"},
+        {"tolerations": [{"kee": "spot"}]},
+        {"timeout": "0s"},
+    ],
+)
+def test_a_meta_that_no_pod_can_have_is_refused(meta):
+    """Before a pipeline is made of it."""
+    with pytest.raises(InputError):
+        needs_of("tile", meta)
+
+
 def test_every_task_has_an_image_a_deadline_and_retries_that_reach_it(compiled):
     """Kubeflow's cache is off everywhere; Argo's default of an hour for all attempts would kill a second training."""
     spec, platform = documents(compiled)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from damcrack.data.imageset import ImageSet
-from damcrack.files import OUTPUT_MARKER, InputError, read_csv
+from damcrack.files import OUTPUT_MARKER, InputError, read_csv, write_csv
 from damcrack.registry.evaluation_set import fetch_set, freeze, open_set, training_photos
 from damcrack.run import Run
 from damcrack.storage.source import open_source
@@ -59,6 +59,16 @@ def test_changed_tile_is_refused_by_name(made, tmp_path):
     shard.write_bytes(content)
     with pytest.raises(InputError, match=r"photo\d+_\d+_\d+\.jpg in .* is not the one that tiles\.csv names"):
         list(open_set(tmp_path / "set").batches())
+
+
+@pytest.mark.parametrize(("column", "value"), [("label", "7"), ("crack_width_px", "wide")])
+def test_a_set_edited_by_hand_is_refused(made, tmp_path, column, value):
+    """Where no digest is asked for, a label or width that is none is found when the set is opened."""
+    shutil.copytree(made / "set", tmp_path / "set")
+    rows = read_csv(tmp_path / "set/tiles.csv")
+    write_csv(tmp_path / "set/tiles.csv", list(rows[0]), [rows[0] | {column: value}, *rows[1:]])
+    with pytest.raises(InputError):
+        open_set(tmp_path / "set")
 
 
 def test_another_digest_is_refused(made, tmp_path):

@@ -286,6 +286,7 @@ def test_missing_metrics(tmp_path):
         {"model_name": ""},
         {"model_name": "a/b"},
         {"model_name": "a:b"},
+        {"model_name": "o'hara"},
         {"min_accuracy": 1.5},
         {"evaluation_sha256": "abc"},
     ],

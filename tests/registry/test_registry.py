@@ -486,6 +486,32 @@ def test_version_made_by_hand_is_not_trusted(dam):
         registry().fetch("foreign", "7")
 
 
+def test_tags_of_others_are_no_decisions_and_no_hashes(dam):
+    """A note that somebody wrote on a version stops no history, no rollback and no search for a photo."""
+    folder, _ = dam
+    seed(folder, "noted", FAIR, BETTER)
+    for version in ("1", "2"):
+        client().set_model_version_tag("noted", version, "decision.by", "Mrs Miller")
+    client().create_model_version("noted", "models:/dam/1", tags={"files": "see the shelf"})
+    assert [step.after for step in steps("noted")] == ["1", "2"]
+    photo = sorted((folder / "photos/photos/wall").iterdir())[0]
+    assert call("lineage", str(photo))[0] == 0
+    code, said = call("lineage", "3", "--model-name", "noted")
+    assert code == 0 and "files: {}" in said
+    assert call("rollback", "--model-name", "noted", "--reason", "late")[0] == 0
+    assert str(alias("noted")) == "1"
+
+
+def test_a_version_has_one_number(dam):
+    """Written 02 it is version 2: a decision about it is found again, and no champion replaces itself."""
+    folder, _ = dam
+    seed(folder, "numbered", FAIR)
+    assert registry().version_at("01", "numbered") == registry().version_at("numbered/1")
+    assert call("rollback", "--model-name", "numbered", "--reason", "x", "--to", "01")[0] == 1
+    assert call("rollback", "--model-name", "numbered", "--reason", "x", "--to", "v1")[0] == 2
+    assert len(steps("numbered")) == 1
+
+
 def test_unreachable_registry(server, monkeypatch, tmp_path):
     """A registry that is away is named without its password, with what to do, and no output is left."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")

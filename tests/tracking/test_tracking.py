@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from damcrack.registry.registry import MlflowRegistry
 from damcrack.tracking import recorded, send
 from damcrack.tracking.recorded import Graph, start_run
 from damcrack.tracking.send import PENDING, PendingRun, pending_runs, read_events, send_later
-from damcrack.tracking.store import AWAY, RESTORED_FROM, Store
+from damcrack.tracking.store import AWAY, RESTORED_FROM, Store, experiment_name
 from mlflow_server import wait_for
 
 pytestmark = pytest.mark.slow
@@ -318,6 +319,84 @@ def test_store_that_is_away(store, monkeypatch, nowhere):
     assert "127.0.0.1" in str(sent) and "secret" not in str(sent)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     assert send_later().num_sent == 2
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///", "sqlite://", "sqlite:///:memory:"])
+def test_a_database_in_memory_is_refused(store, monkeypatch, uri):
+    """What is sent there would be gone with the process: the record stays on disk."""
+    path = record()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert (send_later().num_waiting, path.is_file()) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MLFLOW_TRACKING_INSECURE_TLS", "perhaps"),
+        ("MLFLOW_TRACKING_URI", "mysql+nodriver://me:secret@127.0.0.1/db"),
+        ("MLFLOW_TRACKING_URI", "http://[::1"),
+        ("MLFLOW_TRACKING_URI", "mlruns"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_no_traceback(store, monkeypatch, name, value):
+    """The record waits, and the registry says so in one sentence."""
+    path = record()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    sent = send_later()
+    assert (sent.num_waiting, path.is_file()) == (1, True) and "secret" not in str(sent)
+    with pytest.raises(InputError):
+        MlflowRegistry().records("dam")
+
+
+class _AnswersAll(BaseHTTPRequestHandler):
+    """What proxies say in the place of MLflow."""
+
+    status, body = 200, b""
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [(200, b"", ""), (200, b"{}", ""), (200, b"<html>login", "login page"), (502, b"<html>", "502")],
+)
+def test_a_proxy_in_the_place_of_mlflow_takes_no_run(store, monkeypatch, status, body, says):
+    """Whatever it answers, the record stays on disk; the sentence names what it is."""
+    path = record()
+    handler = type("_Answers", (_AnswersAll,), {"status": status, "body": body})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    sent = send_later()
+    server.shutdown()
+    server.server_close()
+    assert (sent.num_sent, sent.num_waiting, path.is_file()) == (0, 1, True)
+    assert says in str(sent)
+
+
+def test_an_experiment_that_was_deleted(store):
+    """Its runs wait, and arrive once it is restored."""
+    record()
+    send_later()
+    experiment = store.client.get_experiment_by_name(experiment_name())
+    store.client.delete_experiment(experiment.experiment_id)
+    record("later")
+    sent = send_later()
+    assert sent.num_waiting == 1 and "mlflow experiments restore" in str(sent)
+    store.client.restore_experiment(experiment.experiment_id)
+    assert send_later().num_sent == 1
 
 
 def test_clock_that_is_set_back(store, monkeypatch):

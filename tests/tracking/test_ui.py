@@ -95,6 +95,14 @@ def test_a_server_that_dies_says_why(one_run: Path, monkeypatch: pytest.MonkeyPa
         serve(None, lambda line: None)
 
 
+def test_a_store_that_mlflow_refuses_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder of runs, as MLflow took once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:./mlruns")
+    with pytest.raises(InputError):
+        serve(None, lambda line: None)
+
+
 def test_a_team_server_is_named_not_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where runs go to a server, its address is all that is needed; passwords in it are not shown."""
     monkeypatch.chdir(tmp_path)

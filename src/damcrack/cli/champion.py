@@ -122,8 +122,13 @@ def registered(out: Path) -> None:
 @click.command()
 @MODEL_NAME
 @click.option("--reason", required=True, help="Why the champion is replaced; the history shows it.")
-@click.option("--to", metavar="VERSION", help="Version to make champion; default: the champion before.")
-def rollback(model_name: str, reason: str, to: str | None) -> dict[str, object]:
+@click.option(
+    "--to",
+    type=click.IntRange(1),
+    metavar="VERSION",
+    help="Version to make champion; default: the champion before.",
+)
+def rollback(model_name: str, reason: str, to: int | None) -> dict[str, object]:
     """Go back to the champion before, or to a named version, once its files are checked."""
     from damcrack.registry.champion import roll_back
     from damcrack.registry.register import record_artifact
@@ -131,11 +136,11 @@ def rollback(model_name: str, reason: str, to: str | None) -> dict[str, object]:
     from damcrack.tracking.recorded import start_run
 
     with start_run("rollback", None, {"model_name": model_name}, {}) as run:
-        record = roll_back(model_name, reason, to, MlflowRegistry("damcrack rollback"))
+        record = roll_back(model_name, reason, str(to) if to else None, MlflowRegistry("damcrack rollback"))
         record_artifact(record, run)
     return {
         "champion": f"{model_name} version {record['version']}",
-        "before": f"version {record['champion_before']}",
+        "before": f"version {record['champion_before'] or 'none'}",
         "reason": reason,
     }
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -16,6 +18,7 @@ from damcrack.kubeflow import cluster
 from damcrack.kubeflow.runs import cron_of, in_words, lateness, nodes_of, stages_of
 
 COMPILED = Path(".damcrack/pipeline.yaml")
+BUCKET = re.compile(r"s3://[A-Za-z0-9][\w.-]*(/.*)?")
 SETTING = (
     click.Option(["--remote"], help="DVC remote that all tasks share: s3://bucket/prefix."),
     click.Option(["--cpu-image"], required=True, help="Image without torch, by digest: NAME@sha256:..."),
@@ -89,6 +92,7 @@ def check(host: str, namespace: str | None, service_account: str) -> None:
 def compile_(out: Path, **setting: Any) -> None:
     """Write the pipeline of these values as YAML; the same input gives the same bytes."""
     check_output_file(out, "compiled pipeline", "# PIPELINE DEFINITION")
+    out.parent.mkdir(parents=True, exist_ok=True)
     _compile(out, **setting)
     click.echo(f"{out}: {out.stat().st_size} bytes")
 
@@ -189,13 +193,19 @@ def _client(host: str | None, namespace: str | None) -> Iterator[Any]:
     from kfp_server_api.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
+    class _OneTry(Client):  # type: ignore[misc]
+        def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
+            """In place of five tries, each with a trace, after which a refusal is called a timeout."""
+            return SimpleNamespace(multi_user=_health(self).get("multi_user"))
+
     if not host:
         raise InputError("no Kubeflow Pipelines service: give --host or set KFP_ENDPOINT")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            client = Client(host=host, existing_token=os.environ.get("DAMCRACK_KFP_TOKEN"))
-        if not namespace and not client.get_user_namespace() and _health(client).get("multi_user"):
+            warnings.simplefilter("ignore")
+            client = _OneTry(host=host, existing_token=os.environ.get("DAMCRACK_KFP_TOKEN"))
+        health = _health(client)
+        if not namespace and not client.get_user_namespace() and health.get("multi_user"):
             raise InputError(f"Kubeflow at {host} has many users: give the --namespace of your Profile")
         yield client
     except ApiException as error:
@@ -205,13 +215,17 @@ def _client(host: str | None, namespace: str | None) -> Iterator[Any]:
             if error.status in (401, 403)
             else "the log of its deployment ml-pipeline says more"
         )
+        if error.status == 404:
+            fix = "check --host, and the id if you gave one"
         if "unmarshal" in answer:  # a field that it does not know
             fix = "it is too old: 2.16 or later is needed, 2.17 with --imagery"
         raise InputError(f"Kubeflow Pipelines at {host} answered {answer}; {fix}") from None
     except BrokenPipeError:  # of whoever reads our output: `damcrack pipeline status | head -1`
         raise
     except (HTTPError, OSError) as error:
-        raise InputError(f"Kubeflow Pipelines at {host} cannot be reached ({type(error).__name__})") from None
+        raise InputError(
+            f"Kubeflow Pipelines at {host} cannot be reached ({type(error).__name__}); check --host"
+        ) from None
 
 
 def _said(body: Any) -> str:
@@ -223,9 +237,22 @@ def _said(body: Any) -> str:
 
 
 def _health(client: Any) -> dict[str, Any]:
-    """Version and mode; kfp's client would drop the version."""
+    """Version and mode; kfp's client would drop the version, and take a login page for an empty answer.
+
+    Raises:
+        InputError: something else answers.
+    """
     answer = client._healthz_api.healthz_service_get_healthz(_preload_content=False)
-    return dict(json.loads(answer.data))
+    try:
+        health = json.loads(answer.data)
+    except ValueError:
+        health = None
+    if not isinstance(health, dict) or not health.keys() & {"multi_user", "tag_name", "commit_sha"}:
+        raise InputError(
+            "at this address is a login page or another service, expected Kubeflow Pipelines; "
+            "check --host and DAMCRACK_KFP_TOKEN"
+        )
+    return health
 
 
 def _stages(client: Any, run: Any) -> str:
@@ -248,7 +275,7 @@ def _schedules(client: Any, experiment_id: str) -> list[Any]:
 
 def _compile_for_cluster(cpu_image: str, train_image: str | None, **setting: Any) -> None:
     for image in (cpu_image, train_image):
-        if image is not None and "@sha256:" not in image:
+        if image is not None and not re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", image):
             raise InputError(
                 f"image {image!r}: expected NAME@sha256:...; a tag can come to mean another image"
             )
@@ -275,8 +302,13 @@ def _compile(
 
     params = read_params(params_path)
     check_params(params, list(STAGES))
+    for image in (cpu_image, train_image):
+        if image is not None and not re.fullmatch(r"\S+", image):
+            raise InputError(f"image {image!r}: expected its address, without spaces")
     if survey is not None:
-        if not all(place.startswith("s3://") for place in survey):
+        if imagery is not None:
+            raise click.UsageError("--survey and --imagery are two pipelines; give one of them")
+        if not all(BUCKET.fullmatch(place) for place in survey):
             raise InputError(
                 f"--survey {' '.join(survey)}: expected two s3://bucket/prefix; pods share no disk"
             )
@@ -284,8 +316,11 @@ def _compile(
         return
     if remote is None or train_image is None:
         raise click.UsageError("the training needs --remote and --train-image")
-    if not remote.startswith("s3://") and not Path(remote).is_absolute():
-        raise InputError(f"--remote {remote!r}: expected s3://bucket/prefix")
+    _check_shared("--remote", remote)
+    if revision is not None and not re.fullmatch("[0-9a-f]{1,40}", revision):
+        raise InputError(
+            f"--revision {revision!r}: expected the hash of a commit, as `git rev-parse HEAD` prints it"
+        )
     texts, images = dict(map(_snapshot, snapshots)), {"cpu": cpu_image, "train": train_image}
     values = params_path.read_text(encoding="utf-8")
     setting = Setting(Path.cwd(), values, remote, images, revision or _revision(), texts)
@@ -294,17 +329,35 @@ def _compile(
         return
     from damcrack.imagery.calls import check_source, read_config
 
-    check_source(read_config(imagery), params)
+    config = read_config(imagery)
+    for place in (config.incoming, config.store):
+        _check_shared(str(imagery), place)
+    check_source(config, params)
     compile_pipeline(new_imagery(setting, imagery.read_text(encoding="utf-8")), out)
 
 
+def _check_shared(where: str, place: str) -> None:
+    """Refuse a place that pods cannot share: a relative folder, or no bucket."""
+    if not BUCKET.fullmatch(place) and not Path(place).is_absolute():
+        raise InputError(f"{where} {place!r}: expected s3://bucket/prefix; pods share no disk")
+
+
 def _snapshot(setting: str) -> tuple[str, str]:
+    from damcrack.data.snapshot import COLUMNS
+
     stage, equals, file = setting.partition("=")
     if not (stage and equals and file):
         raise InputError(
             f"--snapshot {setting}: expected STAGE=FILE, for example photos=snapshots/photos.csv"
         )
-    return stage, file if file.startswith("s3://") else Path(file).read_text(encoding="utf-8")
+    if file.startswith("s3://"):
+        return stage, file
+    text = Path(file).read_bytes().decode(errors="replace")
+    if text.splitlines()[:1] != [",".join(COLUMNS)]:
+        raise InputError(
+            f"--snapshot {setting}: {file} is not a snapshot; `damcrack snapshot {stage}` writes one"
+        )
+    return stage, text
 
 
 def _revision() -> str:

@@ -29,7 +29,7 @@ from damcrack.export.deployed import (
 )
 from damcrack.files import InputError, new_directory, num_workers, sha256_bytes, write_bytes, write_json
 from damcrack.run import Run
-from damcrack.scores.statistics import fit_temperature, nll
+from damcrack.scores.statistics import T_MIN, fit_temperature, nll
 from damcrack.train.pixels import PixelNetwork
 from damcrack.train.weights import ModelInfo, load_model
 
@@ -88,7 +88,10 @@ def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) 
 
 
 def _fit_calibration(deployed: Deployed, images: ImageSet, num: int) -> dict[str, Any]:
-    """Temperature scaling on the validation split (Guo et al. 2017), which leaves every verdict as it is."""
+    """Temperature scaling on the validation split (Guo et al. 2017), which leaves every verdict as it is.
+
+    Where all tiles are right, the likeliest is to be certain, and every crack would get probability 1: it stays at 1.
+    """
     rows = _evenly(images.where("val"), num)
     if not rows:
         return {"temperature": 1.0, "num_tiles": 0}
@@ -101,6 +104,7 @@ def _fit_calibration(deployed: Deployed, images: ImageSet, num: int) -> dict[str
     logits = np.stack([np.zeros_like(logit), logit], axis=1)
     labels = np.array(images.labels)[sorted(rows)]
     temperature = fit_temperature(logits, labels)
+    temperature = 1.0 if temperature <= T_MIN else temperature
     return {
         "temperature": temperature,
         "num_tiles": len(rows),

@@ -14,11 +14,12 @@ from damcrack.data.names import escaped, is_image_name
 from damcrack.data.photo import MemoryShortError, suffix_of, within_memory
 from damcrack.data.photos import checked_mask, checked_photo
 from damcrack.files import InputError, PhotoError, in_order, sha256_bytes
-from damcrack.imagery.catalogue import Entry, read_catalogue
+from damcrack.imagery.catalogue import Entry, read_catalogue, stored_photo
 from damcrack.imagery.config import ImageryConfig
 from damcrack.run import Run
 from damcrack.storage.source import Store, Stored
 
+MAX_NAMED = 5  # of the masks that wait
 MAX_IN_BATCH = 100  # inspected in one go; a run that is killed repeats no more than this
 
 
@@ -49,6 +50,9 @@ def take_in(incoming: Store, store: Store, config: ImageryConfig, run: Run) -> "
     intake.take(photos, "taking in photos", run)
     intake.take(intake.pair(photos, masks), "taking in masks", run)
     intake.write_batch()
+    if intake.waiting:
+        more = ", ..." if len(intake.waiting) > MAX_NAMED else ""
+        run.say(f"masks that wait for their photo, or fit two: {', '.join(intake.waiting[:MAX_NAMED])}{more}")
     return intake
 
 
@@ -64,6 +68,7 @@ class Intake:
         self.catalogue = read_catalogue(store)
         self.counts: Counter[str] = Counter()
         self.failures: list[str] = []
+        self.waiting: list[str] = []  # names of masks that fit no photo, or two
         self._batch: list[Entry] = []
         self._known = {content: entry for content, (_, entry) in self.catalogue.contents().items()}
         self._seen = {entry.key: entry.sha256 for entry in self.catalogue.entries()}
@@ -95,6 +100,7 @@ class Intake:
                 paired.append(_Arrived(mask, *fitting))
             else:
                 self.counts["ambiguous_masks" if fitting else "masks_without_photo"] += 1
+                self.waiting.append(escaped(mask.name))
         return paired
 
     def take(self, arrived: Sequence[_Arrived], what: str, run: Run) -> None:
@@ -162,7 +168,7 @@ class Intake:
         photo = self._known[photo_sha256, ""]
         if photo.reason:
             raise PhotoError(f"its photo is in quarantine ({photo.reason}); fix the photo first")
-        photo_content = self._stored_photo(photo)
+        photo_content = stored_photo(self._store, photo)
         size_hw = checked_photo(photo_content, *self._limits).shape[:2]
         checked_mask(content, size_hw, self._limits[1])
         folder = f"accepted/labelled/{digest}"
@@ -170,12 +176,3 @@ class Intake:
             f"{folder}/{photo.file.rsplit('/', 1)[-1]}": photo_content,
             f"{folder}/masks/{photo_sha256}{suffix_of(content)}": content,
         }, ""
-
-    def _stored_photo(self, photo: Entry) -> bytes:
-        try:
-            content = self._store.read(photo.file)
-        except FileNotFoundError:
-            content = b""
-        if sha256_bytes(content) != photo.sha256:
-            raise InputError(f"{photo.file} has vanished from the store or changed; restore its version")
-        return content

@@ -36,10 +36,8 @@ def read_config(values: Values, settings: Iterable[str] = ()) -> ImageryConfig:
     return config
 
 
-def _opened(values: Values, settings: Iterable[str] = ()) -> tuple[ImageryConfig, Store]:
-    config = read_config(values, settings)
-    if "://" not in config.store:
-        Path(config.store).mkdir(parents=True, exist_ok=True)
+def _opened(values: Values) -> tuple[ImageryConfig, Store]:
+    config = read_config(values)
     return config, open_source(config.store)
 
 
@@ -51,10 +49,20 @@ def take_in(values: Values, settings: Sequence[str] = (), outcome: Path | None =
     Raises:
         InputError: an object failed; all others were taken in.
     """
-    config, store = _opened(values, settings)
+    config = read_config(values, settings)
     if outcome is not None:
-        check_output_file(outcome, "outcome of an earlier call", '{\n  "catalogue"')
-    done = arrivals.take_in(open_source(config.incoming), store, config, Watcher())
+        check_output_file(outcome, "file of take-in", '{\n  "catalogue"')
+        outcome.parent.mkdir(parents=True, exist_ok=True)
+    incoming = open_source(config.incoming)
+    if "://" not in config.store:
+        try:
+            Path(config.store).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"store {config.store}: {error.strerror}; fix the path in imagery.yaml or its permissions"
+            ) from error
+    store = open_source(config.store)
+    done = arrivals.take_in(incoming, store, config, Watcher())
     counts = dict(sorted((+done.counts).items()))
     next_steps = {
         "catalogue": done.catalogue.number,

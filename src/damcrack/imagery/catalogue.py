@@ -12,7 +12,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from damcrack.data.snapshot import COLUMNS as SNAPSHOT_COLUMNS
-from damcrack.files import InputError, check_output_file, in_order, in_use, read_csv, write_csv
+from damcrack.files import (
+    InputError,
+    check_output_file,
+    in_order,
+    in_use,
+    read_csv,
+    sha256_bytes,
+    write_csv,
+)
 from damcrack.storage.source import Store
 
 
@@ -109,8 +117,9 @@ class Catalogue:
         return sum(number > since for number, _ in self.teaching())
 
     def quarantined(self) -> list[Entry]:
-        """Everything in quarantine, each content once."""
-        return [entry for _, entry in self.contents().values() if entry.reason]
+        """What is in quarantine, each content once; not what was replaced under its name since."""
+        newest = {entry.name: entry for entry in self.entries()}
+        return list({entry.content: entry for entry in newest.values() if entry.reason}.values())
 
     def append(self, store: Store, batch: Sequence[Entry]) -> None:
         """Write the next batch.
@@ -136,6 +145,21 @@ def read_catalogue(store: Store) -> Catalogue:
         if name != f"catalogue/{number:08d}.csv":
             raise InputError(f"catalogue/{number:08d}.csv has vanished from the store; restore it")
     return Catalogue(list(in_order(lambda name: _entries(name, store.read(name)), names)))
+
+
+def stored_photo(store: Store, photo: Entry) -> bytes:
+    """The bytes of a photo that was taken in.
+
+    Raises:
+        InputError: they are not what was taken in any more.
+    """
+    try:
+        content = store.read(photo.file)
+    except FileNotFoundError:
+        content = b""
+    if sha256_bytes(content) != photo.sha256:
+        raise InputError(f"{photo.file} has vanished from the store or changed; restore its version")
+    return content
 
 
 def _entries(name: str, content: bytes) -> list[Entry]:

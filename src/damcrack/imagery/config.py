@@ -1,11 +1,13 @@
 """What can be set of new imagery: the file imagery.yaml, each value with its range and default."""
 
+import os
+import re
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]  # true is no number
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -22,12 +24,12 @@ class ImageryConfig:
     store: str
     source: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "incoming"
     min_side_px: Count = 224
-    max_megapixels: Annotated[float, Field(gt=0)] = 100.0
+    max_megapixels: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 100.0
     train_after_labels: Count = 50
     train_after_photos: Count | None = None
 
     def __post_init__(self) -> None:
-        incoming, store = (f"{uri.rstrip('/')}/" for uri in (self.incoming, self.store))
+        incoming, store = _place("incoming", self.incoming), _place("store", self.store)
         if incoming.startswith(store) or store.startswith(incoming):
             raise ValueError(
                 f"store: {self.store!r} and incoming {self.incoming!r} lie in each other; "
@@ -38,3 +40,10 @@ class ImageryConfig:
     def max_pixels(self) -> int:
         """Most pixels a photo may have."""
         return int(self.max_megapixels * 1e6)
+
+
+def _place(name: str, uri: str) -> str:
+    """An address in one form, to compare; of a folder the absolute path, links followed."""
+    if not uri.strip() or "\0" in uri or re.match(r"s3:(?!//[^/])", uri, re.IGNORECASE):
+        raise ValueError(f"{name}: got {uri!r}; expected a folder or s3://bucket/prefix")
+    return f"{uri if '://' in uri else os.path.realpath(uri)}".rstrip("/") + "/"

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from damcrack.cracks.detector import OnnxDetector
 from damcrack.files import InputError, read_csv, sha256_bytes, sha256_file, temporary_folder
-from damcrack.imagery.catalogue import Catalogue, Entry
+from damcrack.imagery.catalogue import Catalogue, Entry, stored_photo
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import survey
 from damcrack.inspection.places import Listed
@@ -61,7 +61,7 @@ def _inspect(
     run: Run,
 ) -> tuple[str, dict[str, object]]:
     """Put a report under a name made of its content, so that a half report of a killed run never mixes with it."""
-    listed = [Listed(_shown_name(photo), lambda file=photo.file: store.read(file)) for photo in photos]  # type: ignore[misc]
+    listed = [Listed(_shown_name(photo), lambda photo=photo: stored_photo(store, photo)) for photo in photos]  # type: ignore[misc]
     scale = Scale(config.gsd_mm_per_px, config.distance_m)
     with temporary_folder() as folder:
         out, title = folder, f"batch {number}"

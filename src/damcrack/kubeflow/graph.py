@@ -18,6 +18,7 @@ import yaml
 from damcrack.files import InputError, temporary_folder
 
 SITE_CACHE = "DVC_SITE_CACHE_DIR"
+TOLERATION = {"key", "operator", "value", "effect"}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -141,7 +142,7 @@ _ALLOWED = {
     "gpu": (int, r"\d+", "a whole number from 0 on"),
     "retries": (int, r"\d+", "a whole number from 0 on"),
     "image": (str, "cpu|train", "cpu or train"),
-    "timeout": (str, r"\d+[smhd]", "a number with s, m, h or d, such as 6h"),
+    "timeout": (str, r"0*[1-9]\d*[smhd]", "a number with s, m, h or d, such as 6h"),
     "restore_if": (str, ".+", "a command"),
 }
 
@@ -152,6 +153,8 @@ def needs_of(stage: str, meta: Mapping[str, Any]) -> Needs:
     Raises:
         InputError: a value is not allowed.
     """
+    if not isinstance(meta, Mapping):
+        raise InputError(f"dvc.yaml: meta of {stage}: got {meta!r}, expected names with values")
     known = {one.name for one in fields(Needs)}
     for name in sorted(set(meta) - known):
         warnings.warn(f"dvc.yaml: meta of {stage}: unknown key {name!r} is skipped", stacklevel=2)
@@ -160,7 +163,26 @@ def needs_of(stage: str, meta: Mapping[str, Any]) -> Needs:
         is_kind = isinstance(value, kind) and not isinstance(value, bool)
         if name in meta and not (is_kind and re.fullmatch(pattern, str(value))):
             raise InputError(f"dvc.yaml: meta of {stage}: {name}: got {value!r}, expected {expected}")
+    _check_placing(stage, meta)
     return Needs(**{name: value for name, value in meta.items() if name in known})
+
+
+def _check_placing(stage: str, meta: Mapping[str, Any]) -> None:
+    """Refuse labels and tolerations that the pod could not have."""
+    labels, tolerations = meta.get("node_selector", {}), meta.get("tolerations", ())
+    texts = [labels, *tolerations] if isinstance(tolerations, list | tuple) else [None]
+    if not all(
+        isinstance(one, Mapping) and all(isinstance(text, str) for text in one.values()) for one in texts
+    ):
+        raise InputError(
+            f"dvc.yaml: meta of {stage}: got node_selector {labels!r} and tolerations {tolerations!r}, expected names "
+            "with texts, and a list of these"
+        )
+    unknown = {name for one in tolerations for name in one} - TOLERATION
+    if unknown:
+        raise InputError(
+            f"dvc.yaml: meta of {stage}: tolerations: got {min(unknown)!r}, expected {', '.join(sorted(TOLERATION))}"
+        )
 
 
 def as_text(nodes: Sequence[Node]) -> str:

@@ -39,6 +39,6 @@ class RegisterConfig(Policy):
     `evaluation_sha256` the digest that it must have: a set from outside of the graph needs it.
     """
 
-    model_name: Annotated[str, Field(pattern=r"^[^/:.]+$")] = "dam-crack-detector"
+    model_name: Annotated[str, Field(pattern=r"""^[^/:.%"']+$""")] = "dam-crack-detector"
     evaluation_set: str | None = None
     evaluation_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None

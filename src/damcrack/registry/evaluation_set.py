@@ -185,7 +185,17 @@ def open_set(root: Path, expected: str | None = None) -> EvaluationSet:
             "missing; make one with `damcrack freeze`"
         )
     _check_digest(str(root), images.digest, expected)
-    return EvaluationSet(images)
+    chosen = EvaluationSet(images)
+    try:
+        is_right = set(chosen.truth.labels_N.tolist()) <= {0, 1}
+    except ValueError:
+        is_right = False
+    if not is_right:
+        raise InputError(
+            f"{root / images.index}: expected labels 0 and 1, and widths in pixels; "
+            "make the set again with `damcrack freeze`"
+        )
+    return chosen
 
 
 def fetch_set(place: str, expected: str | None, open_source: OpenSource, scratch: Path) -> EvaluationSet:

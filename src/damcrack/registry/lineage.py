@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from damcrack.files import InputError, read_csv, sha256_file
 from damcrack.registry.champion import CHAMPION, history
 from damcrack.registry.gate import TRAINED_ON
-from damcrack.registry.registration import FILES_TAG
-from damcrack.registry.registry import MlflowRegistry, answering, records_of
+from damcrack.registry.registry import MlflowRegistry, answering, files_of, records_of
 from damcrack.tracking.store import MAX_DIGEST, OUTPUT, STAGE
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def of_version(registry: MlflowRegistry, model_name: str, version: str) -> dict[
         "version": f"{model_name} version {version}",
         "aliases": sorted(alias for alias, number in aliases.items() if str(number) == version),
         **{name: found.tags.get(name) for name in VERSION_TAGS},
-        "files": json.loads(found.tags.get(FILES_TAG, "{}")),
+        "files": files_of(found),
         "evaluation_set_sha256": evaluated[-1]["sha256"] if evaluated else None,
         "decisions": [
             {"at": step.at, "decision": step.decision, "version": step.version, "reason": step.reason}
@@ -125,7 +124,7 @@ def of_photo(registry: MlflowRegistry, sha256: str) -> Iterator[dict[str, Any]]:
 
 def _trained_on(registry: MlflowRegistry, version: "ModelVersion", lists: dict[str, list[Row]]) -> list[Row]:
     """The photos of a version; `lists` are those that were read already, by sha256."""
-    sha256 = json.loads(version.tags.get(FILES_TAG, "{}")).get(TRAINED_ON)
+    sha256 = files_of(version).get(TRAINED_ON)
     if sha256 is None:
         return []
     if sha256 not in lists:

@@ -34,6 +34,7 @@ from damcrack.registry.registration import FILES_TAG, code_facts
 from damcrack.storage.source import open_source
 from damcrack.tracking.recorded import caller_tags, send_later, user_name
 from damcrack.tracking.store import (
+    AWAY,
     Store,
     one_line,
     sending_errors,
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
 
 ADDRESS = "models:/"
 CACHE = Path(".damcrack/models")
-DECISION = "decision."  # a tag per decision, with its time
+DECISION = "decision."  # a tag per decision, with its time; others may have tags of such names too
+DECISION_TAG = re.compile(r"decision\.\d{20}")
 
 Found = TypeVar("Found")
 
@@ -58,10 +60,14 @@ def answering(what: str) -> Iterator[None]:
         raise InputError("mlflow is not installed; run `pip install damcrack[track]`")
     try:
         yield
+    except InputError:
+        raise
     except sending_errors() as error:
+        meaning = one_line(error)
+        fix = "start the server or set MLFLOW_TRACKING_URI, then" if meaning == AWAY else "fix that and"
         raise InputError(
-            f"the model registry at {without_passwords(tracking_uri())} did not {what} ({one_line(error)}); "
-            "start the server or set MLFLOW_TRACKING_URI, then run the same command again"
+            f"the model registry at {without_passwords(tracking_uri())} did not {what} ({meaning}); "
+            f"{fix} run the same command again"
         ) from error
 
 
@@ -170,15 +176,13 @@ class MlflowRegistry:
             InputError: another form of address, or the registry knows no such alias.
         """
         target = target.removeprefix(ADDRESS)
-        if model_name and target.isdigit():
-            return model_name, target
-        name, slash, number = target.partition("/")
-        if slash and name and number.isdigit():
-            return name, number
+        name, slash, number = target.rpartition("/")
+        if number.isdecimal() and "/" not in name and (name or (model_name and not slash)):
+            return name or model_name, str(int(number))  # 07 is 7, also for who looks for its decisions
         name, at, alias = target.partition("@")
         if model_name and not at:
             alias = CHALLENGER
-        if slash or not name or not alias:
+        if "/" in target or not name or not alias:
             raise InputError(f"{target}: expected {ADDRESS}NAME@ALIAS or {ADDRESS}NAME/VERSION")
         version = present_champion(self, name) if alias == CHAMPION else self.aliased(name, alias)
         if version is None:
@@ -207,7 +211,7 @@ class MlflowRegistry:
 
 def records_of(version: "ModelVersion") -> list[dict[str, Any]]:
     """The decision records of a version, oldest first."""
-    keys = sorted(key for key in version.tags if key.startswith(DECISION))
+    keys = sorted(key for key in version.tags if DECISION_TAG.fullmatch(key))
     return [json.loads(version.tags[key]) | {"version": str(version.version)} for key in keys]
 
 
@@ -223,8 +227,16 @@ def found_or_none(read: Callable[..., Found], *arguments: str) -> Found | None:
         raise
 
 
+def files_of(version: "ModelVersion") -> dict[str, str]:
+    """The sha256 of each file of a version; empty where we did not write its tag."""
+    try:
+        return dict(json.loads(version.tags.get(FILES_TAG, "{}")))
+    except (ValueError, TypeError):
+        return {}
+
+
 def _expected_files(found: "ModelVersion", name: str) -> dict[str, str]:
-    expected: dict[str, str] = json.loads(found.tags.get(FILES_TAG, "{}"))
+    expected = files_of(found)
     if "model.onnx" not in expected or any(Path(file).name != file for file in expected):
         raise InputError(
             f"{name} carries no hashes of its files (tag {FILES_TAG}), so they cannot be trusted; "

@@ -156,6 +156,8 @@ class PendingRun:
             run = known[0] if known else client.create_run(*new)
             if len(run.data.params) < len(params):
                 client.log_batch(run.info.run_id, params=params)
+        if not run.info.run_id:  # a proxy that answers everything with nothing
+            raise InputError("an empty answer came, expected a run; check MLFLOW_TRACKING_URI")
         return str(run.info.run_id)
 
     def _deliver(self, events: Sequence[Event]) -> None:
@@ -240,7 +242,6 @@ def send_later() -> Sent:
     if not paths:
         return Sent(0, 0)  # without importing MLflow
     store, problems = Store(tracking_uri()), dict[str, None]()
-    failures: tuple[type[Exception], ...] = (InputError, *sending_errors())
     num_sent = num_waiting = 0
     for number, path in enumerate(paths):
         if AWAY in problems:
@@ -253,7 +254,7 @@ def send_later() -> Sent:
                 run.send(over=True)
         except BlockingIOError:
             continue
-        except failures as error:
+        except sending_errors() as error:
             if path.exists():  # else somebody else has just sent it
                 num_waiting += 1
                 problems[one_line(error)] = None

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from damcrack.files import one_at_a_time
+from damcrack.files import InputError, one_at_a_time
 from damcrack.messages import without_passwords
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def experiment_name() -> str:
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else a SQLite file here: an old ./mlruns would flip MLflow's own default."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
 def set_defaults(**more: str) -> None:
@@ -61,7 +61,15 @@ class Store:
 
     @cached_property
     def client(self) -> "MlflowClient":
-        """Connect; the first connection to a new SQLite file creates its tables, one process at a time."""
+        """Connect; the first connection to a new SQLite file creates its tables, one process at a time.
+
+        Raises:
+            InputError: the address is of a database in memory, where what is sent ends with the process.
+        """
+        if re.fullmatch(r"sqlite(\+\w+)?:/{2,3}(:memory:.*)?", self.uri):
+            raise InputError(
+                f"MLFLOW_TRACKING_URI: got {self.uri}, a database in memory; expected sqlite:////FOLDER/mlflow.db"
+            )
         set_defaults()
         from mlflow import MlflowClient
 
@@ -92,11 +100,13 @@ def sending_errors() -> tuple[type[Exception], ...]:
     set_defaults()
     from mlflow.exceptions import MlflowException
 
+    # Of a variable of MLflow's with a value that it does not know, and of a database's driver that is not installed.
+    wrong_setting = (ValueError, ImportError)
     if find_spec("sqlalchemy") is None:  # needed for databases alone, not for servers
-        return (MlflowException, OSError)
+        return (MlflowException, OSError, *wrong_setting)
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (MlflowException, SQLAlchemyError, OSError)
+    return (MlflowException, SQLAlchemyError, OSError, *wrong_setting)
 
 
 def one_line(error: Exception) -> str:
@@ -117,12 +127,20 @@ def _meaning(text: str) -> str:
         return "wrong user or password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if code == "403":
         return "this account may not do that; ask the server's administrator"
-    if code == "404" and "RESOURCE_DOES_NOT_EXIST" not in text:
-        return f"no MLflow, or one of another version than ours ({installed_version('mlflow')}), is at this address"
+    is_foreign = code == "404" and "RESOURCE_DOES_NOT_EXIST" not in text
+    if is_foreign or "not in a valid JSON format" in text or "redirects" in text:
+        version = installed_version("mlflow")
+        return f"no MLflow, one of another version than ours ({version}), or a login page is at this address"
+    if "must be in the 'active' state" in text:
+        return "its experiment was deleted; `mlflow experiments restore` it, or set MLFLOW_EXPERIMENT_NAME"
+    if "filesystem tracking backend" in text:
+        return "MLFLOW_TRACKING_URI is a folder, which MLflow takes no more; expected http(s)://HOST or sqlite:////FILE"
     if "database is locked" in text:
         return "another program holds its database; wait until that ends, or run an MLflow server for both"
     # Where a server fails to take a file it often hangs up before it answers.
     if "mlflow-artifacts" in text and "refused" not in text:
         return "it could not store a file: its artifact store is full or away, its own log says which"
+    if code == "429" or code.startswith("5"):
+        return f"it answers {code}; its own log, or that of the proxy before it, says why"
     away = not code and ("Max retries exceeded" in text or "Connection" in text)
     return AWAY if away else ""

@@ -14,7 +14,15 @@ from pathlib import Path
 from damcrack.files import InputError
 from damcrack.messages import without_passwords
 from damcrack.tracking.send import send_later
-from damcrack.tracking.store import STAGE, Store, experiment_name, set_defaults, tracking_uri
+from damcrack.tracking.store import (
+    STAGE,
+    Store,
+    experiment_name,
+    one_line,
+    sending_errors,
+    set_defaults,
+    tracking_uri,
+)
 
 HOST, PORT = "127.0.0.1", 5000
 LOG = Path(".damcrack/ui.log")
@@ -43,7 +51,12 @@ def serve(port: int | None, say: Callable[[str], None]) -> None:
     if uri.startswith("http"):
         say(f"the runs are on the server of MLFLOW_TRACKING_URI: open {without_passwords(uri)}")
         return
-    page = _prepared_page(Store(uri))
+    try:
+        page = _prepared_page(Store(uri))
+    except InputError:
+        raise
+    except sending_errors() as error:
+        raise InputError(f"MLflow at {without_passwords(uri)} cannot be used: {one_line(error)}") from error
     port = free_port(port)
     LOG.parent.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1",
