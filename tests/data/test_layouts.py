@@ -31,6 +31,8 @@ def masks(found):
         ("Wall 1/a.jpg", "MASKS/wall 1/A.PNG"),
         ("caf\u00e9.jpg", "masks/cafe\u0301.png"),
         ("a.jpg", "masks/a.jpg.png"),
+        ("photos/a.jpg", "masks/a.png"),
+        ("photos/a.jpg", "photos/masks/a.png"),
         ("Positive/a.jpg", "masks/Positive/a.png"),
         ("positive/images/a.jpg", "positive/masks/a.png"),
     ],

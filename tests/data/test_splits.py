@@ -116,6 +116,15 @@ def test_both_classes_are_on_both_sides_where_groups_allow(seed: int) -> None:
     assert sorted([bool(in_val[group == 3].all()), bool(in_val[group == 8].all())]) == [False, True]
 
 
+@pytest.mark.parametrize("num", [2, 3, 4])
+def test_few_groups_of_one_class_each_give_both_sides_both(num: int) -> None:
+    """A fifth of four to eight such groups is less than two: one of each class goes to validation all the same."""
+    group = np.repeat(np.arange(2 * num), 5)
+    labels = (group < num).astype(np.int64)
+    in_val = split_by_group(labels, group, 0.1, 0)
+    assert set(labels[in_val].tolist()) == set(labels[~in_val].tolist()) == {0, 1}
+
+
 def test_one_group_cannot_be_split() -> None:
     """A single photo group is refused with what to do about it."""
     with pytest.raises(InputError, match="at least two groups of photos, there are 1"):

@@ -214,6 +214,15 @@ def test_names_pair_in_any_case_and_tables_in_any_spelling(tmp_path, model):
             compare(old, new, tmp_path / "refused", tmp_path / "pairs.csv", Run())
 
 
+def test_a_survey_without_its_faint_lines_is_refused(tmp_path, model):
+    """Without them every crack would be new."""
+    old = survey(tmp_path / "old", {"a.jpg": wall()}, model)
+    new = survey(tmp_path / "new", {"a.jpg": wall()}, model)
+    next(old.rglob("possible.png")).unlink()
+    with pytest.raises(InputError, match="possible"):
+        compare(old, new, tmp_path / "compared", None, Run())
+
+
 def test_a_survey_of_another_version_is_refused(tmp_path, model):
     """With a sentence, whatever is missing in it."""
     old = survey(tmp_path / "old", {"a.jpg": wall()}, model)

@@ -63,6 +63,8 @@ def test_only_accepted_findings_are_counted(survey, tmp_path):
     assert "1 minor" in crack[2] and "1 severe" in crack[2]
     assert joint[1] == "1"
     assert len(cells(html, 'class="rejected-finding"')) == 1
+    numbers = [one[1] for one in cells(html, 'class="accepted-finding"')]
+    assert sorted(numbers) == sorted(f"#{finding.crack.number}" for _, finding in found[:3])
     assert re.search(r"<strong>1 finding not decided", html)
     assert "<script>" not in html
     assert "Wall &lt;1&gt;" in html

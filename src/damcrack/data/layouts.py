@@ -2,7 +2,7 @@
 
 masks/STEM.png          mask of the photo of that stem (or masks/STEM.jpg.png, of STEM.jpg); `images/` in a photo's
                         path is not compared, so A/images/STEM.jpg, A/STEM.jpg and images/A/STEM.jpg all fit
-                        A/masks/STEM.png
+                        A/masks/STEM.png; so does A/photos/STEM.jpg, where there is no other
 masks-ANYTHING/         left alone (masks of something else)
 Positive/, Negative/    ready tiles with and without a crack; what has a mask is a photo there too
 groups.csv              columns file,group: photos of one scene share a group
@@ -196,13 +196,14 @@ def stem_without(name: str, folder: str) -> str:
 def _by_stem(masks: Iterable[str], photos: Iterable[str]) -> dict[str, list[str]]:
     """Masks by the stem of their photo, as it is spelt there.
 
-    Case and Unicode form are compared only where no photo is spelt alike, and STEM.jpg.png is a mask of STEM.jpg.
+    Where no photo is spelt alike, case and Unicode form do not count, STEM.jpg.png is a mask of STEM.jpg, and
+    masks/STEM.png one of photos/STEM.jpg.
     """
     stems, meant = set[str](), dict[str, str]()
     for name in photos:
         stem = stem_without(name, "images")
         stems.add(stem)
-        for spelt in (stem, stem + PurePosixPath(name).suffix):
+        for spelt in (stem, stem + PurePosixPath(name).suffix, stem_without(name, "photos")):
             meant.setdefault(folded(spelt), stem)
     found: dict[str, list[str]] = {}
     for name in masks:

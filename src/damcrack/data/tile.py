@@ -246,7 +246,7 @@ def _split(pool: Pool, chosen: Ints, is_test: Bools, duplicate: Ints, config: Ti
     for name, side in (("training", ~in_val), ("validation", in_val)):
         for number in {0, 1} - set(label[side].tolist()):
             raise InputError(
-                f"{name} would have no {CLASSES[number]} tile, expected tiles of both classes; add photos of several "
+                f"{name} would have no tile of class {CLASSES[number]!r}, expected both classes; add photos of several "
                 "places with cracks and without, or change tile.val_fraction, tile.split or what belongs to one group "
                 "(groups.csv, photos.ready_tile_block)"
             )

@@ -167,7 +167,7 @@ def _changes(pair: Pair, registration: Registration) -> list[Change]:
 def _side(findings: Findings, folder: Path) -> Side:
     size_hw = findings.height_px, findings.width_px
     possible = np.zeros(size_hw, np.uint8)
-    if (folder / "possible.png").is_file():
+    if findings.cracks or (folder / "possible.png").is_file():
         possible = (read_picture(folder / "possible.png", cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8)
     doubt = np.zeros(size_hw, np.bool_)
     low, high = findings.uncertain
