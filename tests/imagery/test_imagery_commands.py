@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from damcrack.cli.main import cli
+from damcrack.cracks.detector import SHIPPED
 from damcrack.files import InputError, read_csv
 from damcrack.imagery import calls as imagery
 from damcrack.imagery.catalogue import read_catalogue
+from damcrack.registry.model_names import model_folder
 from damcrack.sample.concrete import encode_photo, render_photo
 from damcrack.storage import source as storage
 from damcrack.storage.source import open_source
@@ -270,6 +272,16 @@ def test_an_unreachable_store_ends_a_run_with_one_sentence(two_buckets, monkeypa
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="cannot be reached"):
         imagery.take_in(path)
+
+
+def test_the_shipped_detector_is_found_in_a_project(tmp_path, monkeypatch):
+    """`damcrack init` makes a folder of that name, with weights to train from and no model."""
+    monkeypatch.chdir(tmp_path)
+    assert model_folder("shipped") == SHIPPED
+    Path("shipped/training").mkdir(parents=True)
+    assert model_folder("shipped") == SHIPPED
+    Path("shipped/model.onnx").touch()
+    assert model_folder("shipped") == Path("shipped")
 
 
 def test_only_take_in_makes_the_store(config, tmp_path):
