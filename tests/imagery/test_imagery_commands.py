@@ -183,6 +183,10 @@ def test_a_failed_object_ends_the_run_red_after_the_others(config, tmp_path, mon
     with pytest.raises(InputError, match=r"1\.jpg: access"):
         imagery.take_in(config)
     assert imagery.status(config)["photos"] == 1
+    assert imagery.take_in(config, in_pipeline=True)["inspect"], "the others are inspected first"
+    imagery.inspect(config, str(write_darkness_detector(tmp_path / "model.onnx", tile_px=32)))
+    with pytest.raises(InputError, match=r"1\.jpg: access"):
+        imagery.take_in(config, in_pipeline=True)
 
 
 def test_keys_that_would_lead_out_of_a_folder_are_harmless(two_buckets):
@@ -306,8 +310,8 @@ def test_masks_that_wait_are_named(config, tmp_path, capsys):
 def test_a_stored_photo_that_was_replaced_is_not_inspected(config, tmp_path):
     """Another whole photo in its place would be reported under its name."""
     imagery.take_in(config)
-    first, second = sorted((tmp_path / "store/accepted/photos").iterdir())
-    first.write_bytes(second.read_bytes())
+    first, _ = sorted((tmp_path / "store/accepted/photos").iterdir())
+    first.write_bytes(photo(7))
     model = write_darkness_detector(tmp_path / "model.onnx", tile_px=32)
     with pytest.raises(InputError):
         imagery.inspect(config, str(model))

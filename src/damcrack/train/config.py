@@ -166,9 +166,10 @@ class FinetuneConfig(TaughtConfig):
     """Section `finetune`.
 
     `init` names the weights to start from and `teacher` the fine-tuned teacher of a crack-stage distillation;
-    null is none. Tiles are averaged down to `image_px`. `trainable` head freezes the body. `labelled_tiles` takes so
-    many tiles only, half of them cracks, a fifth for validation: how much is learned from few labels; epochs are then
-    added until there are `min_steps`. The fields of the distillation loss act only with a teacher.
+    null is none. Tiles are averaged down to `image_px`; with a pixel head, which inspects photos as they are, it is
+    the tiles' side. `trainable` head freezes the body. `labelled_tiles` takes so many tiles only, half of them cracks,
+    a fifth for validation: how much is learned from few labels; epochs are then added until there are `min_steps`. The
+    fields of the distillation loss act only with a teacher.
 
     `pixel_channels` gives the network a pixel head of that width, which learns from the tiles' masks; null is the
     paper's tile head alone. `encoder_weights` starts its body from ImageNet weights: `imagenet`, or a local file.
