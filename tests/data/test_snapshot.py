@@ -63,7 +63,7 @@ def test_links_that_are_not_followed_are_said(tmp_path):
     snapshot(sources, path, open_source, run)
     assert [row["name"] for row in read_csv(path)] == ["a.jpg"]
     assert len(said) == 1
-    assert "2 links" in said[0]
+    assert "2, b.jpg first" in said[0]
 
 
 def test_an_empty_folder_is_an_error(tmp_path):

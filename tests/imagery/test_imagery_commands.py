@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from damcrack.cli.main import cli
+from damcrack.cracks.detector import SHIPPED
 from damcrack.files import InputError, read_csv
 from damcrack.imagery import calls as imagery
 from damcrack.imagery.catalogue import read_catalogue
+from damcrack.registry.model_names import model_folder
 from damcrack.sample.concrete import encode_photo, render_photo
 from damcrack.storage import source as storage
 from damcrack.storage.source import open_source
@@ -183,6 +185,10 @@ def test_a_failed_object_ends_the_run_red_after_the_others(config, tmp_path, mon
     with pytest.raises(InputError, match=r"1\.jpg: access"):
         imagery.take_in(config)
     assert imagery.status(config)["photos"] == 1
+    assert imagery.take_in(config, in_pipeline=True)["inspect"], "the others are inspected first"
+    imagery.inspect(config, str(write_darkness_detector(tmp_path / "model.onnx", tile_px=32)))
+    with pytest.raises(InputError, match=r"1\.jpg: access"):
+        imagery.take_in(config, in_pipeline=True)
 
 
 def test_keys_that_would_lead_out_of_a_folder_are_harmless(two_buckets):
@@ -268,6 +274,16 @@ def test_an_unreachable_store_ends_a_run_with_one_sentence(two_buckets, monkeypa
         imagery.take_in(path)
 
 
+def test_the_shipped_detector_is_found_in_a_project(tmp_path, monkeypatch):
+    """`damcrack init` makes a folder of that name, with weights to train from and no model."""
+    monkeypatch.chdir(tmp_path)
+    assert model_folder("shipped") == SHIPPED
+    Path("shipped/training").mkdir(parents=True)
+    assert model_folder("shipped") == SHIPPED
+    Path("shipped/model.onnx").touch()
+    assert model_folder("shipped") == Path("shipped")
+
+
 def test_only_take_in_makes_the_store(config, tmp_path):
     """A store whose name is misspelt is not taken for an empty one."""
     for call in (imagery.status, lambda path: imagery.note_trained(path, 1)):
@@ -306,8 +322,8 @@ def test_masks_that_wait_are_named(config, tmp_path, capsys):
 def test_a_stored_photo_that_was_replaced_is_not_inspected(config, tmp_path):
     """Another whole photo in its place would be reported under its name."""
     imagery.take_in(config)
-    first, second = sorted((tmp_path / "store/accepted/photos").iterdir())
-    first.write_bytes(second.read_bytes())
+    first, _ = sorted((tmp_path / "store/accepted/photos").iterdir())
+    first.write_bytes(photo(7))
     model = write_darkness_detector(tmp_path / "model.onnx", tile_px=32)
     with pytest.raises(InputError):
         imagery.inspect(config, str(model))

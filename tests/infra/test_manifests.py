@@ -306,3 +306,20 @@ def test_gpu_pods_ask_for_the_nodes_that_terraform_makes(with_component: Any) ->
         assert f'key    = "{toleration["key"]}"' in terraform
     (quota,) = of_kind("ResourceQuota", rendered(PROFILE))
     assert int(quota["spec"]["hard"]["requests.nvidia.com/gpu"]) > 0
+
+
+@pytest.mark.parametrize(("taken", "inspected", "ends"), [(0, 0, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)])
+def test_the_poll_inspects_whatever_take_in_said(
+    tmp_path: Path, taken: int, inspected: int, ends: int
+) -> None:
+    """An object that cannot be read fails the job, and holds up no inspection of the others."""
+    command = tmp_path / "damcrack"
+    command.write_text(
+        f'#!/bin/sh\necho "$2" >>{tmp_path}/calls\n[ "$2" = take-in ] && exit {taken}\nexit {inspected}\n'
+    )
+    command.chmod(0o755)
+    (pod,) = pods(yaml.safe_load((PLACE / "poll/cron-job.yaml").read_text()))
+    (container,) = containers(pod)
+    done = subprocess.run(container["args"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert (tmp_path / "calls").read_text().split() == ["take-in", "inspect"]
+    assert done.returncode == ends

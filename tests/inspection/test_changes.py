@@ -11,6 +11,8 @@ from damcrack.inspection.align import moved, register, scale_at
 from damcrack.inspection.changes import Side, changes
 from walls import concrete, coverage, darkness_prob, line, photo
 
+pytestmark = pytest.mark.slow
+
 SIZE = (480, 640)
 CENTRE = np.array([300.0, 240.0])
 

@@ -145,6 +145,7 @@ def test_decisions_without_a_finding_are_listed(survey, tmp_path):
     assert "seen in 2025" in (tmp_path / "out/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_decisions_are_carried_to_the_same_wall_a_year_later(tmp_path):
     """Another photo of the wall, moved and with one crack more: the old decision comes over, to be confirmed."""
     wall = cracked((700, 900), (400, 300, 20, 300, 7.0), blur=0.4)
@@ -167,6 +168,7 @@ def test_decisions_are_carried_to_the_same_wall_a_year_later(tmp_path):
     assert carried.box_xyxy[1] < 400  # the old crack, not the new one
 
 
+@pytest.mark.slow
 def test_a_pair_that_does_not_fit_carries_nothing(tmp_path):
     """A photo of another wall under the same name."""
     save(tmp_path / "old-in/a.jpg", cracked(SIZE, (350, 250, 20, 300, 6.0), seed=1))

@@ -291,6 +291,20 @@ def test_what_kubeflow_refuses_is_no_matter_of_the_token(kubeflow, name):
     assert kubeflow.refusal[1]["message"][:60] in str(got.exception)
 
 
+def test_status_without_argos_record(kubeflow):
+    """Where Kubeflow hands it out no more, runs are shown with their state."""
+    command("submit", *GIVEN, "--name", "trial")
+    kubeflow.lists["runs"][0]["state"] = "RUNNING"
+    answer = kubeflow.answer
+    kubeflow.answer = lambda method, path, *more: (
+        (404, {"message": "none"})
+        if "v1beta1" in path and "v2beta1" not in path
+        else answer(method, path, *more)
+    )
+    done = command("status")
+    assert done.exit_code == 0 and "trial  RUNNING" in done.output
+
+
 def test_status_of_runs_that_argo_has_not_begun(kubeflow):
     """The answer has no state, and an end in 1970; the schedule waits for its run all the same."""
     _, answer = recorded("runs_not_begun")

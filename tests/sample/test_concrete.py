@@ -10,6 +10,7 @@ from damcrack.files import InputError
 from damcrack.sample.concrete import ConcretePhoto, encode_photo, render_photo
 from damcrack.sample.cracks import crack_mask
 
+pytestmark = pytest.mark.slow
 DEMO_HW = (896, 1120)
 TILE_PX = 224
 

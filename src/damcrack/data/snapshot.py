@@ -67,7 +67,7 @@ def _rows(source: str, uri: str, files: Source, run: Run) -> list[dict[str, Any]
     names = files.names()
     if links := files.links_out():
         run.say(
-            f"{source}: {len(links)} links lead out of {uri} and are not followed, {links[0]} first; "
+            f"{source}: links that lead out of {uri} are not followed: {len(links)}, {links[0]} first; "
             "copy what they lead to, or give its folder as a source"
         )
     if not names:

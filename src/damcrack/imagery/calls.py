@@ -41,10 +41,13 @@ def _opened(values: Values) -> tuple[ImageryConfig, Store]:
     return config, open_source(config.store)
 
 
-def take_in(values: Values, settings: Sequence[str] = (), outcome: Path | None = None) -> dict[str, Any]:
+def take_in(
+    values: Values, settings: Sequence[str] = (), outcome: Path | None = None, in_pipeline: bool = False
+) -> dict[str, Any]:
     """Take in what arrived; returns, and writes to `outcome`, what is to be done next.
 
-    `inspect`: a batch has no report; `train`: a training is due.
+    `inspect`: a batch has no report; `train`: a training is due. In a pipeline an error would hold these up, so objects
+    that failed are only named as long as there is anything to be done.
 
     Raises:
         InputError: an object failed; all others were taken in.
@@ -73,11 +76,14 @@ def take_in(values: Values, settings: Sequence[str] = (), outcome: Path | None =
     if outcome is not None:
         write_json(outcome, next_steps)
     if done.failures:
-        raise InputError(
+        failed = (
             f"{len(done.failures)} objects could not be read, all others were taken in "
             f"({', '.join(f'{name}: {number}' for name, number in counts.items())}); {done.failures[0]}; "
             "fix that and run again"
         )
+        if not (in_pipeline and (next_steps["inspect"] or next_steps["train"])):
+            raise InputError(failed)
+        Watcher().say(failed)
     return next_steps
 
 

@@ -25,7 +25,7 @@ def take_in(imagery_yaml: str) -> int:
     """Ingest what arrived; 0: nothing to do, 1: there are photos to inspect, 2: and a training to start."""
     from damcrack.imagery import calls as imagery
 
-    done = imagery.take_in(imagery_yaml)
+    done = imagery.take_in(imagery_yaml, in_pipeline=True)
     print(done, flush=True)
     return 2 if done["train"] else int(done["inspect"])
 

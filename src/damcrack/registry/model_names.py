@@ -13,7 +13,10 @@ def model_folder(text: str) -> Path:
     Raises:
         InputError: mlflow is missing, the registry does not answer, has no such version, or a file was changed.
     """
-    if text == SHIPPED_NAME and not Path(text).exists():
+    own = (
+        Path(text, "model.onnx").exists() or Path(text).is_file()
+    )  # a project has a folder `shipped` with weights
+    if text == SHIPPED_NAME and not own:
         return SHIPPED
     if not text.startswith(REGISTRY):
         return Path(text)

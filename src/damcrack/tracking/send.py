@@ -98,7 +98,7 @@ class PendingRun:
 
     def __init__(self, path: Path, store: Store) -> None:
         self._path, self._store = path, store
-        self.run_id = self._graph_id = ""
+        self.run_id = self._graph_id = self._name = ""
         self._num_sent = 0
         self.unreadable: list[int] = []
 
@@ -141,7 +141,7 @@ class PendingRun:
             graph = {"name": f"graph {start['graph']}", "params": start["graph_params"], "tags": ours}
             self._graph_id = self._find_or_create({**start, **graph}, GRAPH)
             tags |= {"mlflow.parentRunId": self._graph_id, GRAPH_RUN: start["graph"]}
-        self.run_id = self._find_or_create({**start, "tags": tags}, RECORD)
+        self._name, self.run_id = start["name"], self._find_or_create({**start, "tags": tags}, RECORD)
 
     def _find_or_create(self, start: Event, key: str) -> str:
         """The run whose tag `key` has this value, which no other run has, with its parameters."""
@@ -173,7 +173,7 @@ class PendingRun:
                 case {"event": "tags", "values": values}:
                     tags += [RunTag(name, str(value)) for name, value in values.items()]
                 case {"event": "restored", "output": digest}:
-                    maker = self._store.maker_of(digest)
+                    maker = self._store.maker_of(digest, self._name) or self._store.maker_of(digest)
                     name = f"output {digest}"  # of a run that this store does not know
                     if maker is not None:
                         name = maker.data.tags.get(RESTORED_FROM, maker.info.run_id)

@@ -87,10 +87,11 @@ class Store:
             place = (Path.cwd() / "mlartifacts").as_uri() if local else None
             return str(client.create_experiment(name, artifact_location=place))
 
-    def maker_of(self, output: str) -> "Run | None":
-        """The newest finished run that computed an output; one that restored it where no other is known."""
+    def maker_of(self, output: str, name: str = "") -> "Run | None":
+        """The newest finished run, of that name, that computed an output; one that restored it if no other is known."""
         experiments = [one.experiment_id for one in self.client.search_experiments()]
         made = f"tags.`{OUTPUT}` = '{output}' and attributes.status = 'FINISHED'"
+        made += f" and attributes.run_name = '{name}'" if name else ""
         found = self.client.search_runs(experiments, made, order_by=["attributes.start_time DESC"])
         return min(found, key=lambda run: RESTORED_FROM in run.data.tags, default=None)
 
