@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from damcrack.cracks.findings import Findings
 from damcrack.files import InputError
 from damcrack.inspection.compare import compare
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
+from damcrack.inspection.matching import traced
+from damcrack.inspection.survey_folder import FinishedSurvey
 from damcrack.run import Run
 from damcrack.storage.source import open_source
+from surveys import decide, write_decisions
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
 pytestmark = pytest.mark.slow
@@ -233,3 +237,31 @@ def test_a_survey_of_another_version_is_refused(tmp_path, model):
         with pytest.raises(InputError, match="this version"):
             compare(old, old, tmp_path / "out", None, Run())
         path.write_bytes(kept)
+
+
+def test_what_a_person_rejected_is_no_change(tmp_path, model):
+    """Rejected in the new survey, called a joint in the old one: neither new nor vanished; the accepted crack stays."""
+    old = survey(tmp_path / "old", {"a.jpg": wall(extra=True), "b.jpg": wall()}, model)
+    new = survey(tmp_path / "new", {"a.jpg": wall(), "b.jpg": wall(extra=True)}, model)
+
+    def statuses(name):
+        compare(old, new, tmp_path / name, None, Run())
+        rows = rows_of(tmp_path / name / "changes.csv")
+        return {
+            photo: sorted(row["status"] for row in rows if row["photo"] == photo)
+            for photo in ("a.jpg", "b.jpg")
+        }
+
+    assert statuses("before") == {"a.jpg": ["unchanged", "vanished"], "b.jpg": ["new", "unchanged"]}
+    for root, name, values in ((old, "a.jpg", ("accepted", "joint")), (new, "b.jpg", ("rejected", "crack"))):
+        known = Findings.read(FinishedSurvey.read(root).folders[name])
+        short, long = sorted(traced(known), key=lambda one: one.crack.length_px)
+        status, label = values
+        write_decisions(
+            root / "decisions.json",
+            [decide(known, short, status, label=label), decide(known, long, "accepted")],
+        )
+    assert statuses("after") == {"a.jpg": ["rejected", "unchanged"], "b.jpg": ["rejected", "unchanged"]}
+    totals = json.loads((tmp_path / "after/compare.json").read_text())
+    assert (totals["new"], totals["vanished"], totals["rejected"]) == (0, 0, 2)
+    assert "2 that were rejected" in (tmp_path / "after/compare.html").read_text()

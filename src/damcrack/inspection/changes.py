@@ -19,7 +19,7 @@ from damcrack.inspection.align import Homography, moved, scale_at
 Mask = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Status = Literal["new", "grown", "unchanged", "vanished", "unclear"]
+Status = Literal["new", "grown", "unchanged", "vanished", "unclear", "rejected"]
 
 # What counts as a change, in pixels of the newer photo.
 NEAR_PX, LONGER_PX, WIDER_PX = 5.0, 12.0, 1.5

@@ -9,8 +9,8 @@ Works on the folders that `damcrack inspect` wrote; the photos themselves are no
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from damcrack.files import InputError, check_output, new_directory, write_json
 from damcrack.inspection.align import Registration, register_photos, scale_at
 from damcrack.inspection.changes import Change, Side, changes
 from damcrack.inspection.compare_page import lay_over, write_compare_page
+from damcrack.inspection.decisions import FILE, Decision, by_photo, decisions_on, status
+from damcrack.inspection.matching import matched, traced
 from damcrack.inspection.spreadsheet import (
     match_name,
     name_key,
@@ -42,7 +44,7 @@ CHANGE_COLUMNS = (
     "crack",
     *(f"{name}_{unit}" for unit in ("px", "mm") for name in MEASURES),
 )
-STATUSES = ("new", "grown", "vanished", "unchanged", "unclear")
+STATUSES = ("new", "grown", "vanished", "unchanged", "unclear", "rejected")
 # How far the sizes of a pixel may differ from what the photos themselves show, laid over each other.
 SCALE_TOLERANCE = 0.1
 
@@ -64,20 +66,24 @@ class Pair:
 def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> dict[str, object]:
     """Compare surveys of the same wall photo by photo, paired by name or by a table old,new.
 
+    What the decisions beside a survey call no crack is rejected, whatever became of it.
+
     Raises:
-        InputError: one of them is no survey, they used different models or rules, or no photo has a partner.
+        InputError: one of them is no survey, they used different models or rules, no photo has a partner, or decisions
+            cannot be read.
     """
     check_output(out, KIND)
     surveys = FinishedSurvey.read(old), FinishedSurvey.read(new)
     _refuse_unlike(*surveys)
     photos = surveys[0].folders, surveys[1].folders
+    decided = _decided(surveys[0]), _decided(surveys[1])
     named = _read_pairs(pairs, *photos) if pairs else _same_names(*photos)
     rows, pair_rows, drawn = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     with new_directory(out, KIND) as folder:
         for old_name, name in run.track(named, "comparing photos", len(named)):
             pair = Pair(old_name, name, (photos[0][old_name], photos[1][name]))
             registration = register_photos(pair.folders, pair.findings)
-            found = _changes(pair, registration)
+            found = _without_rejected(_changes(pair, registration), pair, decided)
             gsd, scale_problem = _scale(*pair.findings, registration)
             pair_rows.append(_pair_row(pair, registration, scale_problem))
             rows += [_change_row(pair, change, gsd) for change in found]
@@ -162,6 +168,32 @@ def _changes(pair: Pair, registration: Registration) -> list[Change]:
         ]
     old, new = (_side(one, folder) for one, folder in zip(pair.findings, pair.folders, strict=True))
     return changes(old, new, registration.old_to_new, registration.error_px)
+
+
+def _decided(survey: FinishedSurvey) -> dict[str, list[Decision]]:
+    return by_photo(decisions_on(survey, None)) if (survey.root / FILE).is_file() else {}
+
+
+def _without_rejected(
+    found: Sequence[Change], pair: Pair, decided: Sequence[Mapping[str, list[Decision]]]
+) -> list[Change]:
+    old, new = (
+        _rejected(findings, by_hash.get(findings.sha256, ()))
+        for findings, by_hash in zip(pair.findings, decided, strict=True)
+    )
+    return [
+        replace(one, status="rejected") if one.crack in (old if one.status == "vanished" else new) else one
+        for one in found
+    ]
+
+
+def _rejected(findings: Findings, decisions: Sequence[Decision]) -> set[int]:
+    """Places in the list of cracks of what a person rejected, or called a joint or the like."""
+    return {
+        finding.crack.number - 1
+        for finding, one in matched(traced(findings), decisions)[0]
+        if finding.crack and one and status(one) != "undecided" and not one.is_accepted_crack
+    }
 
 
 def _side(findings: Findings, folder: Path) -> Side:

@@ -43,7 +43,7 @@ def lay_over(
             cv2.warpPerspective(pictures[0], small, (width, height), flags=cv2.INTER_LINEAR), np.uint8
         )
         scales[0] = scales[1]
-    for change in found:
+    for change in (one for one in found if one.status in COLOURS):
         gone = change.status == "vanished"
         crack = sides[0 if gone else 1].cracks[change.crack]
         _draw(pictures[0 if gone else 1], crack, to_new if gone else np.eye(3), scales[1], change.status)
@@ -67,7 +67,7 @@ def write_compare_page(
 
     `pairs` have their counts and images, `rows` are the changes, and `about` the totals of compare.json.
     """
-    changed = [row for row in rows if row["status"] not in ("unchanged", "unclear")]
+    changed = [row for row in rows if row["status"] in ("new", "grown", "vanished")]
     changed.sort(key=lambda row: (-abs(row["length_change_px"]), row["crack"]))
     page = (
         environment()
