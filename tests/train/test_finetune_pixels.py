@@ -257,13 +257,19 @@ def test_a_start_from_another_width_is_refused(here: Path, tmp_path: Path, chang
         )
 
 
+def grey_tiles(root: Path) -> Path:
+    """Eight tiles of 64 px without masks, half of each class, half of them for validation."""
+    writer = ImageSetWriter(root)
+    for number in range(8):
+        encoded = encode_jpeg(np.full((64, 64, 3), 20 * number, np.uint8))
+        writer.add(f"{number}.jpg", encoded, label=number % 2, split=("train", "val")[number // 4])
+    writer.finish("tiles.csv", ("no crack", "crack"), (64, 64))
+    return root
+
+
 def test_a_pixel_head_at_another_size_than_the_photos_is_refused(tmp_path: Path) -> None:
     """It would inspect photos at twice the size of what it learned from."""
-    root, writer = tmp_path / "tiles", ImageSetWriter(tmp_path / "tiles")
-    for number in range(4):
-        encoded = encode_jpeg(np.full((64, 64, 3), 40 * number, np.uint8))
-        writer.add(f"{number}.jpg", encoded, label=number % 2, split=("train", "val")[number // 2])
-    writer.finish("tiles.csv", ("no crack", "crack"), (64, 64))
+    root = grey_tiles(tmp_path / "tiles")
     with pytest.raises(InputError, match="image_px: 32"):
         finetune(root, tmp_path / "out", "a", config(PIXELS), Run(tmp_path / "scratch"))
 
@@ -291,11 +297,7 @@ def test_a_model_of_other_classes_is_refused(
 
 def test_a_teacher_that_sees_another_size_is_refused(tmp_path: Path) -> None:
     """Of the same tiles, averaged down less."""
-    root, writer = tmp_path / "tiles", ImageSetWriter(tmp_path / "tiles")
-    for number in range(8):
-        encoded = encode_jpeg(np.full((64, 64, 3), 20 * number, np.uint8))
-        writer.add(f"{number}.jpg", encoded, label=number % 2, split=("train", "val")[number // 4])
-    writer.finish("tiles.csv", ("no crack", "crack"), (64, 64))
+    root = grey_tiles(tmp_path / "tiles")
     run = Run(tmp_path / "scratch")
     finetune(root, tmp_path / "large", "large", config(TILES_ONLY, image_px=64), run)
     with pytest.raises(InputError, match="images of 64 px"):
