@@ -99,22 +99,24 @@ class PixelNetwork(nn.Module):
         return self._tile(features), full_B1HW[:, 0]
 
     def both_at_half_size(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """As `both`, with the pixels' logits as the head gives them: one for 2 by 2 pixels (B, H / 2, W / 2)."""
+        """As `both`, with the pixels' logits as the head gives them: one for 2 by 2 pixels (B, H / 2, W / 2).
+
+        H and W are multiples of 32. The exported graph then holds scales, which onnxruntime resizes faster than to sizes.
+        """
         features = self.encoder(images_BCHW)
-        return self._tile(features), self._pyramid(features)[:, 0]
+        return self._tile(features), self._pyramid(features, doubling=True)[:, 0]
 
     def _tile(self, features: Sequence[Tensor]) -> Tensor:
         logits_BC: Tensor = self.tile_head(features[-1].mean(dim=(2, 3)))
         return logits_BC
 
-    def _pyramid(self, features: Sequence[Tensor]) -> Tensor:
+    def _pyramid(self, features: Sequence[Tensor], doubling: bool = False) -> Tensor:
         x: Tensor = self.lateral[-1](features[-1])
         for level in range(len(features) - 2, -1, -1):
             finer = features[level]
+            larger: dict[str, Any] = {"scale_factor": 2.0} if doubling else {"size": finer.shape[-2:]}
             # Narrowing first is the same and cheaper: both are linear.
-            x = F.interpolate(
-                self.narrow[level](x), size=finer.shape[-2:], mode="bilinear", align_corners=False
-            )
+            x = F.interpolate(self.narrow[level](x), mode="bilinear", align_corners=False, **larger)
             x = self.smooth[level](x + self.lateral[level](finer))
         logits_B1HW: Tensor = self.pixel_head(x)
         return logits_B1HW
