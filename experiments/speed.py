@@ -269,14 +269,13 @@ def inspection(folder: Path, rounds: int, num_photos: int = 2) -> str:
     network, info = load_model(SHIPPED / "training")
     network.eval()
     mean, std = (torch.tensor(values)[:, None, None] for values in (info.mean, info.std))
-    config, detector = InspectConfig(), OnnxDetector.load(SHIPPED)
-    rules = Rules.of(config)
+    detector, rules = OnnxDetector.load(SHIPPED), Rules.of(InspectConfig())
 
     @torch.no_grad()
     def plain() -> int:
         for content in encoded:
             photo = Image.open(io.BytesIO(content)).convert("RGB")
-            for scale in config.scales:
+            for scale in rules.scales_of(SIZE_HW):
                 seen = photo.resize((int(photo.width * scale), int(photo.height * scale)))
                 for box in tile_boxes_xyxy((seen.height, seen.width), TILE_PX, 0.0).tolist():
                     crop = torch.from_numpy(np.array(seen.crop(box))).permute(2, 0, 1).float() / 255

@@ -19,6 +19,7 @@ from damcrack.data.config import PhotosConfig
 from damcrack.data.photos import photos
 from damcrack.data.snapshot import snapshot
 from damcrack.files import InputError, read_csv
+from damcrack.inspection.config import InspectConfig
 from damcrack.run import Run
 from damcrack.storage.source import open_source
 from damcrack.train.networks import build_network
@@ -373,7 +374,7 @@ def test_an_export_is_measured_at_the_photos_own_size(tmp_path: Path) -> None:
     line[10:12, 10:50] = True
     rgb[line] = 0
     rgb[40:42, 20:22] = 0
-    probs = onnx_score(write_export(tmp_path, 100), (1.0,), 0.0)(rgb)
+    probs = onnx_score(write_export(tmp_path, 100), InspectConfig(scales=(1.0,)))(rgb)
     assert probs.shape == (75, 61) and probs.dtype == np.float32
     np.testing.assert_array_equal(probs > 0.5, line)
 

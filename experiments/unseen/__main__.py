@@ -61,7 +61,8 @@ def scorers(args: argparse.Namespace) -> dict[str, Score]:
     """
     found: dict[str, Score] = {}
     if args.model:
-        found[str(args.model)] = onnx_score(args.model, args.scales, args.refine_from)
+        config = InspectConfig(scales=tuple(args.scales), refine_from=args.refine_from)
+        found[str(args.model)] = onnx_score(args.model, config)
     if args.weights:
         found[str(args.weights)] = torch_score(args.weights)
     found |= BASELINES if args.baselines else {}

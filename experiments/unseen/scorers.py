@@ -1,7 +1,7 @@
 """Functions from a photo to the crack probability of each pixel: detectors, and filters that learned nothing."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from damcrack.cracks.config import Segmentation
 from damcrack.cracks.detector import OnnxDetector
+from damcrack.cracks.photo import Rules
 from damcrack.cracks.segment import without_specks
 from damcrack.cracks.windows import CELL_PX
 from damcrack.files import InputError
+from damcrack.inspection.config import InspectConfig
 from experiments.unseen.measure import Score
 
 Pixels = npt.NDArray[np.uint8]
@@ -60,17 +61,17 @@ def _filled(cells: Floats, rgb: Pixels) -> Floats:
     return cells.repeat(cell_px, axis=0)[:height].repeat(cell_px, axis=1)[:, :width]
 
 
-def onnx_score(path: Path, scales: Sequence[float], refine_from: float) -> Score:
-    """The detector of a folder that `damcrack export` wrote; the values are those of section `inspect` of params.yaml.
+def onnx_score(path: Path, config: InspectConfig) -> Score:
+    """The detector of a folder that `damcrack export` wrote, with the values of an inspection.
 
     As there, pieces too short to be a crack count for nothing.
     """
-    detector = OnnxDetector.load(path)
+    detector, rules = OnnxDetector.load(path), Rules.of(config)
     workers = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def score(rgb: Pixels) -> Floats:
-        found = detector.map_photo(rgb, workers, scales, refine_from)
-        return _filled(without_specks(found, CELL_PX, Segmentation()), rgb)
+        found = detector.map_photo(rgb, workers, rules.scales_of(rgb.shape), rules.refine_from)
+        return _filled(without_specks(found, CELL_PX, rules.segmentation), rgb)
 
     return score
 

@@ -113,7 +113,7 @@ def test_the_border_of_a_large_photo_is_reflected(contrast, workers):
     np.testing.assert_allclose(contrast.map_photo(image, workers), expected, atol=1e-4)
 
 
-@given(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), st.sampled_from([1, 2, 3]))
+@given(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), st.sampled_from([0.5, 1, 2, 3]))
 @settings(max_examples=200, deadline=None)
 def test_windows_fill_every_cell_once(size_hw, shrink):
     """No cell is left out or scored twice; sides are multiples of 32, at most 512, and margins are thrown away."""
@@ -121,13 +121,13 @@ def test_windows_fill_every_cell_once(size_hw, shrink):
     for length_px, side in zip(size_hw, (chosen.down, chosen.across), strict=True):
         assert side.seen_px % 32 == 0
         assert side.seen_px <= windows.WINDOW_PX
-        filled = np.zeros(math.ceil(math.ceil(length_px / shrink) / 2), np.int64)
+        filled = np.zeros(math.ceil(math.ceil(length_px / max(1, shrink)) / 2), np.int64)
         for start in range(0, side.length_px, side.step_px):
-            rows, own = side.own_part(start)
+            rows, own = side.own_part(start, chosen.cell_px)
             filled[rows] += 1
             assert rows.stop - rows.start == own.stop - own.start > 0
-            assert own.start == side.margin_px // 2
-            assert own.stop <= (side.seen_px - side.margin_px) // 2
+            assert own.start == side.margin_px // chosen.cell_px
+            assert own.stop <= (side.seen_px - side.margin_px) // chosen.cell_px
         assert (filled == 1).all()
 
 
@@ -141,6 +141,37 @@ def test_half_size_finds_what_is_too_wide(contrast, workers):
     assert full[middle].max() < 0.1
     assert both[middle].min() > 0.9
     assert (both >= full).all()
+
+
+@pytest.mark.parametrize("size_hw", [(1100, 701), (341, 453), (33, 47)])
+def test_double_size_lies_in_the_same_place_and_is_averaged_with_full_size(darkness, workers, size_hw):
+    """A photo of blocks of 8 px has the same map, within a cell of their edges: the mean of what both sizes show."""
+    small = np.random.default_rng(3).integers(0, 2, [-(-length // 8) for length in size_hw]).astype(np.uint8)
+    image = rgb(200 * np.repeat(np.repeat(small, 8, axis=0), 8, axis=1)[: size_hw[0], : size_hw[1]])
+    full, both = (darkness.map_photo(image, workers, scales) for scales in ((1.0,), (2.0, 1.0)))
+    assert full.shape == both.shape and both.dtype == np.float32
+    high, low = (morph(full, np.ones((3, 3))) for morph in (cv2.dilate, cv2.erode))
+    of_double, inside = 2 * both - full, (slice(-1), slice(-1))  # an odd border is half reflection
+    assert ((of_double >= low - 1e-3) & (of_double <= high + 1e-3))[inside].all()
+
+
+def test_double_size_finds_what_is_too_fine(darkness, workers):
+    """A line of one pixel is averaged away in its cells; at double size a cell of a quarter of that shows it."""
+    image = np.full((100, 120, 3), DARK + 50, np.uint8)
+    image[51] = DARK - 30
+    full, both = (darkness.map_photo(image, workers, scales) for scales in ((1.0,), (2.0, 1.0)))
+    assert full[25].max() < 0.2
+    assert both[25].min() > 0.5
+
+
+def test_double_size_is_seen_where_the_others_show_something(darkness, workers):
+    """Elsewhere full size alone counts, undivided."""
+    image = np.full((600, 700, 3), 255, np.uint8)
+    image[:8, :8] = 0
+    image[-40:, -40:] = DARK + 20  # a little, below what is asked for
+    full, both = (darkness.map_photo(image, workers, scales, 0.9) for scales in ((1.0,), (2.0, 1.0)))
+    assert both[0, 0] == full[0, 0] > 0.9
+    np.testing.assert_array_equal(both[150:, 200:], full[150:, 200:])
 
 
 @pytest.mark.parametrize("size_hw", [(1500, 1900), (1101, 1703), (300, 400)])

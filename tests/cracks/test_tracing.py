@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from damcrack.cracks.detector import OnnxDetector
 from damcrack.cracks.photo import Rules, Tracing, look_at
 from damcrack.cracks.segment import crack_masks
+from damcrack.files import InputError
 from damcrack.inspection.config import InspectConfig
+from damcrack.params import validate
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
 
@@ -111,3 +113,19 @@ def test_a_wall_without_a_crack_has_none(detector):
     found = looked_at(rgb(photo(concrete((400, 600)))), detector, rules())
     assert found.verdict == "no crack"
     assert not found.levels.any()
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "scales"),
+    [((1000, 2500), (2.0, 1.0, 0.5)), ((1001, 2500), (1.0, 0.5)), ((1, 1), (2.0, 1.0, 0.5))],
+)
+def test_a_photo_of_many_pixels_is_not_enlarged(size_hw, scales):
+    """Up to 2.5 megapixels it is."""
+    assert Rules.of(InspectConfig()).scales_of(size_hw) == scales
+
+
+@pytest.mark.parametrize("scales", [(), (0.7,), (3.0, 1.0), (1.5, 1.0), (0.0,), (2.0, 0.5), (-1.0,)])
+def test_scales_at_which_no_photo_can_be_seen_are_refused(scales):
+    """Twice, once, or an even share of it; and twice only beside once, with which it is averaged."""
+    with pytest.raises(InputError, match="scales"):
+        validate("inspect", {"scales": scales}, InspectConfig)

@@ -90,43 +90,62 @@ class OnnxDetector:
     ) -> Floats:
         """Probability (ceil(H/2), ceil(W/2)) that 2x2 pixels of a photo (H, W, 3) are crack.
 
-        The photo is seen at every one of `scales`, which are 1 divided by whole numbers, the smallest first, and the
-        highest probability counts. A window in which the scales before show less than `refine_from` is left out.
-        Only the map and the windows that the workers look at are in memory.
+        The photo is seen at every one of `scales`, which are 2 and 1 divided by whole numbers, the smallest first.
+        Probabilities at full and at double size are averaged; of that and those at smaller sizes the highest counts.
+        A window in which the scales before show less than `refine_from` is left out.
+        Only maps of the photo and the windows that the workers look at are in memory.
         """
-        highest, least = np.zeros([num_cells(length) for length in rgb.shape[:2]], np.float32), 0.0
-        for shrink in sorted({round(1 / scale) for scale in scales}, reverse=True):
-            windows = Windows.of((rgb.shape[0], rgb.shape[1]), shrink)
+        smaller, full = (np.zeros([num_cells(length) for length in rgb.shape[:2]], np.float32) for _ in "12")
+        least = 0.0
+        for shrink in sorted((1 / scale for scale in set(scales)), reverse=True):
+            windows, highest = Windows.of((rgb.shape[0], rgb.shape[1]), shrink), np.maximum(smaller, full)
             places = [place for place in windows if highest[windows.cells(*place)].max() >= least]
-            np.maximum(highest, self._map_at(rgb, workers, windows, places), out=highest)
+            if shrink > 1:
+                np.maximum(smaller, self._map_of_smaller(rgb, workers, windows, places), out=smaller)
+            else:
+                found = full.copy()
+                self._look(found, rgb, workers, windows, places)
+                full = found if shrink == 1 else np.float32(0.5) * (full + found)
             least = refine_from
-        return highest
+        return np.maximum(smaller, full)
 
-    def _map_at(
+    def _map_of_smaller(
         self, rgb: Pixels, workers: Executor, windows: Windows, places: Sequence[tuple[int, int]]
     ) -> Floats:
-        """What the windows at some places see, 0 elsewhere: (ceil(H/2), ceil(W/2))."""
+        """What the windows at some places of a smaller photo see, 0 elsewhere: (ceil(H/2), ceil(W/2))."""
         crack_map = np.zeros(
             [num_cells(side.length_px) for side in (windows.down, windows.across)], np.float32
         )
+        self._look(crack_map, rgb, workers, windows, places)
+        large_wh = [round(length * windows.shrink) for length in crack_map.shape[::-1]]
+        large = cv2.resize(crack_map, large_wh, interpolation=cv2.INTER_LINEAR)
+        return np.asarray(large[: num_cells(rgb.shape[0]), : num_cells(rgb.shape[1])], np.float32)
+
+    def _look(
+        self,
+        crack_map: Floats,
+        rgb: Pixels,
+        workers: Executor,
+        windows: Windows,
+        places: Sequence[tuple[int, int]],
+    ) -> None:
+        """Write what the windows at some places see into a map."""
         size = max(1, BATCH_PX // math.prod(windows.seen_hw))
         batches = [places[start : start + size] for start in range(0, len(places), size)]
         list(workers.map(partial(self._fill, crack_map, rgb, windows), batches))
-        if windows.shrink == 1:
-            return crack_map
-        large_wh = crack_map.shape[1] * windows.shrink, crack_map.shape[0] * windows.shrink
-        large = cv2.resize(crack_map, large_wh, interpolation=cv2.INTER_LINEAR)
-        return np.asarray(large[: num_cells(rgb.shape[0]), : num_cells(rgb.shape[1])], np.float32)
 
     def _fill(
         self, crack_map: Floats, rgb: Pixels, windows: Windows, places: Sequence[tuple[int, int]]
     ) -> None:
-        """Write what some windows see into the photo's map, each to its own place."""
+        """Write what some windows see into a map, each to its own place; the highest of the values of a cell."""
         batch = np.stack([windows.cut(rgb, top, left) for top, left in places])
         (found,) = self._session.run(["crack_map"], {"tiles": batch})
+        num = windows.cell_px // CELL_PX
+        height, width = (length // num for length in found.shape[1:])
+        found = found.reshape(-1, height, num, width, num).max(axis=(2, 4))
         for (top, left), part in zip(places, found, strict=True):
-            (rows, own_rows) = windows.down.own_part(top)
-            (columns, own_columns) = windows.across.own_part(left)
+            (rows, own_rows) = windows.down.own_part(top, windows.cell_px)
+            (columns, own_columns) = windows.across.own_part(left, windows.cell_px)
             crack_map[rows, columns] = part[own_rows, own_columns]
 
     def block_probs(self, crack_map: Floats, boxes_xyxy: Boxes) -> Floats:

@@ -30,6 +30,7 @@ class Rules:
     """At which scales a photo is seen, when blocks and photos are called cracked, and how cracks are traced."""
 
     scales: tuple[float, ...]
+    double_megapixels: float
     refine_from: float
     threshold: float
     uncertain: tuple[float, float]
@@ -42,6 +43,11 @@ class Rules:
     def of(cls, config: Any) -> "Rules":
         """Those values of an `InspectConfig` that findings depend on."""
         return cls(*(getattr(config, field.name) for field in fields(cls)))
+
+    def scales_of(self, size_hw: tuple[int, ...]) -> tuple[float, ...]:
+        """At which of the scales a photo of this size is seen: a large one is not enlarged."""
+        large = size_hw[0] * size_hw[1] > 1e6 * self.double_megapixels
+        return tuple(scale for scale in self.scales if scale <= 1 or not large)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def look_at(
     boxes = tile_boxes_xyxy(size_hw, detector.tile_px, rules.overlap)
     if gaps is not None:
         boxes = boxes[[not gaps[y0:y1, x0:x1].all() for x0, y0, x1, y1 in boxes.tolist()]]
-    crack_map = detector.map_photo(rgb, workers, rules.scales, rules.refine_from)
+    crack_map = detector.map_photo(rgb, workers, rules.scales_of(size_hw), rules.refine_from)
     crack_prob = detector.block_probs(without_specks(crack_map, CELL_PX, rules.segmentation), boxes)
     levels, cracks = np.zeros(size_hw, np.uint8), list[Crack]()
     tracing = Tracing(rgb, crack_map, boxes[crack_prob >= rules.threshold], rules)

@@ -4,6 +4,7 @@ A window sees a margin that is thrown away, so that neighbouring windows agree w
 photo it sees its reflection.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,31 +50,36 @@ class Side:
         """Side of a window."""
         return self.step_px + 2 * self.margin_px
 
-    def cells(self, start: int, shrink: int) -> slice:
+    def cells(self, start: int, shrink: float) -> slice:
         """Cells of the map of the whole photo, `shrink` times larger, that the window at `start` sees."""
         first, stop = start - self.margin_px, start + self.step_px + self.margin_px
-        return slice(max(0, first) * shrink // CELL_PX, stop * shrink // CELL_PX)
+        return slice(int(max(0, first) * shrink) // CELL_PX, int(stop * shrink) // CELL_PX)
 
-    def own_part(self, start: int) -> tuple[slice, slice]:
+    def own_part(self, start: int, cell_px: int = CELL_PX) -> tuple[slice, slice]:
         """Cells of the photo's map that the window at `start` fills, and where they lie in its own map."""
-        first, margin = start // CELL_PX, self.margin_px // CELL_PX
-        num = min(self.step_px // CELL_PX, num_cells(self.length_px) - first)
+        first, margin = start // cell_px, self.margin_px // cell_px
+        num = min(self.step_px // cell_px, -(-self.length_px // cell_px) - first)
         return slice(first, first + num), slice(margin, margin + num)
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of a photo (H, W, 3) that is seen `shrink` times smaller than it is."""
+    """Windows of a photo (H, W, 3) that is seen `shrink` times smaller than it is; 0.5 is twice as large."""
 
     down: Side
     across: Side
-    shrink: int
+    shrink: float
 
     @classmethod
-    def of(cls, size_hw: tuple[int, int], shrink: int) -> "Windows":
+    def of(cls, size_hw: tuple[int, int], shrink: float) -> "Windows":
         """Windows for a photo of this size."""
-        down, across = (Side.of(-(-length // shrink)) for length in size_hw)
+        down, across = (Side.of(math.ceil(length / shrink)) for length in size_hw)
         return cls(down, across, shrink)
+
+    @property
+    def cell_px(self) -> int:
+        """Pixels, as the windows see them, that make one cell of the photo's map; of a smaller photo, of its own."""
+        return round(CELL_PX / min(1, self.shrink))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Top and left of what each window keeps, row by row, in pixels of the smaller photo."""
@@ -91,14 +97,15 @@ class Windows:
         return self.down.cells(top, self.shrink), self.across.cells(left, self.shrink)
 
     def cut(self, rgb: Pixels, top: int, left: int) -> Pixels:
-        """What the window at `top`, `left` sees of the photo, its pixels averaged: (h, w, 3)."""
+        """What the window at `top`, `left` sees of the photo, its pixels averaged or interpolated: (h, w, 3)."""
         first = [start - side.margin_px for start, side in ((top, self.down), (left, self.across))]
-        low = [self.shrink * start for start in first]
-        high = [start + self.shrink * seen for start, seen in zip(low, self.seen_hw, strict=True)]
+        low = [int(self.shrink * start) for start in first]
+        high = [start + int(self.shrink * seen) for start, seen in zip(low, self.seen_hw, strict=True)]
         part = reflected(rgb, (low[0], low[1]), (high[0], high[1]))
         if self.shrink == 1:
             return part
-        return np.asarray(cv2.resize(part, self.seen_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+        how = cv2.INTER_AREA if self.shrink > 1 else cv2.INTER_CUBIC
+        return np.asarray(cv2.resize(part, self.seen_hw[::-1], interpolation=how), np.uint8)
 
 
 def reflected(rgb: Pixels, low_yx: tuple[int, int], high_yx: tuple[int, int]) -> Pixels:

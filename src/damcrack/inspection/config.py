@@ -17,8 +17,9 @@ class InspectConfig:
     """Section `inspect`; the defaults are those of the command without a params file.
 
     `scales` are the sizes at which the network sees a photo, as shares of its own: at half size it finds cracks
-    that are twice as wide. Windows in which the smaller sizes show no crack probability of `refine_from` are not
-    looked at in larger ones; 0 looks everywhere. A block is cracked from `threshold` on, and lines are traced where
+    that are twice as wide, at double size fainter ones, which is worth its time up to `double_megapixels` only.
+    Windows in which the smaller sizes show no crack probability of `refine_from` are not looked at in larger ones;
+    0 looks everywhere. A block is cracked from `threshold` on, and lines are traced where
     they touch one; blocks within `uncertain` are in doubt. A photo is called "unsure" and "crack" from these
     `confident` on: at 0.9, one of ten clean photos that are hard to judge is called so, whatever its size.
     `overlap` is the share of a block's side that neighbouring blocks have in common. Pieces within `join_px` are
@@ -28,7 +29,8 @@ class InspectConfig:
     where masks tell, in the case study alone.
     """
 
-    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0, 0.5)
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=2)], ...], Field(min_length=1)] = (2.0, 1.0, 0.5)
+    double_megapixels: Annotated[float, Field(ge=0)] = 2.5
     refine_from: Annotated[float, Field(ge=0, lt=1)] = 0.05
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     uncertain: tuple[Probability, Probability] = (0.3, 0.7)
@@ -51,7 +53,9 @@ class InspectConfig:
             raise ValueError(
                 f"confident: {self.confident}; expected the share for unsure, then that for crack"
             )
-        if not all((1 / scale).is_integer() for scale in self.scales):
+        if not all((1 / scale).is_integer() for scale in set(self.scales) - {2.0}):
             raise ValueError(
-                f"scales: {self.scales}; expected 1.0, 0.5 and so on: 1 divided by whole numbers"
+                f"scales: {self.scales}; expected 2.0, 1.0, 0.5 and so on: 2, or 1 divided by whole numbers"
             )
+        if 2.0 in self.scales and 1.0 not in self.scales:
+            raise ValueError(f"scales: {self.scales}; expected 1.0 beside 2.0, they are averaged")

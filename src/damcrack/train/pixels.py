@@ -101,7 +101,7 @@ class PixelNetwork(nn.Module):
     def both_at_half_size(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """As `both`, with the pixels' logits as the head gives them: one for 2 by 2 pixels (B, H / 2, W / 2).
 
-        H and W are multiples of 32. The exported graph then holds scales, which onnxruntime resizes faster than to sizes.
+        H and W are multiples of 32: the exported graph holds scales, by which onnxruntime resizes faster than to sizes.
         """
         features = self.encoder(images_BCHW)
         return self._tile(features), self._pyramid(features, doubling=True)[:, 0]
