@@ -95,19 +95,23 @@ class OnnxDetector:
         A window in which the scales before show less than `refine_from` is left out.
         Only maps of the photo and the windows that the workers look at are in memory.
         """
-        smaller, full = (np.zeros([num_cells(length) for length in rgb.shape[:2]], np.float32) for _ in "12")
-        least = 0.0
+        size_hw, least = [num_cells(length) for length in rgb.shape[:2]], 0.0
+        smaller, full = np.zeros(size_hw, np.float32), np.zeros(size_hw, np.float32)
         for shrink in sorted((1 / scale for scale in set(scales)), reverse=True):
-            windows, highest = Windows.of((rgb.shape[0], rgb.shape[1]), shrink), np.maximum(smaller, full)
+            windows = Windows.of((rgb.shape[0], rgb.shape[1]), shrink)
+            highest = np.maximum(smaller, full)
             places = [place for place in windows if highest[windows.cells(*place)].max() >= least]
+            del highest
             if shrink > 1:
                 np.maximum(smaller, self._map_of_smaller(rgb, workers, windows, places), out=smaller)
+            elif shrink == 1:
+                self._look(full, rgb, workers, windows, places)
             else:
-                found = full.copy()
-                self._look(found, rgb, workers, windows, places)
-                full = found if shrink == 1 else np.float32(0.5) * (full + found)
+                double = full.copy()
+                self._look(double, rgb, workers, windows, places)
+                full = np.float32(0.5) * (full + double)
             least = refine_from
-        return np.maximum(smaller, full)
+        return np.maximum(smaller, full, out=full)
 
     def _map_of_smaller(
         self, rgb: Pixels, workers: Executor, windows: Windows, places: Sequence[tuple[int, int]]
