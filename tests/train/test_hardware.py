@@ -48,6 +48,19 @@ def test_bfloat16_only_where_the_cpu_has_it(
 
 
 @pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize(("groups", "bfloat16"), [(1, True), (4, False)])
+def test_depthwise_convolutions_stay_in_float32(
+    monkeypatch: pytest.MonkeyPatch, groups: int, bfloat16: bool
+) -> None:
+    """On a CPU with bfloat16 they are slower in it, unless it is asked for."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=groups))
+    assert plan("auto", "off", 0, 1, network).bfloat16 is bfloat16
+    assert plan("bfloat16", "off", 0, 1, network).bfloat16
+    assert ("depthwise" in plan("auto", "off", 0, 1, network).words) is not bfloat16
+
+
+@pytest.mark.usefixtures("no_gpu")
 def test_exact_mode_is_float32_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Precision float32 is kept on a machine that has bfloat16."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})

@@ -86,7 +86,7 @@ def load_teacher(folder: Path, images: DecodedSet, config: TrainingConfig) -> tu
             "give both the same image_px"
         )
     check_classes(folder, info, images)
-    return Frozen(teacher.to(best_device()), uses_bfloat16(config.precision)), info
+    return Frozen(teacher.to(best_device()), uses_bfloat16(config.precision, teacher)), info
 
 
 def check_classes(folder: Path, info: ModelInfo, images: DecodedSet) -> None:
@@ -151,7 +151,8 @@ def fit(task: Task, images: DecodedSet, config: TrainingConfig, out: Path, run: 
     """
     info = task.info
     num_steps = config.epochs * -(-len(images.rows_of["train"]) // config.batch_size)
-    here = plan(config.precision, config.compile, images.images_NHWC.nbytes, num_steps)
+    here = plan(config.precision, config.compile, images.images_NHWC.nbytes, num_steps, task.network)
+    config = replace(config, precision="bfloat16" if here.bfloat16 else "float32")
     run.say(here.words)
     set_up(here)
     task.network.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

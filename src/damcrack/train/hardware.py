@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch import nn
 
 from damcrack.train.config import Compile, Precision
 
@@ -36,13 +37,15 @@ class Plan:
     words: str
 
 
-def plan(precision: Precision, compile: Compile, num_bytes: int, num_steps: int) -> Plan:
+def plan(
+    precision: Precision, compile: Compile, num_bytes: int, num_steps: int, network: nn.Module | None = None
+) -> Plan:
     """Choose the best way for a set of `num_bytes` of pixels and so many steps; `words` is one line for the user."""
     device = best_device()
-    bfloat16 = uses_bfloat16(precision)
+    bfloat16 = uses_bfloat16(precision, network)
     resident = _fits(device, num_bytes)
     compiled, why_not = _compiles(device, compile, num_steps)
-    words = [_device_words(device), "bfloat16" if bfloat16 else f"float32{_why_float32(precision)}"]
+    words = [_device_words(device), "bfloat16" if bfloat16 else f"float32{_why_float32(precision, network)}"]
     words += ["compiled"] if compiled else ([why_not] if why_not else [])
     if not resident:
         words.append(
@@ -73,15 +76,22 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def uses_bfloat16(precision: Precision) -> bool:
-    """Whether the forward passes run in bfloat16: on request, or with `auto` where the hardware has it."""
+def uses_bfloat16(precision: Precision, network: nn.Module | None = None) -> bool:
+    """Whether the forward passes run in bfloat16: on request, or with `auto` where the hardware is faster with it."""
     if precision != "auto":
         return precision == "bfloat16"
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Without these instructions mkldnn emulates bfloat16, slower than float32.
     capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    has_it = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    return has_it and not _is_depthwise(network)
+
+
+def _is_depthwise(network: nn.Module | None) -> bool:
+    """Whether it has depthwise convolutions: on CPUs these are slow in bfloat16 (docs/speed.md)."""
+    layers = () if network is None else network.modules()
+    return any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in layers)
 
 
 def _fits(device: torch.device, num_bytes: int) -> bool:
@@ -123,5 +133,10 @@ def _device_words(device: torch.device) -> str:
     return f"{threads} CPU core{'s' if threads > 1 else ''} (no GPU)"
 
 
-def _why_float32(precision: Precision) -> str:
-    return " (no bfloat16 instructions here)" if precision == "auto" else ""
+def _why_float32(precision: Precision, network: nn.Module | None) -> str:
+    if precision != "auto":
+        return ""
+    why = (
+        "faster here for depthwise convolutions" if uses_bfloat16("auto") else "no bfloat16 instructions here"
+    )
+    return f" ({why})"
