@@ -99,8 +99,8 @@ class TrainingConfig:
 
     `views` null draws augmentations again in every epoch. A number fixes that many draws per image, used in turn:
     what a teacher says of them is then computed once and stored. `precision` auto is bfloat16 where the hardware is
-    faster with it. `compile` auto compiles on a GPU where it pays. `momentum` is SGD's alone. `clip_norm` bounds the norm of a
-    step's gradient.
+    faster with it. `compile` auto compiles on a GPU where it pays. `momentum` is SGD's alone. `clip_norm` bounds the
+    norm of a step's gradient.
     """
 
     epochs: Count
