@@ -15,6 +15,7 @@ from typing import Any
 
 from damcrack.files import InputError, write_bytes, write_json
 from damcrack.inspection.config import InspectConfig
+from damcrack.params import validate
 from experiments.unseen.measure import Measured, Score, by_row, measure
 from experiments.unseen.pages import draw, markdown, write_pictures
 from experiments.unseen.rows import summary
@@ -61,8 +62,8 @@ def scorers(args: argparse.Namespace) -> dict[str, Score]:
     """
     found: dict[str, Score] = {}
     if args.model:
-        config = InspectConfig(scales=tuple(args.scales), refine_from=args.refine_from)
-        found[str(args.model)] = onnx_score(args.model, config)
+        values = {"scales": args.scales, "refine_from": args.refine_from}
+        found[str(args.model)] = onnx_score(args.model, validate("inspect", values, InspectConfig))
     if args.weights:
         found[str(args.weights)] = torch_score(args.weights)
     found |= BASELINES if args.baselines else {}

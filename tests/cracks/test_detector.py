@@ -172,6 +172,8 @@ def test_double_size_is_seen_where_the_others_show_something(darkness, workers):
     full, both = (darkness.map_photo(image, workers, scales, 0.9) for scales in ((1.0,), (2.0, 1.0)))
     assert both[0, 0] == full[0, 0] > 0.9
     np.testing.assert_array_equal(both[150:, 200:], full[150:, 200:])
+    everywhere = darkness.map_photo(image, workers, (2.0, 1.0), 0.0)
+    assert (everywhere[150:, 200:] != full[150:, 200:]).any()
 
 
 @pytest.mark.parametrize("size_hw", [(1500, 1900), (1101, 1703), (300, 400)])

@@ -15,7 +15,7 @@ from damcrack.cracks.segment import crack_masks
 from damcrack.files import InputError
 from damcrack.inspection.config import InspectConfig
 from damcrack.params import validate
-from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
+from walls import DARK, concrete, coverage, line, photo, rgb, write_darkness_detector
 
 
 def rules(**values):
@@ -122,6 +122,18 @@ def test_a_wall_without_a_crack_has_none(detector):
 def test_a_photo_of_many_pixels_is_not_enlarged(size_hw, scales):
     """Up to 2.5 megapixels it is."""
     assert Rules.of(InspectConfig()).scales_of(size_hw) == scales
+
+
+def test_a_small_photo_is_looked_at_at_double_size_and_a_large_one_is_not(detector):
+    """A line of one pixel, which is averaged away at full size, is found in the one alone."""
+    image = np.full((300, 400, 3), DARK + 50, np.uint8)
+    image[151] = DARK - 30
+    small, large = (
+        looked_at(image, detector, rules(scales=(2.0, 1.0), double_megapixels=limit))
+        for limit in (0.12, 0.11)
+    )
+    assert small.levels.any()
+    assert not large.levels.any()
 
 
 @pytest.mark.parametrize("scales", [(), (0.7,), (3.0, 1.0), (1.5, 1.0), (0.0,), (2.0, 0.5), (-1.0,)])

@@ -267,6 +267,22 @@ def grey_tiles(root: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize(
+    ("network", "words"), [("resnet18", "bfloat16"), ("efficientnet_lite0", "float32 (faster")]
+)
+def test_an_efficientnet_trains_in_float32_on_a_cpu_with_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, words: str
+) -> None:
+    """It is faster with it; a ResNet is not."""
+    pytest.importorskip("timm")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    changed = {"network": network, "precision": "auto", "image_px": 64}
+    root = grey_tiles(tmp_path / "tiles")
+    summary = finetune(root, tmp_path / "out", "a", config(TILES_ONLY, **changed), Run(tmp_path / "scratch"))
+    assert words in str(summary["model"])
+
+
 def test_a_pixel_head_at_another_size_than_the_photos_is_refused(tmp_path: Path) -> None:
     """It would inspect photos at twice the size of what it learned from."""
     root = grey_tiles(tmp_path / "tiles")
