@@ -19,6 +19,7 @@ help: ## list the targets
 
 .PHONY: repro
 repro: .venv/installed .dvc/config.local ## run the graph: photos to a registered detector; only what changed is run
+	@damcrack check > /dev/null
 	@dvc repro; status=$$?; damcrack track send; exit $$status
 	@damcrack summary
 

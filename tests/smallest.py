@@ -34,3 +34,10 @@ def one_chain(params: dict[str, Any], teacher: dict[str, Any]) -> dict[str, Any]
         "distilled": {"resnet18-dynamic": {"init": "dynamic"}},
     }
     return params
+
+
+def detector_alone(params: dict[str, Any]) -> dict[str, Any]:
+    """The same without the networks of the paper."""
+    params["pretrain"]["items"], params["distill"]["items"] = {}, {}
+    params["finetune"] |= {"scratch": {}, "pretrained": {}, "distilled": {}}
+    return params

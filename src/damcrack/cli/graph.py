@@ -1,5 +1,6 @@
 """The stages of the graph as commands, and the commands around them; what they do is loaded when they run."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,22 @@ def stage_command(stage: Stage) -> click.Command:
 @click.command()
 @click.argument("file", type=PATH, default=Path("params.yaml"))
 def check(file: Path) -> None:
-    """Check every value of a params file (default: params.yaml) against the schemas of the stages."""
+    """Check every value of a params file (default: params.yaml) against the schemas of the stages.
+
+    In a folder with a dvc.yaml also that its graph can be made of the values: that each network, teacher and experiment
+    which is named there is trained by some stage. This needs DVC.
+    """
     from damcrack.params import check_params, read_params
 
     names = check_params(read_params(file), list(STAGES))
+    if Path("dvc.yaml").is_file() and find_spec("dvc"):
+        from damcrack.kubeflow.graph import check_sources, derive, items_of
+
+        nodes = derive(Path.cwd(), file.read_text(encoding="utf-8"))
+        check_sources(Path.cwd(), nodes)
+        click.echo(f"dvc.yaml: {len(nodes)} stages, each input is there or made by one of them")
+        for unused in sorted(set(names) - items_of(nodes)):
+            click.echo(f"dvc.yaml: no stage runs {unused}; is it in the right group of {file}?")
     click.echo(f"{file}: {len(names)} configs are valid: {', '.join(names)}")
 
 

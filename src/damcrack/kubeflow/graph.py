@@ -4,12 +4,14 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,7 @@ class Node:
 
 
 def derive(checkout: Path, params_text: str) -> list[Node]:
-    """Resolve dvc.yaml in `checkout` with these values; parents come before their children.
+    """Resolve dvc.yaml in `checkout`, and what it includes, with these values; parents come before their children.
 
     Raises:
         InputError: dvc.yaml cannot be resolved with the values, or a stage's `meta` is wrong.
@@ -76,7 +78,8 @@ def derive(checkout: Path, params_text: str) -> list[Node]:
         raise InputError(f"{checkout} has no dvc.yaml; run in a checkout, or set DAMCRACK_CHECKOUT")
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with temporary_folder() as folder:
-        shutil.copy(checkout / "dvc.yaml", folder)
+        for file in checkout.glob("*.yaml"):
+            shutil.copy(file, folder)
         Path(folder, "params.yaml").write_text(params_text, encoding="utf-8")
         try:
             with new_repo(Path(folder)) as repo:
@@ -123,6 +126,33 @@ def _is_source(dep: Any, outs: set[str]) -> bool:
     return dep.def_path != "params.yaml" and not made
 
 
+def check_sources(checkout: Path, nodes: Sequence[Node]) -> None:
+    """Refuse a graph that reads what is not there: a name in the values that no stage makes, a part of the code.
+
+    Raises:
+        InputError: the first such path, with the stage that reads it.
+    """
+    for node in nodes:
+        for source in node.sources:
+            if not (checkout / source).exists():
+                listed = source.startswith("snapshots/")
+                fix = "write it with `damcrack snapshot`" if listed else "fix the name in params.yaml"
+                raise InputError(
+                    f"stage {node.name} reads {source}, which no stage writes and {checkout} does not have; {fix}, or "
+                    "use a whole checkout or image"
+                )
+
+
+def items_of(nodes: Sequence[Node]) -> set[str]:
+    """Which sections, or items (section@item), of the values our commands among those of the stages name."""
+    found = set()
+    for node in nodes:
+        following = dict(pairwise(shlex.split(node.command)))
+        section, item = following.get("damcrack"), following.get("--item")
+        found.add(f"{section}@{item}" if item else str(section))
+    return found
+
+
 def _sentence(error: BaseException | None) -> str:
     """An exception of DVC in one line, its causes included."""
     texts: list[str] = []
@@ -131,7 +161,8 @@ def _sentence(error: BaseException | None) -> str:
         if text and text not in " ".join(texts):
             texts.append(text)
         error = error.__cause__
-    return ": ".join(texts)[:600]
+    sentence = re.sub(r"'[^']*dvc\.yaml'", "dvc.yaml", ": ".join(texts))[:600]  # not our copy of it
+    return sentence + ("; a group without items is written {}" if ".foreach'" in sentence else "")
 
 
 # Of each value its type, a pattern of its text, and what is expected. No pydantic: a restored task starts without it.

@@ -1,0 +1,70 @@
+"""`damcrack check` beside a dvc.yaml: names that no stage makes are found before anything is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from damcrack.cli.main import cli
+from damcrack.files import InputError
+from smallest import detector_alone
+
+pytest.importorskip("dvc", reason='needs pip install "damcrack[graph]"')
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+def check(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Result:
+    """`damcrack check` of these values in the checkout."""
+    file = folder / "values.yaml"
+    file.write_text(yaml.safe_dump(params, sort_keys=False))
+    monkeypatch.chdir(ROOT)
+    return CliRunner().invoke(cli, ["check", str(file)])
+
+
+@pytest.mark.parametrize(
+    ("section", "changed", "found"),
+    [
+        ("export", {"experiment": "lite1-detector"}, "export reads models/finetune/lite1-detector"),
+        ("finetune", {"pretrained": {"mine": {"init": "resnet19"}}}, "mine reads models/pretrain/resnet19"),
+        (
+            "finetune",
+            {"taught": {"mine": {"init": "dynamic", "teacher": "none"}}},
+            "reads models/finetune/none",
+        ),
+        ("finetune", {"pretrained": {"mine": {}}}, "finetune-pretrained@mine"),
+        ("finetune", {"taught": None}, "a group without items is written {}"),
+        ("pretrain", {"items": {"resnet18": {"network": "resnet18"}}}, "reads models/pretrain/resnet50"),
+    ],
+)
+def test_a_name_that_no_stage_makes_is_refused(
+    section: str,
+    changed: dict[str, Any],
+    found: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The sentence names the stage and what it would read, or the place in dvc.yaml; no path of a copy of ours."""
+    params = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
+    params[section] |= changed
+    error = check(params, monkeypatch, tmp_path).exception
+    assert isinstance(error, InputError) and found in str(error) and "damcrack-tmp" not in str(error)
+
+
+def test_an_item_that_no_stage_runs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A group that dvc.yaml does not know is no mistake of the values; what is in it would never be trained."""
+    params = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
+    params["finetune"]["scrach"] = {"mine": {}}
+    said = check(params, monkeypatch, tmp_path)
+    assert said.exit_code == 0
+    assert [line.split()[4] for line in said.output.splitlines() if "no stage runs" in line] == [
+        "finetune@mine;"
+    ]
+
+
+def test_a_detector_alone_is_a_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The networks of the paper can be left out."""
+    params = detector_alone(yaml.safe_load((ROOT / "params/demo.yaml").read_text()))
+    assert "8 stages" in check(params, monkeypatch, tmp_path).output
