@@ -67,6 +67,25 @@ def test_wrong_values_are_named(section: str, path: tuple[str, ...], value: obje
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "path", "value", "words"),
+    [
+        ("tile", ("tile_px",), 224, ["resnet18-scratch", "image_px: 64", "224"]),
+        ("finetune", ("shipped", "lite0-detector", "image_px"), 64, ["lite0-detector", "64", "128"]),
+        ("finetune", ("shipped", "lite0-detector", "unlabelled_share"), 0.5, ["unlabelled_tiles"]),
+        ("export", ("experiment",), "lite0-detectr", ["did you mean 'finetune@lite0-detector'?"]),
+        ("export", ("experiment",), "resnet18-fixed", ["pixel_channels"]),
+    ],
+)
+def test_values_of_two_stages_that_rule_each_other_out_are_named(
+    section: str, path: tuple[str, ...], value: object, words: list[str]
+) -> None:
+    """Each alone is allowed; the later stage would refuse them."""
+    with pytest.raises(InputError) as caught:
+        check_params(changed(section, *path, value=value), list(STAGES))
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
 def test_missing_value_is_named() -> None:
     """What has no default is asked for by name; what has one may be left out."""
     params = demo()

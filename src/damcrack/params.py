@@ -152,20 +152,43 @@ def check_params(params: Mapping[str, Any], stages: list[str]) -> list[str]:
     """Validate a whole file; return the names of all (stage@item) configs in it.
 
     Raises:
-        InputError: the first value that is wrong.
+        InputError: the first value that is wrong, or that the values of another stage rule out.
     """
     for name in params:
         if name not in stages:
             raise InputError(f"params.yaml: unknown section {name!r}{_meant(name, stages)}")
-    names = []
+    configs: dict[str, Any] = {}
     for stage in stages:
         section, items = _mapping(stage, params.get(stage)), list[str | None]([None])
         if COMMON in section:
             items = [name for name, _ in section_items(section)]
         for item in items:
-            stage_config(params, stage, item)
-            names.append(stage if item is None else f"{stage}@{item}")
-    return names
+            configs[stage if item is None else f"{stage}@{item}"] = stage_config(params, stage, item)
+    _check_together(configs)
+    return list(configs)
+
+
+def _check_together(configs: Mapping[str, Any]) -> None:
+    """Refuse values that a later stage would refuse, after hours of training."""
+    tile, experiment = configs["tile"], f"finetune@{configs['export'].experiment}"
+    models = {name: config for name, config in configs.items() if name.startswith("finetune@")}
+    for name, config in models.items():
+        if tile.tile_px % config.image_px or (config.pixel_channels and config.image_px != tile.tile_px):
+            expected = "that size, for its pixel head" if config.pixel_channels else "a divisor"
+            raise InputError(
+                f"{name}: image_px: {config.image_px}; tiles have tile.tile_px: {tile.tile_px}, expected {expected}"
+            )
+        if config.unlabelled_share and not tile.unlabelled_tiles:
+            raise InputError(
+                f"{name}: unlabelled_share: {config.unlabelled_share}; there are tiles without a label only where "
+                "tile.unlabelled_tiles says how many"
+            )
+    if experiment not in models:
+        raise InputError(
+            f"export.experiment: {experiment}{_meant(experiment, models)}; known are {list(models)}"
+        )
+    if models[experiment].pixel_channels is None:
+        raise InputError(f"export.experiment: {experiment} has a tile head alone; give it pixel_channels")
 
 
 def flatten(config: Any) -> dict[str, Any]:

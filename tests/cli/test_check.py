@@ -27,7 +27,6 @@ def check(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, folder: Path)
 @pytest.mark.parametrize(
     ("section", "changed", "found"),
     [
-        ("export", {"experiment": "lite1-detector"}, "export reads models/finetune/lite1-detector"),
         ("finetune", {"pretrained": {"mine": {"init": "resnet19"}}}, "mine reads models/pretrain/resnet19"),
         (
             "finetune",

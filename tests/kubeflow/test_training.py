@@ -24,13 +24,6 @@ ROOT = Path(__file__).parents[2]
 IMAGES = {"cpu": "damcrack-cpu@sha256:" + "a" * 64, "train": "damcrack-train@sha256:" + "b" * 64}
 
 
-def linked(folder):
-    """What a checkout has beside its dvc.yaml."""
-    for name in ("requirements", "snapshots", "src"):
-        (folder / name).symlink_to(ROOT / name)
-    return folder
-
-
 def setting(checkout: Path = ROOT, **changed: object) -> Setting:
     params = (ROOT / "params/demo.yaml").read_text()
     return Setting(
@@ -103,7 +96,7 @@ def test_a_new_stage_needs_no_change_here(tmp_path):
         "foreach": ["a", "b"], "do": {"cmd": "true", "deps": ["results/polish"], "outs": ["results/tell-${item}"]},
     }  # fmt: skip
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(graph))
-    compile_pipeline(training(setting(linked(tmp_path))), tmp_path / "training.yaml")
+    compile_pipeline(training(setting(tmp_path)), tmp_path / "training.yaml")
     found = graph_in(tmp_path / "training.yaml")
     assert found["polish"] == ["export"] and found["tell@a"] == found["tell@b"] == ["polish"]
 
@@ -139,7 +132,7 @@ def test_machines_are_those_of_meta(tmp_path):
         "node_selector": {"damcrack/pool": "gpu"}, "tolerations": [{"key": "spot", "operator": "Exists"}],
     }  # fmt: skip
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(graph))
-    compile_pipeline(training(setting(linked(tmp_path))), tmp_path / "training.yaml")
+    compile_pipeline(training(setting(tmp_path)), tmp_path / "training.yaml")
     spec, platform = documents(tmp_path / "training.yaml")
     tasks = spec["root"]["dag"]["tasks"]
     task = next(one for one in tasks.values() if one["taskInfo"]["name"] == "evaluate")
@@ -260,6 +253,16 @@ def test_images_hold_the_locked_versions():
     assert versions("image-cpu.txt") < versions("image-train.txt") < lock
     assert versions("image-mlflow.txt") < lock
     assert not {line for line in versions("image-cpu.txt") if line.startswith(("torch", "nvidia", "triton"))}
+
+
+def test_a_network_that_no_stage_trains_is_refused(tmp_path: Path) -> None:
+    """A pod would find it missing after the trainings before; the checkout needs nothing beside its graph."""
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    params = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
+    training(setting(tmp_path, params=yaml.safe_dump(params)))
+    params["finetune"]["pretrained"] = {"mine": {"init": "resnet19"}}
+    with pytest.raises(InputError, match="models/pretrain/resnet19"):
+        training(setting(tmp_path, params=yaml.safe_dump(params)))
 
 
 def test_more_stages_than_a_run_can_join_are_refused(tmp_path: Path) -> None:

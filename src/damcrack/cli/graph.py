@@ -51,11 +51,11 @@ def check(file: Path) -> None:
 
     names = check_params(read_params(file), list(STAGES))
     if Path("dvc.yaml").is_file() and find_spec("dvc"):
-        from damcrack.kubeflow.graph import check_sources, derive, items_of
+        from damcrack.kubeflow.graph import check_names, derive, items_of
 
         nodes = derive(Path.cwd(), file.read_text(encoding="utf-8"))
-        check_sources(Path.cwd(), nodes)
-        click.echo(f"dvc.yaml: {len(nodes)} stages, each input is there or made by one of them")
+        check_names(nodes, Path.cwd())
+        click.echo(f"dvc.yaml: {len(nodes)} stages, each model that is read is made by one of them")
         for unused in sorted(set(names) - items_of(nodes)):
             click.echo(f"dvc.yaml: no stage runs {unused}; is it in the right group of {file}?")
     click.echo(f"{file}: {len(names)} configs are valid: {', '.join(names)}")

@@ -126,20 +126,18 @@ def _is_source(dep: Any, outs: set[str]) -> bool:
     return dep.def_path != "params.yaml" and not made
 
 
-def check_sources(checkout: Path, nodes: Sequence[Node]) -> None:
-    """Refuse a graph that reads what is not there: a name in the values that no stage makes, a part of the code.
+def check_names(nodes: Sequence[Node], checkout: Path | None = None) -> None:
+    """Refuse a graph that reads an output that no stage makes, unless `checkout` holds it: its name is wrong.
 
     Raises:
         InputError: the first such path, with the stage that reads it.
     """
+    folders = {Path(out).parts[0] for node in nodes for out in node.outs}
     for node in nodes:
         for source in node.sources:
-            if not (checkout / source).exists():
-                listed = source.startswith("snapshots/")
-                fix = "write it with `damcrack snapshot`" if listed else "fix the name in params.yaml"
+            if Path(source).parts[0] in folders and not (checkout and (checkout / source).exists()):
                 raise InputError(
-                    f"stage {node.name} reads {source}, which no stage writes and {checkout} does not have; {fix}, or "
-                    "use a whole checkout or image"
+                    f"stage {node.name} reads {source}, which no stage writes; fix the name in params.yaml"
                 )
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from damcrack.files import InputError, temporary_folder, write_bytes
-from damcrack.kubeflow.graph import SITE_CACHE, Node, check_same_graph, check_sources, derive, new_repo
+from damcrack.kubeflow.graph import SITE_CACHE, Node, check_same_graph, derive, new_repo
 from damcrack.kubeflow.views import metrics_of, page_of
 from damcrack.messages import shown
 from damcrack.storage.source import check_reachable, open_source
@@ -115,7 +115,6 @@ def _checked_node(task: Task, checkout: Path) -> Node:
         raise InputError(
             f"stage {node.name} needs the image {node.needs.image!r}, this is 'cpu' without torch"
         )
-    check_sources(checkout, [node])
     return node
 
 
@@ -234,6 +233,8 @@ def _snapshot_text(text: str) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise InputError(f"{source} is missing: a stage of dvc.yaml reads it; use a whole checkout or image")
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
