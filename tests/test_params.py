@@ -73,8 +73,6 @@ def test_wrong_values_are_named(section: str, path: tuple[str, ...], value: obje
         ("tile", ("tile_px",), 224, ["resnet18-scratch", "image_px: 64", "224"]),
         ("finetune", ("shipped", "lite0-detector", "image_px"), 64, ["lite0-detector", "64", "128"]),
         ("finetune", ("shipped", "lite0-detector", "unlabelled_share"), 0.5, ["unlabelled_tiles"]),
-        ("export", ("experiment",), "lite0-detectr", ["did you mean 'finetune@lite0-detector'?"]),
-        ("export", ("experiment",), "resnet18-fixed", ["pixel_channels"]),
     ],
 )
 def test_values_of_two_stages_that_rule_each_other_out_are_named(

@@ -148,8 +148,8 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     return value or {}
 
 
-def check_params(params: Mapping[str, Any], stages: list[str]) -> list[str]:
-    """Validate a whole file; return the names of all (stage@item) configs in it.
+def check_params(params: Mapping[str, Any], stages: list[str]) -> dict[str, Any]:
+    """Validate a whole file; return all configs in it by stage, or stage@item.
 
     Raises:
         InputError: the first value that is wrong, or that the values of another stage rule out.
@@ -165,14 +165,15 @@ def check_params(params: Mapping[str, Any], stages: list[str]) -> list[str]:
         for item in items:
             configs[stage if item is None else f"{stage}@{item}"] = stage_config(params, stage, item)
     _check_together(configs)
-    return list(configs)
+    return configs
 
 
 def _check_together(configs: Mapping[str, Any]) -> None:
     """Refuse values that a later stage would refuse, after hours of training."""
-    tile, experiment = configs["tile"], f"finetune@{configs['export'].experiment}"
-    models = {name: config for name, config in configs.items() if name.startswith("finetune@")}
-    for name, config in models.items():
+    tile = configs["tile"]
+    for name, config in configs.items():
+        if not name.startswith("finetune@"):
+            continue
         if tile.tile_px % config.image_px or (config.pixel_channels and config.image_px != tile.tile_px):
             expected = "that size, for its pixel head" if config.pixel_channels else "a divisor"
             raise InputError(
@@ -183,12 +184,6 @@ def _check_together(configs: Mapping[str, Any]) -> None:
                 f"{name}: unlabelled_share: {config.unlabelled_share}; there are tiles without a label only where "
                 "tile.unlabelled_tiles says how many"
             )
-    if experiment not in models:
-        raise InputError(
-            f"export.experiment: {experiment}{_meant(experiment, models)}; known are {list(models)}"
-        )
-    if models[experiment].pixel_channels is None:
-        raise InputError(f"export.experiment: {experiment} has a tile head alone; give it pixel_channels")
 
 
 def flatten(config: Any) -> dict[str, Any]:

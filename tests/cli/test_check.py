@@ -27,6 +27,8 @@ def check(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, folder: Path)
 @pytest.mark.parametrize(
     ("section", "changed", "found"),
     [
+        ("export", {"experiment": "lite1-detector"}, "export reads models/finetune/lite1-detector"),
+        ("export", {"experiment": "resnet18-fixed"}, "export.experiment"),
         ("finetune", {"pretrained": {"mine": {"init": "resnet19"}}}, "mine reads models/pretrain/resnet19"),
         (
             "finetune",
@@ -35,6 +37,17 @@ def check(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, folder: Path)
         ),
         ("finetune", {"pretrained": {"mine": {}}}, "finetune-pretrained@mine"),
         ("finetune", {"taught": None}, "a group without items is written {}"),
+        (
+            "finetune",
+            {"scratch": {"mine": {"init": "resnet18"}}},
+            "init is 'resnet18', its command gets None",
+        ),
+        ("finetune", {"pretrained": {"mine": {"init": "resnet50"}}}, "network is resnet18"),
+        (
+            "finetune",
+            {"taught": {"mine": {"init": "dynamic", "teacher": "lite0-detector"}}},
+            "pixel_channels",
+        ),
         ("pretrain", {"items": {"resnet18": {"network": "resnet18"}}}, "reads models/pretrain/resnet50"),
     ],
 )
@@ -50,6 +63,27 @@ def test_a_name_that_no_stage_makes_is_refused(
     params[section] |= changed
     error = check(params, monkeypatch, tmp_path).exception
     assert isinstance(error, InputError) and found in str(error) and "damcrack-tmp" not in str(error)
+
+
+def test_a_pipeline_is_not_compiled_of_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A pod would find the network missing after the trainings before."""
+    pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
+    params = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
+    params["finetune"]["pretrained"] = {"mine": {"init": "resnet19"}}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(ROOT)
+    images = ["--cpu-image", "damcrack-cpu", "--train-image", "damcrack-train", "--remote", "s3://dam/dvc"]
+    out = [
+        "--out",
+        str(tmp_path / "training.yaml"),
+        "--revision",
+        "abc",
+        "--params",
+        str(tmp_path / "values.yaml"),
+    ]
+    found = CliRunner().invoke(cli, ["pipeline", "compile", *images, *out]).exception
+    assert isinstance(found, InputError) and "models/pretrain/resnet19" in str(found)
+    assert not (tmp_path / "training.yaml").exists()
 
 
 def test_an_item_that_no_stage_runs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def graph_resolved_once():
         return found[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("damcrack.kubeflow.pipeline.derive", resolve)
+        for module in ("pipeline", "graph"):
+            patch.setattr(f"damcrack.kubeflow.{module}.derive", resolve)
         yield
 
 

@@ -255,16 +255,6 @@ def test_images_hold_the_locked_versions():
     assert not {line for line in versions("image-cpu.txt") if line.startswith(("torch", "nvidia", "triton"))}
 
 
-def test_a_network_that_no_stage_trains_is_refused(tmp_path: Path) -> None:
-    """A pod would find it missing after the trainings before; the checkout needs nothing beside its graph."""
-    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
-    params = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
-    training(setting(tmp_path, params=yaml.safe_dump(params)))
-    params["finetune"]["pretrained"] = {"mine": {"init": "resnet19"}}
-    with pytest.raises(InputError, match="models/pretrain/resnet19"):
-        training(setting(tmp_path, params=yaml.safe_dump(params)))
-
-
 def test_more_stages_than_a_run_can_join_are_refused(tmp_path: Path) -> None:
     """Their lock parts together would not fit into one argument, which a run would find at its very end."""
     stage = {"foreach": "${a.items}", "do": {"cmd": "echo ${key}", "outs": ["${key}"]}}

@@ -49,16 +49,15 @@ def check(file: Path) -> None:
     """
     from damcrack.params import check_params, read_params
 
-    names = check_params(read_params(file), list(STAGES))
+    configs = check_params(read_params(file), list(STAGES))
     if Path("dvc.yaml").is_file() and find_spec("dvc"):
-        from damcrack.kubeflow.graph import check_names, derive, items_of
+        from damcrack.kubeflow.graph import check_graph, derive
 
         nodes = derive(Path.cwd(), file.read_text(encoding="utf-8"))
-        check_names(nodes, Path.cwd())
-        click.echo(f"dvc.yaml: {len(nodes)} stages, each model that is read is made by one of them")
-        for unused in sorted(set(names) - items_of(nodes)):
+        for unused in check_graph(nodes, configs, Path.cwd()):
             click.echo(f"dvc.yaml: no stage runs {unused}; is it in the right group of {file}?")
-    click.echo(f"{file}: {len(names)} configs are valid: {', '.join(names)}")
+        click.echo(f"dvc.yaml: {len(nodes)} stages can be made of them")
+    click.echo(f"{file}: {len(configs)} configs are valid: {', '.join(configs)}")
 
 
 @click.command()

@@ -302,6 +302,7 @@ def _compile(
     imagery: Path | None,
     survey: tuple[str, str] | None,
 ) -> None:
+    from damcrack.kubeflow.graph import check_graph, derive
     from damcrack.kubeflow.new_imagery import new_imagery
     from damcrack.kubeflow.pipeline import Setting, compile_pipeline, training
     from damcrack.kubeflow.survey import survey as survey_in_parts
@@ -309,7 +310,7 @@ def _compile(
     from damcrack.stage_table import STAGES
 
     params = read_params(params_path)
-    check_params(params, list(STAGES))
+    configs = check_params(params, list(STAGES))
     for image in (cpu_image, train_image):
         if image is not None and not re.fullmatch(r"\S+", image):
             raise InputError(f"image {image!r}: expected its address, without spaces")
@@ -331,6 +332,7 @@ def _compile(
         )
     texts, images = dict(map(_snapshot, snapshots)), {"cpu": cpu_image, "train": train_image}
     values = params_path.read_text(encoding="utf-8")
+    check_graph(derive(Path.cwd(), values), configs)
     setting = Setting(Path.cwd(), values, remote, images, revision or _revision(), texts)
     if imagery is None:
         compile_pipeline(training(setting), out)

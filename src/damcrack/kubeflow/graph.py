@@ -126,12 +126,31 @@ def _is_source(dep: Any, outs: set[str]) -> bool:
     return dep.def_path != "params.yaml" and not made
 
 
-def check_names(nodes: Sequence[Node], checkout: Path | None = None) -> None:
-    """Refuse a graph that reads an output that no stage makes, unless `checkout` holds it: its name is wrong.
+def check_graph(nodes: Sequence[Node], configs: Mapping[str, Any], checkout: Path | None = None) -> list[str]:
+    """Refuse a graph that would fail after hours of training: it reads a network that no stage makes, or that is unfit.
+
+    `configs` are those of a whole params file by section, or section@item; returned are those that no stage runs.
+    A network that `checkout` holds may be read all the same.
 
     Raises:
-        InputError: the first such path, with the stage that reads it.
+        InputError: the first mistake, with the stage that would fail.
     """
+    _check_names(nodes, checkout)
+    calls = [dict(pairwise(shlex.split(node.command))) for node in nodes]  # of each word the next
+    names = ["@".join(word for key in ("damcrack", "--item") if (word := call.get(key))) for call in calls]
+    made = {out: configs.get(name) for node, name in zip(nodes, names, strict=True) for out in node.outs}
+    for name, call in zip(names, calls, strict=True):
+        for option in ("init", "teacher"):
+            if hasattr(configs.get(name), option):
+                _check_option(name, option, configs[name], call.get(f"--{option}"), made)
+        if name == "export" and getattr(made.get(call.get("--model", "")), "pixel_channels", 1) is None:
+            raise InputError(
+                f"export.experiment: {call['--model']} has a tile head alone; give it pixel_channels"
+            )
+    return sorted(configs.keys() - set(names))
+
+
+def _check_names(nodes: Sequence[Node], checkout: Path | None) -> None:
     folders = {Path(out).parts[0] for node in nodes for out in node.outs}
     for node in nodes:
         for source in node.sources:
@@ -141,14 +160,16 @@ def check_names(nodes: Sequence[Node], checkout: Path | None = None) -> None:
                 )
 
 
-def items_of(nodes: Sequence[Node]) -> set[str]:
-    """Which sections, or items (section@item), of the values our commands among those of the stages name."""
-    found = set()
-    for node in nodes:
-        following = dict(pairwise(shlex.split(node.command)))
-        section, item = following.get("damcrack"), following.get("--item")
-        found.add(f"{section}@{item}" if item else str(section))
-    return found
+def _check_option(name: str, option: str, config: Any, path: str | None, made: Mapping[str, Any]) -> None:
+    named, other = getattr(config, option), made.get(path or "")
+    if (named is None) != (path is None):
+        raise InputError(
+            f"{name}: {option} is {named!r}, its command gets {path}; set it, or use another group of dvc.yaml"
+        )
+    if option == "init" and other and other.network != config.network:
+        raise InputError(f"{name}: network is {config.network}; its init {named!r} is a {other.network}")
+    if option == "teacher" and other and (other.pixel_channels is None) != (config.pixel_channels is None):
+        raise InputError(f"{name}: pixel_channels: set it in the teacher {named!r} too, or in neither")
 
 
 def _sentence(error: BaseException | None) -> str:

@@ -13,7 +13,7 @@ from kfp import compiler, dsl, kubernetes
 
 from damcrack.files import InputError, temporary_folder, write_bytes
 from damcrack.kubeflow.cluster import OPTIONAL, REQUIRED, SECRETS, SETTINGS
-from damcrack.kubeflow.graph import Needs, as_text, check_names, derive
+from damcrack.kubeflow.graph import Needs, as_text, derive
 from damcrack.params import load_yaml
 
 NAME = "damcrack-training"
@@ -79,11 +79,10 @@ def training(setting: Setting) -> Any:
     """The pipeline; its parameters can be changed at submission as long as they make the same graph.
 
     Raises:
-        InputError: dvc.yaml cannot be resolved with the values, reads what no stage makes, or has too many stages; or a
-            snapshot is of no stage or too large.
+        InputError: dvc.yaml cannot be resolved with the values, or has too many stages; or a snapshot is of no stage or
+            too large.
     """
     nodes = derive(setting.checkout, setting.params)
-    check_names(nodes)
     if len(nodes) > MOST_STAGES:
         raise InputError(
             f"dvc.yaml has {len(nodes)} stages with these values, expected at most {MOST_STAGES}; "
