@@ -57,6 +57,8 @@ def test_item_values_override_the_common_ones() -> None:
         ("pretrain", ("common", "learning_rate"), float("inf"), ["learning_rate", "finite"]),
         ("pretrain", ("common", "seed"), 10**20, ["seed", "less than"]),
         ("photos", ("max_megapixels",), float("inf"), ["max_megapixels", "finite"]),
+        ("finetune", ("scratch",), {"my walls": {}}, ["finetune", "'my walls'", "letters"]),
+        ("finetune", ("scratch",), {"walls/2027": {}}, ["finetune", "'walls/2027'"]),
         ("finetune", ("common", "trainable"), "neck", ["trainable", "'neck'", "'head'"]),
     ],
 )

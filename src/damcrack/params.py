@@ -16,6 +16,7 @@ from damcrack.files import InputError
 from damcrack.stage_table import STAGES
 
 COMMON = "common"
+ITEM = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # a word of a command and a folder's name
 TAG = "tag:yaml.org,2002:"
 
 
@@ -163,6 +164,10 @@ def check_params(params: Mapping[str, Any], stages: list[str]) -> dict[str, Any]
         if COMMON in section:
             items = [name for name, _ in section_items(section)]
         for item in items:
+            if item is not None and not re.fullmatch(ITEM, str(item)):
+                raise InputError(
+                    f"{stage}: item {item!r}; expected letters, digits, . _ - as its folder's name"
+                )
             configs[stage if item is None else f"{stage}@{item}"] = stage_config(params, stage, item)
     _check_together(configs)
     return configs
