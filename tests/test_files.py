@@ -200,6 +200,7 @@ def test_a_kill_anywhere_loses_neither_output_nor_notes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_waits(tmp_path: Path) -> None:
     """The second one begins when the first one has ended."""
     code = (

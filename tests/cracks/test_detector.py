@@ -93,6 +93,7 @@ def test_the_map_of_a_photo_of_any_size_is_that_of_its_pixels(darkness, workers,
     np.testing.assert_allclose(crack_map, of_cells(image), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size_hw", [(390, 610), (1203, 97)])
 def test_windows_leave_no_seam(contrast, workers, monkeypatch, size_hw):
     """However the windows lie, the map is that of the whole photo at once; only the photo's border may differ."""
@@ -105,6 +106,7 @@ def test_windows_leave_no_seam(contrast, workers, monkeypatch, size_hw):
         np.testing.assert_allclose(contrast.map_photo(image, workers)[inside], whole[inside], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_border_of_a_large_photo_is_reflected(contrast, workers):
     """The map there is that of a larger photo whose border is the reflection."""
     image = noise((600, 700), seed=2)

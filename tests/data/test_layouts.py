@@ -121,6 +121,7 @@ def test_ordinary_names_are_safe(name):
     assert why_unsafe(name) is None
 
 
+@pytest.mark.slow
 @given(st.text(min_size=1))
 def test_escaped_names_fit_a_csv_and_are_refused(name):
     """Escaping leaves only encodable text, and a changed name always counts as unsafe."""

@@ -455,6 +455,7 @@ def test_huge_dimensions_are_refused_before_decoding():
         decode_photo(file[:200], 100 * MEGAPIXEL)
 
 
+@pytest.mark.slow
 def test_a_hundred_megapixels_decode():
     """Pillow's own limit of 89 megapixels does not stand in the way."""
     file = encoded(Image.new("L", (10000, 10000), 7), "PNG", compress_level=1)

@@ -83,6 +83,7 @@ def test_groups_go_to_both_sides_of_a_random_split() -> None:
     assert 45 <= grouped_in_val <= 75
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(grouped_labels(), FRACTIONS, SEEDS)
 def test_a_split_by_group_never_divides_a_group(

@@ -30,6 +30,7 @@ def test_packages_are_installed_by_their_hashes(dockerfile):
         assert names and all(name.rstrip().endswith("\\") for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)
 def test_each_image_lists_the_licences_of_what_it_holds(dockerfile):
     """By our script, which names a licence for nearly every package that is installed here."""

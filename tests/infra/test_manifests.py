@@ -147,12 +147,14 @@ def check_all(manifests: tuple[Manifest, ...]) -> None:
         check_locked(pod)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", RENDERED, ids=name_of)
 def test_a_kustomization_renders_to_valid_locked_manifests(folder: Path) -> None:
     """By the schemas of Kubernetes, unknown fields forbidden, pods with the least rights; what they name is there."""
     check_all(rendered(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", COMPONENTS, ids=name_of)
 def test_a_component_on_the_base_renders_to_valid_locked_manifests(folder: Path, with_component: Any) -> None:
     """As a kustomization."""

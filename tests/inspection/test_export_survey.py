@@ -304,6 +304,7 @@ def test_two_photos_of_one_stem_do_not_share_a_mask(world, tmp_path):
     assert len(lines) == 1
 
 
+@pytest.mark.slow
 def test_frames_that_are_not_there_are_said(world, tmp_path):
     """A frame goes by its video's name and time."""
     shutil.copy(world / "in/plain.jpg", tmp_path / "plain.jpg")
@@ -322,6 +323,7 @@ def test_frames_that_are_not_there_are_said(world, tmp_path):
     assert "99999.5s" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dive.mp4", "DIVE.MP4"])
 def test_frames_come_by_their_time_whatever_the_step_was(world, tmp_path, name):
     """A survey of every fifth of a second, or of another spelling of the video's name."""

@@ -214,6 +214,7 @@ def test_pods_get_their_secrets_by_name(tmp_path):
         assert named == wanted
 
 
+@pytest.mark.slow
 def test_the_training_is_the_pipeline_of_the_graph(tmp_path):
     """As a part, with every task that it has alone, on the kept snapshot, and noted only when it is through."""
     images = {"cpu": "damcrack-cpu:test", "train": "damcrack-train:test"}

@@ -57,6 +57,7 @@ WITH_WEIGHTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_size_and_work_are_the_published(name: str) -> None:
     """Parameters equal, and multiply-adds agree within 1 %."""
@@ -203,6 +204,7 @@ def test_training_a_head_leaves_the_body_as_it_was(name: str) -> None:
     assert changed == list(before)[-2:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alexnet", pytest.param("vgg16", marks=pytest.mark.slow)])
 def test_dropout_is_on_when_all_weights_train(name: str) -> None:
     """Two passes differ in training mode, and are equal in evaluation mode."""
