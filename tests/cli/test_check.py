@@ -9,6 +9,9 @@ from click.testing import CliRunner, Result
 
 from damcrack.cli.main import cli
 from damcrack.files import InputError
+from damcrack.kubeflow.graph import check_graph, derive
+from damcrack.params import check_params
+from damcrack.stage_table import STAGES
 from smallest import detector_alone
 
 pytest.importorskip("dvc", reason='needs pip install "damcrack[graph]"')
@@ -63,6 +66,17 @@ def test_a_name_that_no_stage_makes_is_refused(
     params[section] |= changed
     error = check(params, monkeypatch, tmp_path).exception
     assert isinstance(error, InputError) and found in str(error) and "damcrack-tmp" not in str(error)
+
+
+def test_a_network_that_lies_there_may_be_read(tmp_path: Path) -> None:
+    """One from elsewhere, where its folder would be: on this machine; in a pod it would be missing."""
+    params = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
+    params["finetune"]["pretrained"] = {"mine": {"init": "resnet19"}}
+    nodes, configs = derive(ROOT, yaml.safe_dump(params)), check_params(params, list(STAGES))
+    with pytest.raises(InputError, match="models/pretrain/resnet19"):
+        check_graph(nodes, configs, tmp_path)
+    (tmp_path / "models/pretrain/resnet19").mkdir(parents=True)
+    assert check_graph(nodes, configs, tmp_path) == []
 
 
 def test_a_pipeline_is_not_compiled_of_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
