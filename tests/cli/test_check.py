@@ -111,6 +111,15 @@ def test_an_item_that_no_stage_runs_is_named(monkeypatch: pytest.MonkeyPatch, tm
     ]
 
 
+def test_values_in_a_file_beside_the_graph_are_read(tmp_path: Path) -> None:
+    """A dvc.yaml may have `vars` of its own; a folder with a file's suffix is none of them."""
+    stage = {"cmd": "echo ${word}", "outs": ["${word}"]}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"vars": ["own.yaml"], "stages": {"say": stage}}))
+    (tmp_path / "own.yaml").write_text("word: crack\n")
+    (tmp_path / "photos.yaml").mkdir()
+    assert [node.command for node in derive(tmp_path, "{}")] == ["echo crack"]
+
+
 def test_a_detector_alone_is_a_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The networks of the paper can be left out."""
     params = detector_alone(yaml.safe_load((ROOT / "params/demo.yaml").read_text()))

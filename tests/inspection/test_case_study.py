@@ -24,7 +24,6 @@ def studied(tmp_path_factory):
     return root / "out", json.loads((root / "out/case-study.json").read_text())
 
 
-@pytest.mark.slow
 def test_a_detector_that_sees_all_cracks_is_right(studied):
     """Blocks and pixels by the network are right, and thresholds stand beside them."""
     blocks, pixels = studied[1]["blocks"]["all"], studied[1]["pixels"]

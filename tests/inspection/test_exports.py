@@ -72,7 +72,6 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["photos", "blocks", "cracks", "set-aside"])
 def test_a_spreadsheet_opens_the_tables_rightly(world, name):
     """A byte order mark, and no cell that runs as a formula; numbers are numbers."""

@@ -55,7 +55,7 @@ def check(file: Path) -> None:
 
         nodes = derive(Path.cwd(), file.read_text(encoding="utf-8"))
         for unused in check_graph(nodes, configs, Path.cwd()):
-            click.echo(f"dvc.yaml: no stage runs {unused}; is it in the right group of {file}?")
+            click.echo(f"dvc.yaml: no stage runs {unused}; is it in the right group of {file}?", err=True)
         click.echo(f"dvc.yaml: {len(nodes)} stages can be made of them")
     click.echo(f"{file}: {len(configs)} configs are valid: {', '.join(configs)}")
 

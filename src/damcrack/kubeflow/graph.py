@@ -78,7 +78,7 @@ def derive(checkout: Path, params_text: str) -> list[Node]:
         raise InputError(f"{checkout} has no dvc.yaml; run in a checkout, or set DAMCRACK_CHECKOUT")
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with temporary_folder() as folder:
-        for file in checkout.glob("*.yaml"):
+        for file in filter(Path.is_file, checkout.glob("*.yaml")):
             shutil.copy(file, folder)
         Path(folder, "params.yaml").write_text(params_text, encoding="utf-8")
         try:
