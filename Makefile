@@ -93,7 +93,7 @@ paper: .venv/installed .dvc/config.local ## run the paper's missing experiments,
 
 .PHONY: detector
 detector: .venv/installed .dvc/config.local ## train the detector that ships with the package again (about an hour on two cores), and pack it
-	@cd experiments/detector && damcrack snapshot photos && dvc repro
+	@cd experiments/detector && damcrack check > /dev/null && damcrack snapshot photos && dvc repro
 	@python -m experiments.detector
 
 .PHONY: values

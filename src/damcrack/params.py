@@ -150,7 +150,7 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
 
 
 def check_params(params: Mapping[str, Any], stages: list[str]) -> dict[str, Any]:
-    """Validate a whole file; return all configs in it by stage, or stage@item.
+    """Validate a whole file; return all configs in it by stage, or stage@item. It needs no section of every stage.
 
     Raises:
         InputError: the first value that is wrong, or that the values of another stage rule out.
@@ -159,8 +159,8 @@ def check_params(params: Mapping[str, Any], stages: list[str]) -> dict[str, Any]
         if name not in stages:
             raise InputError(f"params.yaml: unknown section {name!r}{_meant(name, stages)}")
     configs: dict[str, Any] = {}
-    for stage in stages:
-        section, items = _mapping(stage, params.get(stage)), list[str | None]([None])
+    for stage in filter(params.__contains__, stages):
+        section, items = _mapping(stage, params[stage]), list[str | None]([None])
         if COMMON in section:
             items = [name for name, _ in section_items(section)]
         for item in items:
@@ -175,9 +175,9 @@ def check_params(params: Mapping[str, Any], stages: list[str]) -> dict[str, Any]
 
 def _check_together(configs: Mapping[str, Any]) -> None:
     """Refuse values that a later stage would refuse, after hours of training."""
-    tile = configs["tile"]
+    tile = configs.get("tile")
     for name, config in configs.items():
-        if not name.startswith("finetune@"):
+        if tile is None or not name.startswith("finetune@"):
             continue
         if tile.tile_px % config.image_px or (config.pixel_channels and config.image_px != tile.tile_px):
             expected = "that size, for its pixel head" if config.pixel_channels else "a divisor"

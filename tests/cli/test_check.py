@@ -124,3 +124,17 @@ def test_a_detector_alone_is_a_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     """The networks of the paper can be left out."""
     params = detector_alone(yaml.safe_load((ROOT / "params/demo.yaml").read_text()))
     assert "8 stages" in check(params, monkeypatch, tmp_path).output
+
+
+def test_only_the_sections_that_a_graph_takes_must_be_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The detector's graph has four sections and is whole; without one of them it is refused before it begins."""
+    monkeypatch.chdir(ROOT / "experiments/detector")
+    done = CliRunner().invoke(cli, ["check"])
+    assert done.exit_code == 0 and "4 stages" in done.output and "4 configs" in done.output
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    del params["tile"]
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(params))
+    error = CliRunner().invoke(cli, ["check", str(tmp_path / "values.yaml")]).exception
+    assert isinstance(error, InputError) and "'tile'" in str(error)

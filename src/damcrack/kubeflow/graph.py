@@ -83,6 +83,7 @@ def derive(checkout: Path, params_text: str) -> list[Node]:
         Path(folder, "params.yaml").write_text(params_text, encoding="utf-8")
         try:
             with new_repo(Path(folder)) as repo:
+                _check_sections(repo.index.graph, yaml.safe_load(params_text) or {})
                 return _nodes(repo.index.graph)
         except (DvcException, yaml.YAMLError) as error:
             raise InputError(f"dvc.yaml cannot be resolved with these values: {_sentence(error)}") from error
@@ -101,6 +102,15 @@ def new_repo(root: Path) -> Iterator[Any]:
     finally:
         os.environ.pop(SITE_CACHE)
         os.environ |= {} if before is None else {SITE_CACHE: before}
+
+
+def _check_sections(graph: Any, params: Mapping[str, Any]) -> None:
+    for stage in graph:
+        named = {name for dep in stage.deps if dep.def_path == "params.yaml" for name in dep.params}
+        for section in sorted({name.split(".")[0] for name in named} - params.keys()):
+            raise InputError(
+                f"stage {stage.name} takes section {section!r} of params.yaml, which has none; add it"
+            )
 
 
 def _nodes(graph: Any) -> list[Node]:
@@ -129,7 +139,7 @@ def _is_source(dep: Any, outs: set[str]) -> bool:
 def check_graph(nodes: Sequence[Node], configs: Mapping[str, Any], checkout: Path | None = None) -> list[str]:
     """Refuse a graph that would fail after hours of training: it reads a network that no stage makes, or that is unfit.
 
-    `configs` are those of a whole params file by section, or section@item; returned are those that no stage runs.
+    `configs` are those of a whole params file by section, or section@item; returned are items that no stage runs.
     A network that `checkout` holds may be read all the same.
 
     Raises:
@@ -147,7 +157,7 @@ def check_graph(nodes: Sequence[Node], configs: Mapping[str, Any], checkout: Pat
             raise InputError(
                 f"export.experiment: {call['--model']} has a tile head alone; give it pixel_channels"
             )
-    return sorted(configs.keys() - set(names))
+    return sorted(name for name in configs.keys() - set(names) if "@" in name)
 
 
 def _check_names(nodes: Sequence[Node], checkout: Path | None) -> None:
