@@ -150,7 +150,9 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
 
 
 def check_params(params: Mapping[str, Any], stages: list[str]) -> dict[str, Any]:
-    """Validate a whole file; return all configs in it by stage, or stage@item. It needs no section of every stage.
+    """Validate a whole file; return all configs in it by stage, or stage@item.
+
+    A stage may have no section: which ones a graph takes, the graph knows (`damcrack.kubeflow.graph.derive`).
 
     Raises:
         InputError: the first value that is wrong, or that the values of another stage rule out.
@@ -175,9 +177,10 @@ def check_params(params: Mapping[str, Any], stages: list[str]) -> dict[str, Any]
 
 def _check_together(configs: Mapping[str, Any]) -> None:
     """Refuse values that a later stage would refuse, after hours of training."""
-    tile = configs.get("tile")
+    if (tile := configs.get("tile")) is None:
+        return
     for name, config in configs.items():
-        if tile is None or not name.startswith("finetune@"):
+        if not name.startswith("finetune@"):
             continue
         if tile.tile_px % config.image_px or (config.pixel_channels and config.image_px != tile.tile_px):
             expected = "that size, for its pixel head" if config.pixel_channels else "a divisor"

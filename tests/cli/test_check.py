@@ -129,12 +129,15 @@ def test_a_detector_alone_is_a_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_only_the_sections_that_a_graph_takes_must_be_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The detector's graph has four sections and is whole; without one of them it is refused before it begins."""
+    """The detector's graph takes four and is whole, a fifth is no mistake; without one of them it is refused."""
     monkeypatch.chdir(ROOT / "experiments/detector")
-    done = CliRunner().invoke(cli, ["check"])
-    assert done.exit_code == 0 and "4 stages" in done.output and "4 configs" in done.output
-    params = yaml.safe_load(Path("params.yaml").read_text())
+    params, values = yaml.safe_load(Path("params.yaml").read_text()), tmp_path / "values.yaml"
+    for more, num in (({}, 4), ({"evaluate": {}}, 5)):
+        values.write_text(yaml.safe_dump(params | more))
+        done = CliRunner().invoke(cli, ["check", str(values)])
+        assert done.exit_code == 0 and "4 stages" in done.output and f"{num} configs" in done.output
+        assert "no stage runs" not in done.output
     del params["tile"]
-    (tmp_path / "values.yaml").write_text(yaml.safe_dump(params))
-    error = CliRunner().invoke(cli, ["check", str(tmp_path / "values.yaml")]).exception
+    values.write_text(yaml.safe_dump(params))
+    error = CliRunner().invoke(cli, ["check", str(values)]).exception
     assert isinstance(error, InputError) and "'tile'" in str(error)

@@ -70,7 +70,8 @@ def derive(checkout: Path, params_text: str) -> list[Node]:
     """Resolve dvc.yaml in `checkout`, and what it includes, with these values; parents come before their children.
 
     Raises:
-        InputError: dvc.yaml cannot be resolved with the values, or a stage's `meta` is wrong.
+        InputError: dvc.yaml cannot be resolved with the values, or takes a section that they lack, or a stage's `meta`
+            is wrong.
     """
     from dvc.exceptions import DvcException
 
