@@ -252,6 +252,8 @@ def test_ready_tiles_have_lines_of_their_own(data: Data) -> None:
         data.tile("metu-tiles", f"{number}", cracked=False)
     photos = read_photos(data.root, max_per_source=3)
     assert [photo.file.stem for photo in photos] == ["0", "2", "4"] * 2
+    others = read_photos(data.root, max_per_source=3, not_among=3)
+    assert [photo.file.stem for photo in others] == ["1", "3"] * 2
     results = summary(by_row(measure(photos, truth)))
     assert results["tiles"]["metu-tiles"]["blocks"]["accuracy"]["value"] == 1
     assert results["tiles"]["metu-tiles"]["against"] == "own"

@@ -48,6 +48,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--max-per-source", type=int, help="photos, or ready tiles of each class, spread evenly"
     )
+    parser.add_argument(
+        "--not-among", type=int, default=0, metavar="N", help="leave out what --max-per-source N would take"
+    )
     parser.add_argument("--out", type=Path, help="json")
     parser.add_argument("--markdown", type=Path, help="tables; default: printed")
     parser.add_argument("--pictures", type=Path, help="folder for one page of each source")
@@ -98,7 +101,7 @@ def main() -> None:
     if args.data is None:
         raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
     try:
-        photos = read_photos(args.data, args.sources, args.max_per_source)
+        photos = read_photos(args.data, args.sources, args.max_per_source, args.not_among)
         results = {name: measured(name, one, photos, args.pictures) for name, one in scorers(args).items()}
     except InputError as error:
         raise SystemExit(str(error)) from error

@@ -59,11 +59,13 @@ def _overview(results: Mapping[str, Mapping[str, Any]]) -> str:
         "F1, pixels",
         "clIoU",
         "clean photos called cracked",
+        "blocks right",
+        "clean blocks called cracked at 95 % recall",
     ]
     rows = []
     for name, result in results.items():
         worst, alarms = result["worst_auroc"], result["false_alarms"]
-        pixels = (result["overall"] or {}).get("pixels") or {}
+        pixels, blocks = ((result["overall"] or {}).get(of) or {} for of in ("pixels", "blocks"))
         rows.append(
             [
                 name,
@@ -72,6 +74,7 @@ def _overview(results: Mapping[str, Mapping[str, Any]]) -> str:
                 _percent(worst["value"] if worst else None),
                 *(with_interval(pixels.get(one)) for one in ("f1", "cliou")),
                 _alarms(alarms),
+                *(with_interval(blocks.get(one)) for one in ("accuracy", "false_alarms_at_recall")),
             ]
         )
     return table(heads, 2, rows)

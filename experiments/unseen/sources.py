@@ -51,10 +51,13 @@ class Photo:
     group: str
 
 
-def read_photos(data: Path, sources: Sequence[str] = (), max_per_source: int | None = None) -> list[Photo]:
+def read_photos(
+    data: Path, sources: Sequence[str] = (), max_per_source: int | None = None, not_among: int = 0
+) -> list[Photo]:
     """Photos of the sources (default: all), sorted by source and file, at most `max_per_source` of each, spread evenly.
 
-    Of ready tiles the limit holds for each class.
+    Of ready tiles the limits hold for each class. Those that `max_per_source=not_among` would take are left out:
+    what is chosen on the others is not chosen on what a table with that limit reports.
 
     Raises:
         InputError: no manifest, an unknown source, or a photo without a mask.
@@ -72,7 +75,11 @@ def read_photos(data: Path, sources: Sequence[str] = (), max_per_source: int | N
         raise InputError(
             f"{manifest} has no photos of {', '.join(sorted(missing))}; the names are its folders"
         )
-    return [photo for photos in lists.values() for photo in _spread(photos, max_per_source)]
+    found = list[Photo]()
+    for photos in lists.values():
+        reported = set(_spread(photos, not_among)) if not_among else set[Photo]()
+        found += _spread([photo for photo in photos if photo not in reported], max_per_source)
+    return found
 
 
 def _photo(data: Path, row: dict[str, str]) -> Photo:
