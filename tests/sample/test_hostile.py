@@ -1,4 +1,4 @@
-"""Hostile marks and what they do to masks."""
+"""Grounds, hostile marks, and what they do to masks."""
 
 import cv2
 import numpy as np
@@ -7,40 +7,41 @@ import pytest
 from damcrack.sample import hostile
 from damcrack.sample.concrete import render_photo
 from damcrack.sample.cracks import crack_mask, crack_network, grow_crack
+from damcrack.sample.grounds import GROUNDS, Lay
 from damcrack.sample.hostile import ABOVE, BELOW, Mark
 from damcrack.sample.strokes import Stroke, coverage
 from damcrack.sample.wall import OPAQUE, Wall, bare_wall
 
 SIZE_HW = (240, 320)
 COVERS = {hostile.cable, hostile.gauge, hostile.beam, hostile.moss, hostile.stems}
-MARKS = [mark for mark, _ in BELOW + ABOVE]
+MARKS: list[Mark | Lay] = [mark for mark, _ in (*BELOW, *ABOVE, *GROUNDS)]
 
 
-def marked(mark: Mark, seed: int) -> Wall:
+def marked(mark: Mark | Lay, seed: int) -> Wall:
     wall = bare_wall(np.ones(SIZE_HW, np.float32))
     mark(np.random.default_rng(seed), wall)
     return wall
 
 
 @pytest.mark.parametrize("mark", MARKS, ids=lambda mark: mark.__name__)
-def test_mark_is_seen_and_is_a_function_of_its_seed(mark: Mark) -> None:
-    """Every mark changes most walls, leaves finite light that is not negative, and repeats exactly."""
+def test_mark_is_seen_and_is_a_function_of_its_seed(mark: Mark | Lay) -> None:
+    """Every ground and mark changes many walls, leaves finite light, and repeats exactly."""
     seen = 0
-    for seed in range(6):
+    for seed in range(12):
         wall, again = marked(mark, seed), marked(mark, seed)
         for left, right in ((wall.light, again.light), (wall.tint, again.tint), (wall.hidden, again.hidden)):
             assert np.array_equal(left, right)
         assert np.isfinite(wall.light).all()
         assert np.isfinite(wall.tint).all()
-        assert wall.light.min() >= 0
+        assert wall.light.min() > -0.25  # the deepest edge of a tie-rod hole, which a photo shows as black
         assert wall.tint.min() >= 0
         seen += bool(np.ptp(wall.light) > 0.05 or np.ptp(wall.tint) > 0.05)
-    assert seen >= 3
+    assert seen >= 4
 
 
 @pytest.mark.parametrize("mark", MARKS, ids=lambda mark: mark.__name__)
-def test_only_things_in_front_hide_cracks(mark: Mark) -> None:
-    """Cables, boards, beams and plants hide what is behind them; paint, joints, water and shadows hide nothing."""
+def test_only_things_in_front_hide_cracks(mark: Mark | Lay) -> None:
+    """Cables, boards, beams and plants hide what is behind them; grounds, paint, water and shadows hide nothing."""
     hidden = sum((marked(mark, seed).hidden >= OPAQUE).sum() for seed in range(12))
     assert (hidden > 0) == (mark in COVERS)
 
@@ -48,7 +49,7 @@ def test_only_things_in_front_hide_cracks(mark: Mark) -> None:
 @pytest.mark.parametrize(
     "mark", sorted(COVERS, key=lambda mark: mark.__name__), ids=lambda mark: mark.__name__
 )
-def test_what_is_hidden_shows_the_thing_and_not_the_crack(mark: Mark) -> None:
+def test_what_is_hidden_shows_the_thing_and_not_the_crack(mark: Mark | Lay) -> None:
     """Where a wall is fully hidden, a black and a white wall look nearly alike."""
     for seed in range(6):
         black, white = (bare_wall(np.full(SIZE_HW, level, np.float32)) for level in (0.0, 1.0))

@@ -17,17 +17,20 @@ from damcrack.sample.cracks import (
     grow_crack,
     leach_lime,
     light_rims,
+    open_seam,
     spall_edges,
 )
+from damcrack.sample.grounds import lay_ground
 from damcrack.sample.hostile import add_above, add_below
-from damcrack.sample.marks import cast_shadows, joints, press_tie_holes, scratches, stains
+from damcrack.sample.marks import cast_shadows, scratches, stains
 from damcrack.sample.strokes import Bytes, Floats, Stroke, coverage, painted
-from damcrack.sample.surface import Field, board_marks, concrete_surface, smooth_noise
-from damcrack.sample.wall import OPAQUE, Wall, bare_wall
+from damcrack.sample.surface import Field, concrete_surface, smooth_noise
+from damcrack.sample.wall import OPAQUE, Wall, bare_wall, cut
 
 NO_CRACK_CHANCE = 0.25
 WIDE_CRACK_CHANCE = 1 / 6  # of a photo with cracks to have one of 12 to 40 px
 NETWORK_CHANCE = 0.12
+SEAM_CHANCE = 0.45  # of a crack in masonry to follow its joints
 CRACKS_PER_MEGAPIXEL = 3.2
 MIN_SIDE_PX = 64
 WIDE_PX = 8.0  # wider cracks show their ground
@@ -56,21 +59,15 @@ def render_photo(seed: int, index: int, size_hw: tuple[int, int]) -> ConcretePho
     if min(size_hw) < MIN_SIDE_PX:
         raise InputError(f"size_hw: got {size_hw}; the sample needs at least {MIN_SIDE_PX} px a side")
     rng = np.random.default_rng([seed, index])
-    light = concrete_surface(rng, size_hw)
-    if rng.random() < 0.45:
-        light *= board_marks(rng, size_hw)
-    holes_xy = press_tie_holes(rng, light) if rng.random() < 0.5 else np.zeros((0, 2))
-    gaps = joints(rng, size_hw) if rng.random() < 0.8 else []
-    shades = [np.full(len(gap.width_px), rng.uniform(0.35, 0.9)) for gap in gaps]
-    _cut(light, coverage(gaps, size_hw), painted(gaps, shades, size_hw))
-    _scratch(rng, light)
-    cracks = _place_cracks(rng, size_hw)
+    wall = bare_wall(concrete_surface(rng, size_hw))
+    ground = lay_ground(rng, wall)
+    _scratch(rng, wall.light)
+    cracks = _place_cracks(rng, size_hw, ground.seams)
     num_marks = _num_marks(rng, bool(cracks))
     num_below = int(rng.binomial(num_marks, 0.5))
-    wall = bare_wall(light)
     add_below(rng, wall, num_below)
-    colour = stains(rng, size_hw, _run_off_sources(rng, holes_xy, gaps))
-    area = _open_cracks(rng, light, colour, cracks)
+    colour = stains(rng, size_hw, ground.run_off_xy)
+    area = _open_cracks(rng, wall.light, colour, cracks)
     add_above(rng, wall, num_marks - num_below)
     strokes = [crack.stroke for crack in cracks]
     mask = crack_mask(strokes, size_hw, area)
@@ -92,12 +89,12 @@ def encode_photo(rgb: Bytes, index: int) -> bytes:
 
 
 def _num_marks(rng: np.random.Generator, has_cracks: bool) -> int:
-    """How many hostile marks: one to three on sound concrete, on cracked concrete often none."""
-    return int(rng.choice(4, p=(0.55, 0.25, 0.15, 0.05) if has_cracks else (0.1, 0.35, 0.35, 0.2)))
+    """How many hostile marks: one to three on sound concrete, on cracked concrete fewer."""
+    return int(rng.choice(4, p=(0.4, 0.3, 0.2, 0.1) if has_cracks else (0.1, 0.35, 0.35, 0.2)))
 
 
-def _place_cracks(rng: np.random.Generator, size_hw: tuple[int, int]) -> list[Crack]:
-    """Cracks of one photo, their number growing with its area; some photos have none."""
+def _place_cracks(rng: np.random.Generator, size_hw: tuple[int, int], seams: Sequence[Floats]) -> list[Crack]:
+    """Cracks of one photo, their number growing with its area; some photos have none. Some follow the seams."""
     if rng.random() < NO_CRACK_CHANCE:
         return []
     height, width = size_hw
@@ -108,6 +105,9 @@ def _place_cracks(rng: np.random.Generator, size_hw: tuple[int, int]) -> list[Cr
         widths_px[0] = np.exp(rng.uniform(np.log(12), np.log(38)))
     cracks: list[Crack] = []
     for width_px in widths_px:
+        if seams and rng.random() < SEAM_CHANCE:
+            cracks += open_seam(rng, seams[int(rng.integers(len(seams)))], float(width_px))
+            continue
         start_xy = rng.uniform(-0.05, 1.05, 2) * (width, height)
         towards_xy = rng.uniform(0.2, 0.8, 2) * (width, height) - start_xy
         heading = float(np.arctan2(towards_xy[1], towards_xy[0]) + rng.normal(0, 0.3))
@@ -142,29 +142,12 @@ def _open_cracks(rng: np.random.Generator, light: Field, colour: Field, cracks: 
         depth = painted(
             [crack.stroke for crack in ordered], [fade * crack.darkness for crack in ordered], size_hw
         )
-        _cut(light, area, depth, crack_ground(rng, size_hw) if wide else None)
+        cut(light, area, depth, crack_ground(rng, size_hw) if wide else None)
     if kind == "damp":
         dampen(rng, colour, area)
     if kind == "limed" or rng.random() < 0.3:
         leach_lime(rng, colour, area)
     return area
-
-
-def _cut(light: Field, area: Bytes, depth: Bytes, ground: Field | None = None) -> None:
-    """Darken what `area` covers by `depth`, where given times `ground`, with a soft shoulder and a lit lower edge."""
-    if not area.any():
-        return
-    dark = cv2.multiply(area, depth, scale=1 / 255).astype(np.float32)
-    shoulder = np.asarray(cv2.GaussianBlur(dark, (0, 0), 1.6), np.float32)
-    lit = np.roll(shoulder, 2, axis=0)
-    lit -= shoulder
-    dark *= np.float32(0.8) if ground is None else ground * np.float32(0.8)
-    dark += np.float32(0.28) * (shoulder if ground is None else shoulder * ground)
-    np.clip(lit, 0, None, out=lit)
-    dark -= np.float32(0.25) * lit
-    dark *= np.float32(-1 / 255)
-    dark += 1
-    light *= np.clip(dark, np.float32(0.01), None, out=dark)
 
 
 def _scratch(rng: np.random.Generator, light: Field) -> None:
@@ -174,12 +157,6 @@ def _scratch(rng: np.random.Generator, light: Field) -> None:
         if some:
             strength = np.float32(rng.uniform(low, high) / 255)
             light *= 1 - strength * coverage(some, (light.shape[0], light.shape[1])).astype(np.float32)
-
-
-def _run_off_sources(rng: np.random.Generator, holes_xy: Floats, gaps: Sequence[Stroke]) -> Floats:
-    """Points that stains run down from: the tie-rod holes and some places along the joints."""
-    along = [gap.points_xy[rng.integers(0, len(gap.points_xy), 6)] for gap in gaps]
-    return np.concatenate([holes_xy, *along])
 
 
 def _expose(rng: np.random.Generator, wall: Wall, colour: Field) -> Bytes:

@@ -44,8 +44,20 @@ def grow_crack(
     length_px, width_px = size_px
     # Thin cracks are seldom deep black: light reaches their ground, and the lens blurs them.
     darkness = float(np.clip(rng.normal(0.66 + 0.02 * min(width_px, 10.0), 0.13), 0.4, 0.95))
-    jagged = float(rng.uniform(0.35, 1.1))
+    jagged = float(rng.uniform(0.15, 1.1))  # from cracks of glazed tiles to those around stones
     return _grow(rng, start_xy, heading_rad, _Habit(length_px, width_px, darkness, jagged), depth=0)
+
+
+def open_seam(rng: np.random.Generator, path_xy: Floats, width_px: float) -> list[Crack]:
+    """A crack along a path (K, 2) of straight pieces: joints that came open."""
+    reach_px = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(path_xy, axis=0).T))])
+    num_points = max(int(reach_px[-1] / STEP_PX), 8)
+    at = np.linspace(0, reach_px[-1], num_points)
+    points_xy = np.stack([np.interp(at, reach_px, path_xy[:, axis]) for axis in (0, 1)], axis=1)
+    points_xy += 0.8 * np.stack([_drift(rng, num_points, 6) for _ in range(2)], axis=1)
+    widths_px = _widths(rng, width_px, num_points, from_stem=False)
+    darkness = rng.uniform(0.55, 0.95) * (1 + 0.12 * _drift(rng, num_points, 40))
+    return [Crack(Stroke(points_xy, widths_px), np.clip(darkness, 0.3, 0.97))]
 
 
 def crack_network(rng: np.random.Generator, centre_xy: Floats) -> list[Crack]:

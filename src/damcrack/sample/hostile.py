@@ -80,29 +80,6 @@ def letters(rng: np.random.Generator, wall: Wall) -> None:
     lay(wall, worn_paint(rng, alpha), _pick(rng, PAINTS))
 
 
-def masonry(rng: np.random.Generator, wall: Wall) -> None:
-    """Bricks, blocks or slabs, each of its own tone, in running bond with bright or dark joints."""
-    height, width = wall.size_hw
-    course_px = float(np.exp(rng.uniform(np.log(28), np.log(220))))
-    brick_px, joint_px = (
-        course_px * rng.uniform(1.0, 3.4),
-        int(np.clip(course_px * rng.uniform(0.02, 0.14), 1, 12)),
-    )
-    tones, alpha = np.full((height, width), 128, np.uint8), np.zeros((height, width), np.uint8)
-    spread = rng.uniform(0, 16)
-    for row, y in enumerate(np.arange(-rng.uniform(0, course_px), height, course_px)):
-        for x in np.arange(-brick_px * (0.5 * (row % 2) + 0.5), width, brick_px):
-            box = np.array([x, y, brick_px, course_px]) + rng.normal(0, 0.5, 4)
-            cv2.rectangle(tones, np.round(box).astype(int).tolist(), float(rng.normal(128, spread)), -1)
-            cv2.rectangle(alpha, np.round(box).astype(int).tolist(), 255, joint_px)
-    np.multiply(wall.light, tones.astype(np.float32) / 128, out=wall.light)
-    if rng.random() < 0.4:
-        wall.tint[:] *= np.array((1.15, 0.75, 0.6), np.float32) ** np.float32(rng.uniform(0.2, 1.2))
-    soft = blurred(alpha, rng.uniform(0.5, 1.5))
-    tone = rng.uniform(0.2, 0.7) if rng.random() < 0.6 else rng.uniform(1.15, 1.8)
-    lay(wall, (soft * rng.uniform(0.5, 1)).astype(np.uint8), (tone, tone, tone))
-
-
 def wood_grain(rng: np.random.Generator, wall: Wall) -> None:
     """The strong grain of rough boards: long wavy lines that close around knots."""
     height, width = wall.size_hw
@@ -241,7 +218,7 @@ def branch_shadow(rng: np.random.Generator, wall: Wall) -> None:
 Mark = Callable[[np.random.Generator, Wall], None]
 # Marks with their relative frequency.
 BELOW: tuple[tuple[Mark, float], ...] = (
-    (paint_curves, 1.5), (painted_bands, 1), (letters, 1.8), (masonry, 1.4), (wood_grain, 1.2), (water_line, 1.0),
+    (paint_curves, 1.5), (painted_bands, 1), (letters, 1.8), (wood_grain, 1.2), (water_line, 1.0),
     (aggregate, 1.5),
 )  # fmt: skip
 ABOVE: tuple[tuple[Mark, float], ...] = (

@@ -34,6 +34,23 @@ def bare_wall(light: Field) -> Wall:
     return Wall(light, np.ones((*light.shape, 3), np.float32), np.zeros(light.shape, np.uint8))
 
 
+def cut(light: Field, area: Bytes, depth: Bytes, ground: Field | None = None) -> None:
+    """Darken what `area` covers by `depth`, where given times `ground`, with a soft shoulder and a lit lower edge."""
+    if not area.any():
+        return
+    dark = cv2.multiply(area, depth, scale=1 / 255).astype(np.float32)
+    shoulder = np.asarray(cv2.GaussianBlur(dark, (0, 0), 1.6), np.float32)
+    lit = np.roll(shoulder, 2, axis=0)
+    lit -= shoulder
+    dark *= np.float32(0.8) if ground is None else ground * np.float32(0.8)
+    dark += np.float32(0.28) * (shoulder if ground is None else shoulder * ground)
+    np.clip(lit, 0, None, out=lit)
+    dark -= np.float32(0.25) * lit
+    dark *= np.float32(-1 / 255)
+    dark += 1
+    light *= np.clip(dark, np.float32(0.01), None, out=dark)
+
+
 def lay(wall: Wall, alpha: Bytes, colour: Rgb, *, hides: bool = False) -> None:
     """Give the wall `colour` where `alpha`; what hides it also flattens its relief and covers its cracks."""
     x, y, width, height = cv2.boundingRect(alpha)
