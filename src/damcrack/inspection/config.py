@@ -31,7 +31,7 @@ class InspectConfig:
 
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=2)], ...], Field(min_length=1)] = (2.0, 1.0, 0.5)
     double_megapixels: Annotated[float, Field(ge=0)] = 2.5
-    refine_from: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    refine_from: Annotated[float, Field(ge=0, lt=1)] = 0.01
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     uncertain: tuple[Probability, Probability] = (0.3, 0.7)
     confident: tuple[Probability, Probability] = (0.9, 0.95)
