@@ -2,7 +2,7 @@
 
 Networks that began with the same weights have a mean that is a network too, often better than each (Wortsman et al.
 2022). Two things no longer fit it and are measured again: the statistics of its batch norms, on views of training
-tiles, and where a pixel is called crack, on validation tiles. Values of the views are those of `detector` in params.yaml.
+tiles, and where a pixel is called crack, on validation tiles. The views are those of `detector` in params.yaml.
 """
 
 import argparse
@@ -35,16 +35,20 @@ def mean_of(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """
     shapes = [{name: value.shape for name, value in state.items()} for state in states]
     if any(one != shapes[0] for one in shapes):
-        raise InputError("the models are different networks, so they have no mean; give models of one network")
+        raise InputError(
+            "the models are different networks, so they have no mean; give models of one network"
+        )
     return {
-        name: torch.stack([state[name].float() for state in states]).mean(0) if value.is_floating_point() else value
+        name: torch.stack([state[name].float() for state in states]).mean(0)
+        if value.is_floating_point()
+        else value
         for name, value in states[0].items()
     }
 
 
 def best_cut(network: PixelNetwork, images: DeviceImages) -> float:
     """The logit from which on pixels of the validation tiles have to be called crack for the highest F1."""
-    crack, found = torch.zeros(len(STEPS) + 1), torch.zeros(len(STEPS) + 1)
+    crack, found = torch.zeros(2, len(STEPS) + 1, dtype=torch.int64)
     with torch.no_grad():
         for batch in images.in_order("val", BATCH_SIZE):
             assert batch.targets_BHW is not None
@@ -71,16 +75,17 @@ def main() -> None:
     config = stage_config(read_params(Path("params.yaml")), "finetune", "detector")
     images = open_images(args.tiles, config.image_px, "tiles", Run(), with_targets=True)
     views = DeviceImages(images, PIXEL_STATISTICS, config.augmentation, torch.device("cpu"))
-    network.forward = network.both  # type: ignore[method-assign]
+    network.forward = network.both  # type: ignore[assignment]
     update_bn(islice(views.shuffled(BATCH_SIZE, config.seed, epoch=1), NUM_BATCHES), network.train())
     network.eval()
-    cut = best_cut(network, views)
+    cut, bias = best_cut(network, views), network.pixel_head.bias
+    assert bias is not None
     with torch.no_grad():
-        network.pixel_head.bias -= cut  # type: ignore[operator]
+        bias -= cut
     state = snapshot_of(network)
     with new_directory(args.out, "model") as folder:
         save_model(folder, replace(info, name="detector", best_epoch=0), state, state)
-    print(f"{args.out}: the mean of {', '.join(map(str, args.models))}; crack from a logit of {cut:.2f} on, which is 0 now")
+    print(f"{args.out}: the mean of {len(loaded)} models; crack from a logit of {cut:.2f} on, which is 0 now")
 
 
 if __name__ == "__main__":
