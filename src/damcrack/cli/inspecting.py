@@ -9,7 +9,7 @@ from damcrack.cli.options import OPTIONAL_PARAMS, OUT, PATH, SETTINGS, out_optio
 from damcrack.files import InputError
 from damcrack.stage_table import INPUT_HELP
 
-DEMO_SEED, DEMO_INDEX, DEMO_SIZE_HW = 99, 11, (1200, 1600)  # the detector learned from seed 7
+DEMO_SEED, DEMO_INDEX, DEMO_SIZE_HW = 99, 11, (1200, 1600)  # the detector learned from seeds 7 and 8
 DEMO_GSD_MM_PER_PX = 0.5
 OPEN = click.option("--open", "open_page", is_flag=True, help="Open the report in the browser at the end.")
 DECISIONS = click.option("--decisions", type=PATH, help="File of decisions; default: SURVEY/decisions.json.")

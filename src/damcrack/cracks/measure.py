@@ -29,9 +29,9 @@ MIN_BRANCH_PX = 12.0
 SAMPLE_PX = 4
 MIN_WIDTH_PX = 0.3
 # Fitted by `python -m experiments.triage`, as is the next.
-PROB_WEIGHT, LENGTH_WEIGHT, WIDTH_WEIGHT, BIAS = 2.20, 1.53, -2.21, -4.31
+PROB_WEIGHT, LENGTH_WEIGHT, WIDTH_WEIGHT, BIAS = 1.35, 1.36, -1.95, -3.10
 FALSE_PER_MEGAPIXEL = (
-    0.6  # lines of evidence 0 or more on clean walls; with each unit of evidence e times fewer
+    0.34  # lines of evidence 0 or more on clean walls; with each unit of evidence e times fewer
 )
 WEIGHTS = (PROB_WEIGHT, LENGTH_WEIGHT, WIDTH_WEIGHT, BIAS, FALSE_PER_MEGAPIXEL)
 
