@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from experiments.unseen.measure import CUT, FULL, HALF, Counts, Measured
-from experiments.unseen.sources import TOLERANCE_PX, WALLS
+from experiments.unseen.sources import ASPHALT, TOLERANCE_PX, WALLS
 
 NUM_DRAWS = 200
 MIN_CLEAN_BLOCKS = 20  # with fewer of its own, a source's cracked blocks are measured against the clean walls
@@ -172,19 +172,22 @@ def summary(results: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:
     """All lines of the table, and what they come to: `results` by line.
 
     "overall" takes every block of every photo once, hires at half size. The mean and the worst AUROC are over the
-    lines of photos; ready tiles have lines of their own and are in neither.
+    lines of photos; ready tiles have lines of their own and are in neither. "concrete" and "asphalt" are parts of them.
     """
     walls = results.get(WALLS, ())
     tiles = [name for name, of in results.items() if of[0].photo.label is not None]
     made = {name: source_row(of, () if name in tiles else walls) for name, of in results.items()}
     rows = {name: row for name, (row, _) in made.items() if name not in tiles}
+    measured = {name: made[name] for name in rows if "blocks" in rows[name]}
     every = [one for name in rows for one in results[name] if name != (FULL if HALF in rows else None)]
     return {
         "sources": rows,
         "tiles": {name: made[name][0] for name in tiles},
         "overall": source_row(every, ())[0] if every else None,
         "false_alarms": false_alarms(walls),
-        **_mean_and_worst({name: made[name] for name in rows if "blocks" in rows[name]}),
+        **_mean_and_worst(measured),
+        "concrete": _mean_and_worst({name: one for name, one in measured.items() if name not in ASPHALT}),
+        "asphalt": _mean_and_worst({name: one for name, one in measured.items() if name in ASPHALT}),
     }
 
 

@@ -19,6 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 100_000_000
 WALLS = "wall-negatives"  # clean walls that look like trouble: joints, board marks, stains, cables
+ASPHALT = ("asphalt-misc", "cfd", "crack500", "uav-crackx")  # which no detector here was made for
 NOT_FOR_THIS = ("natural",)  # natural images, for pre-training
 LABEL_OF_FOLDER = {"images": None, "Positive": 1, "Negative": 0}
 
