@@ -132,10 +132,10 @@ def test_only_the_sections_that_a_graph_takes_must_be_there(
     """The detector's graph takes four and is whole, a fifth is no mistake; without one of them it is refused."""
     monkeypatch.chdir(ROOT / "experiments/detector")
     params, values = yaml.safe_load(Path("params.yaml").read_text()), tmp_path / "values.yaml"
-    for more, num in (({}, 4), ({"evaluate": {}}, 5)):
+    for more, num in (({}, 5), ({"evaluate": {}}, 6)):
         values.write_text(yaml.safe_dump(params | more))
         done = CliRunner().invoke(cli, ["check", str(values)])
-        assert done.exit_code == 0 and "4 stages" in done.output and f"{num} configs" in done.output
+        assert done.exit_code == 0 and "9 stages" in done.output and f"{num} configs" in done.output
         assert "no stage runs" not in done.output
     del params["tile"]
     values.write_text(yaml.safe_dump(params))
