@@ -92,7 +92,7 @@ paper: .venv/installed .dvc/config.local ## run the paper's missing experiments,
 	    cd ../.. && python -m experiments.paper.report $(if $(SEED),,--markdown docs/results.md) && exit $$status
 
 .PHONY: detector
-detector: .venv/installed .dvc/config.local ## train the detector that ships with the package again (about an hour on two cores), and pack it
+detector: .venv/installed .dvc/config.local ## train the detector that ships with the package again (about 70 minutes on one core), and pack it
 	@cd experiments/detector && damcrack check > /dev/null && damcrack snapshot photos && dvc repro
 	@python -m experiments.detector
 

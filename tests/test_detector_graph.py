@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from damcrack.cracks.detector import OnnxDetector
@@ -102,6 +103,15 @@ def test_a_killed_run_resumes_and_its_detector_is_packed(checkout: Path) -> None
     )
     with (graph / "models/first/history.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+
+    longer, earlier, mean = (
+        load_model(graph / "models" / name)[0].state_dict() for name in ("longer", "earlier", "detector")
+    )
+    halfway = {name: (longer[name] + earlier[name]) / 2 for name in mean}
+    moved = {name for name in mean if not torch.equal(mean[name], halfway[name])}
+    statistics = {name for name in mean if name.endswith(("running_mean", "running_var"))}
+    assert statistics <= moved
+    assert all(name.endswith("num_batches_tracked") for name in moved - statistics - {"pixel_head.bias"})
 
     output_of(checkout, "python", "-m", "experiments.detector")
     shipped = checkout / "src/damcrack/shipped"

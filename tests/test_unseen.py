@@ -260,6 +260,17 @@ def test_ready_tiles_have_lines_of_their_own(data: Data) -> None:
     assert (results["sources"], results["mean_auroc"], results["overall"]) == ({}, None, None)
 
 
+def test_asphalt_has_a_mean_of_its_own(data: Data) -> None:
+    """Road sources count in one mean, all others in the other; a part without sources has none."""
+    for number in range(3):
+        for source, crack_at in (("deepcrack", 100), ("cfd", 100), (WALLS, None)):
+            data.photo(source, f"{number}", crack_at)
+    results = summary(by_row(measure(read_photos(data.root, ("deepcrack", WALLS)), truth)))
+    assert results["concrete"]["mean_auroc"]["value"] == 1 and results["asphalt"]["mean_auroc"] is None
+    results = summary(by_row(measure(read_photos(data.root, ("cfd", WALLS)), truth)))
+    assert results["asphalt"]["mean_auroc"]["value"] == 1 and results["concrete"]["mean_auroc"] is None
+
+
 def test_clean_walls_are_not_added_to_ready_tiles(data: Data) -> None:
     """Tiles have both classes; however few they are, they are measured among themselves."""
     data.tile("metu-tiles", "0", cracked=True)
