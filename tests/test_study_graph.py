@@ -43,7 +43,7 @@ def tiny_params() -> dict[str, Any]:
     params["tile"] |= {"tiles_per_class": None, "test_sources": [], "test_tiles_per_class": None}
     for section in ("pretrain", "distill", "finetune"):
         params[section]["common"] |= {"epochs": 1, "batch_size": 8}
-    params["pretrain"]["items"]["resnet50"]["epochs"] = 1
+    params["pretrain"]["items"]["resnet50"] |= {"epochs": 1, "network": "resnet18"}  # a small teacher
     params["finetune"]["common"] |= {"image_px": 32, "min_steps": 2}
     return params
 
