@@ -1,28 +1,19 @@
 """A folder as the photos stage writes it, with small photos and masks, and the values to tile it with."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from damcrack.data.config import TileConfig
+from damcrack.data.imageset import ImageSet
+from damcrack.data.photos import COLUMNS
+from damcrack.data.tile import tile
 from damcrack.files import sha256_bytes, write_csv
+from damcrack.run import Run
 
-CONFIG = TileConfig(
-    tile_px=32,
-    crack_fraction=0.01,
-    tiles_per_class=None,
-    split="photo",
-    val_fraction=0.2,
-    test_fraction=0.0,
-    test_sources=(),
-    test_tiles_per_class=None,
-    keep_duplicates_together=True,
-    duplicate_bits=8,
-    jpeg_quality=95,
-    seed=0,
-)
-COLUMNS = ("photo", "source", "group", "file", "mask", "height_px", "width_px", "sha256")
+CONFIG = TileConfig(tile_px=32, crack_fraction=0.01, test_fraction=0.0)
 
 
 class PhotosDirectory:
@@ -64,6 +55,12 @@ class PhotosDirectory:
     def _write(self, path: str, image: np.ndarray) -> None:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(str(self.root / path), np.ascontiguousarray(image))
+
+
+def run_tile(photos: PhotosDirectory, out: Path, **changes: object) -> ImageSet:
+    """Run the stage and open what it wrote."""
+    tile(photos.root, out, replace(CONFIG, **changes), Run())  # type: ignore[arg-type]
+    return ImageSet.open(out)
 
 
 def concrete(rng: np.random.Generator, height: int = 96, width: int = 128) -> np.ndarray:

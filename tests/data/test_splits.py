@@ -19,35 +19,27 @@ def grouped_labels(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return labels, group
 
 
-def sides_of(group: np.ndarray, in_val: np.ndarray) -> dict[int, set[bool]]:
-    """The sides on which each group has members."""
-    return {number: set(in_val[group == number].tolist()) for number in np.unique(group).tolist()}
+def num_divided(group: np.ndarray, in_val: np.ndarray) -> int:
+    """How many groups have members on both sides."""
+    return len(set(group[in_val]) & set(group[~in_val]))
 
 
-@settings(deadline=None)
 @given(SEEDS, st.integers(1, 30))
 def test_equally_many_of_each_class_are_chosen(seed: int, per_class: int) -> None:
     """Exactly per_class different members of each class, ascending, the same for the same seed."""
     labels = np.random.default_rng(seed).permutation(np.repeat([0, 1], [30, 45]))
-    chosen = choose_per_class(labels, per_class, 2, seed)
+    chosen = choose_per_class(labels, per_class, seed)
     assert np.bincount(labels[chosen]).tolist() == [per_class, per_class]
     assert (np.diff(chosen) > 0).all()
-    assert np.array_equal(chosen, choose_per_class(labels, per_class, 2, seed))
+    assert np.array_equal(chosen, choose_per_class(labels, per_class, seed))
 
 
 def test_without_a_number_the_scarcer_class_decides() -> None:
     """None takes all of the scarcer class and as many of the other."""
     labels = np.repeat([0, 1], [9, 4])
-    assert np.bincount(labels[choose_per_class(labels, None, 2, 0)]).tolist() == [4, 4]
+    assert np.bincount(labels[choose_per_class(labels, None, 0)]).tolist() == [4, 4]
 
 
-def test_more_than_there_is_is_refused_with_the_counts() -> None:
-    """The message says how many there are of each class."""
-    with pytest.raises(InputError, match=r"10 tiles per class asked, there are \[9, 4\]"):
-        choose_per_class(np.repeat([0, 1], [9, 4]), 10, 2, 0)
-
-
-@settings(deadline=None)
 @given(grouped_labels(), FRACTIONS, SEEDS)
 def test_a_random_split_keeps_groups_together(
     members: tuple[np.ndarray, np.ndarray], fraction: float, seed: int
@@ -55,11 +47,10 @@ def test_a_random_split_keeps_groups_together(
     """No group has members on both sides, and the same seed gives the same split."""
     labels, group = members
     in_val = split_at_random(labels, group, fraction, seed)
-    assert all(len(sides) == 1 for sides in sides_of(group, in_val).values())
+    assert num_divided(group, in_val) == 0
     assert np.array_equal(in_val, split_at_random(labels, group, fraction, seed))
 
 
-@settings(deadline=None)
 @given(grouped_labels(), FRACTIONS, SEEDS)
 def test_a_random_split_is_exact_where_singletons_allow(
     members: tuple[np.ndarray, np.ndarray], fraction: float, seed: int
@@ -83,8 +74,7 @@ def test_groups_go_to_both_sides_of_a_random_split() -> None:
     assert 45 <= grouped_in_val <= 75
 
 
-@pytest.mark.slow
-@settings(deadline=None)
+@settings(max_examples=30)
 @given(grouped_labels(), FRACTIONS, SEEDS)
 def test_a_split_by_group_never_divides_a_group(
     members: tuple[np.ndarray, np.ndarray], fraction: float, seed: int
@@ -92,9 +82,8 @@ def test_a_split_by_group_never_divides_a_group(
     """Whole groups on one side, neither side empty, deterministic."""
     labels, group = members
     in_val = split_by_group(labels, group, fraction, seed)
-    assert all(len(sides) == 1 for sides in sides_of(group, in_val).values())
-    assert in_val.any()
-    assert not in_val.all()
+    assert num_divided(group, in_val) == 0
+    assert 0 < in_val.mean() < 1
     assert np.array_equal(in_val, split_by_group(labels, group, fraction, seed))
 
 

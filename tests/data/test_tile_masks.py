@@ -1,7 +1,6 @@
 """What the pixels of tiles teach: cut from the photos' masks, known to be clean, or unlabelled."""
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,10 +9,9 @@ import pytest
 
 from damcrack.data.imageset import ImageSet, tiles_to_folders
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN, decode_targets, targets_of
-from damcrack.data.tile import tile
 from damcrack.files import OUTPUT_MARKER, InputError, sha256_bytes
 from damcrack.run import Run
-from photo_folders import CONFIG, PhotosDirectory, concrete, half_cracked
+from photo_folders import PhotosDirectory, concrete, half_cracked, run_tile
 
 
 def slanted(height: int = 96, width: int = 128) -> np.ndarray:
@@ -32,11 +30,6 @@ def photos(tmp_path: Path) -> PhotosDirectory:
     for number in range(8):
         directory.add(f"{number:02d}", concrete(rng), np.roll(slanted(), 9 * number, axis=1))
     return directory
-
-
-def run_tile(photos: PhotosDirectory, out: Path, **changes: object) -> ImageSet:
-    tile(photos.root, out, replace(CONFIG, **changes), Run())  # type: ignore[arg-type]
-    return ImageSet.open(out)
 
 
 def codes_of(images: ImageSet) -> dict[int, np.ndarray]:
@@ -95,15 +88,6 @@ def test_tiles_dropped_as_repeats_take_their_masks_along(photos: PhotosDirectory
     left = Counter(images.rows[number]["photo"] for number in images.where("test"))
     assert left["field/copied.png"] < left["field/own.png"]
     assert sorted(codes_of(images)) == [number for number, label in enumerate(images.labels) if label == 1]
-
-
-def test_another_mask_quality_is_another_digest(photos: PhotosDirectory, tmp_path: Path) -> None:
-    """The same photos with other codes are not the same data."""
-    digests = [
-        run_tile(photos, tmp_path / quality, masks={"wall": quality}).digest
-        for quality in ("exact", "fat", "boxes")
-    ]
-    assert len(set(digests)) == 3
 
 
 def test_photos_of_a_clean_source_are_clean_without_a_mask(photos: PhotosDirectory, tmp_path: Path) -> None:

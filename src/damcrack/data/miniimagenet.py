@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from damcrack.data.config import SOURCE_NAME, MiniimagenetConfig
 from damcrack.data.imageset import ImageSetWriter
@@ -44,8 +44,7 @@ class ClassLayout:
     num_ignored: int = 0
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(NamedTuple):
     """One image of the set: where its JPEG lies in the spool."""
 
     name: str
@@ -71,7 +70,10 @@ def miniimagenet(
     layout, read = _outside(fixed[SOURCE_NAME]) if fixed else _sample(config)
     labels = sorted(layout.names_of)[: config.max_classes]
     if len(labels) < 2:
-        raise InputError(f"{config.source}: {len(labels)} classes, expected at least 2; {_EXPECTED}")
+        raise InputError(
+            f"{config.source}: {len(labels)} classes, expected at least 2; "
+            "[train|val|test/]CLASS/NAME.jpg, or images/ with train.csv, val.csv, test.csv (filename,label)"
+        )
     with new_directory(out, "miniimagenet") as folder:
         with tempfile.TemporaryFile(dir=folder) as spool:
             drawn = {label: _drawn(layout.names_of[label], label, config.split_seed) for label in labels}
@@ -92,14 +94,7 @@ def miniimagenet(
     }
 
 
-_EXPECTED = "[train|val|test/]CLASS/NAME.jpg, or images/ with train.csv, val.csv, test.csv (filename,label)"
-
-
 def _outside(source: FixedSource) -> tuple[ClassLayout, ReadImage]:
-    return _read_classes(source), lambda _, name: decode_photo(source.read(name), MAX_PIXELS)
-
-
-def _read_classes(source: FixedSource) -> ClassLayout:
     """Read either layout from the snapshot's names; of images with the same bytes the first is kept.
 
     Raises:
@@ -114,7 +109,7 @@ def _read_classes(source: FixedSource) -> ClassLayout:
     else:
         class_of = _classes_by_folder(source, images, layout)
     _keep_first_copies(source, class_of, layout)
-    return layout
+    return layout, lambda _, name: decode_photo(source.read(name), MAX_PIXELS)
 
 
 def _classes_by_folder(source: FixedSource, images: Iterable[str], layout: ClassLayout) -> dict[str, str]:
@@ -240,11 +235,8 @@ def _write_set(
         val = {image.name for image in chosen[:num_val]}
         for position, image in enumerate(sorted(chosen, key=lambda image: image.name)):
             spool.seek(image.start)
-            writer.add(
-                f"{number:04d}-{position:05d}.jpg",
-                spool.read(image.size_bytes),
-                label=number,
-                split="val" if image.name in val else "train",
-                **{"class": label, "source_name": image.name},
-            )
+            key, encoded = f"{number:04d}-{position:05d}.jpg", spool.read(image.size_bytes)
+            split = "val" if image.name in val else "train"
+            names = {"class": label, "source_name": image.name}
+            writer.add(key, encoded, label=number, split=split, **names)
     writer.finish("images.csv", list(chosen_of), (config.image_px, config.image_px))

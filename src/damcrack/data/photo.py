@@ -85,7 +85,8 @@ def decode_with_gaps(encoded: bytes, max_pixels: int) -> tuple[Pixels, Mask | No
             rgb, gaps = _rgb(image, encoded)
         rgb = in_srgb(rgb, image)
         orientation = _orientation(image)
-        return _turned(rgb, orientation), None if gaps is None else _turned_mask(gaps, orientation)
+        turned = None if gaps is None else _turned(gaps.view(np.uint8), orientation).view(np.bool_)
+        return _turned(rgb, orientation), turned
 
 
 def decode_mask(encoded: bytes, max_pixels: int) -> Pixels:
@@ -275,18 +276,14 @@ def _picture_chunks(encoded: bytes) -> bytes:
 def _formats(encoded: bytes) -> list[str]:
     Image.init()
     if encoded[4:8] == b"ftyp" and encoded[8:12] in HEIF_BRANDS:
-        _register_heif()
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError as error:
+            raise PhotoError(
+                'HEIC needs pillow-heif; run pip install "damcrack[heif]", or export it as JPEG'
+            ) from error
+        register_heif_opener()
     return [name for name in SUFFIX_OF if name in Image.OPEN]
-
-
-def _register_heif() -> None:
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError as error:
-        raise PhotoError(
-            'HEIC needs pillow-heif; run pip install "damcrack[heif]", or export it as JPEG'
-        ) from error
-    register_heif_opener()
 
 
 def _unidentified(encoded: bytes) -> str:
@@ -334,11 +331,6 @@ def _turned(stored: Pixels, orientation: int) -> Pixels:
         stored = np.asarray(cv2.transpose(stored), np.uint8)
     flips = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
     return np.asarray(cv2.flip(stored, flips[orientation]) if orientation in flips else stored, np.uint8)
-
-
-def _turned_mask(mask: Mask, orientation: int) -> Mask:
-    turned: Mask = _turned(mask.view(np.uint8), orientation).view(np.bool_)
-    return turned
 
 
 def _rgb(image: Image.Image, encoded: bytes) -> tuple[Pixels, Mask | None]:

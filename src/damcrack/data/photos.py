@@ -9,7 +9,6 @@ OUT/quarantine.csv               what was set aside, and why
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -88,17 +87,12 @@ def _take_photos(
     config: PhotosConfig,
     run: Run,
 ) -> tuple[list[Row], list[SetAside]]:
-    rows: list[Row] = []
-    set_aside: list[SetAside] = []
     taken = in_order(lambda file: _take_photo(file, fixed[file.source], folder, config), files)
-    for result in run.track(taken, "checking photos", len(files)) if files else ():
-        if isinstance(result, SetAside):
-            set_aside.append(result)
-        else:
-            rows.append(result)
+    results = list(run.track(taken, "checking photos", len(files)) if files else ())
+    rows = [result for result in results if not isinstance(result, SetAside)]
     for name in (name for name, uri in config.sources.items() if uri == SAMPLE):
         rows += _render_sample(name, folder, config, run)
-    return rows, set_aside
+    return rows, [result for result in results if isinstance(result, SetAside)]
 
 
 def _take_photo(file: PhotoFile, source: FixedSource, folder: Path, config: PhotosConfig) -> Row | SetAside:
@@ -205,15 +199,6 @@ def _render_sample(source: str, folder: Path, config: PhotosConfig, run: Run) ->
     return list(run.track(rendered, "rendering the sample", config.sample_photos))
 
 
-@dataclass(frozen=True)
-class ReadyTile:
-    """A checked tile as it goes into the set."""
-
-    file: TileFile
-    jpeg: bytes
-    size_hw: tuple[int, int]
-
-
 def _take_tiles(
     files: Sequence[TileFile], fixed: Mapping[str, FixedSource], root: Path, max_pixels: int, run: Run
 ) -> tuple[int, list[SetAside]]:
@@ -226,22 +211,25 @@ def _take_tiles(
     checked = in_order(lambda file: _checked_tile(file, fixed[file.source], max_pixels), files)
     set_aside, sizes = list[SetAside](), Counter[tuple[int, int]]()
     writer: ImageSetWriter | None = None
-    for tile in run.track(checked, "checking ready tiles", len(files)):
+    for file, tile in zip(files, run.track(checked, "checking ready tiles", len(files)), strict=True):
         if isinstance(tile, SetAside):
             set_aside.append(tile)
             continue
         writer = writer or ImageSetWriter(root)
-        file, (height, width) = tile.file, tile.size_hw
+        jpeg, (height, width) = tile
         columns: Row = {"photo": f"{file.source}/{file.name}", "source": file.source, "group": file.group}
         columns |= {"height_px": height, "width_px": width}
-        writer.add(f"{len(writer.rows):06d}.jpg", tile.jpeg, label=file.label, split="", **columns)
-        sizes[tile.size_hw] += 1
+        writer.add(f"{len(writer.rows):06d}.jpg", jpeg, label=file.label, split="", **columns)
+        sizes[height, width] += 1
     if writer:
         writer.finish("tiles.csv", CLASSES, min(sizes, key=lambda size_hw: (-sizes[size_hw], size_hw)))
     return sizes.total(), set_aside
 
 
-def _checked_tile(file: TileFile, source: FixedSource, max_pixels: int) -> ReadyTile | SetAside:
+def _checked_tile(
+    file: TileFile, source: FixedSource, max_pixels: int
+) -> tuple[bytes, tuple[int, ...]] | SetAside:
+    """The JPEG of a tile as it goes into the set, with its height and width."""
     try:
         with within_memory():
             encoded = source.read(file.name)
@@ -251,7 +239,7 @@ def _checked_tile(file: TileFile, source: FixedSource, max_pixels: int) -> Ready
             jpeg = encoded if is_plain_jpeg(encoded) else encode_jpeg(rgb)
     except PhotoError as error:
         return SetAside(file.source, file.name, str(error))
-    return ReadyTile(file, jpeg, (rgb.shape[0], rgb.shape[1]))
+    return jpeg, rgb.shape[:2]
 
 
 def _refuse_nothing(num_taken: int, set_aside: Sequence[SetAside], num_ignored: int) -> None:

@@ -77,18 +77,14 @@ def _rows(source: str, uri: str, files: Source, run: Run) -> list[dict[str, Any]
         listed: dict[str, Any] = {"source": source, "name": escaped(name), "size_bytes": "", "sha256": ""}
         if is_hidden(name) or not (is_image_name(name) or name.lower().endswith(".csv")):
             return listed
-        content = _read(files, name, uri)
+        try:
+            content = files.read(name)
+        except FileNotFoundError as error:
+            raise InputError(f"{uri}: {name} vanished while it was read; run the snapshot again") from error
         return {**listed, "size_bytes": len(content), "sha256": sha256_bytes(content)}
 
     rows = list(run.track(in_order(row, names), f"reading {source}", len(names)))
     return sorted(rows, key=lambda listed: str(listed["name"]))
-
-
-def _read(files: Source, name: str, uri: str) -> bytes:
-    try:
-        return files.read(name)
-    except FileNotFoundError as error:
-        raise InputError(f"{uri}: {name} vanished while it was read; run the snapshot again") from error
 
 
 @dataclass(frozen=True)

@@ -14,24 +14,12 @@ NUM_ORDERS = 64
 GOOD_MISS = 0.01
 
 
-def choose_per_class(labels: Ints, per_class: int | None, num_classes: int, seed: int) -> Ints:
-    """Choose `per_class` positions of each class at random (None: as many as the scarcest has), ascending.
-
-    Raises:
-        InputError: a class has fewer than asked.
-    """
-    counts = np.bincount(labels, minlength=num_classes)
-    wanted = int(counts.min()) if per_class is None else per_class
-    if counts.min() < wanted:
-        raise InputError(
-            f"{wanted} tiles per class asked, there are {counts.tolist()} by class; "
-            f"ask for at most {counts.min()} or add photos"
-        )
+def choose_per_class(labels: Ints, per_class: int | None, seed: int) -> Ints:
+    """Choose `per_class` positions of each class, 0 and 1, at random (None: as many as the scarcer has), ascending."""
+    of_classes = [np.flatnonzero(labels == label) for label in (0, 1)]
+    wanted = min(map(len, of_classes)) if per_class is None else per_class
     rng = np.random.default_rng(seed)
-    chosen = [
-        rng.choice(np.flatnonzero(labels == label), wanted, replace=False) for label in range(num_classes)
-    ]
-    return np.sort(np.concatenate(chosen))
+    return np.sort(np.concatenate([rng.choice(places, wanted, replace=False) for places in of_classes]))
 
 
 def split_at_random(labels: Ints, together: Ints, val_fraction: float, seed: int) -> Bools:
@@ -65,16 +53,13 @@ def _class_counts(group: Ints, labels: Ints, num_classes: int) -> Ints:
 
 def _place_groups(counts: Ints, val_quota: Ints, train_quota: Ints) -> Bools:
     """True for each group (G, C) that goes to validation, in the given order."""
-    sides = [np.zeros_like(train_quota), np.zeros_like(val_quota)]
-    quotas = [train_quota, val_quota]
-    placed = np.zeros(len(counts), bool)
+    quotas = np.stack([train_quota, val_quota])
+    held, placed = np.zeros_like(quotas), np.zeros(len(counts), bool)
     for number, group in enumerate(counts):
-        filled = [float(side.sum() / max(1, quota.sum())) for side, quota in zip(sides, quotas, strict=True)]
-        overflow = [
-            int(np.maximum(side + group - quota, 0).sum()) for side, quota in zip(sides, quotas, strict=True)
-        ]
+        filled = held.sum(axis=1) / np.maximum(1, quotas.sum(axis=1))
+        overflow = np.maximum(held + group - quotas, 0).sum(axis=1)
         side = min((0, 1), key=lambda each: (overflow[each], filled[each]))
-        sides[side] += group
+        held[side] += group
         placed[number] = side == 1
     return placed
 

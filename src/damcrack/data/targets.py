@@ -20,11 +20,7 @@ MaskQuality = Literal["exact", "fat", "boxes"]
 
 CLEAN, UNKNOWN, SOMEWHERE, CRACK = 0, 64, 128, 255
 FAT_RIM_PX = 2  # so much of a fat mask's edge, inside and outside, teaches nothing
-WITHOUT_MASK = {
-    0: CLEAN,
-    1: SOMEWHERE,
-    -1: UNKNOWN,
-}  # code of all pixels of a tile without a mask, by its label
+WITHOUT_MASK = {0: CLEAN, 1: SOMEWHERE, -1: UNKNOWN}  # of all pixels of a tile without a mask, by its label
 
 
 def targets_of(mask: Pixels, quality: MaskQuality) -> Pixels:

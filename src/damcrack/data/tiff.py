@@ -30,7 +30,7 @@ STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 RAW_ADVICE = "a camera's raw file; export it as JPEG or TIFF"
 # Tags of TIFF 6.0, TIFF/EP and GDAL.
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION = 254, 255, 256, 257, 258, 259
-_PHOTOMETRIC, _BANDS, _MAX_VALUE, _PLANES, _COLOR_MAP, _SUB_IFDS = 262, 277, 281, 284, 320, 330
+_PHOTOMETRIC, _BANDS, _MAX_VALUE, _COLOR_MAP, _SUB_IFDS = 262, 277, 281, 320, 330
 _EXTRA_BANDS, _SAMPLE_FORMAT, _S_MAX_VALUE, _NODATA, _DNG_VERSION = 338, 339, 341, 42113, 50706
 _STRIPS, _STRIP_BYTES, _JPEG_TABLES = (273, 324), (279, 325), 347  # of strips, of tiles
 _JPEG, _DEFLATE = 7, (8, 32946)
@@ -39,14 +39,7 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _RAW = (32803, 34892)  # photometric: colour filter array, linear raw
 _INVERTED = "white is zero"  # of values that Pillow reads the other way only
-_COLOR_BANDS = {
-    _WHITE_IS_ZERO: 1,
-    _BLACK_IS_ZERO: 1,
-    _RGB: 3,
-    3: 1,
-    5: 4,
-    6: 3,
-}  # 3 is a palette, 5 CMYK, 6 YCbCr
+_COLOR_BANDS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, 3: 1, 5: 4, 6: 3}  # palette, CMYK, YCbCr
 # What Pillow reads, with the most bytes of pixels that a byte of the file can hold.
 _GROWTH = {
     1: 1, 2: 200, 3: 10_000, 4: 10_000, 5: 1400, 7: 2000, 8: 1032, 32773: 64, 32946: 1032, 34925: 8000, 50000: 8000,

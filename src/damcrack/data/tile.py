@@ -17,16 +17,15 @@ import numpy.typing as npt
 from damcrack.data.config import TileConfig
 from damcrack.data.duplicates import Hashes, Thumbnails, connected_components, duplicate_groups, fingerprint
 from damcrack.data.imageset import CLASSES, UNLABELLED, ImageSetWriter
-from damcrack.data.photo import decode_file, decode_mask, decode_photo, encode_jpeg
+from damcrack.data.photo import ANY_SIZE, decode_file, decode_mask, decode_photo, encode_jpeg
 from damcrack.data.pool import (
     Bools,
     Ints,
+    Photos,
     Pool,
-    Row,
     choose_test,
     choose_training,
     label_tiles,
-    read_photos,
     set_aside,
     size_hw,
     unlabelled_pool,
@@ -40,6 +39,7 @@ from damcrack.run import Run
 BOX_COLUMNS = ("x0_px", "y0_px", "x1_px", "y1_px")
 
 Splits = npt.NDArray[np.str_]
+Looks = tuple[Hashes, Thumbnails]
 
 
 class CutTile(NamedTuple):
@@ -62,66 +62,47 @@ def tile(photos: Path, out: Path, config: TileConfig, run: Run) -> dict[str, obj
     Raises:
         InputError: no photos there, a photo smaller than a tile, more tiles asked than there are.
     """
-    pool = label_tiles(photos, config.tile_px, config.crack_fraction, run, config.clean_sources)
-    _check_sources(photos, config)
+    pool = label_tiles(Photos.open(photos), config, run)
+    _check_sources(pool.photos, config)
     run.dataset("photos", sha256_file(photos / "photos.csv"), "photos stage", "training")
-    chosen, is_test = _choose(pool, config, run)
+    aside = set_aside(pool, config)
+    training = choose_training(pool, np.flatnonzero(~aside), config)
+    testing = choose_test(pool, np.flatnonzero(aside), config, run)
+    chosen = np.sort(np.concatenate([training, testing]))
+    is_test = aside[chosen]
     with new_directory(out, "tile") as folder, closing(ImageSetWriter(folder)) as writer:
-        hashes, thumbnails = _cut(photos, pool, chosen, config, writer, run)
+        hashes, thumbnails = _cut(pool, chosen, config, writer, run)
         duplicate = duplicate_groups(hashes, thumbnails, config.duplicate_bits)
         split = _split(pool, chosen, is_test, duplicate, config)
         for row, name, group in zip(writer.rows, split.tolist(), duplicate.tolist(), strict=True):
             row.update(split=name, duplicate_group=group)
         writer.drop((split == "").tolist())
-        tested = {pool.origins[number]["group"] for number in pool.origin[chosen[is_test]].tolist()}
-        looks = hashes[is_test], thumbnails[is_test]
-        num_unlabelled = _add_unlabelled(photos, config, tested, looks, writer, run)
+        summary = _summary(pool, chosen, split, duplicate)
+        if config.unlabelled_tiles:
+            groups = {pool.origins[number]["group"] for number in pool.origin[chosen[is_test]].tolist()}
+            untested = unlabelled_pool(pool.photos, config, groups)
+            tested = hashes[is_test], thumbnails[is_test]
+            summary["unlabelled tiles"] = _add_unlabelled(untested, tested, config, writer, run)
         writer.finish("tiles.csv", CLASSES, (config.tile_px, config.tile_px))
-    summary = _summary(photos, pool, chosen, split, duplicate)
-    if config.unlabelled_tiles:
-        summary["unlabelled tiles"] = num_unlabelled
     return summary | {"written": str(out / "tiles.csv")}
 
 
-def _check_sources(photos: Path, config: TileConfig) -> None:
-    known = sorted({row["source"] for row in read_photos(photos)[0]})
+def _check_sources(photos: Photos, config: TileConfig) -> None:
+    known = sorted({row["source"] for row in photos.rows})
     for name, given in (("masks", config.masks), ("clean_sources", config.clean_sources)):
         if unknown := sorted(set(given) - set(known)):
             raise InputError(f"tile.{name}: no source of photos is called {unknown}; sources are {known}")
 
 
-def _choose(pool: Pool, config: TileConfig, run: Run) -> tuple[Ints, Bools]:
-    """Choose tiles (M,), ascending, and say which of them are for testing (M,)."""
-    aside = set_aside(pool, config.test_fraction, config.test_sources, config.seed)
-    training = choose_training(
-        pool, np.flatnonzero(~aside), config.tiles_per_class, config.seed, config.clean_sources
-    )
-    testing = choose_test(pool, np.flatnonzero(aside), config.test_tiles_per_class, config.seed, run)
-    chosen = np.sort(np.concatenate([training, testing]))
-    return chosen, aside[chosen]
+def _add_unlabelled(pool: Pool, tested: Looks, config: TileConfig, writer: ImageSetWriter, run: Run) -> int:
+    """Add `unlabelled_tiles` of the pool, evenly over its photos; returns how many.
 
-
-def _add_unlabelled(
-    photos: Path,
-    config: TileConfig,
-    tested_groups: set[str],
-    tested: tuple[Hashes, Thumbnails],
-    writer: ImageSetWriter,
-    run: Run,
-) -> int:
-    """Add tiles of photos of which nothing is known, evenly over them; returns how many.
-
-    What tests is not taught either: photos of `tested_groups` and of test sources give none, nor do photos with a
-    near-duplicate of a tile that is `tested`.
+    What tests is not taught either: photos with a near-duplicate of a tile that is `tested` give none.
     """
-    if not config.unlabelled_tiles:
-        return 0
-    other_sources = (*config.clean_sources, *config.test_sources)
-    pool = unlabelled_pool(photos, config.tile_px, other_sources, tested_groups)
     num = min(config.unlabelled_tiles, len(pool.origin))
-    chosen = np.unique(np.linspace(0, len(pool.origin) - 1, num).astype(np.int64)) if num else pool.origin
+    chosen = np.linspace(0, len(pool.origin) - 1, num).astype(np.int64)
     before = len(writer.rows)
-    looks = _cut(photos, pool, chosen, config, writer, run)
+    looks = _cut(pool, chosen, config, writer, run)
     for row in writer.rows[before:]:
         row.update(label=-1, split=UNLABELLED, duplicate_group=-1)
     copies = _repeats(looks, tested, config)
@@ -130,25 +111,22 @@ def _add_unlabelled(
     return len(writer.rows) - before
 
 
-def _repeats(
-    looks: tuple[Hashes, Thumbnails], tested: tuple[Hashes, Thumbnails], config: TileConfig
-) -> Bools:
+def _repeats(looks: Looks, tested: Looks, config: TileConfig) -> Bools:
     """True for each tile that looks like one that is tested."""
-    if not (config.keep_duplicates_together and len(looks[0]) and len(tested[0])):
-        return np.zeros(len(looks[0]), bool)
+    num = len(looks[0])
+    if not (config.keep_duplicates_together and num and len(tested[0])):
+        return np.zeros(num, bool)
     hashes, thumbnails = np.concatenate([looks[0], tested[0]]), np.concatenate([looks[1], tested[1]])
     group = duplicate_groups(hashes, thumbnails, config.duplicate_bits)
-    repeats: Bools = np.isin(group[: len(looks[0])], group[len(looks[0]) :])
+    repeats: Bools = np.isin(group[:num], group[num:])
     return repeats
 
 
-def _cut(
-    photos: Path, pool: Pool, chosen: Ints, config: TileConfig, writer: ImageSetWriter, run: Run
-) -> tuple[Hashes, Thumbnails]:
+def _cut(pool: Pool, chosen: Ints, config: TileConfig, writer: ImageSetWriter, run: Run) -> Looks:
     """Write the chosen tiles, in their order, while others are being cut; return hashes and thumbnails."""
     edges = np.flatnonzero(np.diff(pool.origin[chosen])) + 1
     of_origins = np.split(chosen, edges) if len(chosen) else []
-    jobs = in_order(partial(_tiles_of, photos, pool, config), _with_ready(photos, pool, of_origins))
+    jobs = in_order(partial(_tiles_of, pool, config), _with_ready(pool, of_origins))
     cut_tiles = chain.from_iterable(run.track(jobs, "cutting tiles", len(of_origins)))
     hashes, thumbnails = [], []
     for number, cut in zip(chosen.tolist(), cut_tiles, strict=True):
@@ -160,33 +138,29 @@ def _cut(
     return np.array(hashes, np.uint64), np.array(thumbnails, np.uint8)
 
 
-def _with_ready(photos: Path, pool: Pool, of_origins: list[Ints]) -> Iterator[tuple[Ints, bytes | None]]:
+def _with_ready(pool: Pool, of_origins: list[Ints]) -> Iterator[tuple[Ints, bytes | None]]:
     """The chosen tiles of each photo, then each ready tile with its JPEG."""
     origins = [int(pool.origin[tiles[0]]) for tiles in of_origins]
     num_photos = int(np.searchsorted(origins, pool.num_photos))
     yield from ((tiles, None) for tiles in of_origins[:num_photos])
-    _, ready = read_photos(photos)
-    if ready and num_photos < len(origins):
+    if pool.photos.ready and num_photos < len(origins):
         # Image sets store their images in the order of their index, so the tiles come in the order of `chosen`.
         numbers = {origin - pool.num_photos for origin in origins[num_photos:]}
-        wanted = (encoded for number, encoded in ready.encoded() if number in numbers)
+        wanted = (encoded for number, encoded in pool.photos.ready.encoded() if number in numbers)
         yield from zip(of_origins[num_photos:], wanted, strict=True)
 
 
-def _tiles_of(photos: Path, pool: Pool, config: TileConfig, job: tuple[Ints, bytes | None]) -> list[CutTile]:
-    tiles, encoded = job
-    if encoded is not None:
-        return [_fitted(encoded, config)]
-    return _cut_photo(photos, pool.origins[int(pool.origin[tiles[0]])], pool.box[tiles], config)
-
-
-def _cut_photo(photos: Path, row: Row, boxes: Boxes, config: TileConfig) -> list[CutTile]:
-    """Decode a photo once and encode its tiles at `boxes` (N, 4), with what the pixels of its mask teach.
+def _tiles_of(pool: Pool, config: TileConfig, job: tuple[Ints, bytes | None]) -> list[CutTile]:
+    """Decode a photo once and encode its tiles, with what the pixels of its mask teach; or fit a ready tile.
 
     Raises:
         InputError: the photo cannot be read or has another size than photos.csv says.
     """
-    path, size = photos / row["file"], size_hw(row)
+    numbers, ready = job
+    if ready is not None:
+        return [_fitted(ready, config)]
+    row, boxes = pool.origins[int(pool.origin[numbers[0]])], pool.box[numbers]
+    path, size = pool.photos.root / row["file"], size_hw(row)
     photo = decode_file(path, decode_photo)
     if photo.shape[:2] != size:
         raise InputError(
@@ -196,7 +170,8 @@ def _cut_photo(photos: Path, row: Row, boxes: Boxes, config: TileConfig) -> list
     tiles = [photo[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes.tolist()]
     targets: list[bytes | None] = [None] * len(boxes)
     if row["mask"]:
-        targets = _cut_targets(photos / row["mask"], config.masks.get(row["source"], "exact"), boxes)
+        quality = config.masks.get(row["source"], "exact")
+        targets = _cut_targets(pool.photos.root / row["mask"], quality, boxes)
     return [
         CutTile(_encoded(tile, config), *fingerprint(tile), codes)
         for tile, codes in zip(tiles, targets, strict=True)
@@ -212,7 +187,7 @@ def _cut_targets(mask: Path, quality: MaskQuality, boxes: Boxes) -> list[bytes |
 
 def _fitted(original: bytes, config: TileConfig) -> CutTile:
     """Bring a ready-made tile to the tile size; one that fits already keeps its bytes."""
-    tile, side_px = decode_photo(original, np.iinfo(np.int32).max), config.tile_px
+    tile, side_px = decode_photo(original, ANY_SIZE), config.tile_px
     if tile.shape[:2] == (side_px, side_px):
         return CutTile(original, *fingerprint(tile))
     way = cv2.INTER_AREA if min(tile.shape[:2]) > side_px else cv2.INTER_CUBIC
@@ -268,17 +243,16 @@ def _columns(pool: Pool, number: int, tile_px: int) -> dict[str, Any]:
     return {"key": key, **row, **place, "crack_fraction": float(pool.crack_fraction[number])}
 
 
-def _summary(photos: Path, pool: Pool, chosen: Ints, split: Splits, duplicate: Ints) -> dict[str, object]:
-    rows, _ = read_photos(photos)
-    used = len({int(number) for number in pool.origin[chosen] if number < pool.num_photos})
-    members = np.bincount(duplicate)
+def _summary(pool: Pool, chosen: Ints, split: Splits, duplicate: Ints) -> dict[str, object]:
+    used, num = np.unique(pool.origin[chosen]), len(pool.photos.rows)
     summary: dict[str, object] = {
-        "photos used": f"{used} of {len(rows)} ({len(rows) - pool.num_photos} without a mask)"
+        "photos used": f"{np.count_nonzero(used < pool.num_photos)} of {num} ({num - pool.num_photos} without a mask)"
     }
     for name in ("train", "val", "test"):
         no_crack, crack = pool.class_counts(chosen[split == name])
         summary[f"{name} tiles"] = f"{crack} crack + {no_crack} no crack"
     summary["left out, hardly any crack in them"] = pool.num_left_out
+    members = np.bincount(duplicate)
     several = members[members > 1]
     summary["near-duplicates"] = f"{several.sum()} tiles in {len(several)} groups"
     summary["test tiles dropped, repeat a training tile"] = int(np.count_nonzero(split == ""))
