@@ -29,19 +29,19 @@ def groups_by_brute_force(hashes: np.ndarray, thumbnails: np.ndarray, max_bits: 
     planes = np.stack([np.ones(256), x.ravel(), y.ravel()], axis=1)
     flat = thumbnails.reshape(len(thumbnails), -1).astype(float).T
     flat = (flat - planes @ np.linalg.lstsq(planes, flat, rcond=None)[0]).T
+    lengths = np.linalg.norm(flat, axis=1)
     group = list(range(len(hashes)))
     for i in range(len(hashes)):
         for j in range(i):
-            lengths = np.linalg.norm(flat[i]), np.linalg.norm(flat[j])
-            close = (int(hashes[i]) ^ int(hashes[j])).bit_count() <= max_bits
-            if close and min(lengths) >= 8 and flat[i] @ flat[j] / lengths[0] / lengths[1] > 0.85:
+            close = (int(hashes[i]) ^ int(hashes[j])).bit_count() <= max_bits and min(lengths[[i, j]]) >= 8
+            if close and flat[i] @ flat[j] / lengths[i] / lengths[j] > 0.85:
                 old, new = sorted([group[i], group[j]])[::-1]
                 group = [new if number == old else number for number in group]
     order = {number: place for place, number in enumerate(dict.fromkeys(group))}
     return [order[number] for number in group]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(0, 12))
 def test_groups_equal_brute_force(seed: int, max_bits: int) -> None:
     """Hashes some bits apart and thumbnails more or less alike are grouped as pair by pair."""

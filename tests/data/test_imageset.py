@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tarfile
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +23,16 @@ def contents(num: int, size: int = 300_000) -> dict[str, bytes]:
     return {f"{number:03d}.jpg": rng.bytes(size + number) for number in range(num)}
 
 
-def write(root: Path, images: dict[str, bytes], unwanted: tuple[str, ...] = ()) -> ImageSet:
-    """Write a set and take the unwanted images out again."""
+def write(
+    root: Path, images: dict[str, bytes], masked: Collection[str] = (), drop: Collection[str] = ()
+) -> ImageSet:
+    """Write a set in which some images have a mask, named after them, and take some out again."""
     writer = ImageSetWriter(root, shard_mib=1)
     for key, encoded in images.items():
         writer.add(key, encoded, label=0, split="train")
-    writer.drop([key in unwanted for key in images])
+        if key in masked:
+            writer.add_mask(b"mask of " + key.encode())
+    writer.drop([key in drop for key in images])
     writer.finish("tiles.csv", CLASSES, (8, 8))
     return ImageSet.open(root)
 
@@ -38,17 +42,26 @@ def read(images: ImageSet) -> dict[str, bytes]:
     return {images.rows[number]["key"]: encoded for number, encoded in images.encoded()}
 
 
+def read_masks(images: ImageSet) -> dict[str, bytes]:
+    """All masks by key of their image."""
+    return {images.rows[number]["key"]: encoded for number, encoded in images.masks()}
+
+
+def write_tar(path: Path, contents: dict[str, bytes]) -> None:
+    """With the standard library's writer."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, content in contents.items():
+            member = tarfile.TarInfo(key)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
 def test_shards_are_the_bytes_that_tarfile_writes(tmp_path: Path) -> None:
     """Headers, padding and end are those of the standard library's plain tar writer."""
     images = {"one.jpg": b"x" * 700, "two.jpg": b"", "three.jpg": b"y" * 512}
     write(tmp_path / "set", images)
-    expected = io.BytesIO()
-    with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, encoded in images.items():
-            member = tarfile.TarInfo(key)
-            member.size = len(encoded)
-            tar.addfile(member, io.BytesIO(encoded))
-    assert (tmp_path / "set/shards/00000.tar").read_bytes() == expected.getvalue()
+    write_tar(tmp_path / "expected.tar", images)
+    assert (tmp_path / "set/shards/00000.tar").read_bytes() == (tmp_path / "expected.tar").read_bytes()
 
 
 def test_a_key_must_fit_a_tar_header(tmp_path: Path) -> None:
@@ -71,43 +84,21 @@ def test_dropped_images_are_in_neither_index_nor_shards(tmp_path: Path) -> None:
     images = contents(10)
     write(tmp_path / "whole", images)
     unwanted = ("005.jpg", "008.jpg", "009.jpg")
-    rest = write(tmp_path / "rest", images, unwanted)
+    rest = write(tmp_path / "rest", images, drop=unwanted)
     assert read(rest) == {key: encoded for key, encoded in images.items() if key not in unwanted}
     files = sorted((tmp_path / "rest/shards").iterdir())
     assert [file.name for file in files] == ["00000.tar", "00001.tar"]
-    digests = [
-        hashlib.sha256((tmp_path / name / "shards/00000.tar").read_bytes()) for name in ("whole", "rest")
-    ]
-    assert digests[0].digest() == digests[1].digest()
+    shards = [(tmp_path / name / "shards/00000.tar").read_bytes() for name in ("whole", "rest")]
+    assert shards[0] == shards[1]
     with tarfile.open(files[1]) as tar:
         assert tar.getnames() == ["004.jpg", "006.jpg", "007.jpg"]
-
-
-def write_masked(
-    root: Path, images: dict[str, bytes], masked: Sequence[str], drop: Sequence[str] = ()
-) -> ImageSet:
-    """Write a set in which some images have a mask, named after them."""
-    writer = ImageSetWriter(root, shard_mib=1)
-    for key, encoded in images.items():
-        writer.add(key, encoded, label=0, split="train")
-        if key in masked:
-            writer.add_mask(b"mask of " + key.encode())
-    if drop:
-        writer.drop([key in drop for key in images])
-    writer.finish("tiles.csv", CLASSES, (8, 8))
-    return ImageSet.open(root)
-
-
-def read_masks(images: ImageSet) -> dict[str, bytes]:
-    """All masks by key of their image."""
-    return {images.rows[number]["key"]: encoded for number, encoded in images.masks()}
 
 
 def test_masks_come_back_with_their_images(tmp_path: Path) -> None:
     """In several shards, also where the first image has none and a whole shard has none."""
     images = contents(10)
     masked = ["001.jpg", "003.jpg", "008.jpg", "009.jpg"]
-    written = write_masked(tmp_path / "set", images, masked)
+    written = write(tmp_path / "set", images, masked)
     assert read(written) == images
     assert read_masks(written) == {key: b"mask of " + key.encode() for key in masked}
     assert sorted(path.name for path in (tmp_path / "set/masks").iterdir()) == ["00000.tar", "00002.tar"]
@@ -116,12 +107,12 @@ def test_masks_come_back_with_their_images(tmp_path: Path) -> None:
 def test_the_index_names_the_masks_by_their_content(tmp_path: Path) -> None:
     """Each row holds its mask's hash, so that another mask is another digest; the images' rows stay the same."""
     images = contents(3, size=10)
-    plain, masked = write(tmp_path / "plain", images), write_masked(tmp_path / "one", images, ["001.jpg"])
+    plain, masked = write(tmp_path / "plain", images), write(tmp_path / "one", images, ["001.jpg"])
     hashes = [row["mask_sha256"] for row in masked.rows]
     assert hashes == ["", hashlib.sha256(b"mask of 001.jpg").hexdigest(), ""]
-    assert len({plain.digest, masked.digest, write_masked(tmp_path / "two", images, ["002.jpg"]).digest}) == 3
-    assert [{**row, "mask_sha256": ""} for row in plain.rows] == [
-        {**row, "mask_sha256": ""} for row in masked.rows
+    assert len({plain.digest, masked.digest, write(tmp_path / "two", images, ["002.jpg"]).digest}) == 3
+    assert [row | {"mask_sha256": ""} for row in masked.rows] == [
+        row | {"mask_sha256": ""} for row in plain.rows
     ]
 
 
@@ -139,7 +130,7 @@ def test_masks_of_dropped_images_are_dropped(tmp_path: Path) -> None:
     """Those of the others stay, in shards that were written again too; images added later get theirs."""
     images = contents(10)
     masked = ["001.jpg", "005.jpg", "006.jpg", "008.jpg"]
-    rest = write_masked(tmp_path / "rest", images, masked, drop=["004.jpg", "005.jpg", "008.jpg", "009.jpg"])
+    rest = write(tmp_path / "rest", images, masked, drop=["004.jpg", "005.jpg", "008.jpg", "009.jpg"])
     assert sorted(read_masks(rest)) == ["001.jpg", "006.jpg"]
     assert sorted(path.name for path in (tmp_path / "rest/masks").iterdir()) == ["00000.tar", "00001.tar"]
 
@@ -161,60 +152,42 @@ def test_images_added_after_a_drop_keep_their_masks(tmp_path: Path) -> None:
 
 def test_a_set_whose_masks_are_all_dropped_has_none(tmp_path: Path) -> None:
     """Neither column nor member is left."""
-    written = write_masked(tmp_path / "set", contents(3, size=10), ["001.jpg"], drop=["001.jpg"])
+    written = write(tmp_path / "set", contents(3, size=10), ["001.jpg"], drop=["001.jpg"])
     assert "mask_sha256" not in written.rows[0]
     assert read_masks(written) == {}
 
 
-def lose_masks(root: Path) -> None:
-    (root / "masks/00000.tar").unlink()
-
-
-def cut_masks_short(root: Path) -> None:
-    path = root / "masks/00000.tar"
-    path.write_bytes(path.read_bytes()[:700])
-
-
-def lose_one_mask(root: Path) -> None:
-    replace_masks(root, {"001.jpg": "001.jpg"})
-
-
-def add_foreign_mask(root: Path) -> None:
-    replace_masks(root, {"001.jpg": "001.jpg", "002.jpg": "002.jpg", "000.jpg": "000.jpg"})
-
-
-def exchange_masks(root: Path) -> None:
-    replace_masks(root, {"001.jpg": "002.jpg", "002.jpg": "001.jpg"})
-
-
-def replace_masks(root: Path, masks: dict[str, str]) -> None:
-    """Put the mask of one image under the key of another."""
-    with tarfile.open(root / "masks/00000.tar", "w") as tar:
-        for key, of in masks.items():
-            content = b"mask of " + of.encode()
-            member = tarfile.TarInfo(key)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-
-
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("keys", "message"),
     [
-        (lose_masks, "masks/00000.tar cannot be read"),
-        (cut_masks_short, "masks/00000.tar cannot be read"),
-        (lose_one_mask, "1 images in masks, 2 rows"),
-        (add_foreign_mask, "000.jpg in masks/00000.tar is not in tiles.csv"),
-        (exchange_masks, "001.jpg in masks/00000.tar is not the one"),
+        (None, "masks/00000.tar cannot be read"),
+        ({"001.jpg": "001.jpg"}, "1 images in masks, 2 rows"),
+        ({key: key for key in ("001.jpg", "002.jpg", "000.jpg")}, "000.jpg in masks/00000.tar is not in"),
+        ({"001.jpg": "002.jpg", "002.jpg": "001.jpg"}, "001.jpg in masks/00000.tar is not the one"),
     ],
-)
+    ids=["missing", "one too few", "one too many", "exchanged"],
+)  # fmt: skip
 def test_masks_that_do_not_fit_the_index_are_refused(
-    tmp_path: Path, spoil: Callable[[Path], None], message: str
+    tmp_path: Path, keys: dict[str, str] | None, message: str
 ) -> None:
     """Missing, cut short, one too few or one too many, or those of other images."""
-    write_masked(tmp_path / "set", contents(3, size=10), ["001.jpg", "002.jpg"])
-    spoil(tmp_path / "set")
+    images = write(tmp_path / "set", contents(3, size=10), masked=["001.jpg", "002.jpg"])
+    shard = tmp_path / "set/masks/00000.tar"
+    if keys is None:
+        shard.unlink()
+    else:
+        write_tar(shard, {key: b"mask of " + of.encode() for key, of in keys.items()})
     with pytest.raises(InputError, match=message):
-        read_masks(ImageSet.open(tmp_path / "set"))
+        read_masks(images)
+
+
+def test_a_shard_cut_short_is_refused(tmp_path: Path) -> None:
+    """In the middle of its second image."""
+    images = write(tmp_path / "set", contents(3, size=1000))
+    shard = tmp_path / "set/shards/00000.tar"
+    shard.write_bytes(shard.read_bytes()[:2200])
+    with pytest.raises(InputError, match=r"shards/00000\.tar cannot be read"):
+        read(images)
 
 
 def test_shards_of_another_set_are_refused(tmp_path: Path) -> None:
@@ -294,12 +267,8 @@ def test_a_shard_holds_plain_files_alone(tmp_path: Path, what: str) -> None:
     if what == "sparse":
         shard.write_bytes(sparse_header("one.jpg", 3 * 10**9) + bytes(1024))
     elif what == "sparse by pax":
-        member.pax_headers = {
-            "GNU.sparse.major": "0",
-            "GNU.sparse.minor": "1",
-            "GNU.sparse.size": "3000000000",
-        }
-        member.pax_headers |= {"GNU.sparse.map": "3000000000,0", "GNU.sparse.numblocks": "1"}
+        sparse = {"major": "0", "minor": "1", "size": "3000000000", "map": "3000000000,0", "numblocks": "1"}
+        member.pax_headers = {f"GNU.sparse.{name}": value for name, value in sparse.items()}
         tar_of(shard, member)
     elif what == "large":
         member.size = 3 * 10**9

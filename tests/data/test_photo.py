@@ -70,26 +70,17 @@ def test_every_exif_orientation_comes_out_upright(kind, orientation):
 
 @pytest.mark.parametrize(
     ("mode", "kind"),
-    [
-        ("1", "PNG"),
-        ("L", "JPEG"),
-        ("L", "PNG"),
-        ("LA", "PNG"),
-        ("P", "PNG"),
-        ("RGB", "TIFF"),
-        ("RGBA", "TIFF"),
-        ("CMYK", "JPEG"),
-        ("CMYK", "TIFF"),
-        ("I;16", "PNG"),
-        ("I;16", "TIFF"),
-        ("YCbCr", "TIFF"),
-    ],
+    [(mode, "PNG") for mode in ("1", "L", "LA", "P", "I;16")]
+    + [("L", "JPEG"), ("CMYK", "JPEG")]
+    + [(mode, "TIFF") for mode in ("RGB", "RGBA", "CMYK", "YCbCr", "I;16")],
 )
 def test_every_common_mode_becomes_rgb(mode, kind):
     """A white photo is white in each mode that cameras and scanners write."""
-    white = {"I;16": np.full((40, 60), 65535, np.uint16)}.get(mode, np.full((40, 60, 3), 255, np.uint8))
-    image = Image.fromarray(white) if mode == "I;16" else Image.fromarray(white).convert(mode)
-    decoded = decode_photo(encoded(image, kind), MEGAPIXEL)
+    if mode == "I;16":
+        white = Image.fromarray(np.full((40, 60), 65535, np.uint16))
+    else:
+        white = Image.new("RGB", (60, 40), "white").convert(mode)
+    decoded = decode_photo(encoded(white, kind), MEGAPIXEL)
     assert decoded.shape == (40, 60, 3)
     assert decoded.dtype == np.uint8
     assert decoded.min() >= 254
@@ -106,14 +97,6 @@ def test_sixteen_bits_are_scaled_not_clipped(suffix, channels):
     expected = stored[..., None].repeat(3, 2) if channels == 1 else stored[..., ::-1]
     assert done
     assert np.abs(decoded.astype(int) - (expected >> 8)).max() <= (suffix == ".jp2")
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_twelve_bits_in_a_jpeg_2000_of_sixteen_are_refused(channels):
-    """As in a PNG: the photo would come out almost black."""
-    stored = np.full((64, 64, channels), 4000, np.uint16)
-    with pytest.raises(PhotoError, match="how many bits count"):
-        decode_photo(cv2.imencode(".jp2", stored)[1].tobytes(), MEGAPIXEL)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF"])
@@ -165,25 +148,12 @@ def test_colours_go_through_the_files_profile(kind):
 def black_ink_profile():
     """Of a press whose cyan, magenta and yellow leave no mark: lightness by black alone (ICC.1, lut8Type)."""
     ramp = bytes(range(256))
-    grid = b"".join(
-        bytes([0 if number & 1 else 255, 128, 128]) for number in range(16)
-    )  # black varies fastest
+    grid = 8 * bytes([255, 128, 128, 0, 128, 128])  # black varies fastest
     matrix = struct.pack(">9i", *(65536 * (number % 4 == 0) for number in range(9)))
     table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + 4 * ramp + grid + 3 * ramp
     tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
-    head = struct.pack(
-        ">I4sI4s4s4s12x4s28x3i",
-        144 + len(table),
-        b"",
-        0x02400000,
-        b"prtr",
-        b"CMYK",
-        b"Lab ",
-        b"acsp",
-        63190,
-        65536,
-        54061,
-    )
+    kind = 144 + len(table), b"", 0x02400000, b"prtr", b"CMYK", b"Lab ", b"acsp"
+    head = struct.pack(">I4sI4s4s4s12x4s28x3i", *kind, 63190, 65536, 54061)
     return head.ljust(128, b"\0") + tags + table
 
 
@@ -231,21 +201,6 @@ def test_heic_is_read_through_its_extra(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        b"FUJIFILMCCD-RAW 0201",
-        b"IIRO\x08\0\0\0",
-        b"\0\0\0\x18ftypcrx \0\0\0\1",
-        b"IIU\0\x18\0\0\0" + bytes(100),
-    ],
-)
-def test_raw_files_are_told_what_to_do(content):
-    """Fuji, Olympus, Canon, Panasonic."""
-    with pytest.raises(PhotoError, match="raw file; export it"):
-        decode_photo(content, MEGAPIXEL)
-
-
-@pytest.mark.parametrize(
     ("kind", "options"),
     [("JPEG", {}), ("PNG", {}), ("WEBP", {}), ("AVIF", {}), ("JPEG2000", {"quality_layers": [100]})],
 )
@@ -263,6 +218,10 @@ def test_a_header_beyond_its_file_costs_no_memory(kind, options):
     struct.pack_into(form, file, at, side, side)
     if kind == "PNG":
         struct.pack_into(">I", file, 29, zlib.crc32(file[12:29]))
+    if kind in ("JPEG", "PNG"):  # Pillow's own limit of 179 megapixels does not stand in the way
+        assert photo_size_hw(bytes(file)) == (side, side)
+        with pytest.raises(PhotoError, match=f"{side} x {side} pixels, expected at most 100 megapixels"):
+            decode_photo(bytes(file), 100 * MEGAPIXEL)
     tracemalloc.start()
     with pytest.raises(PhotoError):
         decode_photo(bytes(file), 400 * MEGAPIXEL)
@@ -301,14 +260,7 @@ def test_damaged_notes_of_a_png_damage_no_pixel(kind, content):
         decode_photo(bytes(damaged), MEGAPIXEL)
 
 
-def test_first_page_of_a_tiff_is_the_photo():
-    """Later pages (thumbnails, masks) are not looked at."""
-    first, second = noise(), noise()[::-1]
-    file = encoded(Image.fromarray(first), "TIFF", save_all=True, append_images=[Image.fromarray(second)])
-    assert np.array_equal(decode_photo(file, MEGAPIXEL), first)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_cut_short_anywhere_is_refused(kind):
     """A file cut at a quarter, half or nine tenths never decodes to a photo with a grey rest."""
     file = encoded(Image.fromarray(noise(200, 200)), kind)
@@ -321,6 +273,10 @@ def test_cut_short_anywhere_is_refused(kind):
     ("content", "says"),
     [
         (b"", "empty"),
+        (b"FUJIFILMCCD-RAW 0201", "raw file; export it"),
+        (b"IIRO\x08\0\0\0", "raw file; export it"),  # Olympus
+        (b"\0\0\0\x18ftypcrx \0\0\0\1", "raw file; export it"),  # Canon
+        (b"IIU\0\x18\0\0\0" + bytes(100), "raw file; export it"),  # Panasonic
         (b"this is a note, not a photo\n", "expected a JPEG"),
         (encoded(Image.fromarray(noise()), "GIF"), "expected a JPEG"),
         (encoded(Image.fromarray(noise()), "PPM"), "expected a JPEG"),
@@ -330,7 +286,7 @@ def test_cut_short_anywhere_is_refused(kind):
     ],
 )
 def test_other_content_is_refused_with_its_reason(content, says):
-    """Empty files, text, other formats and unbounded pixel modes are told apart in the message."""
+    """Empty files, raw files, text, other formats and unbounded pixel modes are told apart in the message."""
     with pytest.raises(PhotoError, match=says):
         decode_photo(content, MEGAPIXEL)
 
@@ -448,20 +404,6 @@ def test_a_cmyk_jpeg_that_lost_its_end_is_refused():
         decode_photo(whole[: len(whole) // 2] + b"\xff\xd9", MEGAPIXEL)
 
 
-def test_huge_dimensions_are_refused_before_decoding():
-    """A 250-megapixel header over almost no data fails on its size, and costs no memory for pixels."""
-    file = encoded(Image.new("1", (25000, 10000)), "PNG")
-    with pytest.raises(PhotoError, match="25000 x 10000"):
-        decode_photo(file[:200], 100 * MEGAPIXEL)
-
-
-@pytest.mark.slow
-def test_a_hundred_megapixels_decode():
-    """Pillow's own limit of 89 megapixels does not stand in the way."""
-    file = encoded(Image.new("L", (10000, 10000), 7), "PNG", compress_level=1)
-    assert decode_photo(file, 100 * MEGAPIXEL).shape == (10000, 10000, 3)
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damaged_files_raise_nothing_else():
     """Flipped bytes either still decode or raise PhotoError, in every function."""
@@ -485,11 +427,29 @@ def test_damaged_files_raise_nothing_else():
 
 
 @given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 40), width=st.integers(1, 40))
-@settings(max_examples=25, deadline=None)
-def test_masks_survive_encoding(seed, height, width):
-    """Any 0/255 mask comes back exactly."""
+@settings(max_examples=25)
+def test_stored_masks_are_one_bit_pngs_and_come_back_exactly(seed, height, width):
+    """Of any size; over the limit none is decoded."""
     mask = np.random.default_rng(seed).integers(0, 2, (height, width), dtype=np.uint8) * np.uint8(255)
-    assert np.array_equal(decode_mask(encode_mask(mask), MEGAPIXEL), mask)
+    file = encode_mask(mask)
+    assert Image.open(io.BytesIO(file)).mode == "1"
+    assert np.array_equal(decode_mask(file, mask.size), mask)
+    with pytest.raises(PhotoError, match="megapixels"):
+        decode_mask(file, mask.size - 1)
+
+
+def test_damage_to_a_stored_mask_never_changes_it_silently():
+    """Whichever byte changes or wherever the file ends, the same mask comes out or an error."""
+    mask = np.random.default_rng(3).integers(0, 2, (21, 37), dtype=np.uint8) * np.uint8(255)
+    file = encode_mask(mask)
+    changed = [file[:at] + bytes([file[at] ^ 16]) + file[at + 1 :] for at in range(len(file))]
+    refused = 0
+    for damaged in changed + [file[:end] for end in range(len(file))]:
+        try:
+            assert np.array_equal(decode_mask(damaged, MEGAPIXEL), mask)
+        except PhotoError:
+            refused += 1
+    assert refused > len(file)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
@@ -498,10 +458,7 @@ def test_masks_of_any_mode_are_cut_above_127(mode):
     grey = np.zeros((10, 12), np.uint8)
     grey[2:5] = 255
     if mode in ("L", "RGB", "RGBA", "LA"):
-        grey[6:, :6], grey[6:, 6:] = (
-            np.array([[127], [60], [10], [0]]),
-            np.array([[128], [170], [200], [250]]),
-        )
+        grey[6:, :6], grey[6:, 6:] = np.array([[127, 60, 10, 0]]).T, np.array([[128, 170, 200, 250]]).T
     mask = decode_mask(encoded(Image.fromarray(grey).convert(mode)), MEGAPIXEL)
     assert np.array_equal(mask, np.where(grey > 127, 255, 0))
 
@@ -514,20 +471,15 @@ def test_sixteen_bit_masks_are_cut_at_the_same_share():
     assert np.array_equal(mask[:, 0], np.where(np.arange(10) == 2, 255, 0))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_class_numbers_instead_of_white_are_refused(dtype):
-    """A mask of zeros and ones would silently hide every crack."""
-    ones = np.zeros((10, 12), dtype)
-    ones[3] = 1
-    with pytest.raises(PhotoError, match="brightest value is 1"):
-        decode_mask(encoded(Image.fromarray(ones)), MEGAPIXEL)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "JPEG2000", "JPEG"])
-def test_marks_that_are_too_dark_are_refused_in_every_format(kind):
-    """Grey 100 counts as no crack, whatever the file."""
-    dark = np.zeros((16, 16), np.uint8)
-    dark[4:8] = 100
+@pytest.mark.parametrize(
+    ("grey", "kind"),
+    [(np.uint8(1), "PNG"), (np.uint16(1), "PNG")]
+    + [(np.uint8(100), kind) for kind in ("PNG", "TIFF", "BMP", "JPEG2000", "JPEG")],
+)
+def test_marks_that_are_too_dark_are_refused_in_every_format(grey, kind):
+    """A mask of class numbers, 0 and 1, or of dark grey would silently hide every crack."""
+    dark = np.zeros((16, 16), grey.dtype)
+    dark[4:8] = grey
     with pytest.raises(PhotoError, match="brightest value"):
         decode_mask(encoded(Image.fromarray(dark), kind), MEGAPIXEL)
 
@@ -561,22 +513,15 @@ def test_black_masks_and_jpeg_noise_mean_no_crack():
     assert not decode_mask(encoded(Image.fromarray(black + np.uint8(3)), "JPEG"), MEGAPIXEL).any()
 
 
-@pytest.mark.parametrize(
-    ("image", "kind", "plain"),
-    [
-        (Image.new("RGB", (9, 9)), "JPEG", True),
-        (Image.new("L", (9, 9)), "JPEG", False),
-        (Image.new("CMYK", (9, 9)), "JPEG", False),
-        (Image.new("RGB", (9, 9)), "PNG", False),
-    ],
-)
-def test_only_rgb_jpegs_are_plain(image, kind, plain):
+def test_only_rgb_jpegs_are_plain():
     """Anything else has to be encoded again to go into an image set."""
-    assert is_plain_jpeg(encoded(image, kind)) is plain
+    kinds = [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG")]
+    plain = [is_plain_jpeg(encoded(Image.new(mode, (9, 9)), kind)) for mode, kind in kinds]
+    assert plain == [True, False, False, False]
 
 
 @given(height=st.integers(1, 90), width=st.integers(1, 90), side_px=st.integers(1, 64))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_centre_square_has_its_side_and_keeps_flat_colour(height, width, side_px):
     """Any photo gives a square of the asked side; a flat photo stays flat."""
     square = centre_square(np.full((height, width, 3), 93, np.uint8), side_px)
