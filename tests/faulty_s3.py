@@ -23,8 +23,9 @@ import numpy as np
 
 # Error answers, connections that end before or after the service has acted, bodies cut with a length that says so
 # (short) or that does not (cut), bodies of other bytes, another ETag, a slow answer.
-FAULTS = ("500", "503", "drop-before", "drop-after", "cut", "short", "other-bytes", "etag", "slow")
-BODY_FAULTS = ("drop-before", "drop-after", "500", "503", "cut", "short", "other-bytes", "etag")
+BODY_FAULTS = ("500", "503", "drop-before", "drop-after", "cut", "short", "other-bytes", "etag")
+FAULTS = (*BODY_FAULTS, "slow")
+OTHER_ETAG = f'"{"0" * 32}"'
 
 
 class FaultyS3(socketserver.ThreadingMixIn, http.server.HTTPServer):
@@ -108,9 +109,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         if fault == "drop-after":
             return self._drop()
         if fault == "etag":
-            headers = [
-                (name, f'"{"0" * 32}"' if name.lower() == "etag" else value) for name, value in headers
-            ]
+            headers = [(name, OTHER_ETAG if name.lower() == "etag" else value) for name, value in headers]
         if fault in ("short", "empty"):
             body = body[: len(body) // 2] if fault == "short" else b""
         if fault == "other-bytes" and status in (200, 206):
@@ -236,7 +235,7 @@ def main() -> None:
     boto3.client("s3").create_bucket(Bucket=bucket)
     fill(bucket, num)
     print(
-        "| command | requests | faults | seconds | ended | reads | reads needed | ratio |\n"
+        "| command | requests | faults | seconds | ended | photos | failed reads | other reads |\n"
         + "| --- " * 8
         + "|"
     )
@@ -255,10 +254,11 @@ def main() -> None:
             seconds = time.monotonic() - started
             server.shutdown()
             reads, counts = server.reads, server.counts
-            row = (name, counts["requests"], counts["faults"], f"{seconds:.0f}", ended, num)
+            row = [name, counts["requests"], counts["faults"], f"{seconds:.0f}", ended, num]
             print(
                 "|",
-                *(f"{one} |" for one in (*row, reads["failed"], reads["reads"] - reads["failed"])),
+                " | ".join(map(str, [*row, reads["failed"], reads["reads"] - reads["failed"]])),
+                "|",
                 flush=True,
             )
             if not (trial.root / "photos.csv").exists():

@@ -114,11 +114,8 @@ def test_bad_images_are_replaced_from_their_class(tmp_path):
     """A corrupt image costs nothing while its class has more; it and copies are set aside."""
     files = folders({"cat": 10, "dog": 10})
     files |= {"train/cat/bad.jpg": b"text", "train/cat/cut.jpg": encoded(77)[:200], "stray.jpg": encoded(78)}
-    files |= {
-        "train/dog/copy.jpg": files["train/cat/0.jpg"],
-        "train/dog/late.jpg": encoded(79),
-        "list.txt": b"",
-    }
+    files |= {"train/dog/copy.jpg": files["train/cat/0.jpg"], "list.txt": b""}
+    files["train/dog/late.jpg"] = encoded(79)
     images, summary = take(tmp_path, files)
     assert len(images) == 20
     found = reasons(tmp_path)

@@ -12,7 +12,7 @@ from damcrack.data.imageset import ImageSet, ImageSetWriter, decode_image, tiles
 from damcrack.data.photos import COLUMNS
 from damcrack.data.pool import Photos, Pool, choose_training
 from damcrack.data.tile import tile
-from damcrack.files import OUTPUT_MARKER, InputError, sha256_bytes, write_csv
+from damcrack.files import OUTPUT_MARKER, InputError, sha256_file, write_csv
 from damcrack.run import Run
 from photo_folders import CONFIG, PhotosDirectory, concrete, half_cracked, run_tile
 
@@ -122,7 +122,7 @@ def test_duplicates_may_be_left_to_chance(photos: PhotosDirectory, tmp_path: Pat
 
 
 def test_test_tiles_that_repeat_a_training_tile_are_dropped(photos: PhotosDirectory, tmp_path: Path) -> None:
-    """A test source that is a copy of training photos keeps only tiles of its own."""
+    """A test source that is a copy of training photos keeps only tiles of its own, with their masks."""
     first = cv2.imread(str(photos.root / "photos/wall/00.png"))[..., ::-1]
     photos.add("copied", first, half_cracked(), source="field")
     photos.add("own", concrete(np.random.default_rng(9)), half_cracked(), source="field")
@@ -130,6 +130,8 @@ def test_test_tiles_that_repeat_a_training_tile_are_dropped(photos: PhotosDirect
     assert {images.rows[number]["photo"] for number in images.where("test")} == {"field/own.png"}
     assert counts(images)["train", 0] + counts(images)["val", 0] == 60
     assert len(decoded(images)) == len(images) < 60 + 60 + 12 + 12
+    masked = [number for number, _ in images.masks()]
+    assert masked == [number for number, label in enumerate(images.labels) if label == 1]
 
 
 def test_test_sources_are_for_testing_only(photos: PhotosDirectory, tmp_path: Path) -> None:
@@ -144,14 +146,6 @@ def test_test_sources_are_for_testing_only(photos: PhotosDirectory, tmp_path: Pa
         [("field", 0), ("field", 1), ("wall", 0), ("wall", 1)], 4
     )
     assert {row["source"] for row in images.rows if row["split"] != "test"} == {"wall"}
-
-
-def test_an_unknown_test_source_is_refused(photos: PhotosDirectory, tmp_path: Path) -> None:
-    """A mistyped source name is named beside those that exist."""
-    with pytest.raises(
-        InputError, match=r"\['feild'\] have no labelled tiles; sources with some: \['wall'\]"
-    ):
-        run_tile(photos, tmp_path / "tiles", test_sources=("feild",))
 
 
 def test_tiles_show_the_pixels_of_their_boxes_in_true_colours(
@@ -357,18 +351,18 @@ def test_a_damaged_photos_csv_is_named(photos: PhotosDirectory, tmp_path: Path, 
 
 
 def test_tiles_to_folders_writes_the_papers_layout(photos: PhotosDirectory, tmp_path: Path) -> None:
-    """Each JPEG lies in its split's folder of its class, bytes unchanged."""
-    images = run_tile(photos, tmp_path / "tiles", split="random")
-    tiles_to_folders(tmp_path / "tiles", tmp_path / "folders", Run())
-    found = {
-        str(path.relative_to(tmp_path / "folders")): sha256_bytes(path.read_bytes())
-        for path in (tmp_path / "folders").rglob("*.jpg")
+    """Each JPEG lies in its split's folder of its class, bytes unchanged; without a label, in one folder."""
+    photos.add("free", concrete(np.random.default_rng(8)), None)
+    images = run_tile(photos, tmp_path / "tiles", split="random", unlabelled_tiles=4)
+    root = tmp_path / "folders"
+    tiles_to_folders(tmp_path / "tiles", root, Run())
+    found = {path.relative_to(root).as_posix(): sha256_file(path) for path in root.rglob("*.jpg")}
+    folder = {"0": "/no-crack", "1": "/crack", "-1": ""}
+    assert found == {
+        f"{row['split']}{folder[row['label']]}/{row['key']}": row["sha256"] for row in images.rows
     }
-    folders = ("no-crack", "crack")
-    places = (f"{row['split']}/{folders[int(row['label'])]}/{row['key']}" for row in images.rows)
-    expected = dict(zip(places, (row["sha256"] for row in images.rows), strict=True))
-    assert found == expected
-    assert len(list((tmp_path / "folders/train/crack").iterdir())) == 48
+    assert sorted(path.name for path in root.iterdir()) == [OUTPUT_MARKER, "train", "unlabelled", "val"]
+    assert len(list((root / "unlabelled").iterdir())) == 4
 
 
 def test_each_source_is_balanced_by_itself() -> None:

@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from damcrack.data.imageset import ImageSet, tiles_to_folders
+from damcrack.data.imageset import ImageSet
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN, decode_targets, targets_of
-from damcrack.files import OUTPUT_MARKER, InputError, sha256_bytes
-from damcrack.run import Run
+from damcrack.files import InputError, sha256_bytes
 from photo_folders import PhotosDirectory, concrete, half_cracked, run_tile
 
 
@@ -79,17 +78,6 @@ def test_crack_tiles_carry_a_mask_and_clean_ones_none(photos: PhotosDirectory, t
     assert all(images.rows[number]["mask_sha256"] == sha256_bytes(mask) for number, mask in masks.items())
 
 
-def test_tiles_dropped_as_repeats_take_their_masks_along(photos: PhotosDirectory, tmp_path: Path) -> None:
-    """A test source that copies a training photo loses tiles; the masks that are left fit the index."""
-    first = cv2.imread(str(photos.root / "photos/wall/00.png"))[..., ::-1]
-    photos.add("copied", first, slanted(), source="field")
-    photos.add("own", concrete(np.random.default_rng(9)), slanted(), source="field")
-    images = run_tile(photos, tmp_path / "tiles", test_sources=("field",))
-    left = Counter(images.rows[number]["photo"] for number in images.where("test"))
-    assert left["field/copied.png"] < left["field/own.png"]
-    assert sorted(codes_of(images)) == [number for number, label in enumerate(images.labels) if label == 1]
-
-
 def test_photos_of_a_clean_source_are_clean_without_a_mask(photos: PhotosDirectory, tmp_path: Path) -> None:
     """Its photos without a mask give no-crack tiles without codes; those with one are as ever."""
     rng = np.random.default_rng(3)
@@ -100,7 +88,6 @@ def test_photos_of_a_clean_source_are_clean_without_a_mask(photos: PhotosDirecto
     assert clean
     assert {images.labels[number] for number in clean} == {0}
     assert not set(clean) & set(codes_of(images))
-    assert {"clean" in row["photo"] for row in run_tile(photos, tmp_path / "other").rows} == {False}
 
 
 def test_a_source_of_clean_photos_alone_joins_the_training(photos: PhotosDirectory, tmp_path: Path) -> None:
@@ -168,7 +155,13 @@ def test_what_is_tested_is_not_taught_without_labels(photos: PhotosDirectory, tm
 
 
 @pytest.mark.parametrize(
-    "changes", [{"masks": {"wal": "fat"}}, {"clean_sources": ("wal",)}, {"clean_sources": ("wall", "wal")}]
+    "changes",
+    [
+        {"masks": {"wal": "fat"}},
+        {"clean_sources": ("wal",)},
+        {"clean_sources": ("wall", "wal")},
+        {"test_sources": ("wal",)},
+    ],
 )
 def test_unknown_sources_are_refused_by_name(
     photos: PhotosDirectory, tmp_path: Path, changes: dict[str, object]
@@ -177,15 +170,3 @@ def test_unknown_sources_are_refused_by_name(
     with pytest.raises(InputError, match=rf"tile.{next(iter(changes))}: .*\['wal'\].*\['wall'\]"):
         run_tile(photos, tmp_path / "tiles", **changes)
     assert not (tmp_path / "tiles").exists()
-
-
-def test_folders_hold_unlabelled_tiles_beside_the_classes(photos: PhotosDirectory, tmp_path: Path) -> None:
-    """Those without a label lie in one folder of their own, without empty classes in it."""
-    add_unlabelled(photos)
-    images = run_tile(photos, tmp_path / "tiles", unlabelled_tiles=4)
-    tiles_to_folders(tmp_path / "tiles", tmp_path / "folders", Run())
-    root = tmp_path / "folders"
-    found = {path.name for path in (root / "unlabelled").iterdir()}
-    assert found == {images.rows[number]["key"] for number in images.where("unlabelled")}
-    assert sorted(path.name for path in root.iterdir()) == [OUTPUT_MARKER, "train", "unlabelled", "val"]
-    assert len(list(root.rglob("*.jpg"))) == len(images)

@@ -45,12 +45,8 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path):
     source = open_source(str(inside))
     assert source.names() == ["real.jpg", "same.jpg"]
     assert source.links_out() == ["broken.jpg", "folder", "leak.jpg"]
-    for name in (
-        "leak.jpg",
-        "folder/secret.jpg",
-        "../outside/secret.jpg",
-        str(tmp_path / "outside/secret.jpg"),
-    ):
+    secret = str(tmp_path / "outside/secret.jpg")
+    for name in ("leak.jpg", "folder/secret.jpg", "../outside/secret.jpg", secret):
         with pytest.raises(FileNotFoundError):
             source.read(name)
 
@@ -191,7 +187,10 @@ def test_an_unreachable_endpoint_fails_soon_and_keeps_secrets(monkeypatch, answe
     """Nothing listening, or something that accepts and stays silent: an error within seconds."""
     pytest.importorskip("boto3")
     monkeypatch.setattr(storage, "READ_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(storage, "MAX_ATTEMPTS", 2)
+    if answers:
+        monkeypatch.setattr(storage, "MAX_ATTEMPTS", 2)
+    waits = []
+    monkeypatch.setattr(storage.time, "sleep", waits.append)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if answers:
@@ -203,7 +202,7 @@ def test_an_unreachable_endpoint_fails_soon_and_keeps_secrets(monkeypatch, answe
         start_s = time.monotonic()
         with pytest.raises(InputError, match=r"cannot be reached.*AWS_ENDPOINT_URL") as caught:
             open_source("s3://bucket/dam").names()
-    assert time.monotonic() - start_s < 10
+    assert time.monotonic() - start_s + sum(waits) < 10
     assert not any(secret in str(caught.value) for secret in ("hidden-password", "key-id", "secret-key"))
 
 
