@@ -12,7 +12,7 @@ images/NAME.jpg and train.csv, val.csv, test.csv    columns filename,label, as m
 
 import random
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -180,12 +180,13 @@ def _fill(
     run: Run,
 ) -> tuple[dict[str, list[Chosen]], list[SetAside]]:
     """Encode as many of each class as the scarcest has; where one is bad, go on in its class's order."""
-    wanted = min(len(names) for names in drawn.values())
-    wanted = wanted if config.max_per_class is None else min(wanted, config.max_per_class)
+    wanted = min(len(names[: config.max_per_class]) for names in drawn.values())
     good: dict[str, list[Chosen]] = {label: [] for label in drawn}
     bad: list[SetAside] = []
     queues = {label: iter(names) for label, names in drawn.items()}
-    while batch := list(_missing(queues, good, wanted)):
+    while batch := [
+        (label, name) for label, queue in queues.items() for name in islice(queue, wanted - len(good[label]))
+    ]:
         squares = in_order(lambda item: _square(*item, read, config.image_px), batch)
         for (label, name), result in zip(batch, run.track(squares, "images", len(batch)), strict=True):
             if isinstance(result, SetAside):
@@ -194,14 +195,6 @@ def _fill(
                 good[label].append(Chosen(name, spool.tell(), len(result)))
                 spool.write(result)
     return good, bad
-
-
-def _missing(
-    queues: Mapping[str, Iterator[str]], good: Mapping[str, Sequence[Chosen]], wanted: int
-) -> Iterator[tuple[str, str]]:
-    for label, queue in queues.items():
-        for name in islice(queue, wanted - len(good[label])):
-            yield label, name
 
 
 def _square(label: str, name: str, read: ReadImage, image_px: int) -> bytes | SetAside:
