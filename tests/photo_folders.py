@@ -1,19 +1,49 @@
-"""A folder as the photos stage writes it, with small photos and masks, and the values to tile it with."""
+"""Small photos as files, and a folder as the photos stage writes it with the values to tile it with."""
 
+import io
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from damcrack.data.config import TileConfig
 from damcrack.data.imageset import ImageSet
 from damcrack.data.photos import COLUMNS
 from damcrack.data.tile import tile
-from damcrack.files import sha256_bytes, write_csv
+from damcrack.files import read_csv, sha256_bytes, write_csv
 from damcrack.run import Run
 
 CONFIG = TileConfig(tile_px=32, crack_fraction=0.01, test_fraction=0.0)
+
+
+def encoded(
+    seed: int = 0,
+    size_hw: tuple[int, int] = (40, 60),
+    kind: str = "JPEG",
+    mode: str = "RGB",
+    **options: object,
+) -> bytes:
+    """A photo of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+def fill(folder: Path, files: Mapping[str, bytes]) -> str:
+    """Write the files; return the folder as a source."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return str(folder)
+
+
+def reasons(out: Path) -> dict[str, str]:
+    """File name -> why it was set aside."""
+    return {row["name"]: row["reason"] for row in read_csv(out / "quarantine.csv")}
 
 
 class PhotosDirectory:

@@ -5,7 +5,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,19 +12,12 @@ from damcrack.data.config import MiniimagenetConfig
 from damcrack.data.imageset import ImageSet, ImageSetWriter
 from damcrack.data.miniimagenet import miniimagenet
 from damcrack.data.snapshot import snapshot
-from damcrack.files import InputError, read_csv
+from damcrack.files import InputError
 from damcrack.run import Run
 from damcrack.storage.source import open_source
+from photo_folders import encoded, fill, reasons
 
 CONFIG = MiniimagenetConfig(source="sample", sample_classes=3, sample_per_class=5, image_px=16)
-
-
-def encoded(seed: int, size_hw: tuple[int, int] = (20, 30), mode: str = "RGB") -> bytes:
-    """A JPEG of noise."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, "JPEG")
-    return file.getvalue()
 
 
 def folders(per_class: dict[str, int], under: str = "train") -> dict[str, bytes]:
@@ -36,10 +28,7 @@ def folders(per_class: dict[str, int], under: str = "train") -> dict[str, bytes]
 
 def take(tmp_path: Path, files: dict[str, bytes], **changes) -> tuple[ImageSet, dict[str, object]]:
     """Write files, snapshot them, run the stage."""
-    for name, content in files.items():
-        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "in" / name).write_bytes(content)
-    config = replace(CONFIG, source=str(tmp_path / "in"), **changes)
+    config = replace(CONFIG, source=fill(tmp_path / "in", files), **changes)
     snapshot(config.sources, tmp_path / "s.csv", open_source, Run())
     summary = miniimagenet(tmp_path / "s.csv", tmp_path / "out", config, open_source, Run())
     return ImageSet.open(tmp_path / "out"), summary
@@ -48,11 +37,6 @@ def take(tmp_path: Path, files: dict[str, bytes], **changes) -> tuple[ImageSet, 
 def counts(images: ImageSet) -> Counter:
     """Images per class and split."""
     return Counter((row["class"], row["split"]) for row in images.rows)
-
-
-def reasons(tmp_path: Path) -> dict[str, str]:
-    """File name -> why it was set aside."""
-    return {row["name"]: row["reason"] for row in read_csv(tmp_path / "out/quarantine.csv")}
 
 
 def test_classes_are_balanced_and_split_alike(tmp_path):
@@ -93,7 +77,7 @@ def test_split_lists_give_the_classes(tmp_path):
     files["test.csv"] = b"filename,label\nnone.jpg,cat\n../up.jpg,cat\n0.jpg,dog\n"
     images, summary = take(tmp_path, files)
     assert counts(images) == {("cat", "train"): 4, ("cat", "val"): 1, ("dog", "train"): 4, ("dog", "val"): 1}
-    found = reasons(tmp_path)
+    found = reasons(tmp_path / "out")
     assert "no such file" in found["images/none.jpg"]
     assert "cat and dog" in found["images/0.jpg"]
     assert "outside" in found["images/../up.jpg"]
@@ -103,7 +87,7 @@ def test_split_lists_give_the_classes(tmp_path):
 def test_images_are_square_rgb_jpegs(tmp_path):
     """Grey, wide and small images all arrive in the same shape."""
     files = {"cat/1.jpg": encoded(1, mode="L"), "cat/2.jpg": encoded(2, (90, 31))}
-    files |= {"dog/1.jpg": encoded(3, (9, 9), "CMYK"), "dog/2.jpg": encoded(4)}
+    files |= {"dog/1.jpg": encoded(3, (9, 9), mode="CMYK"), "dog/2.jpg": encoded(4)}
     images, _ = take(tmp_path, files)
     for _, jpeg in images.encoded():
         image = Image.open(io.BytesIO(jpeg))
@@ -118,7 +102,7 @@ def test_bad_images_are_replaced_from_their_class(tmp_path):
     files["train/dog/late.jpg"] = encoded(79)
     images, summary = take(tmp_path, files)
     assert len(images) == 20
-    found = reasons(tmp_path)
+    found = reasons(tmp_path / "out")
     assert "the same bytes as train/cat/0.jpg" in found["train/dog/copy.jpg"]
     assert "no class folder" in found["stray.jpg"]
     assert all("expected" in reason for name, reason in found.items() if "cat" in name)

@@ -16,18 +16,11 @@ from damcrack.data.snapshot import snapshot
 from damcrack.files import OUTPUT_MARKER, InputError, read_csv, sha256_bytes
 from damcrack.run import Run
 from damcrack.storage.source import open_source
+from photo_folders import encoded, fill, reasons
 
 CONFIG = PhotosConfig(
     sources={"sample": "sample"}, sample_photos=2, sample_size_hw=(256, 320), min_side_px=32, max_megapixels=1
 )
-
-
-def encoded(seed: int = 0, size_hw: tuple[int, int] = (40, 60), kind: str = "JPEG", **options) -> bytes:
-    """A photo of noise."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options)
-    return file.getvalue()
 
 
 def mask_png(size_hw: tuple[int, int] = (40, 60), ground: int = 0, kind: str = "PNG") -> bytes:
@@ -39,24 +32,11 @@ def mask_png(size_hw: tuple[int, int] = (40, 60), ground: int = 0, kind: str = "
     return file.getvalue()
 
 
-def fill(folder: Path, files: dict[str, bytes]) -> dict[str, str]:
-    """Write the files; return the folder as the only source."""
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return {"dam": str(folder)}
-
-
 def take(tmp_path: Path, files: dict[str, bytes], **changes) -> tuple[Path, dict[str, object]]:
     """Write files, snapshot them, run the stage."""
-    config = replace(CONFIG, sources=fill(tmp_path / "in", files), **changes)
+    config = replace(CONFIG, sources={"dam": fill(tmp_path / "in", files)}, **changes)
     snapshot(config.sources, tmp_path / "s.csv", open_source, Run())
     return tmp_path / "out", photos(tmp_path / "s.csv", tmp_path / "out", config, open_source, Run())
-
-
-def reasons(out: Path) -> dict[str, str]:
-    """File name -> why it was set aside."""
-    return {row["name"]: row["reason"] for row in read_csv(out / "quarantine.csv")}
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -257,7 +237,7 @@ def test_a_full_disk_leaves_no_half_output(tmp_path, monkeypatch):
 
 def test_an_output_below_a_file_is_a_clear_error(tmp_path):
     """`--out` cannot lie inside a file; nothing is written."""
-    config = replace(CONFIG, sources=fill(tmp_path / "in", {"a.jpg": encoded()}))
+    config = replace(CONFIG, sources={"dam": fill(tmp_path / "in", {"a.jpg": encoded()})})
     snapshot(config.sources, tmp_path / "s.csv", open_source, Run())
     with pytest.raises(InputError, match="cannot write"):
         photos(tmp_path / "s.csv", tmp_path / "s.csv/out", config, open_source, Run())

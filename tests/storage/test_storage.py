@@ -1,20 +1,20 @@
 import errno
-import io
 import socket
 import sys
 import time
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from damcrack.data.config import PhotosConfig
+from damcrack.data.photo import encode_mask
 from damcrack.data.photos import photos
 from damcrack.data.snapshot import snapshot
 from damcrack.files import InputError, read_csv
 from damcrack.run import Run
 from damcrack.storage import source as storage
 from damcrack.storage.source import open_source
+from photo_folders import encoded, fill
 
 pytestmark = pytest.mark.slow
 
@@ -208,19 +208,12 @@ def test_an_unreachable_endpoint_fails_soon_and_keeps_secrets(monkeypatch, answe
 
 def test_photos_come_in_from_s3_as_from_a_folder(s3, tmp_path):
     """The same files give the same rows and masks, wherever they lie; a replaced object is noticed."""
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    mask = np.zeros((40, 60), np.uint8)
-    mask[3] = 255
-    files = {}
-    for name, array in (("wall 1.png", pixels), ("masks/wall 1.png", mask), ("b.png", pixels[::-1].copy())):
-        content = io.BytesIO()
-        Image.fromarray(array).save(content, "PNG")
-        files[name] = content.getvalue()
-        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "in" / name).write_bytes(files[name])
+    files = {"wall 1.png": encoded(0, kind="PNG"), "b.png": encoded(1, kind="PNG")}
+    files["masks/wall 1.png"] = encode_mask(np.arange(40 * 60).reshape(40, 60) % 5 == 0)
+    folder = fill(tmp_path / "in", files)
     bucket = s3({f"raw/{name}": content for name, content in files.items()})
     outs = {}
-    for uri in (str(tmp_path / "in"), f"s3://{bucket}/raw"):
+    for uri in (folder, f"s3://{bucket}/raw"):
         config = PhotosConfig(sources={"dam": uri}, min_side_px=32)
         out = outs[uri] = tmp_path / f"out{len(outs)}"
         snapshot(config.sources, tmp_path / "s.csv", open_source, Run())

@@ -50,7 +50,6 @@ LOSSY, LOSSY_NOISE = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF"), 16
 ANY_SIZE = 2**31 - 1  # for photos that were checked against the user's limit when they were taken in
 WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
-_WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 # The most pixels that a byte can hold: in JPEG a bit per block of 8 x 8, in PNG deflate's ratio and a bit per pixel.
 # WebP, JPEG 2000 and AVIF have no bound for flat pictures; no photo comes near this one.
 _PIXELS_PER_BYTE = {"JPEG": 512, "MPO": 512, "PNG": 1032 * 8, "BMP": 128}
@@ -353,7 +352,7 @@ def _rgb(image: Image.Image, encoded: bytes) -> tuple[Pixels, Mask | None]:
         clear = np.asarray(rgba.getchannel("A")) < 128
         if clear.any():
             gaps = clear if gaps is None else clear | gaps
-        image = _on(rgba, _WHITE)
+        image = _on(rgba, "white")
     _refuse_unbounded(image)
     if image.mode == "CMYK" and (transform := to_srgb(image, "CMYK")):
         image = transform.apply(image)
@@ -378,14 +377,14 @@ def _grey(image: Image.Image) -> Image.Image:
     if image.mode in WIDE_GREY:
         return image
     if image.has_transparency_data:
-        return _on(image, _BLACK).convert("L")
+        return _on(image, "black").convert("L")
     if image.mode in ("1", "L"):
         return image.convert("L")
     _refuse_unbounded(image)
     return image.convert("RGB").convert("L")
 
 
-def _on(image: Image.Image, background: tuple[int, int, int, int]) -> Image.Image:
+def _on(image: Image.Image, background: str) -> Image.Image:
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")
 

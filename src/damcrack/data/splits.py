@@ -98,9 +98,7 @@ def choose_groups(counts: Ints, fraction: float, seed: int) -> Bools:
             break
         chosen = _fill(shares, rng.permutation(len(counts)), fraction, complete=number >= NUM_ORDERS)
         held = shares[chosen].sum(axis=0)
-        lacking = np.count_nonzero(~counts[chosen].any(axis=0)) + np.count_nonzero(
-            ~counts[~chosen].any(axis=0)
-        )
+        lacking = sum(np.count_nonzero(~counts[side].any(axis=0)) for side in (chosen, ~chosen))
         score = (float(lacking), float(np.abs(held - fraction).sum()))
         if score < best_score:
             best, best_score = chosen, score

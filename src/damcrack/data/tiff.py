@@ -146,14 +146,13 @@ def nodata_gaps(image: Image.Image, encoded: bytes) -> Mask | None:
 
     By value only where it fills squares of 31 px, or lies within 3 px of one: a black crack is no gap.
     """
-    mask = _mask_page(image, encoded)
-    value = _nodata_value(image.tag_v2)  # type: ignore[attr-defined]
+    tags: Tags = image.tag_v2  # type: ignore[attr-defined]
+    mask, value = _mask_page(image, encoded), _nodata_value(tags)
     if mask is not None or value is None:
         return mask
-    num_bands = _COLOR_BANDS[image.tag_v2.get(_PHOTOMETRIC, 0)]  # type: ignore[attr-defined]
-    values: npt.NDArray[Any] = np.asarray(image).reshape(image.height, image.width, -1)
-    values = values[..., :num_bands]
-    about = JPEG_NOISE if image.tag_v2.get(_COMPRESSION) == _JPEG else 0  # type: ignore[attr-defined]
+    num_bands = _COLOR_BANDS[tags.get(_PHOTOMETRIC, 0)]
+    values = np.asarray(image).reshape(image.height, image.width, -1)[..., :num_bands]
+    about = JPEG_NOISE if tags.get(_COMPRESSION) == _JPEG else 0
     equal = np.asarray(((values >= value - about) & (values <= value + about)).all(axis=2), np.uint8)
     padded = np.pad(equal, NODATA_PX, constant_values=1)
     wide = cv2.morphologyEx(padded, cv2.MORPH_OPEN, np.ones((NODATA_PX, NODATA_PX), np.uint8))
