@@ -1,6 +1,7 @@
 """Synthetic concrete with cracks of known place and sub-pixel width, and a detector that needs no training."""
 
 import json
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -14,6 +15,11 @@ DARK = 95.0  # grey at which the darkness detector is undecided
 
 def concrete(size_hw, seed=0, roughness=4.0, pores=True):
     """Grey float (H, W): blotches of several sizes with pores and grain, so that photos can be registered."""
+    return _concrete(tuple(size_hw), seed, roughness, pores).copy()
+
+
+@lru_cache(maxsize=8)
+def _concrete(size_hw, seed, roughness, pores):
     rng = np.random.default_rng(seed)
     wall = np.full(size_hw, WALL, np.float32)
     for scale, strength in ((60, 6.0), (20, 4.0), (6, 3.0)):
