@@ -21,6 +21,18 @@ from pathlib import Path
 
 import numpy as np
 
+from damcrack.data.config import PhotosConfig
+from damcrack.data.photo import encode_jpeg
+from damcrack.data.photos import photos
+from damcrack.data.snapshot import snapshot
+from damcrack.imagery import arrivals, inspections
+from damcrack.imagery.config import ImageryConfig
+from damcrack.inspection.config import InspectConfig
+from damcrack.inspection.inspect import inspect_photos
+from damcrack.run import Run
+from damcrack.storage.source import open_source
+from walls import write_darkness_detector
+
 # Error answers, connections that end before or after the service has acted, bodies cut with a length that says so
 # (short) or that does not (cut), bodies of other bytes, another ETag, a slow answer.
 BODY_FAULTS = ("500", "503", "drop-before", "drop-after", "cut", "short", "other-bytes", "etag")
@@ -156,8 +168,6 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 
 
 def picture(seed: int) -> bytes:
-    from damcrack.data.photo import encode_jpeg
-
     return encode_jpeg(np.random.default_rng(seed).integers(90, 200, (120, 160, 3), dtype=np.uint8), 80)
 
 
@@ -169,43 +179,21 @@ class Campaign:
         root.mkdir(parents=True)
 
     def snapshot(self) -> object:
-        from damcrack.data.snapshot import snapshot
-        from damcrack.run import Run
-        from damcrack.storage.source import open_source
-
         snapshot({"dam": f"s3://{self.bucket}/in"}, self.root / "photos.csv", open_source, Run())
         return (self.root / "photos.csv").read_text()
 
     def photos(self) -> object:
-        from damcrack.data.config import PhotosConfig
-        from damcrack.data.photos import photos
-        from damcrack.run import Run
-        from damcrack.storage.source import open_source
-
         config = PhotosConfig(sources={"dam": f"s3://{self.bucket}/in"}, min_side_px=32)
         photos(self.root / "photos.csv", self.root / "photos", config, open_source, Run())
         return [(self.root / "photos" / name).read_text() for name in ("photos.csv", "quarantine.csv")]
 
     def inspect(self) -> object:
-        from damcrack.inspection.config import InspectConfig
-        from damcrack.inspection.inspect import inspect_photos
-        from damcrack.run import Run
-        from damcrack.storage.source import open_source
-        from walls import write_darkness_detector
-
         model, out = write_darkness_detector(self.root / "model.onnx"), self.root / "survey"
         places = [f"s3://{self.bucket}/in"]
         inspect_photos(places, model, out, InspectConfig(), open_source, Run())
         return [(out / name).read_text() for name in ("photos.csv", "set-aside.csv")]
 
     def imagery(self) -> object:
-        from damcrack.imagery import arrivals, inspections
-        from damcrack.imagery.config import ImageryConfig
-        from damcrack.inspection.config import InspectConfig
-        from damcrack.run import Run
-        from damcrack.storage.source import open_source
-        from walls import write_darkness_detector
-
         places = (f"s3://{self.bucket}/in", f"s3://{self.bucket}/{self.root.name}")
         config = ImageryConfig(*places, min_side_px=32)
         incoming, store = map(open_source, places)
