@@ -21,7 +21,7 @@ from damcrack.data.imageset import ImageSet, decode_image
 from damcrack.data.photo import decode_file, decode_mask, decode_photo, encode_jpeg
 from damcrack.data.tiling import crack_fractions
 from damcrack.files import InputError, in_order, read_csv, write_bytes, write_json
-from damcrack.inspection.places import Listed
+from damcrack.inspection.config import InspectConfig
 from damcrack.run import Run
 from damcrack.scores import metrics
 from damcrack.scores.thresholds import (
@@ -49,8 +49,8 @@ def unseen_photos(photos: Path, tiles: Path) -> list[dict[str, str]]:
     Raises:
         InputError: there is none with a mask.
     """
-    seen = {row["photo"] for row in ImageSet.open(tiles).rows if row["split"] != "test"}
-    tested = {row["photo"] for row in ImageSet.open(tiles).rows} - seen
+    cut = ImageSet.open(tiles).rows
+    tested = {row["photo"] for row in cut} - {row["photo"] for row in cut if row["split"] != "test"}
     rows = [row for row in read_csv(photos / "photos.csv") if row["photo"] in tested and row["mask"]]
     if not rows:
         raise InputError(
@@ -60,24 +60,19 @@ def unseen_photos(photos: Path, tiles: Path) -> list[dict[str, str]]:
     return rows
 
 
-def listed_photos(photos: Path, rows: Sequence[Mapping[str, str]]) -> list[Listed]:
-    """Photos of the photos stage, by their names there."""
-    return [Listed(row["photo"], (photos / row["file"]).read_bytes) for row in rows]
-
-
 def study(
     photos: Path,
     tiles: Path,
     out: Path,
     folders: Sequence[Path],
     detector: OnnxDetector,
-    threshold: float,
-    crack_fraction: float,
+    config: InspectConfig,
     run: Run,
 ) -> dict[str, Any]:
-    """Compare what was found with the masks; write the results and return them."""
+    """Compare what was found in the photos' folders with the masks; write the results and return them."""
     rows = {row["photo"]: row for row in unseen_photos(photos, tiles)}
     level = _fit_threshold(ImageSet.open(tiles), run)
+    threshold, crack_fraction = config.threshold, config.crack_fraction
     blocks, pixels = list[tuple[str, Floats]](), dict[str, dict[str, PixelCounts]]()
     pictures = list[Pixels]()
     places = np.linspace(0, len(folders) - 1, min(SHOWN_PHOTOS, len(folders))).astype(int)
@@ -94,9 +89,12 @@ def study(
         if number in places:
             pictures.append(_side_by_side(rgb, truth, masks))
     (out / "figures").mkdir(exist_ok=True)
-    write_bytes(out / "figures" / "found.jpg", encode_jpeg(_stacked(pictures), QUALITY))
     files = {name: photos / row["file"] for name, row in rows.items()}
-    write_bytes(out / "figures" / "attention.jpg", encode_jpeg(_attention(files, folders, detector), QUALITY))
+    for name, picture in (
+        ("found", np.vstack(pictures)),
+        ("attention", _attention(files, folders, detector)),
+    ):
+        write_bytes(out / "figures" / f"{name}.jpg", encode_jpeg(picture, QUALITY))
     results = {
         "num_photos": len(folders),
         "crack_fraction": crack_fraction,
@@ -169,11 +167,10 @@ def _block_scores(judged: Sequence[tuple[str, Floats]], threshold: float) -> dic
         blocks = np.concatenate([blocks for of, blocks in judged if source in ("all", of)])
         labels, probs, dark = blocks[:, 0].astype(np.int64), blocks[:, 1], blocks[:, 2].astype(np.int64)
         bins = metrics.reliability(labels, probs, CALIBRATION_BINS)
-        ranked = metrics.auroc(labels, probs)
         scores[source] = {
             NETWORK: _verdict_scores(labels, (probs >= threshold).astype(np.int64))
             | {
-                "auroc": None if np.isnan(ranked) else ranked,
+                "auroc": _known(metrics.auroc(labels, probs)),
                 "ece": metrics.expected_calibration_error(bins),
             },
             THRESHOLD: _verdict_scores(labels, dark),
@@ -181,14 +178,15 @@ def _block_scores(judged: Sequence[tuple[str, Floats]], threshold: float) -> dic
     return scores
 
 
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
 def _verdict_scores(labels: Ints, predicted: Ints) -> dict[str, Any]:
     confusion = metrics.confusion(labels, predicted)
-    parts = {name: getattr(metrics, name)(confusion) for name in ("accuracy", "precision", "recall", "f1")}
-    return {
-        "num_blocks": len(labels),
-        "num_crack": int(labels.sum()),
-        **{name: None if np.isnan(value) else value for name, value in parts.items()},
-    }
+    names = ("accuracy", "precision", "recall", "f1")
+    counts = {"num_blocks": len(labels), "num_crack": int(labels.sum())}
+    return counts | {name: _known(getattr(metrics, name)(confusion)) for name in names}
 
 
 def _pixel_scores(by_source: Mapping[str, PixelCounts]) -> dict[str, Any]:
@@ -197,7 +195,7 @@ def _pixel_scores(by_source: Mapping[str, PixelCounts]) -> dict[str, Any]:
 
 
 def _side_by_side(rgb: Pixels, truth: Pixels, masks: Mapping[str, Pixels]) -> Pixels:
-    """One photo, then each method's mask (red) over the true one (green) on it."""
+    """One photo, then each method's mask (red) over the true one (green) on it, and a white line below."""
     columns = [_labelled(rgb, "photo")]
     for method, mask in masks.items():
         shown = (rgb // 2).astype(np.uint8)
@@ -205,7 +203,8 @@ def _side_by_side(rgb: Pixels, truth: Pixels, masks: Mapping[str, Pixels]) -> Pi
         for channel, one in ((0, mask), (1, truth)):
             shown[..., channel][cv2.dilate(one, kernel) > 0] = 255
         columns.append(_labelled(shown, method))
-    return np.hstack(columns)
+    row = np.hstack(columns)
+    return np.pad(row, ((0, 8), (0, 0), (0, 0)), constant_values=255)
 
 
 def _labelled(rgb: Pixels, text: str) -> Pixels:
@@ -218,14 +217,6 @@ def _labelled(rgb: Pixels, text: str) -> Pixels:
 
 def _resized(rgb: Pixels, size_wh: tuple[int, int]) -> Pixels:
     return np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _stacked(pictures: Sequence[Pixels]) -> Pixels:
-    """Pictures one below the other."""
-    padded = [
-        cv2.copyMakeBorder(picture, 0, 8, 0, 0, cv2.BORDER_CONSTANT, value=(255,) * 3) for picture in pictures
-    ]
-    return np.asarray(np.vstack(padded), np.uint8)
 
 
 def _attention(files: Mapping[str, Path], folders: Sequence[Path], detector: OnnxDetector) -> Pixels:

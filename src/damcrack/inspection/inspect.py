@@ -40,16 +40,14 @@ def inspect(
     Raises:
         InputError: there is no such photo, or the model is not one of ours.
     """
-    from damcrack.inspection.case_study import listed_photos, study, unseen_photos
+    from damcrack.inspection.case_study import study, unseen_photos
 
     detector = OnnxDetector.load(model)
-    listed = listed_photos(photos, unseen_photos(photos, tiles))
+    listed = [Listed(row["photo"], (photos / row["file"]).read_bytes) for row in unseen_photos(photos, tiles)]
     scale = Scale(config.gsd_mm_per_px, config.distance_m)
     with new_directory(out, "inspect") as folder:
         folders, totals = survey(listed, detector, scale, folder, config, run, "case study", kind="inspect")
-        results = study(
-            photos, tiles, folder, folders, detector, config.threshold, config.crack_fraction, run
-        )
+        results = study(photos, tiles, folder, folders, detector, config, run)
     blocks, pixels = results["blocks"]["all"], results["pixels"]
     run.metrics(
         {f"inspect/block_{name}": value for name, value in blocks["network"].items() if value is not None}
@@ -108,10 +106,8 @@ def inspect_photos(
         listed, detector, scale, out, config, run, title, places, not_listed, part=part, shared=shared
     )
     if part is not None:
-        return {
-            "photos": f"{len(folders)} of part {part}",
-            "to do": "the same without --part, after all parts",
-        }
+        to_do = "the same without --part, after all parts"
+        return {"photos": f"{len(folders)} of part {part}", "to do": to_do}
     return _summary(out, totals)
 
 
@@ -200,17 +196,15 @@ def _publish(
                 new / "report.html", title, shown, rules, card, detector.tile_px, config.page_mb, decisions
             )
         totals = _totals(page.totals, set_aside) | {"num_without_detail": linked}
-        write_json(
-            new / SUMMARY,
-            {
-                "format": FORMAT,
-                "title": title,
-                "model_sha256": detector.sha256,
-                "model": dict(detector.contract),
-                "values": asdict(config),
-                "totals": totals,
-            },
-        )
+        about = {
+            "format": FORMAT,
+            "title": title,
+            "model_sha256": detector.sha256,
+            "model": dict(detector.contract),
+            "values": asdict(config),
+            "totals": totals,
+        }
+        write_json(new / SUMMARY, about)
     run.metrics({f"inspect/{name}": float(value) for name, value in totals.items()})
     return folders, totals
 
