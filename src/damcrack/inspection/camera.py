@@ -27,9 +27,8 @@ SAME_SHAPE = 0.01
 # The film equivalent is a whole number, and of a camera that cuts 4:3 to 1:1 it is a sixth too small.
 AGREEMENT = 0.25
 OTHER_DATUMS = re.compile(r"TOKYO|GCJ|BD09|ED50|NAD27|AGD|PULKOVO|OSGB", re.IGNORECASE)
-# What Pillow raises at damaged EXIF.
+# What Pillow raises at damaged EXIF; a PhotoError is a ValueError.
 UNREADABLE = (
-    PhotoError,
     OSError,
     SyntaxError,
     ValueError,
@@ -59,9 +58,8 @@ class Camera:
             with Image.open(io.BytesIO(encoded)) as image:
                 tags = image.getexif()
                 exif, gps = tags.get_ifd(ExifTags.IFD.Exif), tags.get_ifd(ExifTags.IFD.GPSInfo)
-                return cls(
-                    {**tags, **exif}, gps
-                )  # some converters write the camera's tags into the first part
+                # Some converters write the camera's tags into the first part.
+                return cls({**tags, **exif}, gps)
         except UNREADABLE:
             return cls({}, {})
 
@@ -79,26 +77,26 @@ class Camera:
         diagonal_px = math.hypot(*size_hw)
         sensor = _plausible(self._by_sensor(shrunk, diagonal_px), diagonal_px)
         film = _plausible(self._by_film(diagonal_px), diagonal_px)
-        if sensor is None and film is None:
-            raise PhotoError(
-                "its EXIF says neither the focal length with the resolution of the sensor nor that for 35 mm film, "
-                "which distance_m needs; give gsd_mm_per_px for it"
-            )
         if sensor is None:
-            if film is not None and zoom == 1:
+            if film is None:
+                raise PhotoError(
+                    "its EXIF says neither the focal length with the resolution of the sensor nor that for 35 mm film, "
+                    "which distance_m needs; give gsd_mm_per_px for it"
+                )
+            if zoom == 1:
                 return film
             raise PhotoError(
                 f"it was taken with a digital zoom of {zoom:g}, and its EXIF does not say whether the focal length "
                 "for 35 mm film holds it; give gsd_mm_per_px for it"
             )
+        zoomed = sensor / zoom
         # Whether a camera multiplies the film equivalent by its digital zoom, EXIF leaves open.
-        if film is not None and not any(_agree(sensor / zoom, one) for one in (film, film / zoom)):
+        if film and min(_ratio(zoomed, film), _ratio(zoomed, film / zoom)) > 1 + AGREEMENT:
             raise PhotoError(
                 "its EXIF contradicts itself: the focal length for 35 mm film and the resolution of the sensor "
-                f"give sizes that differ by {max(film, sensor / zoom) / min(film, sensor / zoom):.1f} times; "
-                "give gsd_mm_per_px for it"
+                f"give sizes that differ by {_ratio(zoomed, film):.1f} times; give gsd_mm_per_px for it"
             )
-        return sensor / zoom
+        return zoomed
 
     def lon_lat(self) -> tuple[float, float] | None:
         """Longitude and latitude in degrees (WGS 84) of the camera; None if EXIF does not say, or says 0, 0."""
@@ -158,8 +156,8 @@ def _plausible(pixel_per_focal: float | None, diagonal_px: float) -> float | Non
     return pixel_per_focal if inside else None
 
 
-def _agree(one: float, other: float) -> bool:
-    return max(one, other) <= (1 + AGREEMENT) * min(one, other)
+def _ratio(one: float, other: float) -> float:
+    return max(one, other) / min(one, other)
 
 
 def _text(value: Any) -> str:
