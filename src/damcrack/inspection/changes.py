@@ -76,9 +76,9 @@ def changes(old: Side, new: Side, old_to_new: Homography, error_px: float) -> li
     for number, (length, samples) in enumerate(zip(old.lengths_px, old_in_new, strict=True)):
         stretch = float(scale_at(old_to_new, old.samples[number][:, :2]).mean())
         seen = _seen(old.samples[number], new, old_to_new, near_px / stretch)
-        lost = _of_old(number, length * stretch, samples, seen)
-        if lost is not None:
-            found.append(lost)
+        if seen.can_tell and seen.matched <= MATCHED_SHARE:
+            lost_px, width = length * stretch, float(np.median(samples[:, 2]))
+            found.append(Change("vanished", number, lost_px, -lost_px, width, None))
     return found
 
 
@@ -130,13 +130,6 @@ def _of_new(
     wider_px = _wider(samples[seen.there], known, near_px)
     changed = grown_px >= LONGER_PX or (wider_px is not None and wider_px >= WIDER_PX)
     return Change("grown" if changed else "unchanged", number, length, grown_px, width, wider_px)
-
-
-def _of_old(number: int, length: float, samples: Floats, seen: _Seen) -> Change | None:
-    """A crack of the old photo that has no line in the new one; None if it is still there, or cannot be told."""
-    if not seen.can_tell or seen.matched > MATCHED_SHARE:
-        return None
-    return Change("vanished", number, length, -length, float(np.median(samples[:, 2])), None)
 
 
 def _length_of_runs(samples: Floats, fresh: Bools, known: Floats, near_px: float) -> float:

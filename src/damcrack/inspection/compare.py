@@ -76,7 +76,7 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> di
     surveys = FinishedSurvey.read(old), FinishedSurvey.read(new)
     _refuse_unlike(*surveys)
     photos = surveys[0].folders, surveys[1].folders
-    decided = _decided(surveys[0]), _decided(surveys[1])
+    decided = [by_photo(decisions_on(one, None)) if (one.root / FILE).is_file() else {} for one in surveys]
     named = _read_pairs(pairs, *photos) if pairs else _same_names(*photos)
     rows, pair_rows, drawn = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     with new_directory(out, KIND) as folder:
@@ -96,8 +96,7 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> di
             )
         write_table(folder / "changes.csv", CHANGE_COLUMNS, rows)
         write_table(folder / "pairs.csv", tuple(pair_rows[0]), pair_rows)
-        counts = Counter(row["status"] for row in rows)
-        totals = {status: counts[status] for status in STATUSES}
+        totals = {status: sum(row["status"] == status for row in rows) for status in STATUSES}
         about = {
             "pairs": len(named),
             "not_registered": sum(bool(row["problem"]) for row in pair_rows),
@@ -117,30 +116,27 @@ def compare(old: Path, new: Path, out: Path, pairs: Path | None, run: Run) -> di
 
 def _refuse_unlike(old: FinishedSurvey, new: FinishedSurvey) -> None:
     """What another network or another rule does not find is no change of the wall."""
-    used = [
-        {"model": one.about["model_sha256"][:12]}
-        | {field.name: one.about["values"].get(field.name) for field in fields(Rules)}
-        for one in (old, new)
-    ]
-    for name, value in used[0].items():
-        if used[1][name] != value:
+    used, other = ({**one.about["values"], "model": one.about["model_sha256"][:12]} for one in (old, new))
+    for name in ("model", *(field.name for field in fields(Rules))):
+        if used.get(name) != other.get(name):
             raise InputError(
-                f"{old.root} was inspected with {name} {value}, {new.root} with {used[1][name]}; expected the same, "
-                "because each finds other cracks; inspect one of them again with the other's model and values"
+                f"{old.root} was inspected with {name} {used.get(name)}, {new.root} with {other.get(name)}; expected "
+                "the same, because each finds other cracks; inspect one of them again with the other's model and values"
             )
 
 
 def _read_pairs(path: Path, old: Mapping[str, Path], new: Mapping[str, Path]) -> list[tuple[str, str]]:
     known_old, known_new = names_by_key(old), names_by_key(new)
-    pairs = [
+    named = (
         (match_name(row["old"], known_old, f"{path}: old"), match_name(row["new"], known_new, f"{path}: new"))
         for row in read_user_table(path, ("old", "new"))
-    ]
-    twice = [name for name, number in Counter(name for _, name in dict.fromkeys(pairs)).items() if number > 1]
+    )
+    pairs = list(dict.fromkeys(named))
+    twice = [name for name, number in Counter(name for _, name in pairs).items() if number > 1]
     if twice or not pairs:
         problem = f"{twice[0]} has several old photos, expected one" if twice else "no row with a pair"
         raise InputError(f"{path}: {problem}; fix the table")
-    return list(dict.fromkeys(pairs))
+    return pairs
 
 
 def _same_names(old: Mapping[str, Path], new: Mapping[str, Path]) -> list[tuple[str, str]]:
@@ -168,10 +164,6 @@ def _changes(pair: Pair, registration: Registration) -> list[Change]:
         ]
     old, new = (_side(one, folder) for one, folder in zip(pair.findings, pair.folders, strict=True))
     return changes(old, new, registration.old_to_new, registration.error_px)
-
-
-def _decided(survey: FinishedSurvey) -> dict[str, list[Decision]]:
-    return by_photo(decisions_on(survey, None)) if (survey.root / FILE).is_file() else {}
 
 
 def _without_rejected(

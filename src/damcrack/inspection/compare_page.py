@@ -69,19 +69,16 @@ def write_compare_page(
     """
     changed = [row for row in rows if row["status"] in ("new", "grown", "vanished")]
     changed.sort(key=lambda row: (-abs(row["length_change_px"]), row["crack"]))
-    page = (
-        environment()
-        .get_template("compare.html.j2")
-        .render(
-            title=title,
-            about=about,
-            in_words=in_words,
-            unfit=[pair for pair in pairs if pair["scale_problem"]],
-            rows=changed[:LISTED],
-            num_changed=len(changed),
-            pairs=sorted(pairs, key=_first_changed)[:SHOWN_PAIRS],
-            colours={status: "#{:02x}{:02x}{:02x}".format(*colour) for status, colour in COLOURS.items()},
-        )
+    template = environment().get_template("compare.html.j2")
+    page = template.render(
+        title=title,
+        about=about,
+        in_words=in_words,
+        unfit=[pair for pair in pairs if pair["scale_problem"]],
+        rows=changed[:LISTED],
+        num_changed=len(changed),
+        pairs=sorted(pairs, key=_first_changed)[:SHOWN_PAIRS],
+        colours={status: "#{:02x}{:02x}{:02x}".format(*colour) for status, colour in COLOURS.items()},
     )
     write_bytes(path, page.encode())
 
