@@ -128,12 +128,9 @@ def overlap(one: Finding | Decision, other: Finding | Decision) -> float:
         return iou(one.box_xyxy, other.box_xyxy)
     if "block" in (one.kind, other.kind):
         crack, block = (one, other) if one.kind == "crack" else (other, one)
-        return share_inside(crack.lines, block.box_xyxy)
+        along = points(crack.lines)
+        return float(inside(along, block.box_xyxy).mean()) if len(along) else 0.0
     short, long = sorted((points(one.lines), points(other.lines)), key=len)
-    return _share_near(short, long)
-
-
-def _share_near(short: Points, long: Points) -> float:
     if not len(short):
         return 0.0
     parts = np.array_split(short, -(-len(short) // 256))
@@ -151,12 +148,9 @@ def points(lines: Sequence[Line]) -> Points:
     return np.concatenate([along, *(line[-1:] for line in lines)])
 
 
-def share_inside(lines: Sequence[Line], box: Sequence[float]) -> float:
-    """Share of lines that lies in a box."""
-    along = points(lines)
-    if not len(along):
-        return 0.0
-    return float(((along >= box[:2]) & (along < box[2:])).all(axis=1).mean())
+def inside(along: Points, box: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Which points (P, 2) lie in a box, (P,)."""
+    return np.asarray(((along >= box[:2]) & (along < box[2:])).all(axis=1), np.bool_)
 
 
 def iou(one: Sequence[int], other: Sequence[int]) -> float:

@@ -14,7 +14,7 @@ from damcrack.data.layouts import GROUPS_FILE
 from damcrack.data.photo import encode_jpeg
 from damcrack.files import InputError, new_directory, write_bytes, write_csv
 from damcrack.inspection.decisions import FILE, Box, Decision, by_photo, decisions_on
-from damcrack.inspection.matching import STEP_PX, Finding, asked, iou, matched, points
+from damcrack.inspection.matching import STEP_PX, Finding, asked, inside, iou, matched, points
 from damcrack.inspection.survey import DETAIL_PX
 from damcrack.inspection.survey_folder import FinishedSurvey
 
@@ -43,7 +43,9 @@ def take_back(root: Path, out: Path, decisions: Path | None = None) -> dict[str,
         for photo in survey.folders.values():
             findings = Findings.read(photo)
             labels = block_labels(findings, decided.pop(findings.sha256, []))
-            if labels and max(findings.width_px, findings.height_px) > DETAIL_PX:
+            if not labels:
+                continue
+            if max(findings.width_px, findings.height_px) > DETAIL_PX:
                 too_large.append(findings.photo)
                 continue
             for name, label, encoded in _tiles(photo, findings, labels):
@@ -69,17 +71,12 @@ def take_back(root: Path, out: Path, decisions: Path | None = None) -> dict[str,
 
 def _tiles(folder: Path, findings: Findings, labels: Mapping[Box, str]) -> Iterator[tuple[str, str, bytes]]:
     """File name, label and JPEG of each labelled block of one photo."""
-    if not labels:
-        return
     rgb = read_picture(folder / "detail.jpg")
     for (x0, y0, x1, y1), label in labels.items():
         pixels = np.ascontiguousarray(rgb[y0:y1, x0:x1])
         if pixels.shape[:2] == (y1 - y0, x1 - x0):
-            yield (
-                f"{findings.sha256[:12]}-{x0:05d}-{y0:05d}.jpg",
-                label,
-                encode_jpeg(pixels, QUALITY, full_colour=True),
-            )
+            name = f"{findings.sha256[:12]}-{x0:05d}-{y0:05d}.jpg"
+            yield name, label, encode_jpeg(pixels, QUALITY, full_colour=True)
 
 
 def block_labels(findings: Findings, decisions: Sequence[Decision]) -> dict[Box, str]:
@@ -125,8 +122,7 @@ class _Place:
         return self._length_in(block) > 0
 
     def _length_in(self, block: Box) -> float:
-        inside = ((self._along >= block[:2]) & (self._along < block[2:])).all(axis=1)
-        return STEP_PX * int(inside.sum())
+        return STEP_PX * int(inside(self._along, block).sum())
 
 
 def _refuse_both(photo: str, block: Box, others: Sequence[_Place]) -> None:
