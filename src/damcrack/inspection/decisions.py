@@ -98,21 +98,19 @@ def read_decisions(path: Path) -> list[Decision]:
         raise InputError(
             f"{path} has version {values.get('version')!r}, expected {VERSION}; use the damcrack that wrote it"
         )
-    found = [_decision(path, number, one) for number, one in enumerate(values["decisions"], 1)]
+    found = list[Decision]()
+    for number, one in enumerate(values["decisions"], 1):
+        try:
+            found.append(_decision(one))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: decision {number}: {error}; expected what the page saves; save it again"
+            ) from error
     _refuse_contradictions(path, found)
     return found
 
 
-def _decision(path: Path, number: int, values: Any) -> Decision:
-    try:
-        return _checked(values)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: decision {number}: {error}; expected what the page saves; save it again"
-        ) from error
-
-
-def _checked(values: Any) -> Decision:
+def _decision(values: Any) -> Decision:
     if not isinstance(values, dict) or not values.keys() >= {"kind", "box_px", "status"}:
         raise ValueError("it has no kind, box_px or status")
     texts = {name: _text(name, values.get(name, "")) for name in ("photo", "sha256", "note", "who", "when")}

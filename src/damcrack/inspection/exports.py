@@ -40,8 +40,8 @@ def survey_files(root: Path, set_aside: Sequence[Unusable], join_px: int) -> Abs
     """Write tables, GeoJSON and COCO under `root`; pieces of a mask at most `join_px` apart are one crack."""
     rows = ({"file": one.name, "reason": one.reason} for one in set_aside)
     write_table(root / "set-aside.csv", ("file", "reason"), rows)
-    others = geojson(root / "cracks.geojson"), coco(root / "cracks.coco.json", join_px)
-    return together([*tables(root), *others])
+    coco_file = coco(root / "cracks.coco.json", join_px)
+    return together([*tables(root), geojson(root / "cracks.geojson"), coco_file])
 
 
 def export_survey(
@@ -63,8 +63,11 @@ def export_survey(
     finished = FinishedSurvey.read(survey)
     is_decided = decisions is not None or (survey / FILE).is_file()
     decided = by_photo(decisions_on(finished, decisions)) if is_decided else {}
-    counts = Counter[str]()
-    with new_directory(out, "exports") as root, _writers(formats, root, finished) as add:
+    counts, join_px = Counter[str](), finished.about["values"]["join_px"]
+    with (
+        new_directory(out, "exports") as root,
+        together([WRITERS[name](root, join_px) for name in dict.fromkeys(formats)]) as add,
+    ):
         for folder in run.track(finished.folders.values(), "exporting photos", len(finished.folders)):
             findings = Findings.read(folder)
             if is_decided:
@@ -105,12 +108,6 @@ def _summary(is_decided: bool, undecided: bool, counts: Counter[str]) -> str:
     if counts["accepted block"]:
         parts.append(f"{counts['accepted block']} accepted blocks have no line, see the report")
     return "; ".join(parts)
-
-
-def _writers(formats: Sequence[str], root: Path, survey: FinishedSurvey) -> AbstractContextManager[Add]:
-    return together(
-        [WRITERS[name](root, survey.about["values"]["join_px"]) for name in dict.fromkeys(formats)]
-    )
 
 
 @contextmanager

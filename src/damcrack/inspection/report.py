@@ -35,18 +35,16 @@ class Lengths:
 
     mm: float = 0.0
     px: float = 0.0
-    num_mm: int = 0
-    num_px: int = 0
 
     def add(self, px: float, gsd_mm_per_px: float | None) -> None:
         """Add one line."""
         if gsd_mm_per_px is None:
-            self.px, self.num_px = self.px + px, self.num_px + 1
+            self.px += px
         else:
-            self.mm, self.num_mm = self.mm + px * gsd_mm_per_px, self.num_mm + 1
+            self.mm += px * gsd_mm_per_px
 
     def __str__(self) -> str:
-        parts = [in_words(self.mm, 1.0)] * bool(self.num_mm) + [in_words(self.px, None)] * bool(self.num_px)
+        parts = [in_words(self.mm, 1.0)] * bool(self.mm) + [in_words(self.px, None)] * bool(self.px)
         return " and ".join(parts) or "0"
 
 
@@ -145,30 +143,24 @@ class Page:
         pictures = self._within_budget(0 if self._is_large else budget_mb)  # to open in seconds
         decided = read_decisions(decisions) if decisions.is_file() else []
         linked = sum(bool(one.ranks) and pictures.get(one.stop.number) != "detail.jpg" for one in self._shown)
+        mixed_units = bool(self.totals.with_scale and self.totals.without_scale)
         self._drawings.seek(0)
-        stream = (
-            environment()
-            .get_template("page.html.j2")
-            .stream(
-                title=title,
-                totals=self.totals,
-                photos=[one.facts for one in self._shown],
-                **overview(
-                    [one.stop for one in self._shown],
-                    LEGEND,
-                    bool(self.totals.with_scale and self.totals.without_scale),
-                ),
-                set_aside=set_aside,
-                card=card,
-                rules=rules,
-                block_px=block_px,
-                settings=_settings(title, self._shown),
-                decided=[decision_as_json(one) for one in decided],
-                pictures=self._pictures(pictures),
-                drawings=(line.rstrip("\n") for line in self._drawings),
-                crops=self._crops(),
-                linked=linked,
-            )
+        template = environment().get_template("page.html.j2")
+        stream = template.stream(
+            title=title,
+            totals=self.totals,
+            photos=[one.facts for one in self._shown],
+            **overview([one.stop for one in self._shown], LEGEND, mixed_units),
+            set_aside=set_aside,
+            card=card,
+            rules=rules,
+            block_px=block_px,
+            settings=_settings(title, self._shown),
+            decided=[decision_as_json(one) for one in decided],
+            pictures=self._pictures(pictures),
+            drawings=(line.rstrip("\n") for line in self._drawings),
+            crops=self._crops(),
+            linked=linked,
         )
         stream.enable_buffering(20)
         with replacing(path) as temporary:
@@ -208,10 +200,9 @@ class Page:
         for number, places in sorted(wanted.items()):
             facts = self._shown[number].facts
             whole = read_picture(self._full_size(self._shown[number].folder))
+            scale = whole.shape[1] / facts["width"]
             for place in places:
-                box = [
-                    round(whole.shape[1] / facts["width"] * one) for one in facts["findings"][place]["box"]
-                ]
+                box = [round(scale * one) for one in facts["findings"][place]["box"]]
                 content = encode_picture(_crop(whole, box), THUMBNAIL_QUALITY)
                 yield {"photo": number, "finding": place, "content": content}
 

@@ -220,21 +220,18 @@ def _write(
     for sheet in judged.sheets:
         picture = read_picture(survey.root / Path(sheet.file).with_suffix("") / "detail.jpg")
         write_bytes(out / sheet.file, encode_picture(preview(picture, PICTURE_PX), PICTURE_QUALITY))
-    page = (
-        environment()
-        .get_template("signed.html.j2")
-        .render(
-            title=survey.about["title"],
-            block=asdict(block) | {"scale": block.scale or _scale(judged.gsds)},
-            software=f"damcrack {__version__}",
-            model=f"{survey.about['model']['name']}, sha256 {survey.about['model_sha256']}",
-            decisions_sha256=sha256_bytes((out / FILE).read_bytes()),
-            set_aside=read_csv(survey.root / "set-aside.csv"),
-            judged=judged,
-            totals=totals_by_class(judged.accepted),
-            people=sorted({one.who for one in decided if one.who}),
-            **overview(judged.stops, LEGEND, len({gsd is None for gsd in judged.gsds}) > 1),
-        )
+    template = environment().get_template("signed.html.j2")
+    page = template.render(
+        title=survey.about["title"],
+        block=asdict(block) | {"scale": block.scale or _scale(judged.gsds)},
+        software=f"damcrack {__version__}",
+        model=f"{survey.about['model']['name']}, sha256 {survey.about['model_sha256']}",
+        decisions_sha256=sha256_bytes((out / FILE).read_bytes()),
+        set_aside=read_csv(survey.root / "set-aside.csv"),
+        judged=judged,
+        totals=totals_by_class(judged.accepted),
+        people=sorted({one.who for one in decided if one.who}),
+        **overview(judged.stops, LEGEND, len({gsd is None for gsd in judged.gsds}) > 1),
     )
     # A title block from a terminal that is not UTF-8 may hold half a character.
     write_bytes(out / "report.html", page.encode(errors="backslashreplace"))
