@@ -1,5 +1,6 @@
 """Small surveys of drawn walls for tests, by the detector that needs no training."""
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -14,6 +15,19 @@ from damcrack.run import Run
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
+CAPE = {1: "S", 2: (33.0, 51.0, 54.54), 3: "E", 4: (18.0, 25.0, 26.4)}  # GPS of 18.424, -33.86515
+
+
+class Transcript(Run):
+    """Keeps the lines that were said."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
 
 def cracked(size, *cracks, seed=0, **how):
     """A wall (H, W) with straight cracks (x, y, angle, length, width)."""
@@ -24,9 +38,24 @@ def cracked(size, *cracks, seed=0, **how):
     return photo(concrete(size, seed=seed, pores=False), *covers, **how)
 
 
-def save(path, grey):
+def save(path, pixels, tags=None, camera=None, gps=None):
+    """Save a photo, grey (H, W) or RGB (H, W, 3), with EXIF tags of its first part, its camera and its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(rgb(grey)).save(path, quality=95)
+    exif = Image.Exif()
+    exif.update(tags or {})
+    exif.get_ifd(0x8769).update(camera or {})
+    exif.get_ifd(0x8825).update(gps or {})
+    image = Image.fromarray(rgb(pixels) if pixels.ndim == 2 else pixels)
+    image.save(path, quality=95, exif=exif.tobytes() if tags or camera or gps else b"")
+
+
+def write_video(path, greys, rate=10):
+    """Write grey frames (H, W) as an MP4."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, greys[0].shape[::-1])
+    for grey in greys:
+        writer.write(rgb(grey))
+    writer.release()
 
 
 def inspect(root, name="out", config=None, photos="in", **model):

@@ -1,8 +1,10 @@
-"""A real browser without a window, and surveys that it opens."""
+"""What the tests of this room share: the detector that needs no training, and a real browser without a window."""
 
 import shutil
 
 import pytest
+
+from walls import write_darkness_detector
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 OPTIONS = (
@@ -15,6 +17,11 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    return write_darkness_detector(tmp_path_factory.mktemp("model") / "model.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +47,13 @@ def browser(tmp_path_factory, downloads):
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def requested(browser):
+    """Gives the addresses that the browser asked for since the last call."""
+    return lambda: [
+        one["message"].split('"url":"')[1].split('"')[0]
+        for one in browser.get_log("performance")
+        if "Network.requestWillBeSent" in one["message"] and '"url":"' in one["message"]
+    ]

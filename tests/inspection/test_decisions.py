@@ -48,6 +48,7 @@ def test_half_a_character_stops_no_report(tmp_path):
 
 
 GOOD = {"format": "damcrack decisions", "version": 1, "decisions": []}
+ONE = {"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 5]}
 
 
 @pytest.mark.parametrize(
@@ -64,25 +65,19 @@ GOOD = {"format": "damcrack decisions", "version": 1, "decisions": []}
         json.dumps(GOOD | {"format": "other"}),
         json.dumps(GOOD | {"decisions": {}}),
         json.dumps(GOOD | {"decisions": [1]}),
-        json.dumps(GOOD | {"decisions": [{"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, "5"]}]}),
-        json.dumps(GOOD | {"decisions": [{"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 1e9]}]}),
-        json.dumps(GOOD | {"decisions": [{"kind": "crack", "status": "maybe", "box_px": [0, 0, 5, 5]}]}),
-        json.dumps(GOOD | {"decisions": [{"kind": "crack", "status": ["x"], "box_px": [0, 0, 5, 5]}]}),
-        json.dumps(
-            GOOD
-            | {
-                "decisions": [
-                    {"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 5], "note": "x" * 9999}
-                ]
-            }
-        ),
-        json.dumps(
-            GOOD
-            | {"decisions": [{"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 5], "lines_px": 3}]}
-        ),
-        json.dumps(
-            GOOD
-            | {"decisions": [{"kind": "crack", "status": "accepted", "box_px": [0, 0, 5, 5], "lines_px": {}}]}
+        json.dumps(GOOD | {"decisions": [{name: ONE[name] for name in ("kind", "status")}]}),
+        *(
+            json.dumps(GOOD | {"decisions": [ONE | wrong]})
+            for wrong in (
+                {"box_px": [0, 0, 5, "5"]},
+                {"box_px": [0, 0, 5, 10**9]},
+                {"box_px": [0, 0, 5, 1e3]},
+                {"status": "maybe"},
+                {"status": ["x"]},
+                {"note": "x" * 9999},
+                {"lines_px": 3},
+                {"lines_px": {}},
+            )
         ),
     ],
 )

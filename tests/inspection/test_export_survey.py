@@ -1,7 +1,6 @@
 """A survey for CAD, GIS and a printed page, as the programs of each read it; and corrected annotations back."""
 
 import json
-import shutil
 from pathlib import Path
 
 import cv2
@@ -10,7 +9,6 @@ import numpy as np
 import pyogrio
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
 import surveys
 from damcrack.cli.main import cli
@@ -24,46 +22,26 @@ from damcrack.inspection.exports import export_survey
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.run import Run
 from damcrack.storage.source import open_source
-from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
+from surveys import CAPE, Transcript, save, write_video
+from walls import rgb
 
 SIZE = (480, 700)
-CAPE = {1: "S", 2: (33.0, 51.0, 54.54), 3: "E", 4: (18.0, 25.0, 26.4)}
 GSD = 0.05
 
 
-class Told(Run):
-    """A run whose lines can be read."""
-
-    def __init__(self):
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)
-
-
 def cracked(seed=1, angle=20):
-    cover = coverage(SIZE, line(np.array([350.0, 240.0]), angle, 260), 6.0)
-    return photo(concrete(SIZE, seed=seed, pores=False), cover)
-
-
-def save(path, pixels, orientation=1, gps=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tags = Image.Exif()
-    tags[0x0112], tags[0x0110] = orientation, "Camera 1"
-    tags.get_ifd(0x8769).update({0x920A: 24.0, 0x927C: b"maker" * 20})
-    tags.get_ifd(0x8825).update(gps or {})
-    Image.fromarray(pixels).save(path, quality=95, exif=tags.tobytes())
+    return surveys.cracked(SIZE, (350, 240, angle, 260, 6.0), seed=seed)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, model):
     """A survey of two photos: a sideways one with a scale and a place, and one without; and one that is sound."""
     root = tmp_path_factory.mktemp("survey")
-    model = write_darkness_detector(root / "model.onnx")
     sideways = np.ascontiguousarray(np.rot90(rgb(cracked())))  # as the camera stores it, held upright
-    save(root / "in/sub/scaled.jpg", sideways, orientation=6, gps=CAPE)
-    save(root / "in/plain.jpg", rgb(cracked(2, angle=-40)))
-    save(root / "in/sound.jpg", rgb(photo(concrete(SIZE, seed=3, pores=False))))
+    camera = {0x920A: 24.0, 0x927C: b"maker" * 20}
+    save(root / "in/sub/scaled.jpg", sideways, {0x0112: 6, 0x0110: "Camera 1"}, camera, CAPE)
+    save(root / "in/plain.jpg", cracked(2, angle=-40))
+    save(root / "in/sound.jpg", surveys.cracked(SIZE, seed=3))
     table = {"sub/scaled.jpg": GSD}
     inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, Run(), table)
     export_survey(root / "out", ("jpeg", "dxf", "gpkg"), root / "exported", Run())
@@ -169,9 +147,17 @@ def coco_of(world):
 def take(world, tmp_path, content, places=None):
     path = tmp_path / "instances_default.json"
     path.write_text(json.dumps(content))
-    run = Told()
+    run = Transcript()
     take_annotations(path, places or [str(world / "in")], tmp_path / "source", open_source, run)
     return tmp_path / "source", run.lines
+
+
+def listing(*names, annotations=()):
+    """A COCO file of photos of one size, with ids from 0 on."""
+    size = {"height": SIZE[0], "width": SIZE[1]}
+    images = [{"id": number, "file_name": name, **size} for number, name in enumerate(names)]
+    categories = [{"id": 1, "name": "crack"}]
+    return {"images": images, "annotations": list(annotations), "categories": categories}
 
 
 def masks(source):
@@ -281,7 +267,7 @@ def test_a_file_that_fits_no_photo_is_refused(world, tmp_path):
         with pytest.raises(InputError):
             take(world, tmp_path, content)
     with pytest.raises(InputError):
-        take_annotations(Path("nowhere.json"), [str(world / "in")], tmp_path / "source", open_source, Told())
+        take_annotations(Path("nowhere.json"), [str(world / "in")], tmp_path / "source", open_source, Run())
     smaller = whole | {"images": [one | {"height": 100} for one in whole["images"]]}
     with pytest.raises(InputError, match="none of its 3 photos"):
         take(world, tmp_path, smaller)
@@ -290,58 +276,24 @@ def test_a_file_that_fits_no_photo_is_refused(world, tmp_path):
 
 def test_two_photos_of_one_stem_do_not_share_a_mask(world, tmp_path):
     """The second one is left out, and said."""
-    (tmp_path / "in").mkdir()
     for name in ("a.jpg", "A.png"):
-        Image.fromarray(rgb(cracked())).save(tmp_path / "in" / name)
-    images = [
-        {"id": i, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
-        for i, name in enumerate(("a.jpg", "A.png"))
-    ]
+        save(tmp_path / "in" / name, np.full(SIZE, 150, np.uint8))
     shape = {"id": 7, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]]}
-    content = {"images": images, "annotations": [shape], "categories": [{"id": 1, "name": "crack"}]}
+    content = listing("a.jpg", "A.png", annotations=[shape])
     source, lines = take(world, tmp_path, content, [str(tmp_path / "in")])
     assert len(masks(source)) == 1
     assert len(lines) == 1
 
 
-@pytest.mark.slow
-def test_frames_that_are_not_there_are_said(world, tmp_path):
-    """A frame goes by its video's name and time."""
-    shutil.copy(world / "in/plain.jpg", tmp_path / "plain.jpg")
-    writer = cv2.VideoWriter(str(tmp_path / "dive.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, SIZE[::-1])
-    for _ in range(12):
-        writer.write(rgb(cracked()))
-    writer.release()
-    names = ("plain.jpg", "dive.mp4@99999.5s.jpg")
-    images = [
-        {"id": i, "file_name": name, "height": SIZE[0], "width": SIZE[1]} for i, name in enumerate(names)
-    ]
-    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "crack"}]}
-    source, lines = take(world, tmp_path, content, [str(tmp_path)])
-    assert set(masks(source)) == {"plain.png"}
-    (said,) = lines
-    assert "99999.5s" in said
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dive.mp4", "DIVE.MP4"])
 def test_frames_come_by_their_time_whatever_the_step_was(world, tmp_path, name):
-    """A survey of every fifth of a second, or of another spelling of the video's name."""
-    (tmp_path / "in").mkdir()
-    video = tmp_path / "in/dive.mp4"
-    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 10, SIZE[::-1])
-    for _ in range(12):
-        writer.write(rgb(cracked()))
-    writer.release()
+    """Every fifth of a second, in any spelling of the video's name; one that is not there is said."""
+    write_video(tmp_path / "in/dive.mp4", [np.full(SIZE, 150, np.uint8)] * 12)
     times = ("00000.2", "00000.7", "00001.0")
-    images = [
-        {"id": i, "file_name": f"{name}@{time}s.jpg", "height": SIZE[0], "width": SIZE[1]}
-        for i, time in enumerate(times)
-    ]
-    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "crack"}]}
-    source, lines = take(world, tmp_path, content, [str(tmp_path / "in")])
+    content = listing(*(f"{name}@{time}s.jpg" for time in (*times, "99999.5")))
+    source, (said,) = take(world, tmp_path, content, [str(tmp_path / "in")])
     assert set(masks(source)) == {f"dive.mp4@{time}s.png" for time in times}
-    assert lines == []
+    assert "99999.5s" in said
 
 
 @pytest.fixture(scope="module")
@@ -400,11 +352,9 @@ def test_decisions_on_other_photos_are_refused(decided, world, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_survey_without_cracks_is_exported(world, tmp_path):
+def test_a_survey_without_cracks_is_exported(world, model, tmp_path):
     """Empty layers and drawings are files all the same."""
-    (tmp_path / "in").mkdir()
-    shutil.copy(world / "in/sound.jpg", tmp_path / "in/sound.jpg")
-    model, places = world / "model.onnx", [str(tmp_path / "in")]
+    places = [str(world / "in/sound.jpg")]
     inspect_photos(places, model, tmp_path / "out", InspectConfig(), open_source, Run())
     export_survey(tmp_path / "out", ("jpeg", "dxf", "gpkg"), tmp_path / "x", Run())
     assert pyogrio.read_info(tmp_path / "x/survey.gpkg", layer="cracks")["features"] == 0

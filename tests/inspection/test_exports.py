@@ -1,34 +1,31 @@
 """What other programs read from a survey: spreadsheets, GIS and annotation tools."""
 
-import csv
 import json
 
 import cv2
 import numpy as np
 import pytest
 from geojson_pydantic import FeatureCollection
-from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from damcrack.cracks.findings import Findings
+from damcrack.files import read_csv
 from damcrack.inspection.coco import polygons
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.run import Run
 from damcrack.storage.source import open_source
-from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
+from surveys import CAPE, cracked, save
+from walls import concrete, coverage, photo
 
 SIZE = (520, 700)
-CAPE = {1: "S", 2: (33.0, 51.0, 54.54), 3: "E", 4: (18.0, 25.0, 26.4)}
 NAMES = ("=cmd|calc!A0.jpg", "@SUM(1).jpg", "-2+3.jpg", "Für.jpg")
 
 
 def diagonal():
     """A crack across the photo with two others in its box."""
-    ends = [((350, 260), 35, 500), ((520, 130), 0, 130), ((190, 400), 0, 130)]
-    covers = [coverage(SIZE, line(np.array(at, float), angle, length), 6.0) for at, angle, length in ends]
-    return photo(concrete(SIZE, seed=1, pores=False), *covers)
+    return cracked(SIZE, (350, 260, 35, 500, 6.0), (520, 130, 0, 130, 6.0), (190, 400, 0, 130, 6.0), seed=1)
 
 
 def ring():
@@ -38,38 +35,17 @@ def ring():
     return photo(concrete(SIZE, seed=2, pores=False), coverage(SIZE, points, 6.0))
 
 
-def save(path, grey, gps=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tags = Image.Exif()
-    tags.get_ifd(0x8825).update(gps or {})
-    Image.fromarray(rgb(grey)).save(path, quality=95, exif=tags)
-
-
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, model):
     """Six cracked photos, one with a place and a scale."""
-    root = tmp_path_factory.mktemp("exports")
-    model = write_darkness_detector(root / "model.onnx")
-    save(root / "in/diagonal.jpg", diagonal(), CAPE)
-    save(root / "in/ring.jpg", ring())
-    for number, name in enumerate(NAMES, 1):
-        save(root / "in" / name, ring() - np.uint8(number))
+    root, grey = tmp_path_factory.mktemp("exports"), ring()
+    save(root / "in/diagonal.jpg", diagonal(), gps=CAPE)
+    for number, name in enumerate(("ring.jpg", *NAMES)):
+        save(root / "in" / name, grey - np.uint8(number))
     (root / "in/+broken.jpg").write_bytes(b"no photo")
-    inspect_photos(
-        [str(root / "in")],
-        model,
-        root / "out",
-        InspectConfig(),
-        open_source,
-        Run(),
-        {"diagonal.jpg": 0.5},
-    )
+    places, table = [str(root / "in")], {"diagonal.jpg": 0.5}
+    inspect_photos(places, model, root / "out", InspectConfig(), open_source, Run(), table)
     return root
-
-
-def rows_of(path):
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("name", ["photos", "blocks", "cracks", "set-aside"])
@@ -77,7 +53,7 @@ def test_a_spreadsheet_opens_the_tables_rightly(world, name):
     """A byte order mark, and no cell that runs as a formula; numbers are numbers."""
     path = world / f"out/{name}.csv"
     assert path.read_bytes().startswith(b"\xef\xbb\xbf")
-    cells = [cell for row in rows_of(path) for cell in row.values()]
+    cells = [cell for row in read_csv(path) for cell in row.values()]
     texts = [cell for cell in cells if not _is_number(cell)]
     assert texts
     assert not [cell for cell in texts if cell.startswith(tuple("=+-@\t\r"))]
@@ -93,7 +69,7 @@ def _is_number(cell):
 
 def test_negative_degrees_stay_numbers(world):
     """South of the equator is no formula."""
-    (row,) = [row for row in rows_of(world / "out/photos.csv") if row["photo"] == "diagonal.jpg"]
+    (row,) = [row for row in read_csv(world / "out/photos.csv") if row["photo"] == "diagonal.jpg"]
     assert (float(row["longitude"]), float(row["latitude"])) == pytest.approx((18.424, -33.86515))
 
 
@@ -106,8 +82,9 @@ def test_geojson_holds_degrees_or_nothing(world):
     assert set(places) == {"ring.jpg", *NAMES}
     assert set(places.values()) == {None}
     assert "crs" not in content
-    rows = rows_of(world / "out/cracks.csv")
+    rows = read_csv(world / "out/cracks.csv")
     for feature, row in zip(content["features"], rows, strict=True):
+        assert feature["id"] == row["crack"].removeprefix("'")
         assert len(feature["properties"]["lines_px"]) == int(row["num_branches"])
         length_mm = feature["properties"]["length_mm"]
         assert length_mm == (float(row["length_mm"]) if row["length_mm"] else None)
@@ -116,7 +93,7 @@ def test_geojson_holds_degrees_or_nothing(world):
 def test_each_annotation_is_the_mask_of_its_own_crack(world):
     """As pycocotools reads it: areas and boxes agree, and all annotations together are the photo's mask."""
     coco = COCO(str(world / "out/cracks.coco.json"))
-    areas = {row["crack"]: int(row["area_px"]) for row in rows_of(world / "out/cracks.csv")}
+    areas = {row["crack"]: int(row["area_px"]) for row in read_csv(world / "out/cracks.csv")}
     assert sorted(areas.values()) == sorted(one["area"] for one in coco.anns.values())
     for folder in (world / "out/photos").iterdir():
         findings = Findings.read(folder)

@@ -92,12 +92,13 @@ def test_two_photos_that_differ_in_case_are_told_apart(tmp_path):
 
 
 def test_a_video_gives_its_number_to_its_frames():
-    """A frame's own number overrides it."""
+    """A frame's own number overrides it, and both override the number for all, which overrides the distance."""
     found = for_photos({"Dive.mp4": 0.5, "dive.mp4@00002.0s.jpg": 0.7}, PHOTOS)
-    scale = Scale(by_photo=found)
+    scale = Scale(gsd_mm_per_px=2.0, distance_m=5, by_photo=found)
     assert scale.of("dive.mp4@00001.0s.jpg", b"", 10, 10) == 0.5
     assert scale.of("dive.mp4@00002.0s.jpg", b"", 10, 10) == 0.7
-    assert scale.of("a.jpg", b"", 10, 10) is None
+    assert scale.of("a.jpg", b"", 10, 10) == 2.0
+    assert Scale(by_photo=found).of("a.jpg", b"", 10, 10) is None
 
 
 def test_photos_without_a_number_are_named():

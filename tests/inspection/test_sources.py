@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+import surveys
 from damcrack.data.photo import encode_jpeg
 from damcrack.files import OUTPUT_MARKER, InputError, read_csv
 from damcrack.inspection.config import InspectConfig
@@ -21,9 +23,10 @@ from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.places import Unusable
 from damcrack.inspection.sources import Photo, list_photos, opened, summarised, title_of
 from damcrack.inspection.survey import Memory
+from damcrack.inspection.tables import BOX_COLUMNS
 from damcrack.run import Run
 from damcrack.storage.source import open_source
-from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
+from walls import rgb
 
 SIZE = (340, 450)
 
@@ -54,30 +57,9 @@ def listing(*given):
 
 def test_every_file_is_listed_once(tmp_path):
     """Photos and videos in any spelling, other images, other files, hidden ones and folders that are not entered."""
-    photos = [
-        "a.jpg",
-        "B.JPEG",
-        "c.jpe",
-        "d.jfif",
-        "e.png",
-        "f.Tiff",
-        "g.webp",
-        "h.bmp",
-        "i.jp2",
-        "j.HEIC",
-        "k.avif",
-    ]
-    others = [
-        "notes.txt",
-        "a.xmp",
-        "Thumbs.db",
-        ".DS_Store",
-        "._a.jpg",
-        "noext",
-        "b.json",
-        "dive.THM",
-        "clip.LRF",
-    ]
+    suffixes = ("jpg", "JPEG", "jpe", "jfif", "png", "Tiff", "webp", "bmp", "jp2", "HEIC", "avif")
+    photos = [f"photo.{suffix}" for suffix in suffixes]
+    others = ["a.txt", "a.xmp", "Thumbs.db", ".DS_Store", "._a.jpg", "noext", "b.json", "a.THM", "clip.LRF"]
     asked = ["DSC1.ARW", "k.dng", "IMG.CR3"]
     fill(tmp_path, dict.fromkeys([*photos, *others, *asked, "x.gif", "dive.MP4"], b""))
     fill(tmp_path, {"masks/a.png": b"", "Masks-2/a.png": b"", ".thumbnails/a.jpg": b""})
@@ -148,9 +130,7 @@ def test_hard_links_are_one_file(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root reads all")
 def test_unreadable_files_and_folders_stop_nothing(tmp_path):
     """Each is set aside; the rest is listed."""
-    fill(
-        tmp_path, {"a.jpg": picture(1), "b.jpg": picture(2), "shut/c.jpg": picture(3), "x/d.jpg": picture(4)}
-    )
+    fill(tmp_path, dict.fromkeys(("a.jpg", "b.jpg", "shut/c.jpg", "x/d.jpg"), picture()))
     (tmp_path / "b.jpg").chmod(0)
     (tmp_path / "shut").chmod(0)
     code = (
@@ -159,12 +139,9 @@ def test_unreadable_files_and_folders_stop_nothing(tmp_path):
         "listed, aside = list_photos(sys.argv[1:], None)\n"
         "print([one.name for one in listed], sorted(one.name for one in aside))"
     )
-    drop = [
-        "setpriv",
-        "--bounding-set=-dac_override,-dac_read_search",
-        "--inh-caps=-dac_override,-dac_read_search",
-    ]
-    command = [*(drop if os.geteuid() == 0 else []), sys.executable, "-c", code, str(tmp_path)]
+    rights = "-dac_override,-dac_read_search"
+    drop = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"] if os.geteuid() == 0 else []
+    command = [*drop, sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (tmp_path / "shut").chmod(0o755)
     assert done.stdout == "['a.jpg', 'x/d.jpg'] ['b.jpg', 'shut/']\n"
@@ -192,6 +169,8 @@ def test_several_places_are_told_apart_by_their_paths(tmp_path):
     assert sorted(listing(*places)[0]) == ["left/day/a.jpg", "other/a.jpg", "right/day/a.jpg"]
     files = [tmp_path / "left/day/a.jpg", tmp_path / "right/day/a.jpg"]
     assert listing(*files)[0] == ["left/day/a.jpg", "right/day/a.jpg"]
+    fill(tmp_path, {"right/day/a2.jpg": picture(4)})
+    assert listing(tmp_path / "right/day/a*.jpg", tmp_path / "other")[0] == ["a.jpg", "a2.jpg", "other/a.jpg"]
     names, reasons = listing(tmp_path / "other", tmp_path / "other/a.jpg")
     assert len(names) == len(reasons) == 1
 
@@ -219,11 +198,8 @@ def test_our_own_outputs_are_not_entered(tmp_path, ours):
 
 def test_the_same_bytes_are_inspected_once(tmp_path):
     """Under the plainest name, in the order of the list; frames of a video are not compared."""
-    fill(
-        tmp_path,
-        {"IMG_1.jpg": picture(), "IMG_1 (1).jpg": picture(), "day/IMG_1.jpg": picture(), "b.jpg": b""},
-    )
-    fill(tmp_path, {"a.jpg": b""})
+    fill(tmp_path, dict.fromkeys(("IMG_1.jpg", "IMG_1 (1).jpg", "day/IMG_1.jpg"), picture()))
+    fill(tmp_path, {"a.jpg": b"", "b.jpg": b""})
     listed, _ = list_photos([str(tmp_path)], open_source)
     found = list(opened(listed, 1.0))
     photos = [one.name for one in found if isinstance(one, Photo)]
@@ -262,11 +238,8 @@ def test_further_photos_of_a_burst_are_told(tmp_path, kind):
     photos[0].save(tmp_path / "burst.jpg", kind, save_all=True, append_images=photos[1:])
     photos[0].save(tmp_path / "one.jpg", kind, save_all=True, append_images=[photos[1].resize((60, 40))])
     listed, _ = list_photos([str(tmp_path)], open_source)
-    assert [one.name for one in opened(listed, 1.0)] == [
-        "burst.jpg",
-        "burst.jpg (photos 2 to 3)",
-        "one.jpg",
-    ]
+    names = [one.name for one in opened(listed, 1.0)]
+    assert names == ["burst.jpg", "burst.jpg (photos 2 to 3)", "one.jpg"]
 
 
 def test_other_files_take_one_line_a_suffix():
@@ -283,17 +256,15 @@ def test_a_survey_is_called_by_its_folder(tmp_path, monkeypatch):
     """Also where it is given as `.` or with a slash."""
     (tmp_path / "north wall").mkdir()
     monkeypatch.chdir(tmp_path / "north wall")
-    assert title_of(["."]) == title_of(["../north wall/"]) == "north wall"
+    for given in (".", "./", "../north wall/", "../north wall/."):
+        assert title_of([given]) == "north wall"
     assert title_of(["s3://dam/2026/spring"]) == "spring"
     assert title_of(["a", "b"]) == "2 places"
 
 
 def write_video(path, num_frames, rate=10):
     """Grey frames, brighter and brighter."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, (64, 48))
-    for number in range(num_frames):
-        writer.write(np.full((48, 64, 3), 3 * number, np.uint8))
-    writer.release()
+    surveys.write_video(path, [np.full((48, 64), 3 * number, np.uint8) for number in range(num_frames)], rate)
 
 
 def retime(path, durations_s):
@@ -348,6 +319,16 @@ def test_frames_have_names_of_their_own(tmp_path, every_s):
     assert problems == []
 
 
+def test_a_video_cut_short_is_set_aside(tmp_path):
+    """Without its index; the photos beside it are read."""
+    write_video(tmp_path / "dive.mp4", 30)
+    content = (tmp_path / "dive.mp4").read_bytes()
+    fill(tmp_path, {"dive.mp4": content[: len(content) // 2], "good.jpg": picture()})
+    photo, problem = opened(list_photos([str(tmp_path)], open_source)[0], 1.0)
+    assert (photo.name, problem.name) == ("good.jpg", "dive.mp4")
+    assert "cut short" in problem.reason
+
+
 def test_a_video_is_known_by_its_content(tmp_path):
     """Called .jpg, or nothing."""
     write_video(tmp_path / "a.mp4", 10)
@@ -364,15 +345,10 @@ def test_the_same_video_is_inspected_once(tmp_path):
     assert [one.name for one in problems] == ["a (1).mp4"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_darkness_detector(tmp_path_factory.mktemp("model") / "model.onnx")
-
-
+@cache
 def wall(cracked=True, size=SIZE, seed=1):
-    centre = np.array([size[1] / 2, size[0] / 2])
-    covers = [coverage(size, line(centre, 20, 240), 6.0)] if cracked else []
-    return rgb(photo(concrete(size, seed=seed, pores=False), *covers))
+    cracks = [(size[1] / 2, size[0] / 2, 20, 240, 6.0)] if cracked else []
+    return rgb(surveys.cracked(size, *cracks, seed=seed))
 
 
 def inspected(places, model, out):
@@ -417,7 +393,7 @@ def test_the_edge_of_what_a_photo_shows_is_no_crack(tmp_path, model, kind, colla
     """A black or white collar, declared or not, beside a clean wall and across a cracked one; it has no blocks."""
     tifffile = pytest.importorskip("tifffile")
     for name, cracked in (("clean.tif", False), ("cracked.tif", True)):
-        pixels = wall(cracked)
+        pixels = wall(cracked).copy()
         outside = np.tri(*SIZE, -60, dtype=bool)
         pixels[outside] = collar
         if kind == "alpha":
@@ -432,10 +408,7 @@ def test_the_edge_of_what_a_photo_shows_is_no_crack(tmp_path, model, kind, colla
     assert (rows["clean.tif"]["verdict"], rows["clean.tif"]["num_cracks"]) == ("no crack", "0")
     assert rows["cracked.tif"]["num_cracks"] == "1"
     assert float(rows["cracked.tif"]["length_px"]) <= 252
-    blocks = [
-        [int(row[name]) for name in ("x0_px", "y0_px", "x1_px", "y1_px")]
-        for row in read_csv(tmp_path / "out/blocks.csv")
-    ]
+    blocks = [[int(row[name]) for name in BOX_COLUMNS] for row in read_csv(tmp_path / "out/blocks.csv")]
     shown = [not outside[y0:y1, x0:x1].all() for x0, y0, x1, y1 in blocks]
     assert all(shown) and 0 < len(shown) < 2 * 20
 

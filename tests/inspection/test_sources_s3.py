@@ -12,6 +12,7 @@ from damcrack.inspection.sources import Photo, list_photos, opened
 from damcrack.storage import source as storage
 from damcrack.storage.source import open_source
 from faulty_s3 import FaultyS3
+from surveys import write_video
 
 pytestmark = pytest.mark.slow
 
@@ -119,12 +120,7 @@ def read_through(faulty, monkeypatch, name):
 
 def test_a_video_is_streamed_to_disk(s3, tmp_path):
     """And its frames are those of the file."""
-    import cv2
-
-    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))
-    for number in range(25):
-        writer.write(np.full((48, 64, 3), 5 * number, np.uint8))
-    writer.release()
+    write_video(tmp_path / "a.mp4", [np.full((48, 64), 5 * number, np.uint8) for number in range(25)])
     name = s3({"in/a.mp4": (tmp_path / "a.mp4").read_bytes()})
     frames = {}
     for place in (f"s3://{name}/in", str(tmp_path)):

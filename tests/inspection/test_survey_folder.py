@@ -1,31 +1,23 @@
 """A survey of several calls: what adds up, what is refused, what stays, and when it is finished."""
 
-import csv
 import errno
 import json
 import shutil
 import subprocess
 import sys
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from damcrack.files import OUTPUT_MARKER, InputError
+from damcrack.files import OUTPUT_MARKER, InputError, read_csv
 from damcrack.inspection.compare import compare
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.inspection.survey_folder import FinishedSurvey
 from damcrack.run import Run
 from damcrack.storage.source import open_source
-from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
-
-SIZE = (224, 336)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(write_darkness_detector(tmp_path_factory.mktemp("model") / "model.onnx"))
+from surveys import Transcript, cracked, save
 
 
 @pytest.fixture(autouse=True)
@@ -34,24 +26,22 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+wall = cache(partial(cracked, (130, 200)))  # hardly larger than a block
+
+
 def draw(path: str, seed: int = 0) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    cover = coverage(SIZE, line((150, 110), 20.0 * seed, 150), 5.0)
-    Image.fromarray(rgb(photo(concrete(SIZE, seed), cover))).save(path, quality=95)
+    save(Path(path), wall((95, 65, 20 * seed, 100, 5.0), seed=seed))
 
 
 def inspect(model: Path, *places: str, out: str = "out", **values: object) -> list[str]:
     """Inspect; returns what was said."""
-    said: list[str] = []
-    run = Run()
-    run.say = said.append  # type: ignore[method-assign]
+    run = Transcript()
     inspect_photos(places, model, Path(out), InspectConfig(**values), open_source, run)  # type: ignore[arg-type]
-    return said
+    return run.lines
 
 
 def photos_in(out: str = "out") -> list[str]:
-    with Path(out, "photos.csv").open(newline="", encoding="utf-8-sig") as file:
-        return [row["photo"] for row in csv.DictReader(file)]
+    return [row["photo"] for row in read_csv(Path(out, "photos.csv"))]
 
 
 def tree(folder: str | Path) -> dict[str, bytes]:
