@@ -4,15 +4,13 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.inspect import inspect_photos
 from damcrack.run import Run
 from damcrack.storage.source import open_source
-from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
+from surveys import cracked, inspect, save
 
 pytestmark = pytest.mark.slow
 SIZE = (500, 680)
@@ -22,17 +20,12 @@ SIZE = (500, 680)
 def page(tmp_path_factory) -> Path:
     """The report of five photos, three with cracks of different width, and one that was set aside."""
     root = tmp_path_factory.mktemp("report")
-    model = write_darkness_detector(root / "model.onnx")
-    (root / "in").mkdir()
-    for number, width in enumerate((12.0, 5.0, 8.0, 0.0)):
-        covers = [coverage(SIZE, line(np.array([340.0, 250.0]), 25 * number, 300), width)] if width else []
-        Image.fromarray(rgb(photo(concrete(SIZE, seed=number, pores=False), *covers))).save(
-            root / f"in/{number}.jpg"
-        )
+    for number, width in enumerate((12.0, 5.0, 8.0)):
+        save(root / f"in/{number}.jpg", cracked(SIZE, (340, 250, 25 * number, 300, width), seed=number))
+    save(root / "in/3.jpg", cracked(SIZE, seed=3))
     (root / "in/broken.jpg").write_bytes(b"\xff\xd8\xff")
     (root / "in/notes.txt").write_text("no photo")
-    inspect_photos([str(root / "in")], model, root / "out", InspectConfig(), open_source, Run())
-    return root / "out/report.html"
+    return inspect(root) / "report.html"
 
 
 @pytest.fixture
@@ -67,20 +60,16 @@ def scale_of(browser):
     )
 
 
-def test_nothing_leaves_the_page_and_nothing_fails(opened):
+def test_nothing_leaves_the_page_and_nothing_fails(opened, requested):
     """Every request is the page itself or data inside it; the console is empty."""
-    opened.get_log("performance")  # what the browser did before
+    requested()  # what the browser did before
     opened.refresh()
     find(opened, ".card")[0].click()
     time.sleep(0.5)
     the(opened, "#close").click()
-    requests = [
-        one["message"].split('"url":"')[1].split('"')[0]
-        for one in opened.get_log("performance")
-        if "Network.requestWillBeSent" in one["message"] and '"url":"' in one["message"]
-    ]
-    assert requests
-    assert not [url for url in requests if not url.startswith(("file:", "data:"))]
+    urls = requested()
+    assert urls
+    assert not [url for url in urls if not url.startswith(("file:", "data:"))]
     assert opened.get_log("browser") == []
 
 
@@ -167,14 +156,12 @@ def test_the_table_sorts_both_ways(opened):
     assert names == sorted(names, reverse=True)
 
 
-def test_lengths_of_photos_without_a_scale_sort_below_all_millimetres(browser, tmp_path):
+def test_lengths_of_photos_without_a_scale_sort_below_all_millimetres(browser, model, tmp_path):
     """However many pixels they have: no number of pixels is more than a millimetre."""
     for name, length in (("a.jpg", 380), ("b.jpg", 300), ("c.jpg", 340)):
-        cover = coverage(SIZE, line(np.array([340.0, 250.0]), 20, length), 8.0)
-        Image.fromarray(rgb(photo(concrete(SIZE, pores=False), cover))).save(tmp_path / name)
-    model = write_darkness_detector(tmp_path / "model.onnx")
-    given = [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")]
-    inspect_photos(given, model, tmp_path / "out", InspectConfig(), open_source, Run(), {"b.jpg": 0.1})
+        save(tmp_path / "in" / name, cracked(SIZE, (340, 250, 20, length, 8.0)))
+    given, table = [str(tmp_path / "in")], {"b.jpg": 0.1}
+    inspect_photos(given, model, tmp_path / "out", InspectConfig(), open_source, Run(), table)
     browser.get((tmp_path / "out/report.html").as_uri())
     the(browser, '[data-sort="length"]').click()
     assert [one.text for one in find(browser, "#finding-table .path")] == ["b.jpg", "a.jpg", "c.jpg"]
