@@ -1,19 +1,17 @@
 """What Windows and macOS lack is hidden, and the inspection runs all the same."""
 
-import csv
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
+from damcrack.files import read_csv
+from surveys import cracked, save
 
 pytestmark = pytest.mark.slow
 
-SIZE = (224, 336)
 # Modules and functions that Windows does not have; OpenCV there opens no path with letters beyond its code page, and
 # text without a named encoding is read in that code page.
 ELSEWHERE = """
@@ -38,26 +36,23 @@ def elsewhere(*arguments: object, encoding: str = "cp1252") -> subprocess.Comple
     return subprocess.run(call, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
 
 
-def test_photos_are_inspected_and_compared_there(tmp_path: Path) -> None:
+def test_photos_are_inspected_and_compared_there(model: Path, tmp_path: Path) -> None:
     """Names in other letters than the console has, one of them of a file that is set aside."""
     folder = tmp_path / "Öffnung 裂缝"
-    folder.mkdir()
-    model = write_darkness_detector(tmp_path / "model.onnx")
     for number, name in enumerate(("裂缝.jpg", "mur à l'ouest.jpg", r"back\slash.jpg")):
-        cover = coverage(SIZE, line((150, 110), 20.0 * number, 150), 5.0)
-        Image.fromarray(rgb(photo(concrete(SIZE, number), cover))).save(folder / name, quality=95)
+        save(folder / name, cracked((224, 336), (150, 110, 20 * number, 150, 5.0), seed=number))
     (folder / "壊.jpg").write_bytes(b"no photo")
     for survey in ("alt 旧", "neu"):
         done = elsewhere("inspect", folder, "--model", model, "--out", tmp_path / survey)
         assert done.returncode == 0, done.stderr
-    with (tmp_path / "neu/photos.csv").open(encoding="utf-8-sig", newline="") as file:
-        assert {row["photo"] for row in csv.DictReader(file)} >= {"裂缝.jpg", "mur à l'ouest.jpg"}
+    names = {row["photo"] for row in read_csv(tmp_path / "neu/photos.csv")}
+    assert names >= {"裂缝.jpg", "mur à l'ouest.jpg"}
     done = elsewhere("compare", tmp_path / "alt 旧", tmp_path / "neu", "--out", tmp_path / "Vergleich 比")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "Vergleich 比/compare.html").is_file()
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "utf-8"])
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_a_refusal_reaches_any_console(tmp_path: Path, encoding: str) -> None:
     """One line, no traceback."""
     done = elsewhere("inspect", tmp_path / "無", "--out", tmp_path / "out", encoding=encoding)

@@ -70,14 +70,7 @@ def test_only_accepted_findings_are_counted(survey, tmp_path):
     assert "Wall &lt;1&gt;" in html
     (picture,) = (tmp_path / "out/photos").iterdir()
     assert picture.stem in [folder.name for folder in (survey / "photos").glob("a-*")]
-
-
-def test_the_photo_in_the_report_is_whole(survey, tmp_path):
-    """At its full size where it is no larger than print needs."""
-    file = write_decisions(tmp_path / "d.json", [decide(*all_findings(survey)[0], "accepted")])
-    report(survey, tmp_path / "out", TitleBlock(), Run(), file)
-    (picture,) = (tmp_path / "out/photos").iterdir()
-    assert cv2.imread(str(picture)).shape == (*SIZE, 3)
+    assert cv2.imread(str(picture)).shape == (*SIZE, 3)  # whole, as it is no larger than print needs
 
 
 def test_the_same_inputs_give_the_same_bytes(survey, tmp_path):
@@ -105,22 +98,18 @@ def test_notes_and_severity_alone_decide_nothing(survey, tmp_path):
     assert re.findall(r"\d+", str(summary["findings"])) == ["0", "0", "5"]
 
 
-@pytest.mark.parametrize("fault", ["no decisions", "no survey", "other survey", "foreign pdf", "no browser"])
+@pytest.mark.parametrize("fault", ["no decisions", "no survey", "other survey", "no browser"])
 def test_what_cannot_be_reported_is_refused(survey, tmp_path, fault):
     """With nothing written."""
-    known, finding = all_findings(survey)[0]
-    one = decide(known, finding, "accepted")
-    file = write_decisions(tmp_path / "d.json", [one])
+    one = decide(*all_findings(survey)[0], "accepted")
     if fault == "other survey":
-        file = write_decisions(tmp_path / "d.json", [replace(one, sha256="1" * 64)])
+        one = replace(one, sha256="1" * 64)
+    file = write_decisions(tmp_path / "d.json", [one])
     given = tmp_path / "none.json" if fault == "no decisions" else file
-    out = tmp_path / ("a.pdf" if fault in ("foreign pdf", "no browser") else "out")
-    if fault == "foreign pdf":
-        out.write_bytes(b"%PDF- mine")
-    before = out.read_bytes() if out.exists() else None
+    out = tmp_path / ("a.pdf" if fault == "no browser" else "out")
     with pytest.raises(InputError):
         report(tmp_path if fault == "no survey" else survey, out, TitleBlock(), Run(), given)
-    assert (out.read_bytes() if out.exists() else None) == before
+    assert not out.exists()
 
 
 def test_a_pdf_of_somebody_else_is_not_replaced(tmp_path):
@@ -148,10 +137,10 @@ def test_decisions_without_a_finding_are_listed(survey, tmp_path):
 @pytest.mark.slow
 def test_decisions_are_carried_to_the_same_wall_a_year_later(tmp_path):
     """Another photo of the wall, moved and with one crack more: the old decision comes over, to be confirmed."""
-    wall = cracked((700, 900), (400, 300, 20, 300, 7.0), blur=0.4)
-    later = cracked((700, 900), (400, 300, 20, 300, 7.0), (500, 550, -10, 250, 7.0), blur=0.4)
+    wall = cracked(SIZE, (300, 200, 20, 300, 7.0), blur=0.4)
+    later = cracked(SIZE, (300, 200, 20, 300, 7.0), (400, 420, -10, 250, 7.0), blur=0.4)
     shift = np.float32([[1, 0, 30], [0, 1, -20]])
-    moved = cv2.warpAffine(later, shift, (900, 700), borderMode=cv2.BORDER_REFLECT)
+    moved = cv2.warpAffine(later, shift, SIZE[::-1], borderMode=cv2.BORDER_REFLECT)
     save(tmp_path / "old-in/a.jpg", wall)
     save(tmp_path / "new-in/a.jpg", moved)
     old, new = inspect(tmp_path, "old", photos="old-in"), inspect(tmp_path, "new", photos="new-in")
@@ -165,7 +154,7 @@ def test_decisions_are_carried_to_the_same_wall_a_year_later(tmp_path):
     assert (carried.carried, carried.note, carried.severity) == (True, "since 2019", "minor")
     found = [one for _, one in all_findings(new)]
     assert carried.box_xyxy in [one.box_xyxy for one in found]
-    assert carried.box_xyxy[1] < 400  # the old crack, not the new one
+    assert carried.box_xyxy[1] < 300  # the old crack, not the new one
 
 
 @pytest.mark.slow
