@@ -24,8 +24,8 @@ from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
 pytestmark = pytest.mark.slow
 
-SIZE = (400, 560)
-CENTRE = np.array([270.0, 180.0])
+SIZE = (360, 500)
+CENTRE = np.array([225.0, 140.0])
 A = {"a.jpg": {}}
 
 
@@ -35,7 +35,7 @@ def wall(width=7.0, length=240, extra=False, seed=11, dim=False, factor=1.0):
     ends = CENTRE + np.array([[-150, -60], [-150 + length * 0.94, -60 + length * 0.342]])
     covers = [coverage(SIZE, ends, width)]
     if extra:
-        covers.append(coverage(SIZE, line(np.array([400.0, 330.0]), 8, 150), 7.0))
+        covers.append(coverage(SIZE, line(np.array([350.0, 290.0]), 8, 150), 7.0))
     grey = photo(concrete(SIZE, seed=seed), *covers)
     if dim:
         grey = np.clip(cv2.GaussianBlur(grey, (0, 0), 0.7) * 0.85 + 10, 0, 255).astype(np.uint8)
