@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -155,6 +156,18 @@ def test_decisions_are_carried_to_the_same_wall_a_year_later(tmp_path):
     found = [one for _, one in all_findings(new)]
     assert carried.box_xyxy in [one.box_xyxy for one in found]
     assert carried.box_xyxy[1] < 300  # the old crack, not the new one
+
+
+def test_an_own_decision_overrides_that_of_an_older_survey(survey, tmp_path):
+    """Also where another model had drawn its box a pixel larger."""
+    shutil.copytree(survey, tmp_path / "old")
+    found = all_findings(survey)
+    write_decisions(tmp_path / "old/decisions.json", [decide(*one, "accepted") for one in found])
+    own = decide(*found[0], "rejected")
+    x0, y0, x1, y1 = own.box_xyxy
+    file = write_decisions(tmp_path / "d.json", [replace(own, box_xyxy=(x0, y0, x1 + 1, y1))])
+    summary = report(survey, tmp_path / "out", TitleBlock(), Run(), file, tmp_path / "old")
+    assert re.findall(r"\d+", str(summary["findings"])) == ["0", "1", str(len(found) - 1)]
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from damcrack.files import (
     write_json,
 )
 from damcrack.inspection.decisions import FILE, Decision, as_json, by_photo, decisions_on, status
-from damcrack.inspection.matching import Finding, asked, carried_over, matched
+from damcrack.inspection.matching import SAME_SHARE, Finding, asked, carried_over, matched, overlap
 from damcrack.inspection.overview import Stop, overview
 from damcrack.inspection.printing import check_place, find_browser, print_page
 from damcrack.inspection.report import Lengths, environment, in_words
@@ -146,9 +146,13 @@ def _decisions(survey: FinishedSurvey, given: Path | None, previous: Path | None
     is_given = given or (survey.root / FILE).is_file() or not previous
     decided = decisions_on(survey, given) if is_given else []
     if previous:
-        own = {(one.sha256, one.box_xyxy) for one in decided if one.status != "undecided"}
+        own = by_photo([one for one in decided if one.status != "undecided"])
         carried = carried_over(FinishedSurvey.read(previous), list(survey.folders.values()), run)
-        decided += [one for one in carried if (one.sha256, one.box_xyxy) not in own]
+        decided += [
+            one
+            for one in carried
+            if not any(overlap(one, other) >= SAME_SHARE for other in own.get(one.sha256, ()))
+        ]
     return decided
 
 
