@@ -19,7 +19,7 @@ from damcrack.evaluate.trained import TrainedModel
 from damcrack.files import OUTPUT_MARKER, InputError, write_csv
 from damcrack.run import Run
 from damcrack.train.augment import normalise
-from damcrack.train.classifier import shrink
+from damcrack.train.decoded import shrink
 from damcrack.train.networks import NETWORKS, build_network
 from damcrack.train.weights import ModelInfo, load_model, save_model
 from experiments.paper import report as paper
@@ -327,7 +327,7 @@ def test_feature_maps_are_the_networks_own_activations(tmp_path: Path) -> None:
 def test_every_network_has_three_stages_to_show(name):
     """Residual networks show stem and stages, plain ones their poolings, in the order of the forward pass."""
     with torch.device("meta"):
-        network = NETWORKS[name].build(weights=None, num_classes=2)
+        network = NETWORKS[name].build(num_classes=2)
     places = [list(network.modules()).index(module) for module in first_stages(network).values()]
     assert len(places) == 3
     assert places == sorted(places)

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from damcrack.data.imageset import CLASSES, ImageSet
 from damcrack.evaluate.drawing import GREEN, RED
+from damcrack.evaluate.scored import TileClassifier
 from damcrack.scores.thresholds import adaptive_dark, otsu_dark
-from damcrack.train.classifier import TileClassifier
 from damcrack.train.weights import load_model
 from experiments.paper.claims import OURS, Answers, Study
 

@@ -43,13 +43,12 @@ from damcrack.evaluate.drawing import (
     write_figures,
 )
 from damcrack.evaluate.figures import learning_curves, temperature_curves
-from damcrack.evaluate.scored import HeldOutTiles, score_baselines
+from damcrack.evaluate.scored import HeldOutTiles, TileClassifier, predict_logits, score_baselines
 from damcrack.evaluate.trained import read_model
 from damcrack.files import InputError, new_directory, write_bytes
 from damcrack.progress import Watcher
 from damcrack.run import Run
 from damcrack.scores.statistics import fit_temperature
-from damcrack.train.classifier import TileClassifier, predict_logits
 from damcrack.train.decoded import decode_set
 from damcrack.train.finetune import few_labels
 from damcrack.train.hardware import best_device

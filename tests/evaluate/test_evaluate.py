@@ -15,11 +15,17 @@ from damcrack.evaluate.config import EvaluateConfig
 from damcrack.evaluate.evaluate import evaluate
 from damcrack.evaluate.figures import draw_samples
 from damcrack.evaluate.page import KINDS, choose_tiles
-from damcrack.evaluate.scored import HeldOutTiles, Results, Scored, score_baselines
+from damcrack.evaluate.scored import (
+    HeldOutTiles,
+    Results,
+    Scored,
+    TileClassifier,
+    predict_logits,
+    score_baselines,
+)
 from damcrack.evaluate.trained import read_models
 from damcrack.files import InputError, read_csv, write_csv
 from damcrack.run import Run
-from damcrack.train.classifier import TileClassifier, predict_logits
 from damcrack.train.decoded import decode_set
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, save_model

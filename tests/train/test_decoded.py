@@ -13,8 +13,7 @@ from damcrack.data.imageset import ImageSetWriter
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN, encode_targets
 from damcrack.files import InputError
 from damcrack.train import decoded
-from damcrack.train.classifier import shrink
-from damcrack.train.decoded import DecodedSet, decode_set
+from damcrack.train.decoded import DecodedSet, decode_set, shrink
 
 
 def image_set(root: Path, pixels: np.ndarray) -> Path:

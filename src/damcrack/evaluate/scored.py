@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor, nn
 
 from damcrack.data.imageset import ImageSet, decode_image
 from damcrack.evaluate.trained import TrainedModel
@@ -21,15 +23,17 @@ from damcrack.scores.thresholds import (
     fit_global_threshold,
     otsu_dark,
 )
-from damcrack.train.classifier import TileClassifier, predict_logits
-from damcrack.train.decoded import decode_set
+from damcrack.train.augment import normalise
+from damcrack.train.decoded import decode_set, shrink
 from damcrack.train.hardware import best_device
-from damcrack.train.weights import load_model
+from damcrack.train.weights import ModelInfo, load_model
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 # row, grey-value counts (256,), shares of pixels that Otsu's level and the local mean call dark
 Brightness = tuple[int, Ints, float, float]
+
+BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,36 @@ class Results:
         """An experiment's entry in metrics.json."""
         scores: Mapping[str, Any] = self.metrics["experiments"][scored.model.name]
         return scores
+
+
+class TileClassifier(nn.Module):
+    """A network with its reduction and normalisation: raw tiles in, logits out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, info: ModelInfo) -> None:
+        super().__init__()
+        self.network, self.image_px = network, info.image_px
+        self.register_buffer("mean", torch.tensor(info.mean))
+        self.register_buffer("std", torch.tensor(info.std))
+
+    def forward(self, tiles_BHWC: Tensor) -> Tensor:
+        """Score raw uint8 RGB tiles (B, tile, tile, 3): logits (B, classes)."""
+        images_BCHW = shrink(tiles_BHWC.permute(0, 3, 1, 2), self.image_px)
+        logits_BC: Tensor = self.network(normalise(images_BCHW, self.mean, self.std))
+        return logits_BC
+
+
+@torch.inference_mode()
+def predict_logits(
+    classifier: TileClassifier, images_NHWC: npt.NDArray[np.uint8], rows: Ints
+) -> npt.NDArray[np.float32]:
+    """Float32 logits (len(rows), classes) of the images at `rows`; images raw or already reduced."""
+    classifier = classifier.eval().to(memory_format=torch.channels_last)
+    batches = [rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE)]
+    tiles = (torch.from_numpy(images_NHWC[batch]).to(classifier.mean.device) for batch in batches)
+    return torch.cat([classifier(each).float().cpu() for each in tiles]).numpy()
 
 
 def score_model(model: TrainedModel, start: str, data: HeldOutTiles, run: Run) -> Scored:

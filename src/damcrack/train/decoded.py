@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from damcrack.data.imageset import SPLITS, UNLABELLED, ImageSet, decode_image
 from damcrack.data.targets import WITHOUT_MASK, decode_targets
 from damcrack.files import InputError, in_order, one_at_a_time, replacing
-from damcrack.train.classifier import shrink
 
 Decode = Callable[[int, tuple[int, bytes]], tuple[int, npt.NDArray[np.uint8]]]
 """Side of the images, row and encoded bytes -> row and pixels, or their codes."""
@@ -107,6 +108,20 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> "np.memmap[tuple[int, ...]
     with path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
+
+
+def shrink(images_BCHW: Tensor, image_px: int) -> Tensor:
+    """Average whole blocks of pixels and round to whole grey values; float in 0..255 comes back.
+
+    Raises:
+        InputError: the side is not a multiple of `image_px`.
+    """
+    side_px = int(images_BCHW.shape[-1])
+    if side_px % image_px:
+        divisors = [px for px in range(32, side_px + 1) if side_px % px == 0]
+        raise InputError(f"image_px: {image_px}; images of {side_px} px can be reduced to {divisors}")
+    factor = side_px // image_px
+    return images_BCHW.float() if factor == 1 else torch.round(F.avg_pool2d(images_BCHW.float(), factor))
 
 
 def _small_image(image_px: int, stored: tuple[int, bytes]) -> tuple[int, npt.NDArray[np.uint8]]:

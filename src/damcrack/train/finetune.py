@@ -13,9 +13,8 @@ from damcrack.train.config import FinetuneConfig
 from damcrack.train.decoded import DecodedSet
 from damcrack.train.fitting import Task, check_classes, describe, fit, load_teacher, open_images
 from damcrack.train.imagenet import imagenet_network
-from damcrack.train.networks import build_network, replace_head, set_trainable
+from damcrack.train.networks import build_network, set_trainable, with_fresh_heads
 from damcrack.train.objectives import Distillation, Objective, Supervised
-from damcrack.train.pixels import with_pixel_head
 from damcrack.train.weights import load_model
 
 
@@ -112,10 +111,7 @@ def _start(config: FinetuneConfig, init: Path | None, data: DecodedSet) -> tuple
             )
         check_classes(init, info, data)
         return network, info.weights_sha256
-    if channels is not None:
-        return with_pixel_head(network, num_classes, channels, config.seed), info.weights_sha256
-    replace_head(network, num_classes, config.seed)
-    return network, info.weights_sha256
+    return with_fresh_heads(network, num_classes, config.seed, channels), info.weights_sha256
 
 
 def _objective(

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from damcrack.files import InputError, sha256_bytes, sha256_file
-from damcrack.train.networks import build_network, replace_head
-from damcrack.train.pixels import with_pixel_head
+from damcrack.train.networks import build_network, with_fresh_heads
 from damcrack.train.weights import load_tensors
 
 IMAGENET, IMAGENET_CLASSES = "imagenet", 1000
@@ -35,10 +34,7 @@ def imagenet_network(
     """
     network = build_network(name, IMAGENET_CLASSES, seed)
     sha256 = _load(network, name, where)
-    if pixel_channels is not None:
-        return with_pixel_head(network, num_classes, pixel_channels, seed), sha256
-    replace_head(network, num_classes, seed)
-    return network, sha256
+    return with_fresh_heads(network, num_classes, seed, pixel_channels), sha256
 
 
 def _load(network: nn.Module, name: str, where: str) -> str:

@@ -83,12 +83,6 @@ class CbamBlock(BasicBlock):  # type: ignore[misc]  # torchvision carries no typ
         return out
 
 
-def resnet18_cbam(weights: None = None, **kwargs: Any) -> ResNet:
-    """A ResNet18 of attention blocks with random weights; `weights` is there to be called like the others."""
-    assert weights is None
-    return ResNet(CbamBlock, [2, 2, 2, 2], **kwargs)
-
-
 class Architecture(NamedTuple):
     """A network's constructor, and the side of the smallest image that its strides leave a pixel of."""
 
@@ -96,19 +90,15 @@ class Architecture(NamedTuple):
     min_px: int
 
 
-def _timm(name: str) -> Callable[..., nn.Module]:
-    """Constructor of a timm network; timm is an extra, imported when one is built."""
-
-    def build(weights: None, num_classes: int) -> nn.Module:
-        try:
-            import timm
-        except ImportError as error:
-            raise InputError(f'{name} needs timm: pip install "damcrack[encoders]"') from error
-        # Published weights were trained with TensorFlow's epsilon of the batch norms.
-        network: nn.Module = timm.create_model(name, num_classes=num_classes, bn_eps=1e-3)
-        return network
-
-    return build
+def _timm(name: str, num_classes: int) -> nn.Module:
+    """A network of timm, an extra that is imported when one is built."""
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError(f'{name} needs timm: pip install "damcrack[encoders]"') from error
+    # Published weights were trained with TensorFlow's epsilon of the batch norms.
+    network: nn.Module = timm.create_model(name, num_classes=num_classes, bn_eps=1e-3)
+    return network
 
 
 # One line per network. A new network is a new line here and a value in params.yaml.
@@ -117,10 +107,10 @@ NETWORKS = {
     "resnet18": Architecture(partial(zoo.resnet18, zero_init_residual=True), 32),
     "resnet34": Architecture(partial(zoo.resnet34, zero_init_residual=True), 32),
     "resnet50": Architecture(partial(zoo.resnet50, zero_init_residual=True), 32),
-    "resnet18_cbam": Architecture(partial(resnet18_cbam, zero_init_residual=True), 32),
+    "resnet18_cbam": Architecture(partial(ResNet, CbamBlock, [2, 2, 2, 2], zero_init_residual=True), 32),
     "alexnet": Architecture(zoo.alexnet, 63),
     "vgg16": Architecture(zoo.vgg16, 32),
-    **{f"efficientnet_lite{n}": Architecture(_timm(f"efficientnet_lite{n}"), 32) for n in range(3)},
+    **{f"efficientnet_lite{n}": Architecture(partial(_timm, f"efficientnet_lite{n}"), 32) for n in range(3)},
 }
 
 
@@ -135,7 +125,7 @@ def build_network(
         raise InputError(f"network: {name!r}; expected one of {sorted(NETWORKS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: nn.Module = NETWORKS[name].build(weights=None, num_classes=num_classes)
+        network: nn.Module = NETWORKS[name].build(num_classes=num_classes)
     return network if pixel_channels is None else with_pixel_head(network, num_classes, pixel_channels, seed)
 
 
@@ -175,6 +165,16 @@ def replace_head(network: nn.Module, num_classes: int, seed: int) -> None:
         torch.manual_seed(seed)
         fresh = nn.Linear(head(network).in_features, num_classes)
     network.set_submodule(_head_name(network), fresh)
+
+
+def with_fresh_heads(
+    network: nn.Module, num_classes: int, seed: int, pixel_channels: int | None
+) -> nn.Module:
+    """A pretrained network's body under a fresh tile head, and with `pixel_channels` a pixel head beside it."""
+    if pixel_channels is not None:
+        return with_pixel_head(network, num_classes, pixel_channels, seed)
+    replace_head(network, num_classes, seed)
+    return network
 
 
 def set_trainable(network: nn.Module, part: Trainable) -> None:
