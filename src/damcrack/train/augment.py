@@ -137,13 +137,12 @@ def _focused(drawn_B2: Tensor, room_B1: Tensor, codes_BHW: Tensor, how: Augmenta
     at_B2 = (cell_B2 + 0.5) * FOCUS_CELL_PX / side * 2 - 1
     # Not always in the middle: anywhere in the inner half of the view.
     near_B2 = (at_B2 + draws.centres_N2 * draws.scales_N[:, None] / 2).clamp(-1, 1)
-    near_B2 = torch.minimum(torch.maximum(near_B2, -room_B1), room_B1)
+    near_B2 = near_B2.clamp(-room_B1, room_B1)
     # A cell in a corner would be turned or shifted out of a view that keeps to the image.
     turned_B1 = (draws.angles_N.cos().abs() + draws.angles_N.sin().abs())[:, None]
     reach_B1 = (draws.scales_N[:, None] / turned_B1 - FOCUS_CELL_PX / side).clamp(min=0)
     shift_B2 = draws.shifts_N2 * 2 / side
-    least_B2, most_B2 = at_B2 - reach_B1 - shift_B2, at_B2 + reach_B1 - shift_B2
-    near_B2 = torch.minimum(torch.maximum(near_B2, least_B2), most_B2)
+    near_B2 = near_B2.clamp(at_B2 - reach_B1 - shift_B2, at_B2 + reach_B1 - shift_B2)
     focused_B1 = ((draws.focus_N2[:, 0] < how.focus) & (total_B > 0))[:, None]
     return torch.where(focused_B1, near_B2, drawn_B2)
 

@@ -57,13 +57,8 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
                 state = json.loads(file.metadata()["progress"])
             progress = Progress(state["history"], _under(tensors, "best"), state["best_epoch"])
-        except (
-            OSError,
-            SafetensorError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ):  # what cannot be read is no checkpoint
+        # What cannot be read is no checkpoint.
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return Progress()
         for name, part in parts.items():
             part.load_state_dict(_under(tensors, name))

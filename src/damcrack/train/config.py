@@ -7,7 +7,7 @@ each experiment by name what differs. A value that is in neither has its default
 from dataclasses import fields
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 Flips = Literal["none", "horizontal", "dihedral"]
@@ -23,6 +23,15 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _smaller_first(scales: tuple[float, float]) -> tuple[float, float]:
+    if scales[0] > scales[1]:
+        raise ValueError(f"scales: {list(scales)}; expected the smaller first")
+    return scales
+
+
+Scales = Annotated[tuple[Positive, Positive], AfterValidator(_smaller_first)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -55,21 +64,16 @@ class Augmentation:
     flips: Flips = "none"
     rotate_deg: NotNegative = 0.0
     shift_px: NotNegative = 0.0
-    scales: tuple[Positive, Positive] = (1.0, 1.0)
+    scales: Scales = (1.0, 1.0)
     appearance: Appearance | None = None
     view_px: Annotated[int, Field(ge=32, multiple_of=32)] | None = None
     focus: Share = 0.0
 
-    def __post_init__(self) -> None:
-        if self.scales[0] > self.scales[1]:
-            raise ValueError(f"scales: {list(self.scales)}; expected the smaller first")
-
     @property
     def resamples(self) -> bool:
         """Whether pixels are interpolated."""
-        return bool(
-            self.rotate_deg or self.shift_px or self.scales != (1.0, 1.0) or self.view_px or self.focus
-        )
+        moves = self.rotate_deg or self.shift_px or self.focus
+        return bool(moves or self.scales != (1.0, 1.0) or self.view_px)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -114,7 +118,7 @@ class TrainingConfig:
     flips: Flips = "horizontal"
     rotate_deg: NotNegative = 0.0
     shift_px: NotNegative = 0.0
-    scales: tuple[Positive, Positive] = (1.0, 1.0)
+    scales: Scales = (1.0, 1.0)
     appearance: Appearance | None = None
     views: Count | None = None
     precision: Precision = "auto"
@@ -124,8 +128,6 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs: {self.warmup_epochs}; expected at most epochs ({self.epochs})")
-        if self.scales[0] > self.scales[1]:
-            raise ValueError(f"scales: {list(self.scales)}; expected the smaller first")
 
     @property
     def augmentation(self) -> Augmentation:

@@ -1,6 +1,5 @@
 """What pretrain, distill and finetune share: data in, training with a checkpoint, model on disk."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,22 +22,8 @@ from damcrack.train.objectives import Distillation, Objective
 from damcrack.train.training import Trained, train
 from damcrack.train.weights import ModelInfo, load_model, save_model
 
-HISTORY_COLUMNS = (
-    "epoch",
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "hard_loss",
-    "soft_loss",
-    "val_loss",
-    "val_accuracy",
-    "val_pixel_f1",
-    "temperature",
-    "theta",
-    "reversal_weight",
-)
-
-
+HISTORY_COLUMNS = ["epoch", "learning_rate", "train_loss", "train_accuracy", "hard_loss", "soft_loss"]
+HISTORY_COLUMNS += ["val_loss", "val_accuracy", "val_pixel_f1", "temperature", "theta", "reversal_weight"]
 # Networks with a pixel head see all images alike, so that any of them can teach any other.
 PIXEL_STATISTICS = ((127 / 255,) * 3, (128 / 255,) * 3)
 
@@ -210,7 +195,7 @@ def _soft_target_inputs(
 
 def _key(info: ModelInfo) -> str:
     content = {"info": asdict(info), "code": code_sha256(), "torch": torch.__version__}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+    return sha256_bytes(json.dumps(content, sort_keys=True).encode())[:32]
 
 
 def _log(run: Run, epochs: int, row: dict[str, float]) -> None:

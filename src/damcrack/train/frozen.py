@@ -3,7 +3,6 @@
 Shape suffixes: N training images, B images of a batch, V views, C classes, H rows, W columns.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from copy import deepcopy
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from damcrack.files import InputError, one_at_a_time
+from damcrack.files import InputError, one_at_a_time, sha256_bytes
 from damcrack.train.batches import DeviceImages
 from damcrack.train.hardware import compiled
 from damcrack.train.networks import Forward, answer, forward_of
@@ -71,7 +70,7 @@ def soft_target_table(
     `inputs` name all that the logits are a function of; the table is CACHE/HASH.safetensors. Of several
     processes one asks the teacher, the others wait.
     """
-    name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
+    name = sha256_bytes(json.dumps(inputs, sort_keys=True).encode())[:32]
     path = cache / f"{name}.safetensors"
     with one_at_a_time(path):
         try:

@@ -43,7 +43,8 @@ def plan(
     """Choose the best way for a set of `num_bytes` of pixels and so many steps; `words` is one line for the user."""
     device = best_device()
     bfloat16 = uses_bfloat16(precision, network)
-    resident = _fits(device, num_bytes)
+    # On the CPU the array is mapped: pages come and go.
+    resident = device.type != "cuda" or num_bytes <= PIXELS_SHARE * torch.cuda.mem_get_info(device)[0]
     compiled, why_not = _compiles(device, compile, num_steps)
     words = [_device_words(device), "bfloat16" if bfloat16 else f"float32{_why_float32(precision, network)}"]
     words += ["compiled"] if compiled else ([why_not] if why_not else [])
@@ -94,18 +95,11 @@ def _is_depthwise(network: nn.Module | None) -> bool:
     return any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in layers)
 
 
-def _fits(device: torch.device, num_bytes: int) -> bool:
-    if device.type != "cuda":
-        return True  # the array is mapped: pages come and go
-    return num_bytes <= PIXELS_SHARE * torch.cuda.mem_get_info(device)[0]
-
-
 def _compiles(device: torch.device, compile: Compile, num_steps: int) -> tuple[bool, str]:
     """Whether to compile the student, and else a reason worth telling."""
-    if compile == "off" or (
-        compile == "auto" and (device.type == "cpu" or num_steps < STEPS_WORTH_COMPILING)
-    ):
-        return False, ""  # on CPUs it did not pay, see docs/LOG.md
+    pays = device.type != "cpu" and num_steps >= STEPS_WORTH_COMPILING  # on CPUs it did not, see docs/LOG.md
+    if compile == "off" or (compile == "auto" and not pays):
+        return False, ""
     names = (os.environ.get("CXX"), "g++", "clang++") if device.type == "cpu" else ("cc", "gcc", "clang")
     if not any(name and shutil.which(name) for name in names):
         return False, "not compiled (no C++ compiler found)"
@@ -136,7 +130,6 @@ def _device_words(device: torch.device) -> str:
 def _why_float32(precision: Precision, network: nn.Module | None) -> str:
     if precision != "auto":
         return ""
-    why = (
-        "faster here for depthwise convolutions" if uses_bfloat16("auto") else "no bfloat16 instructions here"
-    )
-    return f" ({why})"
+    if uses_bfloat16("auto"):
+        return " (faster here for depthwise convolutions)"
+    return " (no bfloat16 instructions here)"

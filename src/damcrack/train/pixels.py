@@ -84,7 +84,8 @@ class PixelNetwork(nn.Module):
         self.smooth = nn.ModuleList(_smooth(width) for width in widths)
         self.pixel_head = nn.Conv2d(widths[0], 1, 1)
         # Few pixels are crack: starting from that share, the first steps need not learn it.
-        nn.init.constant_(_bias_of(self.pixel_head), -4.0)
+        assert self.pixel_head.bias is not None
+        nn.init.constant_(self.pixel_head.bias, -4.0)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits of the tiles (B, classes)."""
@@ -126,11 +127,6 @@ def _smooth(width: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
     )
-
-
-def _bias_of(layer: nn.Conv2d) -> Tensor:
-    assert layer.bias is not None
-    return layer.bias
 
 
 def with_pixel_head(network: nn.Module, num_classes: int, channels: int, seed: int) -> PixelNetwork:

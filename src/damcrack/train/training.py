@@ -22,8 +22,6 @@ from damcrack.train.networks import Forward, answer, forward_of, set_training_mo
 from damcrack.train.objectives import Objective
 from damcrack.train.weights import snapshot_of
 
-EpochLog = Callable[[dict[str, float]], None]
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -41,7 +39,7 @@ def train(
     images: DeviceImages,
     config: TrainingConfig,
     checkpoint: Checkpoint | None,
-    log: EpochLog,
+    log: Callable[[dict[str, float]], None],
     forward: Forward | None = None,
 ) -> Trained:
     """Train `network` and the objective's temperature in place; call `log` with each epoch's history row.
@@ -89,8 +87,7 @@ def _train_epoch(
             terms = objective(forward, batch, epoch)
         terms.total.backward()
         if config.clip_norm is not None:
-            weights = [weight for group in optimiser.param_groups[:1] for weight in group["params"]]
-            nn.utils.clip_grad_norm_(weights, config.clip_norm)
+            nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], config.clip_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         correct = _share(terms.logits_BC.argmax(1) == batch.labels_B, batch.labels_B >= 0)

@@ -7,7 +7,7 @@ MODEL/history.csv           one row per epoch
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -72,7 +72,7 @@ def save_model(
     """Write both sets of weights and `model.json` into `folder`; return the info with its weights' hash."""
     save_tensors(folder / "weights.safetensors", best)
     save_tensors(folder / "last.safetensors", last)
-    complete = ModelInfo(**{**asdict(info), "weights_sha256": sha256_file(folder / "weights.safetensors")})
+    complete = replace(info, weights_sha256=sha256_file(folder / "weights.safetensors"))
     write_json(folder / "model.json", complete.as_json())
     return complete
 
@@ -101,9 +101,8 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelInfo]:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors as safetensors; the same tensors give the same bytes."""
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    write_bytes(
-        path, save(plain, metadata)
-    )  # safetensors' own writing does not tell a full disk from other faults
+    # safetensors' own writing does not tell a full disk from other faults.
+    write_bytes(path, save(plain, metadata))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
