@@ -20,16 +20,10 @@ THIN_PX, WIDE_PX = 3, 12
 TILING = TileConfig(
     tile_px=TILE_PX,
     crack_fraction=0.01,
-    tiles_per_class=None,
-    split="photo",
     val_fraction=0.3,
     test_fraction=0.6,
-    test_sources=(),
-    test_tiles_per_class=None,
     keep_duplicates_together=False,
     duplicate_bits=0,
-    jpeg_quality=95,
-    seed=0,
 )
 CONFIG = RegisterConfig(
     model_name="crack", min_photos=10, min_accuracy=0.5, max_wide_recall_loss=0.05, max_ece=1.0

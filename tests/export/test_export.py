@@ -20,6 +20,7 @@ from damcrack.run import Run
 from damcrack.train.fitting import PIXEL_STATISTICS
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, save_model
+from trainings import small_by_name
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,7 @@ CONFIG = ExportConfig(
 def info_of(name, digest, pixel_channels=16):
     return ModelInfo(
         name=name,
-        network="resnet18",
+        network="small",
         classes=("no crack", "crack"),
         image_px=64,
         mean=PIXEL_STATISTICS[0],
@@ -47,7 +48,7 @@ def info_of(name, digest, pixel_channels=16):
 
 def network_of(seed, pixel_channels=16):
     """A network whose map is not the same everywhere, as if it had learned something."""
-    network = build_network("resnet18", 2, seed, pixel_channels)
+    network = build_network("small", 2, seed, pixel_channels)
     if pixel_channels is not None:
         torch.nn.init.normal_(network.pixel_head.weight, 0, 1, generator=torch.Generator().manual_seed(seed))
         torch.nn.init.zeros_(network.pixel_head.bias)
@@ -69,8 +70,14 @@ def write_tiles(root, num, split_of):
     return ImageSet.open(root)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with small_by_name():
+        yield
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, small):
     """Tiles of 64 px of all three splits, a model of them, and its export."""
     root = tmp_path_factory.mktemp("export")
     images = write_tiles(root / "tiles", 24, lambda number: ("train", "val", "test")[number % 3])

@@ -1,6 +1,6 @@
 """Small sets that a network can learn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -11,12 +11,20 @@ from damcrack.data.targets import CRACK, UNKNOWN
 from damcrack.train.batches import DeviceImages
 from damcrack.train.config import Augmentation
 from damcrack.train.decoded import DecodedSet
+from trainings import small_by_name
 
 STATISTICS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 DIHEDRAL = Augmentation("dihedral", 0, 0)
 
 MakeImages = Callable[..., DeviceImages]
 MakeTiles = Callable[..., DecodedSet]
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[None]:
+    """Stages know the small network as `small`."""
+    with small_by_name():
+        yield
 
 
 @pytest.fixture

@@ -31,13 +31,6 @@ def test_flips_reach_exactly_their_symmetries(flips: str, count: int) -> None:
     assert seen <= allowed
 
 
-def test_images_draw_for_themselves() -> None:
-    """Two copies of an image in one batch are turned differently somewhere."""
-    batch = IMAGES[:1].repeat(32, 1, 1, 1)
-    result = turn(batch, Augmentation("dihedral", 0, 0), seed=1)
-    assert len({image.numpy().tobytes() for image in result}) > 1
-
-
 def test_no_rotation_and_shift_keep_the_pixels_exact() -> None:
     """Without resampling the type and all grey values stay."""
     result = turn(IMAGES, Augmentation("none", 0, 0))
@@ -60,17 +53,6 @@ def test_normalised_channels_have_the_wanted_scale() -> None:
     mean, std = torch.tensor([0.2, 0.4, 0.6]), torch.tensor([0.1, 0.2, 0.3])
     image = ((mean + std) * 255)[None, :, None, None]
     assert torch.allclose(normalise(image, mean, std), torch.ones(1, 3, 1, 1), atol=1e-5)
-
-
-@pytest.mark.parametrize("appearance", [None, Appearance(0.4, 0.2, 0.5, 10.0)])
-def test_an_image_keeps_its_draws_in_any_batch(appearance: Appearance | None) -> None:
-    """Draws belong to the image, not to its place in a batch: cut into other batches it looks the same."""
-    how = Augmentation("dihedral", 10.0, 2.0, (0.6, 1.5), appearance)
-    draws, order = draw(4, how, seed=3), torch.tensor([2, 0, 3, 1])
-    batch = torch.rand(4, 3, 16, 16) * 255
-    whole = augment(batch, how, draws)[0]
-    parts = [augment(batch[rows], how, draws.of(rows))[0] for rows in order.split(2)]
-    assert torch.equal(torch.cat(parts), whole[order])
 
 
 def test_a_crop_shows_a_part_and_a_wider_view_shows_mirrors() -> None:
@@ -123,10 +105,8 @@ def test_strengths_are_what_they_say(jitter: float, noise: float) -> None:
 
 def test_grain_differs_between_images_and_draws_are_the_same_again() -> None:
     """Two images of one batch have other grain; the same seed gives the same pixels."""
-    flat, how = (
-        torch.full((8, 3, 24, 24), 120.0),
-        Augmentation("none", 0, 0, appearance=Appearance(0, 0, 0, 9.0)),
-    )
+    flat = torch.full((8, 3, 24, 24), 120.0)
+    how = Augmentation("none", 0, 0, appearance=Appearance(0, 0, 0, 9.0))
     first = turn(flat, how)
     assert not torch.allclose(first[0] - 120, first[1] - 120, atol=1.0)
     assert torch.equal(first, turn(flat, how))
@@ -139,6 +119,9 @@ def test_grain_differs_between_images_and_draws_are_the_same_again() -> None:
         (lambda: Augmentation(scales=(0.0, 1.0)), "scales"),
         (lambda: Appearance(jitter=1.2, grey=0, blur=0, noise=0), "jitter"),
         (lambda: Appearance(jitter=0, grey=0, blur=0, noise=-1), "noise"),
+        (lambda: Augmentation(view_px=16), "view_px"),
+        (lambda: Augmentation(view_px=100), "multiple of 32"),
+        (lambda: Augmentation(focus=1.5), "focus"),
     ],
 )
 def test_values_out_of_range_are_named(make: Callable[[], object], word: str) -> None:

@@ -23,10 +23,11 @@ from damcrack.train.finetune import finetune, with_enough_epochs
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, snapshot_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small")]
 
 PARAMS = read_params(Path(__file__).parents[2] / "params/demo.yaml")
 PIXELS: dict[str, Any] = {
+    "network": "small",
     "pixel_channels": 16,
     "image_px": 32,
     "epochs": 1,
@@ -43,6 +44,10 @@ STANDING_STILL = {"learning_rate": 1e-9, "weight_decay": 0.0}
 def config(values: dict[str, Any], **changed: Any) -> FinetuneConfig:
     made: FinetuneConfig = stage_config(PARAMS, "finetune", "resnet18-scratch", values | changed)
     return made
+
+
+def trained(tiles: Path, out: Path, values: FinetuneConfig, **models: Path) -> dict[str, object]:
+    return finetune(tiles, out, "a", values, Run(out.parent / "scratch"), **models)
 
 
 def tile_set(root: Path, seed: int = 0, masks: bool = True, num_unlabelled: int = 0) -> Path:
@@ -64,15 +69,14 @@ def tile_set(root: Path, seed: int = 0, masks: bool = True, num_unlabelled: int 
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def here(tmp_path_factory: pytest.TempPathFactory, small: None) -> Path:
     """Tiles with masks, with labels alone, and others; a pixel network and a plain one trained on the first."""
     root = tmp_path_factory.mktemp("finetune")
     tile_set(root / "tiles", num_unlabelled=3)
     tile_set(root / "labels", masks=False)
     tile_set(root / "others", seed=1)
-    run = Run(root / "scratch")
-    finetune(root / "tiles", root / "pixels", "pixels", config(PIXELS), run)
-    finetune(root / "tiles", root / "plain", "plain", config(TILES_ONLY), run)
+    trained(root / "tiles", root / "pixels", config(PIXELS))
+    trained(root / "tiles", root / "plain", config(TILES_ONLY))
     return root
 
 
@@ -96,35 +100,24 @@ def test_a_pixel_model_says_what_it_is(here: Path) -> None:
 
 def test_labels_alone_are_enough(here: Path, tmp_path: Path) -> None:
     """Tiles without any mask train a pixel head too: a crack is somewhere in them."""
-    summary = finetune(here / "labels", tmp_path / "out", "a", config(PIXELS), Run(tmp_path / "scratch"))
+    summary = trained(here / "labels", tmp_path / "out", config(PIXELS))
     assert "validation accuracy" in summary
     assert "validation pixel F1" not in summary
-    assert not close(weights(tmp_path / "out")["pixel_head.weight"], build_start("pixel_head.weight"))
-
-
-def build_start(name: str) -> torch.Tensor:
-    return snapshot_of(build_network("resnet18", 2, 0, 16))[name]
+    start = snapshot_of(build_network("small", 2, 0, 16))
+    assert not close(weights(tmp_path / "out")["pixel_head.weight"], start["pixel_head.weight"])
 
 
 def test_views_may_be_smaller_than_the_tiles(here: Path, tmp_path: Path) -> None:
     """Training sees cut-outs around cracks, validation the whole tile."""
-    tile_set(tmp_path / "tiles")
     wide = config(PIXELS, view_px=32, focus=0.5, scales=(0.5, 1.0))
-    finetune(tmp_path / "tiles", tmp_path / "out", "a", wide, Run(tmp_path / "scratch"))
+    trained(here / "tiles", tmp_path / "out", wide)
     assert ModelInfo.read(tmp_path / "out").config["view_px"] == 32
 
 
 def test_a_pixel_network_may_teach_on_any_tiles(here: Path, tmp_path: Path) -> None:
     """All of them see images alike: one trained elsewhere is taken, and named in the model's lineage."""
     taught = config(PIXELS, teacher="pixels")
-    finetune(
-        here / "others",
-        tmp_path / "out",
-        "a",
-        taught,
-        Run(tmp_path / "scratch"),
-        teacher=here / "pixels",
-    )
+    trained(here / "others", tmp_path / "out", taught, teacher=here / "pixels")
     info = ModelInfo.read(tmp_path / "out")
     assert info.teacher_sha256 == ModelInfo.read(here / "pixels").weights_sha256
     assert info.data_digest != ModelInfo.read(here / "pixels").data_digest
@@ -144,29 +137,16 @@ def test_teachers_that_see_images_otherwise_are_refused(
     here: Path, tmp_path: Path, tiles: str, student: dict[str, Any], teacher: str, message: str
 ) -> None:
     """A teacher without a pixel head knows the normalisation of its own tiles alone; nothing is written."""
+    taught = config(student, teacher=teacher)
     with pytest.raises(InputError, match=message):
-        finetune(
-            here / tiles,
-            tmp_path / "out",
-            "a",
-            config(student, teacher=teacher),
-            Run(tmp_path / "scratch"),
-            teacher=here / teacher,
-        )
+        trained(here / tiles, tmp_path / "out", taught, teacher=here / teacher)
     assert not (tmp_path / "out").exists()
 
 
 def test_unlabelled_tiles_join_under_a_teacher(here: Path, tmp_path: Path) -> None:
     """Half of each batch of 4: the 8 training tiles take 4 steps; the model keeps the values as they were given."""
     taught = config(PIXELS, teacher="pixels", unlabelled_share=0.5)
-    finetune(
-        here / "tiles",
-        tmp_path / "out",
-        "a",
-        taught,
-        Run(tmp_path / "scratch"),
-        teacher=here / "pixels",
-    )
+    trained(here / "tiles", tmp_path / "out", taught, teacher=here / "pixels")
     kept = ModelInfo.read(tmp_path / "out").config
     assert (kept["batch_size"], kept["unlabelled_share"]) == (4, 0.5)
 
@@ -175,14 +155,7 @@ def test_a_share_of_no_unlabelled_tiles_is_refused(here: Path, tmp_path: Path) -
     """The message names the share and what to give."""
     taught = config(PIXELS, teacher="pixels", unlabelled_share=0.5)
     with pytest.raises(InputError, match=r"unlabelled_share is 0.5, but .* set tile.unlabelled_tiles"):
-        finetune(
-            here / "labels",
-            tmp_path / "out",
-            "a",
-            taught,
-            Run(tmp_path / "scratch"),
-            teacher=here / "pixels",
-        )
+        trained(here / "labels", tmp_path / "out", taught, teacher=here / "pixels")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +197,7 @@ def test_unlabelled_tiles_take_their_place_in_the_count_of_steps() -> None:
 def test_a_start_from_a_pixel_model_keeps_its_heads(here: Path, tmp_path: Path) -> None:
     """Standing still, it ends with the weights it began with, both heads included."""
     values = config(PIXELS, init="pixels", **STANDING_STILL)
-    finetune(here / "tiles", tmp_path / "out", "a", values, Run(tmp_path / "scratch"), init=here / "pixels")
+    trained(here / "tiles", tmp_path / "out", values, init=here / "pixels")
     before, after = weights(here / "pixels"), weights(tmp_path / "out")
     names = [name for name, value in before.items() if value.ndim > 1 or name.endswith("head.bias")]
     assert {"tile_head.weight", "pixel_head.bias", "smooth.0.0.weight"} <= set(names)
@@ -235,9 +208,9 @@ def test_a_start_from_a_pixel_model_keeps_its_heads(here: Path, tmp_path: Path) 
 def test_a_start_from_a_plain_model_keeps_its_body(here: Path, tmp_path: Path) -> None:
     """The heads are fresh."""
     values = config(PIXELS, init="plain", seed=5, **STANDING_STILL)
-    finetune(here / "tiles", tmp_path / "out", "a", values, Run(tmp_path / "scratch"), init=here / "plain")
+    trained(here / "tiles", tmp_path / "out", values, init=here / "plain")
     before, after = weights(here / "plain"), weights(tmp_path / "out")
-    assert close(after["encoder.stages.3.1.conv2.weight"], before["layer4.1.conv2.weight"])
+    assert close(after["encoder.stages.3.0.conv2.weight"], before["layer4.0.conv2.weight"])
     assert not close(after["tile_head.weight"], before["fc.weight"])
 
 
@@ -247,14 +220,7 @@ def test_a_start_from_another_width_is_refused(here: Path, tmp_path: Path, chang
     values = config(PIXELS, init="pixels", **changed)
     message = f"has pixel_channels 16, the experiment asks for {changed['pixel_channels']}"
     with pytest.raises(InputError, match=message):
-        finetune(
-            here / "tiles",
-            tmp_path / "out",
-            "a",
-            values,
-            Run(tmp_path / "scratch"),
-            init=here / "pixels",
-        )
+        trained(here / "tiles", tmp_path / "out", values, init=here / "pixels")
 
 
 def grey_tiles(root: Path) -> Path:
@@ -268,7 +234,7 @@ def grey_tiles(root: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("network", "words"), [("resnet18", "bfloat16"), ("efficientnet_lite0", "float32 (faster")]
+    ("network", "words"), [("small", "bfloat16"), ("efficientnet_lite0", "float32 (faster")]
 )
 def test_an_efficientnet_trains_in_float32_on_a_cpu_with_bfloat16(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, words: str
@@ -278,8 +244,7 @@ def test_an_efficientnet_trains_in_float32_on_a_cpu_with_bfloat16(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     changed = {"network": network, "precision": "auto", "image_px": 64}
-    root = grey_tiles(tmp_path / "tiles")
-    summary = finetune(root, tmp_path / "out", "a", config(TILES_ONLY, **changed), Run(tmp_path / "scratch"))
+    summary = trained(grey_tiles(tmp_path / "tiles"), tmp_path / "out", config(TILES_ONLY, **changed))
     assert words in str(summary["model"])
 
 
@@ -287,7 +252,7 @@ def test_a_pixel_head_at_another_size_than_the_photos_is_refused(tmp_path: Path)
     """It would inspect photos at twice the size of what it learned from."""
     root = grey_tiles(tmp_path / "tiles")
     with pytest.raises(InputError, match="image_px: 32"):
-        finetune(root, tmp_path / "out", "a", config(PIXELS), Run(tmp_path / "scratch"))
+        trained(root, tmp_path / "out", config(PIXELS))
 
 
 @pytest.mark.parametrize("role", ["init", "teacher"])
@@ -305,30 +270,27 @@ def test_a_model_of_other_classes_is_refused(
     described = json.loads(path.read_text()) | {"classes": classes}
     described["weights_sha256"] = sha256_file(tmp_path / "other/weights.safetensors")
     path.write_text(json.dumps(described))
-    models = {role: tmp_path / "other"}
     values = config(PIXELS, **{role: "other"})
     with pytest.raises(InputError, match="tells apart"):
-        finetune(here / "tiles", tmp_path / "out", "a", values, Run(tmp_path / "scratch"), **models)
+        trained(here / "tiles", tmp_path / "out", values, **{role: tmp_path / "other"})
 
 
 def test_a_teacher_that_sees_another_size_is_refused(tmp_path: Path) -> None:
     """Of the same tiles, averaged down less."""
     root = grey_tiles(tmp_path / "tiles")
-    run = Run(tmp_path / "scratch")
-    finetune(root, tmp_path / "large", "large", config(TILES_ONLY, image_px=64), run)
+    trained(root, tmp_path / "large", config(TILES_ONLY, image_px=64))
+    taught = config(TILES_ONLY, teacher="large")
     with pytest.raises(InputError, match="images of 64 px"):
-        finetune(
-            root, tmp_path / "s", "s", config(TILES_ONLY, teacher="large"), run, None, tmp_path / "large"
-        )
+        trained(root, tmp_path / "out", taught, teacher=tmp_path / "large")
 
 
 @pytest.mark.parametrize("values", [PIXELS, TILES_ONLY], ids=["pixels", "tiles"])
 def test_a_start_from_encoder_weights(here: Path, tmp_path: Path, values: dict[str, Any]) -> None:
     """The body is that of the file, whose hash is the model's lineage."""
-    body = snapshot_of(build_network("resnet18", 1000, 9))
+    body = snapshot_of(build_network("small", 1000, 9))
     save_file(body, tmp_path / "weights.safetensors")
     started = config(values, encoder_weights=str(tmp_path / "weights.safetensors"), **STANDING_STILL)
-    finetune(here / "tiles", tmp_path / "out", "a", started, Run(tmp_path / "scratch"))
+    trained(here / "tiles", tmp_path / "out", started)
     name = "encoder.stem.0.weight" if values["pixel_channels"] else "conv1.weight"
     assert close(weights(tmp_path / "out")[name], body["conv1.weight"])
     assert ModelInfo.read(tmp_path / "out").init_sha256 == sha256_file(tmp_path / "weights.safetensors")
@@ -337,6 +299,6 @@ def test_a_start_from_encoder_weights(here: Path, tmp_path: Path, values: dict[s
 def test_unlabelled_tiles_are_not_in_the_way_of_others(here: Path, tmp_path: Path) -> None:
     """A network without a pixel head trains on the same set as if they were not there."""
     tile_set(tmp_path / "same")
-    finetune(tmp_path / "same", tmp_path / "out", "plain", config(TILES_ONLY), Run(tmp_path / "scratch"))
+    trained(tmp_path / "same", tmp_path / "out", config(TILES_ONLY))
     before, after = weights(here / "plain"), weights(tmp_path / "out")
     assert all(torch.equal(before[name], after[name]) for name in before)

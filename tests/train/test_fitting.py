@@ -19,10 +19,10 @@ from damcrack.train.checkpoint import Checkpoint
 from damcrack.train.distill import distill
 from damcrack.train.pretrain import pretrain
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small")]
 
 PARAMS = read_params(Path(__file__).parents[2] / "params/demo.yaml")
-SMALL = {"batch_size": 4, "epochs": 3}
+SMALL = {"network": "small", "batch_size": 4, "epochs": 3}
 
 
 class PowerCut(Exception):  # noqa: N818 - a signal, not an error

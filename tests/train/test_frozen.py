@@ -8,39 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from damcrack.train.batches import DeviceImages
-from damcrack.train.config import Augmentation, TaughtConfig, TemperatureConfig, TrainingConfig
+from damcrack.train.config import Augmentation, TaughtConfig, TemperatureConfig
 from damcrack.train.frozen import Frozen, soft_target_table
-from damcrack.train.networks import build_network, set_trainable, set_training_mode
+from damcrack.train.networks import build_network
 from damcrack.train.objectives import Distillation
-from damcrack.train.training import train
+from trainings import config, run, small_network
 
 pytestmark = pytest.mark.slow
 
 MakeImages = Callable[..., DeviceImages]
 TURNED = Augmentation("dihedral", 10.0, 2.0)
-SETTINGS = TrainingConfig(
-    epochs=4,
-    warmup_epochs=1,
-    batch_size=8,
-    learning_rate=0.05,
-    momentum=0.9,
-    weight_decay=5e-4,
-    flips="dihedral",
-    rotate_deg=10.0,
-    shift_px=2.0,
-    scales=(1.0, 1.0),
-    appearance=None,
-    views=2,
-    precision="float32",
-    compile="off",
-    seed=0,
-)
+TAUGHT = TaughtConfig(epochs=4, learning_rate=0.05, temperature=TemperatureConfig("dynamic", ramp_epochs=4))
 
 
-def trained_network(name: str = "resnet18", seed: int = 1) -> nn.Module:
+def lively(network: nn.Module, seed: int = 1) -> nn.Module:
     """A network whose batch norms have seen something, so that folding them is not folding the identity."""
     random = torch.Generator().manual_seed(seed)
-    network = build_network(name, 2, seed).train()
+    network.train()
     with torch.no_grad():
         for _ in range(3):
             network(torch.randn(8, 3, 32, 32, generator=random) * 2 + 1)
@@ -51,10 +35,13 @@ def trained_network(name: str = "resnet18", seed: int = 1) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_folded_network_answers_like_the_original(name: str) -> None:
+def small_teacher(seed: int = 1) -> Frozen:
+    return Frozen(lively(small_network(seed), seed), bfloat16=False)
+
+
+def test_folded_network_answers_like_the_original() -> None:
     """Folding batch norms and rounding to bfloat16 change the logits by a small share of their spread."""
-    network = trained_network(name)
+    network = lively(build_network("resnet50", 2, 1))
     images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         exact = network(images)
@@ -66,7 +53,7 @@ def test_folded_network_answers_like_the_original(name: str) -> None:
 
 def test_exact_frozen_network_is_the_network() -> None:
     """In float32 the answer is the network's own, to the bit, and may enter a differentiated loss."""
-    network = trained_network().to(memory_format=torch.channels_last)
+    network: nn.Module = lively(small_network(1)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         expected = network(images)
@@ -104,30 +91,17 @@ def test_fixed_views_return_and_fresh_ones_do_not(images: MakeImages) -> None:
     assert not torch.equal(seen(None, 0, 1), seen(None, 0, 3))
 
 
-def test_gathering_ahead_gives_the_same_batches(images: MakeImages) -> None:
-    """Pixels that do not stay on the device arrive in the same order, for training and validation."""
-    near, far = (images(how=TURNED, resident=resident) for resident in (True, False))
-    for one, other in zip(near.shuffled(8, 0, 1), far.shuffled(8, 0, 1), strict=True):
-        assert torch.equal(one.inputs, other.inputs)
-        assert torch.equal(one.labels_B, other.labels_B)
-    for one, other in zip(near.in_order("val", 3), far.in_order("val", 3), strict=True):
-        assert torch.equal(one.inputs, other.inputs)
-
-
 def test_student_of_stored_soft_targets_learns_what_a_live_teacher_teaches(
     images: MakeImages, tmp_path: Path
 ) -> None:
     """Stored logits give the history, the temperature's included, of a teacher that answers each time."""
     data, histories = images(how=TURNED, views=2), []
     for stored in (False, True):
-        teacher = Frozen(trained_network(), bfloat16=False)
+        teacher = small_teacher()
         if stored:
             data.teacher_logits_VNC = soft_target_table(teacher, data, {"a": 1}, tmp_path)
-        dynamic = TemperatureConfig("dynamic", ramp_epochs=4)
-        config = TaughtConfig(epochs=SETTINGS.epochs, learning_rate=0.05, temperature=dynamic)
-        objective = Distillation(teacher, config)
-        network = build_network("resnet18", 2, 2)
-        histories.append(train(network, objective, data, SETTINGS, None, lambda row: None).history)
+        objective = Distillation(teacher, TAUGHT)
+        histories.append(run(data, small_network(2), objective, config(epochs=4, learning_rate=0.01)).history)
     for one, other in zip(*histories, strict=True):
         assert other == pytest.approx(one, rel=1e-3, abs=1e-7)  # theta has moved by 1e-7 only
 
@@ -135,15 +109,15 @@ def test_student_of_stored_soft_targets_learns_what_a_live_teacher_teaches(
 def test_soft_targets_are_computed_once_for_equal_inputs(images: MakeImages, tmp_path: Path) -> None:
     """A second student reads the first one's table; another teacher, named by its inputs, gets its own."""
     data = images(views=2)
-    first = soft_target_table(Frozen(trained_network(), False), data, {"teacher": "a"}, tmp_path)
+    first = soft_target_table(small_teacher(), data, {"teacher": "a"}, tmp_path)
 
     class Asleep(Frozen):
         def __call__(self, images_BCHW: Tensor) -> Tensor:
             raise AssertionError("the teacher was asked again")
 
-    asleep = Asleep(trained_network(), False)
+    asleep = Asleep(small_network(1), False)
     again = soft_target_table(asleep, data, {"teacher": "a"}, tmp_path)
-    other = soft_target_table(Frozen(trained_network(seed=7), False), data, {"teacher": "b"}, tmp_path)
+    other = soft_target_table(small_teacher(7), data, {"teacher": "b"}, tmp_path)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     with pytest.raises(AssertionError, match="asked again"):
@@ -154,18 +128,9 @@ def test_soft_targets_are_computed_once_for_equal_inputs(images: MakeImages, tmp
 def test_damaged_soft_targets_are_computed_again(images: MakeImages, tmp_path: Path) -> None:
     """A file that was cut, or is gone."""
     data = images(views=2)
-    first = soft_target_table(Frozen(trained_network(), False), data, {"teacher": "a"}, tmp_path)
+    first = soft_target_table(small_teacher(), data, {"teacher": "a"}, tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
     for damage in (lambda: path.write_bytes(path.read_bytes()[:50]), path.unlink):
         damage()
-        again = soft_target_table(Frozen(trained_network(), False), data, {"teacher": "a"}, tmp_path)
+        again = soft_target_table(small_teacher(), data, {"teacher": "a"}, tmp_path)
         assert torch.equal(first, again) and path.is_file()
-
-
-def test_frozen_body_stays_in_evaluation_mode() -> None:
-    """Training a head must not move the statistics that the stored features were made with."""
-    network = trained_network()
-    set_trainable(network, "head")
-    set_training_mode(network)
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert not any(module.training for module in norms)

