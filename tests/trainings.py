@@ -26,7 +26,7 @@ class SmallResNet(ResNet):  # type: ignore[misc]  # torchvision carries no types
     """A ResNet18 of half the blocks and an eighth of the width: every kind of layer, a hundredth of the weights."""
 
     def __init__(self, num_classes: int = 2) -> None:
-        super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=1)
+        super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=1, zero_init_residual=True)
         self.fc = nn.Linear(512 // 8, num_classes)
 
     def _make_layer(self, block: Any, planes: int, *rest: Any, **options: Any) -> nn.Module:
@@ -40,6 +40,18 @@ def small_network(seed: int = 0, pixel_channels: int | None = None) -> nn.Module
         torch.manual_seed(seed)
         network = SmallResNet()
     return network if pixel_channels is None else with_pixel_head(network, 2, pixel_channels, seed)
+
+
+def lively(network: nn.Module, seed: int = 1) -> nn.Module:
+    """The network with batch norms that hold something, so that no branch is zero and no folding idle."""
+    random = torch.Generator().manual_seed(seed)
+    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.5, 1.5, generator=random)
+        nn.init.uniform_(norm.bias, -0.5, 0.5, generator=random)
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.uniform_(-0.5, 0.5, generator=random)
+        norm.running_var.uniform_(0.5, 1.5, generator=random)
+    return network.eval()
 
 
 @contextmanager

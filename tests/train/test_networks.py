@@ -28,6 +28,7 @@ from damcrack.train.networks import (
     set_training_mode,
 )
 from damcrack.train.weights import snapshot_of
+from trainings import lively
 
 Array = npt.NDArray[np.float64]
 
@@ -85,16 +86,8 @@ def _built(name: str) -> nn.Module:
     return build_network(name, 2, 0)
 
 
-def lively(name: str) -> nn.Module:
-    """A network for two classes whose batch norms hold something, so that no branch is zero, no folding idle."""
-    network, random = deepcopy(_built(name)), torch.Generator().manual_seed(1)
-    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
-        nn.init.uniform_(norm.weight, 0.5, 1.5, generator=random)
-        nn.init.uniform_(norm.bias, -0.5, 0.5, generator=random)
-        assert norm.running_mean is not None and norm.running_var is not None
-        norm.running_mean.uniform_(-0.5, 0.5, generator=random)
-        norm.running_var.uniform_(0.5, 1.5, generator=random)
-    return network
+def network_of(name: str) -> nn.Module:
+    return lively(deepcopy(_built(name)))
 
 
 def random_images(num: int) -> torch.Tensor:
@@ -193,7 +186,7 @@ def test_head_is_replaced_and_nothing_else(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_training_a_head_leaves_the_body_as_it_was(name: str) -> None:
     """One step changes the head alone; batch norm statistics rest, and dropout is off: two passes are equal."""
-    network, x = lively(name), random_images(4)
+    network, x = network_of(name), random_images(4)
     set_trainable(network, "head")
     set_training_mode(network)
     before, logits = snapshot_of(network), network(x)
@@ -208,7 +201,7 @@ def test_training_a_head_leaves_the_body_as_it_was(name: str) -> None:
 @pytest.mark.slow
 def test_dropout_is_on_when_all_weights_train() -> None:
     """Two passes differ in training mode, and are equal in evaluation mode."""
-    network, x = lively("alexnet"), random_images(2)
+    network, x = network_of("alexnet"), random_images(2)
     set_trainable(network, "all")
     set_training_mode(network)
     assert not torch.equal(network(x), network(x))
@@ -220,7 +213,7 @@ def test_dropout_is_on_when_all_weights_train() -> None:
 @torch.inference_mode()
 def test_folded_network_agrees(name: str) -> None:
     """Without its batch norms a network says the same in float32."""
-    network, x = lively(name).eval(), random_images(2)
+    network, x = network_of(name), random_images(2)
     folded = fuse(network)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     exact = network(x)
@@ -233,7 +226,7 @@ def test_folded_network_agrees(name: str) -> None:
 @torch.inference_mode()
 def test_folded_bfloat16_network_agrees(name: str) -> None:
     """A frozen copy says nearly the same, and the network itself is not changed."""
-    network, x = lively(name).eval(), random_images(8)
+    network, x = network_of(name), random_images(8)
     before, exact = snapshot_of(network), network(x)
     assert (Frozen(network, bfloat16=True)(x) - exact).abs().max() < 0.05 * exact.abs().max()
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())

@@ -22,7 +22,7 @@ from damcrack.train.networks import (
 )
 from damcrack.train.pixels import PixelNetwork, with_pixel_head
 from damcrack.train.weights import ModelInfo, load_model, save_model, snapshot_of
-from trainings import small_network
+from trainings import lively, small_network
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -55,14 +55,9 @@ def _built(name: str) -> PixelNetwork:
     return network.eval()
 
 
-def lively(name: str = "small") -> PixelNetwork:
-    """A network whose batch norms hold something, so that no branch is zero."""
-    network, random = deepcopy(_built(name)), torch.Generator().manual_seed(1)
-    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
-        nn.init.uniform_(norm.weight, 0.5, 1.5, generator=random)
-        assert norm.running_mean is not None and norm.running_var is not None
-        norm.running_mean.uniform_(-0.5, 0.5, generator=random)
-        norm.running_var.uniform_(0.5, 1.5, generator=random)
+def network_of(name: str = "small") -> PixelNetwork:
+    network = lively(deepcopy(_built(name)))
+    assert isinstance(network, PixelNetwork)
     return network
 
 
@@ -106,7 +101,7 @@ def test_body_and_tile_head_are_the_plain_network_s() -> None:
 @torch.inference_mode()
 def test_all_ways_to_ask_agree(name: str) -> None:
     """Tile logits are the same alone and with the pixels'; those are the half-size ones, enlarged."""
-    network, images = lively(name), noise(2, 3, 64, 96)
+    network, images = network_of(name), noise(2, 3, 64, 96)
     tile, pixels = network.both(images)
     tile_again, halved = network.both_at_half_size(images)
     assert torch.equal(network(images), tile)
@@ -121,7 +116,7 @@ def test_all_ways_to_ask_agree(name: str) -> None:
 @torch.inference_mode()
 def test_pixels_answer_to_what_is_near() -> None:
     """A patch that changes in one corner moves the logits there by far the most."""
-    network = lively()
+    network = network_of()
     images = noise(1, 3, 256, 256)
     changed = images.clone()
     changed[:, :, :16, :16] += 3
@@ -181,7 +176,7 @@ def test_the_tile_head_is_the_head() -> None:
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_a_frozen_network_answers_with_both_heads(bfloat16: bool) -> None:
     """In float32, exactly or nearly as the network, which stays as it is."""
-    network, images = lively("resnet18").to(memory_format=torch.channels_last), noise(2, 3, 64, 64)
+    network, images = network_of("resnet18").to(memory_format=torch.channels_last), noise(2, 3, 64, 64)
     before = snapshot_of(network)
     with torch.no_grad():
         expected = network.both(images)
@@ -199,7 +194,7 @@ def test_a_frozen_network_answers_with_both_heads(bfloat16: bool) -> None:
 
 def test_a_model_with_a_pixel_head_comes_back(tmp_path: Path) -> None:
     """Its width is in model.json; weights and answers are equal."""
-    network = lively()
+    network = network_of()
     save_model(tmp_path, INFO, snapshot_of(network), snapshot_of(network))
     loaded, info = load_model(tmp_path)
     assert info.pixel_channels == 16
@@ -212,7 +207,7 @@ def test_a_model_with_a_pixel_head_comes_back(tmp_path: Path) -> None:
 @torch.inference_mode()
 def test_deployed_network_maps_raw_tiles() -> None:
     """Grey values in: the map is that of the network on normalised images, the network stays as it is."""
-    network = lively()
+    network = network_of()
     before = snapshot_of(network)
     generator = torch.Generator().manual_seed(0)
     tiles = torch.randint(256, (2, 64, 96, 3), dtype=torch.uint8, generator=generator)
@@ -228,9 +223,9 @@ def test_deployed_network_maps_raw_tiles() -> None:
 def test_deployed_tile_is_judged_by_its_most_confident_cells() -> None:
     """The mean of the highest cells at T = 1; another temperature moves the tile's probability alone."""
     tiles = torch.randint(256, (3, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    prob, found = Deployed(lively(), INFO)(tiles)
+    prob, found = Deployed(network_of(), INFO)(tiles)
     highest = found.flatten(1).sort(dim=1, descending=True)[0][:, : int(32 * 32 * BLOCK_SHARE)]
     torch.testing.assert_close(prob, highest.mean(1))
-    calm, same = Deployed(lively(), INFO, temperature=2.0)(tiles)
+    calm, same = Deployed(network_of(), INFO, temperature=2.0)(tiles)
     assert torch.equal(same, found)
     torch.testing.assert_close(torch.logit(calm), torch.logit(prob) / 2)
