@@ -85,9 +85,7 @@ def _curves(
         axes.ticklabel_format(axis="y", useOffset=False)
         if column.endswith("accuracy"):
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        if column.endswith("loss") and _is_wide(
-            [value for model in models for value in model.series(column)]
-        ):
+        if column.endswith("loss") and _is_wide(models, column):
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
@@ -97,9 +95,9 @@ def _curves(
     return figure
 
 
-def _is_wide(values: Sequence[float | None]) -> bool:
+def _is_wide(models: Sequence[TrainedModel], column: str) -> bool:
     """Whether a linear axis would press most of the curves flat."""
-    positive = [value for value in values if value]
+    positive = [value for model in models for value in model.series(column) if value]
     return bool(positive) and min(positive) > 0 and max(positive) > 50 * min(positive)
 
 

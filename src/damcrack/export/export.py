@@ -70,7 +70,8 @@ def export(model: Path, tiles: Path, out: Path, config: ExportConfig, run: Run) 
     _check_parity(parity, config.max_abs_difference)
     contract = _contract(info, config.block_px or images.image_hw[0], calibration)
     stored = with_metadata(in_half_precision(exact), contract)
-    parity["half_precision"] = _difference(stored, exact, compared)
+    halved, whole = (_onnx_scores(_session(one), compared, 1) for one in (stored, exact))
+    parity["half_precision"] = _differences(halved, whole)
     with new_directory(out, "export") as folder:
         write_bytes(folder / "model.onnx", stored)
         write_json(folder / "model.json", _description(info, stored, config.opset) | contract)
@@ -178,13 +179,8 @@ def _compare_with_torch(deployed: Deployed, encoded: bytes, tiles_NHWC: Tiles, r
     }
 
 
-def _difference(encoded: bytes, other: bytes, tiles_NHWC: Tiles) -> dict[str, float]:
-    """Largest absolute differences between two exported models, and the share of tiles with the same verdict."""
-    first, second = (_onnx_scores(_session(one), tiles_NHWC, 1) for one in (encoded, other))
-    return _differences(first, second)
-
-
 def _differences(found: Scores, expected: Scores) -> dict[str, float]:
+    """Largest difference of each output, and the share of tiles with the same verdict."""
     worst = {name: float(np.abs(found[name] - expected[name]).max()) for name in expected}
     same = (found["crack_prob"] > 0.5) == (expected["crack_prob"] > 0.5)
     return {**worst, "same_verdict": float(same.mean())}
@@ -215,9 +211,8 @@ def _session(encoded: bytes) -> Any:
 
 def _evenly(rows: Sequence[int], num: int) -> list[int]:
     """At most `num` of the rows, evenly over them."""
-    return [
-        rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, min(num, len(rows))).astype(int))
-    ]
+    places = np.unique(np.linspace(0, len(rows) - 1, min(num, len(rows))).astype(int))
+    return [rows[place] for place in places]
 
 
 def _decoded(images: ImageSet, rows: Sequence[int]) -> Tiles:
