@@ -1,15 +1,19 @@
 """Short trainings of a small network, for tests of the training room."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from damcrack.data.imageset import ImageSet, ImageSetWriter
+from damcrack.data.targets import encode_targets
 from damcrack.train.batches import DeviceImages
 from damcrack.train.checkpoint import Checkpoint
 from damcrack.train.config import TaughtConfig, TemperatureConfig, TrainingConfig
@@ -20,6 +24,24 @@ from damcrack.train.pixels import with_pixel_head
 from damcrack.train.training import Trained, train
 
 DYNAMIC = TemperatureConfig("dynamic", ramp_epochs=2)
+
+
+def write_set(
+    root: Path,
+    images: np.ndarray,
+    labels: Sequence[int],
+    splits: Sequence[str],
+    masks: Mapping[int, np.ndarray] | None = None,
+) -> ImageSet:
+    """An image set of RGB images (N, side, side, 3) in PNG; some carry codes of their pixels, by number."""
+    writer = ImageSetWriter(root)
+    for number, (image, label, split) in enumerate(zip(images, labels, splits, strict=True)):
+        encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+        writer.add(f"{number}.png", encoded, label=label, split=split)
+        if masks and number in masks:
+            writer.add_mask(encode_targets(masks[number]))
+    writer.finish("tiles.csv", ("no crack", "crack"), images.shape[1:3])
+    return ImageSet.open(root)
 
 
 class SmallResNet(ResNet):  # type: ignore[misc]  # torchvision carries no types

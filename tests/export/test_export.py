@@ -10,7 +10,7 @@ import torch
 from onnx import numpy_helper
 
 from damcrack.cracks.detector import OnnxDetector
-from damcrack.data.imageset import ImageSet, ImageSetWriter
+from damcrack.data.imageset import ImageSet
 from damcrack.export import export as stage
 from damcrack.export.config import ExportConfig
 from damcrack.export.deployed import BLOCK_SHARE, Deployed, in_half_precision, to_onnx, with_metadata
@@ -20,7 +20,7 @@ from damcrack.run import Run
 from damcrack.train.fitting import PIXEL_STATISTICS
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, save_model
-from trainings import small_by_name
+from trainings import small_by_name, write_set
 
 pytestmark = pytest.mark.slow
 
@@ -61,13 +61,9 @@ def write_model(folder, digest, seed, pixel_channels=16, **replaced):
     save_model(folder, info_of(folder.name, digest, pixel_channels), weights, {"x": torch.zeros(1)})
 
 
-def write_tiles(root, num, split_of):
-    rng, writer = np.random.default_rng(0), ImageSetWriter(root)
-    for number in range(num):
-        encoded = cv2.imencode(".jpg", rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))[1].tobytes()
-        writer.add(f"{number}.jpg", encoded, label=number % 2, split=split_of(number))
-    writer.finish("tiles.csv", ("no crack", "crack"), (64, 64))
-    return ImageSet.open(root)
+def write_tiles(root, splits):
+    tiles = np.random.default_rng(0).integers(0, 256, (len(splits), 64, 64, 3), dtype=np.uint8)
+    return write_set(root, tiles, [number % 2 for number in range(len(splits))], splits)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,7 +76,7 @@ def small():
 def world(tmp_path_factory, small):
     """Tiles of 64 px of all three splits, a model of them, and its export."""
     root = tmp_path_factory.mktemp("export")
-    images = write_tiles(root / "tiles", 24, lambda number: ("train", "val", "test")[number % 3])
+    images = write_tiles(root / "tiles", ["train", "val", "test"] * 8)
     write_model(root / "model", images.digest, seed=0)
     export(root / "model", root / "tiles", root / "out", CONFIG, Run(root / "scratch"))
     return root
@@ -166,7 +162,7 @@ def test_a_network_that_is_right_on_all_tiles_stays_unsure(tmp_path):
     """As with few labels: the likeliest temperature would make every crack a certain one, and no two comparable."""
     write_model(tmp_path / "model", "any", seed=0)
     deployed = Deployed(*load_model(tmp_path / "model")).eval()
-    images = write_tiles(tmp_path / "tiles", 12, lambda number: "val")
+    images = write_tiles(tmp_path / "tiles", ["val"] * 12)
     tiles = np.stack(
         [cv2.imdecode(np.frombuffer(x, np.uint8), cv2.IMREAD_COLOR_RGB) for _, x in images.encoded()]
     )
@@ -179,7 +175,7 @@ def test_a_network_that_is_right_on_all_tiles_stays_unsure(tmp_path):
 
 def test_without_validation_tiles_probabilities_stay_as_they_are(world, tmp_path, monkeypatch):
     """A temperature of 1, of no tile."""
-    images = write_tiles(tmp_path / "tiles", 10, lambda number: "test" if number > 1 else "train")
+    images = write_tiles(tmp_path / "tiles", ["train"] * 2 + ["test"] * 8)
     write_model(tmp_path / "model", images.digest, seed=0)
     converted, config = (world / "out/model.onnx").read_bytes(), replace(CONFIG, max_abs_difference=1.0)
     monkeypatch.setattr(stage, "to_onnx", lambda *_: converted)

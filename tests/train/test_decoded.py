@@ -4,25 +4,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from damcrack.data.imageset import ImageSetWriter
-from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN, encode_targets
+from damcrack.data.targets import CLEAN, CRACK, SOMEWHERE, UNKNOWN
 from damcrack.files import InputError
 from damcrack.train import decoded
 from damcrack.train.decoded import DecodedSet, decode_set, shrink
+from trainings import write_set
 
 
 def image_set(root: Path, pixels: np.ndarray) -> Path:
-    writer = ImageSetWriter(root)
-    for number, image in enumerate(pixels):
-        encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-        writer.add(f"{number}.png", encoded, label=number % 2, split=("train", "val")[number % 2])
-    writer.finish("tiles.csv", ("no crack", "crack"), pixels.shape[1:3])
-    return root
+    numbers = range(len(pixels))
+    return write_set(root, pixels, [n % 2 for n in numbers], [("train", "val")[n % 2] for n in numbers]).root
 
 
 def test_decoded_set_holds_each_image_in_its_row(tmp_path: Path) -> None:
@@ -89,16 +84,9 @@ def test_one_decodes_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def set_with_targets(root: Path, codes: dict[int, np.ndarray], side: int = 8, num: int = 70) -> Path:
-    """Images with labels 0, 1 and -1 in turn; those of `codes` carry a mask."""
-    writer = ImageSetWriter(root)
-    encoded = cv2.imencode(".png", np.zeros((side, side, 3), np.uint8))[1].tobytes()
-    for number in range(num):
-        label, split = ((0, "train"), (1, "val"), (-1, "unlabelled"))[number % 3]
-        writer.add(f"{number}.png", encoded, label=label, split=split)
-        if number in codes:
-            writer.add_mask(encode_targets(codes[number]))
-    writer.finish("tiles.csv", ("no crack", "crack"), (side, side))
-    return root
+    """Black images with labels 0, 1 and -1 in turn; those of `codes` carry a mask."""
+    kinds = [((0, "train"), (1, "val"), (-1, "unlabelled"))[number % 3] for number in range(num)]
+    return write_set(root, np.zeros((num, side, side, 3), np.uint8), *zip(*kinds, strict=True), codes).root
 
 
 def test_targets_are_the_masks_and_elsewhere_what_the_label_says(tmp_path: Path) -> None:

@@ -12,9 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from damcrack.data.imageset import ImageSetWriter
-from damcrack.data.photo import encode_jpeg
-from damcrack.data.targets import encode_targets
 from damcrack.files import InputError, read_csv, sha256_file
 from damcrack.params import read_params, stage_config
 from damcrack.run import Run
@@ -22,6 +19,7 @@ from damcrack.train.config import FinetuneConfig
 from damcrack.train.finetune import finetune, with_enough_epochs
 from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, load_model, snapshot_of
+from trainings import write_set
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small")]
 
@@ -52,20 +50,16 @@ def trained(tiles: Path, out: Path, values: FinetuneConfig, **models: Path) -> d
 
 def tile_set(root: Path, seed: int = 0, masks: bool = True, num_unlabelled: int = 0) -> Path:
     """Eight training and four validation tiles of 32 px, every other one with a drawn line."""
-    random, writer = np.random.default_rng(seed), ImageSetWriter(root)
-    for number in range(12 + num_unlabelled):
-        tile, mask = random.normal(150, 12, (32, 32, 3)), np.zeros((32, 32), np.uint8)
-        if number % 2:
-            cv2.line(mask, (int(random.integers(32)), 0), (int(random.integers(32)), 31), 255, 3)
-        tile[mask > 0] -= 90
-        labelled = number < 12
-        split = ("train" if number < 8 else "val") if labelled else "unlabelled"
-        encoded = encode_jpeg(np.clip(tile, 0, 255).astype(np.uint8), 95, full_colour=True)
-        writer.add(f"{number}.jpg", encoded, label=number % 2 if labelled else -1, split=split)
-        if masks and mask.any() and labelled:
-            writer.add_mask(encode_targets(mask))
-    writer.finish("tiles.csv", ("no crack", "crack"), (32, 32))
-    return root
+    num, ends = 12 + num_unlabelled, np.random.default_rng(seed + 100)
+    tiles = np.random.default_rng(seed).normal(150, 12, (num, 32, 32, 3))
+    lines = np.zeros((num, 32, 32), np.uint8)
+    for line in lines[1::2]:
+        cv2.line(line, (int(ends.integers(32)), 0), (int(ends.integers(32)), 31), 255, 3)
+    tiles[lines > 0] -= 90
+    labels = [number % 2 if number < 12 else -1 for number in range(num)]
+    splits = ["train"] * 8 + ["val"] * 4 + ["unlabelled"] * num_unlabelled
+    known = {number: lines[number] for number in range(1, 12, 2)} if masks else {}
+    return write_set(root, np.clip(tiles, 0, 255).astype(np.uint8), labels, splits, known).root
 
 
 @pytest.fixture(scope="module")
@@ -225,12 +219,8 @@ def test_a_start_from_another_width_is_refused(here: Path, tmp_path: Path, chang
 
 def grey_tiles(root: Path) -> Path:
     """Eight tiles of 64 px without masks, half of each class, half of them for validation."""
-    writer = ImageSetWriter(root)
-    for number in range(8):
-        encoded = encode_jpeg(np.full((64, 64, 3), 20 * number, np.uint8))
-        writer.add(f"{number}.jpg", encoded, label=number % 2, split=("train", "val")[number // 4])
-    writer.finish("tiles.csv", ("no crack", "crack"), (64, 64))
-    return root
+    tiles = np.tile(20 * np.arange(8, dtype=np.uint8)[:, None, None, None], (1, 64, 64, 3))
+    return write_set(root, tiles, [0, 1] * 4, ["train"] * 4 + ["val"] * 4).root
 
 
 @pytest.mark.parametrize(

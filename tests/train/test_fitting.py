@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from damcrack import code
-from damcrack.data.imageset import ImageSetWriter
-from damcrack.data.photo import encode_jpeg
 from damcrack.params import read_params, stage_config
 from damcrack.run import Run
 from damcrack.train import frozen
 from damcrack.train.checkpoint import Checkpoint
 from damcrack.train.distill import distill
 from damcrack.train.pretrain import pretrain
+from trainings import write_set
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small")]
 
@@ -46,14 +45,8 @@ class Watched(Run):
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Twelve small images in two classes."""
-    writer = ImageSetWriter(tmp_path / "images")
-    random = np.random.default_rng(0)
-    for number in range(12):
-        tile = random.integers(0, 256, (32, 32, 3), np.uint8)
-        split = "val" if number < 4 else "train"
-        writer.add(f"{number}.jpg", encode_jpeg(tile, 90, full_colour=True), label=number % 2, split=split)
-    writer.finish("images.csv", ("a", "b"), (32, 32))
-    return tmp_path / "images"
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)
+    return write_set(tmp_path / "images", pixels, [0, 1] * 6, ["val"] * 4 + ["train"] * 8).root
 
 
 @pytest.fixture
