@@ -139,6 +139,15 @@ def test_registration_finds_the_view():
     assert np.linalg.norm(moved(found.old_to_new, corners) - moved(VIEW, corners), axis=1).max() < 1.0
 
 
+def test_a_vanished_crack_does_not_move_the_wall():
+    """Of two photos from one place, in a small one too, what is no longer there changes nothing about the view."""
+    size = (300, 420)
+    bare, crack = bare_wall(size), coverage(size, line(np.array([260.0, 200.0]), 10, 100), 6.0)
+    found = register(photo(bare, crack), photo(bare), 1.0, 1.0)
+    corners = np.array([[0.0, 0.0], [420.0, 0.0], [0.0, 300.0], [420.0, 300.0]])
+    assert np.linalg.norm(moved(found.old_to_new, corners) - corners, axis=1).max() < 0.1
+
+
 def test_registration_counts_in_full_pixels():
     """Small photos of different sizes give a homography between the full ones."""
     before = wall_photo()

@@ -46,7 +46,7 @@ def register(old: Grey, new: Grey, old_scale: float, new_scale: float) -> Regist
     at_old, at_new = (points[inliers.ravel() > 0] for points in found)
     if len(at_old) < MIN_INLIERS:
         return _failed(len(at_old), "too few places of the two photos agree on one view")
-    small = _refined(old, new, np.asarray(fitted, np.float64))
+    small = np.asarray(fitted, np.float64)
     distance = np.linalg.norm(moved(small, at_old) - at_new, axis=1)
     error_px = float(np.median(distance))
     to_full, from_full = np.diag([new_scale, new_scale, 1.0]), np.diag([1 / old_scale, 1 / old_scale, 1.0])
@@ -81,28 +81,6 @@ def _matches(old: Grey, new: Grey) -> tuple[npt.NDArray[np.float32], npt.NDArray
     return old_points, new_points
 
 
-def _refined(old: Grey, new: Grey, small: Homography) -> Homography:
-    """Finer than features: maximise the correlation of all pixels (Evangelidis & Psarakis 2008), if that ends."""
-    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-5)
-    try:
-        # ECC's warp leads from its template (the new photo) to the other.
-        _, backward = cv2.findTransformECC(
-            new,
-            old,
-            np.linalg.inv(small).astype(np.float32),
-            cv2.MOTION_HOMOGRAPHY,
-            criteria,
-            np.full(old.shape, 255, np.uint8),
-            5,
-        )
-    except cv2.error:
-        return small
-    refined = np.linalg.inv(backward.astype(np.float64))
-    corners = _corners(old.shape)
-    moved_px = np.linalg.norm(moved(refined, corners) - moved(small, corners), axis=1).max()
-    return refined if moved_px < 4 * INLIER_PX else small
-
-
 def _doubt(
     small: Homography, at_new: npt.NDArray[np.float32], error_px: float, size_hw: tuple[int, ...]
 ) -> str:
@@ -115,11 +93,6 @@ def _doubt(
     if not 1 / LARGEST_STRETCH <= stretch <= LARGEST_STRETCH:
         return f"one photo is {stretch:.1f} times as large as the other, allowed {LARGEST_STRETCH:g}"
     return ""
-
-
-def _corners(size_hw: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    height, width = size_hw[:2]
-    return np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
 
 
 def moved(homography: Homography, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
