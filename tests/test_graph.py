@@ -18,7 +18,7 @@ from damcrack.kubeflow.graph import derive
 from damcrack.params import stage_config
 from damcrack.run import Run
 from damcrack.storage.source import open_source
-from damcrack.tracking.recorded import send_later
+from damcrack.tracking.send import send_later
 from damcrack.tracking.store import RESTORED_FROM
 from smallest import one_chain, smallest
 

@@ -113,7 +113,7 @@ def track() -> None:
 @track.command()
 def send() -> None:
     """Send all runs that wait on disk; nothing is sent twice."""
-    from damcrack.tracking.recorded import send_later
+    from damcrack.tracking.send import send_later
 
     click.echo(send_later())
 

@@ -63,9 +63,9 @@ def _inspect(
     """Put a report under a name made of its content, so that a half report of a killed run never mixes with it."""
     listed = [Listed(_shown_name(photo), lambda photo=photo: stored_photo(store, photo)) for photo in photos]  # type: ignore[misc]
     scale = Scale(config.gsd_mm_per_px, config.distance_m)
-    with temporary_folder() as folder:
-        out, title = folder, f"batch {number}"
-        _, totals = survey(sorted(listed, key=lambda one: one.name), detector, scale, out, config, run, title)
+    listed.sort(key=lambda one: one.name)
+    with temporary_folder() as out:
+        _, totals = survey(listed, detector, scale, out, config, run, f"batch {number}")
         if totals["num_set_aside"]:
             first = read_csv(out / "set-aside.csv")[0]
             raise InputError(

@@ -274,7 +274,8 @@ def record_in_mlflow(out: str = "", stage: str = "", *arguments: str) -> None:
     """MLflow's view of a task, in its workspace: a run for a stage whose `out` was restored; then all is sent."""
     from damcrack.params import flatten_values, item_values, read_params
     from damcrack.stage_runner import content_digest, parents
-    from damcrack.tracking.recorded import send_later, start_run
+    from damcrack.tracking.recorded import start_run
+    from damcrack.tracking.send import send_later
 
     if out:
         item = arguments[arguments.index("--item") + 1] if "--item" in arguments else None

@@ -23,7 +23,10 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Entry:
-    """A model to register: the files of an export with its `model.json`, its card and the tags of its version."""
+    """A model to register: the files of an export with its `model.json`, its card and the tags of its version.
+
+    The tags `weights_sha256` and `onnx_sha256` say which model it is.
+    """
 
     model_name: str
     export: Path
@@ -32,16 +35,6 @@ class Entry:
     card: Path
     model: Mapping[str, Any]
     tags: Mapping[str, str]
-
-    @property
-    def weights_sha256(self) -> str:
-        """Which weights it holds."""
-        return str(self.model["weights_sha256"])
-
-    @property
-    def onnx_sha256(self) -> str:
-        """Which ONNX file it holds."""
-        return str(self.model["onnx_sha256"])
 
 
 class Registry(Protocol):

@@ -87,11 +87,9 @@ class Gate:
         Returns the decision and its record, which is empty if nothing was compared.
         """
         champion = present_champion(self.registry, self.model_name, version)
-        if version is not None and champion == version:
+        if version and champion == version:
             return Decision("kept", "it is the champion already"), {}
-        records = self.registry.records(self.model_name)
-        rollback = rollback_from(records, version) if version is not None else None
-        if rollback is not None:
+        if version and (rollback := rollback_from(self.registry.records(self.model_name), version)):
             reason = (
                 f"version {version} was rolled back ({rollback['reason']}); "
                 f"`damcrack rollback --to {version} --reason ...` makes it champion again"

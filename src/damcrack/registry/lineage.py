@@ -109,17 +109,14 @@ def of_photo(registry: MlflowRegistry, sha256: str) -> Iterator[dict[str, Any]]:
                 used = ", ".join(f"{row['num_tiles']} for {row['split']}" for row in rows)
                 tiles = {"photo": rows[0]["photo"], "tiles": used}
                 by_tiles[version.tags.get("data_digest", "")] = tiles
-                name, weights = (
-                    f"{version.name} version {version.version}",
-                    version.tags.get("weights_sha256"),
-                )
-                yield {"model": name, "weights_sha256": weights, **tiles}
+                model = f"{version.name} version {version.version}"
+                yield {"model": model, "weights_sha256": version.tags.get("weights_sha256"), **tiles}
         experiments = [one.experiment_id for one in client.search_experiments()]
         for digest, tiles in by_tiles.items():
             same = f"dataset.digest = '{digest[:MAX_DIGEST]}' and tags.`{STAGE}` = 'finetune'"
             for run in client.search_runs(experiments, same):
-                name, weights = f"run {run.info.run_name} ({run.info.run_id})", run.data.tags.get(OUTPUT)
-                yield {"model": name, "weights_sha256": weights, **tiles}
+                model = f"run {run.info.run_name} ({run.info.run_id})"
+                yield {"model": model, "weights_sha256": run.data.tags.get(OUTPUT), **tiles}
 
 
 def _trained_on(registry: MlflowRegistry, version: "ModelVersion", lists: dict[str, list[Row]]) -> list[Row]:

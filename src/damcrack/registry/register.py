@@ -80,7 +80,7 @@ def register(
         chosen = _evaluation_set(photos, tiles, folder / EVALUATION_SET, config, open_source, run)
         gate = Gate(config.model_name, config, chosen, registry, run)
         challenger = ScoredModel.load(str(export), export, chosen, run, entry.photos)
-        known = registry.find(entry.model_name, entry.weights_sha256, entry.onnx_sha256)
+        known = registry.find(entry.model_name, entry.tags["weights_sha256"], entry.tags["onnx_sha256"])
         decision, record = gate.decide(challenger, known)
         write_card(entry.card, challenger, chosen, export, entry.photos, config)
         write_json(folder / "register.json", _registered(entry, challenger, chosen, config))
@@ -171,8 +171,8 @@ def _registered(
         "format": FORMAT,
         "model_name": entry.model_name,
         "experiment": entry.model["name"],
-        "weights_sha256": entry.weights_sha256,
-        "onnx_sha256": entry.onnx_sha256,
+        "weights_sha256": entry.tags["weights_sha256"],
+        "onnx_sha256": entry.tags["onnx_sha256"],
         "evaluation_set": {"sha256": chosen.digest, "num_tiles": len(chosen.images)},
         "policy": asdict(config),
         "scores": without_nan(score(chosen.truth, challenger.probs_N, config)._asdict()),

@@ -39,7 +39,7 @@ def add(store: Store, entry: Entry) -> str:
     client, name = store.client, entry.model_name
     hashes = {path.name: sha256_file(path) for path in _files(entry)}
     tags = {**entry.tags, **code_facts(), FILES_TAG: json.dumps(hashes)}
-    known = find_version(client, name, entry.weights_sha256, entry.onnx_sha256)
+    known = find_version(client, name, tags["weights_sha256"], tags["onnx_sha256"])
     if known is None:
         return _create(store, entry, tags)
     for key, value in tags.items():
@@ -64,7 +64,7 @@ def _create(store: Store, entry: Entry, tags: dict[str, str]) -> str:
     client, lock = store.client, [LOCK_FILE] if LOCK_FILE.is_file() else []
     if not client.search_registered_models(f"name = '{entry.model_name}'"):
         client.create_registered_model(entry.model_name, description="Crack or no crack on dam tiles.")
-    maker = store.maker_of(entry.weights_sha256)
+    maker = store.maker_of(tags["weights_sha256"])
     run_id = maker.info.run_id if maker else None
     short = {key: value for key, value in tags.items() if len(value) <= MAX_MODEL_TAG}
     experiment_id = store.experiment_id(experiment_name())

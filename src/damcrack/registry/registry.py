@@ -32,14 +32,9 @@ from damcrack.registry import registration
 from damcrack.registry.champion import CHALLENGER, CHAMPION, Entry, Record, present_champion
 from damcrack.registry.registration import FILES_TAG, code_facts
 from damcrack.storage.source import open_source
-from damcrack.tracking.recorded import caller_tags, send_later, user_name
-from damcrack.tracking.store import (
-    AWAY,
-    Store,
-    one_line,
-    sending_errors,
-    tracking_uri,
-)
+from damcrack.tracking.recorded import caller_tags, user_name
+from damcrack.tracking.send import send_later
+from damcrack.tracking.store import AWAY, Store, one_line, sending_errors, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,63 +68,50 @@ def answering(what: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class MlflowRegistry:
-    """A registry in the MLflow of MLFLOW_TRACKING_URI (and MLFLOW_REGISTRY_URI, if set).
+    """The `Registry` in the MLflow of MLFLOW_TRACKING_URI (and MLFLOW_REGISTRY_URI, if set).
 
-    `command` is the one that decides, for its records.
+    `command` is the one that decides, for its records. Every method raises InputError if MLflow does not answer.
     """
 
     command: str = "damcrack register"
 
     @cached_property
     def store(self) -> Store:
-        """The tracking store."""
         return Store(tracking_uri())
 
     @property
     def client(self) -> "MlflowClient":
-        """The store's client."""
         return self.store.client
 
     @answering("take the model")
     def add(self, entry: Entry) -> str:
-        """Register the model, or refresh tags, description and card of the version with the same hashes.
-
-        Returns its version.
-
-        Raises:
-            InputError: the registry does not answer, or refuses.
-        """
         send_later()  # the runs behind the model must have arrived to be found
         return registration.add(self.store, entry)
 
     @answering("search its versions")
     def find(self, model_name: str, weights_sha256: str, onnx_sha256: str) -> str | None:
-        """The version with these hashes, None if there is none."""
         found = registration.find_version(self.client, model_name, weights_sha256, onnx_sha256)
         return None if found is None else str(found.version)
 
     @answering("name its aliases")
     def aliased(self, model_name: str, alias: str) -> str | None:
-        """The version that an alias names, None if there is no such model or alias."""
         model = found_or_none(self.client.get_registered_model, model_name)
         number = model.aliases.get(alias) if model else None
         return None if number is None else str(number)
 
     @answering("set an alias")
     def set_alias(self, model_name: str, alias: str, version: str) -> None:
-        """Make an alias name a version."""
         self.client.set_registered_model_alias(model_name, alias, version)
 
     @answering("list its decisions")
     def records(self, model_name: str) -> list[Record]:
-        """The records of all versions that there are, oldest first."""
         versions = self.client.search_model_versions(f"name = '{model_name}'")
         records = [record for version in versions for record in records_of(version)]
         return sorted(records, key=lambda record: str(record["at"]))
 
     @answering("take the decision")
     def write_record(self, model_name: str, record: Record) -> None:
-        """Add a record to the version that it names, with time, user and code; one tag in one request."""
+        """Add a record in one tag: in one request."""
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         by = {"user": user_name(), "command": self.command, **caller_tags()}
         key = DECISION + re.sub(r"\D", "", now.partition("+")[0])
@@ -138,11 +120,7 @@ class MlflowRegistry:
 
     @answering("find the version")
     def version(self, model_name: str, version: str) -> "ModelVersion":
-        """A version with its tags.
-
-        Raises:
-            InputError: the registry does not answer, or has no such version.
-        """
+        """A version with its tags; InputError if there is none."""
         found = found_or_none(self.client.get_model_version, model_name, version)
         if found is None:
             raise InputError(f"{model_name} has no version {version}, or it was deleted; name another")

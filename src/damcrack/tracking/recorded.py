@@ -28,10 +28,8 @@ from damcrack.code import code_name
 from damcrack.files import InputError, one_at_a_time, write_bytes
 from damcrack.messages import without_passwords
 from damcrack.progress import Watcher
-from damcrack.tracking.send import PENDING, remove_left_over, send_later, send_live
+from damcrack.tracking.send import PENDING, remove_left_over, send_live
 from damcrack.tracking.store import GRAPH_RUN, OUTPUT, STAGE, experiment_name
-
-__all__ = ["Graph", "TrackedRun", "caller_tags", "code_tags", "send_later", "start_run", "user_name"]
 
 # How long a stage that is over waits for the last of its record to be sent.
 LAST_WORD_S = 60.0
