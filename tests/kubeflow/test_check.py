@@ -42,9 +42,9 @@ class Cluster(Kubeflow):
         if name in self.forbidden:
             return self.failure(403, "Forbidden")
         found = self.objects.get(name)
-        return (
-            (200, {"apiVersion": "v1", "metadata": {}, **found}) if found else self.failure(404, "NotFound")
-        )
+        if found:
+            return 200, {"apiVersion": "v1", "metadata": {}, **found}
+        return self.failure(404, "NotFound")
 
     def failure(self, code, reason):
         return code, {
@@ -56,11 +56,11 @@ class Cluster(Kubeflow):
         }
 
 
-@pytest.fixture(params=["kubeflow", "dam"])
+@pytest.fixture
 def cluster(request, tmp_path, monkeypatch):
-    """A Kubeflow for one user, whose runs are in its own namespace, and one for many, with a Profile."""
-    cluster = Cluster(request.param)
-    cluster.health["multi_user"] = request.param == "dam"
+    """A Kubeflow for many users, with a Profile `dam`; in `kubeflow` one for one user, whose runs are there too."""
+    cluster = Cluster(getattr(request, "param", "dam"))
+    cluster.health["multi_user"] = cluster.namespace == "dam"
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with serving(cluster) as address:
@@ -74,15 +74,19 @@ def cluster(request, tmp_path, monkeypatch):
         yield cluster
 
 
-def check(cluster, *arguments):
+BOTH = pytest.mark.parametrize("cluster", ["kubeflow", "dam"], indirect=True)
+
+
+def check(cluster):
     namespace = ["--namespace", cluster.namespace] if cluster.health["multi_user"] else []
-    return CliRunner().invoke(cli, ["pipeline", "check", *namespace, *arguments])
+    return CliRunner().invoke(cli, ["pipeline", "check", *namespace])
 
 
 def states(output):
     return {line[9:].split(":")[0]: line.split()[0] for line in output.splitlines()}
 
 
+@BOTH
 def test_a_cluster_with_all_that_pods_need_passes(cluster):
     """The secrets of S3 and MLflow may be absent; nothing secret is printed."""
     done = check(cluster)
@@ -94,6 +98,7 @@ def test_a_cluster_with_all_that_pods_need_passes(cluster):
     assert "bWluaW8=" not in done.output and "t0ken" not in done.output
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("absent", "fix"),
     [
@@ -127,10 +132,8 @@ def test_an_account_without_rights_is_seen(cluster):
 
 def test_a_full_quota_is_seen(cluster):
     """A limit of nothing is none that fills up."""
-    status = {
-        "hard": {"requests.memory": "2Gi", "services.nodeports": "0"},
-        "used": {"requests.memory": "1Gi"},
-    }
+    hard = {"requests.memory": "2Gi", "services.nodeports": "0"}
+    status = {"hard": hard, "used": {"requests.memory": "1Gi"}}
     cluster.objects["resourcequotas"]["items"] = [{"metadata": {"name": "damcrack"}, "status": status}]
     assert check(cluster).exit_code == 0
     status["used"]["requests.memory"] = "2048Mi"
