@@ -4,27 +4,32 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
-from damcrack.files import OUTPUT_MARKER, InputError, sha256_file
+from damcrack.cli.main import cli
+from damcrack.files import OUTPUT_MARKER, InputError, read_csv, sha256_file
+from damcrack.params import flatten
 from damcrack.registry.champion import carry_out, champion_before, history, present_champion, roll_back
+from damcrack.registry.lineage import of_photo, of_version
+from damcrack.registry.model_names import model_folder
 from damcrack.registry.register import read_entry, register, why_register_again
+from damcrack.registry.registry import MlflowRegistry, records_of
 from damcrack.run import Run
+from damcrack.tracking.recorded import start_run
 from detectors import CONFIG, cut_tiles, draw_photos, write_evaluation, write_export
 
-pytestmark = pytest.mark.slow
-
 pytest.importorskip("mlflow")
-pytest.importorskip("onnxruntime")
+from mlflow.artifacts import download_artifacts
+
+pytestmark = pytest.mark.slow
 
 FAIR, BETTER, BEST = 80, 110, 140  # detectors of lines darker than this
 WEIGHTS = {"distill": "a" * 64, "teacher": "b" * 64}
@@ -44,36 +49,19 @@ print("scored")
 """
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A folder with photos and tiles, and a server of its own that keeps runs and files beside them."""
+def server(mlflow_server, tmp_path_factory):
+    """A folder with photos, tiles and exports, whose runs and models go to the server."""
     folder = tmp_path_factory.mktemp("server")
-    port, environment = free_port(), os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--workers", "1"]
-    command += ["--artifacts-destination", str(folder / "files")]
-    with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        for name, value in (mlflow_server.account | {"DAMCRACK_TRACK": "later"}).items():
+            patch.setenv(name, value)
         patch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-        patch.setenv("DAMCRACK_TRACK", "later")
-        cut_tiles(draw_photos(folder / "photos"), folder / "tiles")
+        cut_tiles(draw_photos(folder / "photos", num=24), folder / "tiles")
         for threshold in (FAIR, BETTER, BEST):
             write_inputs(folder, threshold)
-        try:
-            wait_for(f"http://127.0.0.1:{port}/health", process)
-            yield folder
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(20)
+        yield folder
 
 
 def write_inputs(folder, threshold):
@@ -82,20 +70,7 @@ def write_inputs(folder, threshold):
     write_evaluation(folder / f"evaluation-{threshold}", export)
 
 
-def wait_for(address, process):
-    for _ in range(1800):
-        assert process.poll() is None, "the server ended at once; see server.log"
-        try:
-            urllib.request.urlopen(address, timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError("the server did not come up in 180 s")
-
-
 def put(folder, name, threshold, registry=None, out=None):
-    from damcrack.registry.registry import MlflowRegistry
-
     inputs = "photos", "tiles", f"evaluation-{threshold}", f"export-{threshold}"
     return register(
         *(folder / part for part in inputs),
@@ -107,14 +82,8 @@ def put(folder, name, threshold, registry=None, out=None):
     )
 
 
-def registry():
-    from damcrack.registry.registry import MlflowRegistry
-
-    return MlflowRegistry()
-
-
 def client():
-    return registry().client
+    return MlflowRegistry().client
 
 
 def alias(name):
@@ -123,10 +92,6 @@ def alias(name):
 
 def call(*command):
     """Run a command of the command line here; importing MLflow again takes longer than all of it."""
-    from click.testing import CliRunner
-
-    from damcrack.cli.main import cli
-
     done = CliRunner().invoke(cli, command)
     return done.exit_code, done.output + (str(done.exception) if done.exception else "")
 
@@ -135,27 +100,30 @@ def seed(folder, name, *thresholds):
     """Register versions and make each champion in turn, without the gate."""
     for number, threshold in enumerate(thresholds):
         metrics, export = folder / f"evaluation-{threshold}/metrics.json", folder / f"export-{threshold}"
-        version = registry().add(read_entry(metrics, export, folder / "out-dam", name))
+        version = MlflowRegistry().add(read_entry(metrics, export, folder / "out-dam", name))
         record = {"model_name": name, "version": version, "decision": "promoted", "reason": "seed"}
-        carry_out(registry(), record | {"champion_before": str(number) if number else None})
+        carry_out(MlflowRegistry(), record | {"champion_before": str(number) if number else None})
 
 
 def steps(name):
-    return history(registry().records(name), registry().aliased(name, "champion"))
+    return history(MlflowRegistry().records(name), MlflowRegistry().aliased(name, "champion"))
 
 
-def forked(function):
-    """Run a function in a process of its own, which has MLflow loaded already."""
+def killed(function):
+    """Run a function in a process of its own, which has MLflow loaded already; it is killed before it ends."""
     process = multiprocessing.get_context("fork").Process(target=function)
     process.start()
-    return process
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
 def dam(server):
     """Model `dam`: version 1, then version 2, which took over; version 2 registered twice, its makers known."""
-    from damcrack.tracking.recorded import start_run
-
     with start_run("pretrain", "resnet50", {}, {}) as run:
         run.finish_outputs(WEIGHTS["teacher"])
     with start_run("distill", "dynamic", {}, {}) as run:
@@ -165,15 +133,15 @@ def dam(server):
         weights = sha256_file(server / f"export-{BETTER}/weights.safetensors")
         run.finish_outputs(weights, init_sha256=WEIGHTS["distill"])
     (server / "dvc.lock").write_text("schema: '2.0'\n")
-    return server, [put(server, "dam", threshold) for threshold in (FAIR, BETTER, BETTER)]
+    first, second, again = (put(server, "dam", threshold) for threshold in (FAIR, BETTER, BETTER))
+    outcomes = [summary["decision"].split(":")[0] for summary in (first, second, again)]
+    assert outcomes == ["promoted", "promoted", "kept"]
+    assert again["model"] == second["model"] == "dam version 2 (dynamic)"
+    return server
 
 
 def test_better_version_became_champion(dam):
     """The server's champion is version 2, by comparison with version 1; the same files are no new version."""
-    _, (first, second, again) = dam
-    outcomes = [summary["decision"].split(":")[0] for summary in (first, second, again)]
-    assert outcomes == ["promoted", "promoted", "kept"]
-    assert again["model"] == second["model"] == "dam version 2 (dynamic)"
     assert len(client().search_model_versions("name = 'dam'")) == 2
     aliases = client().get_registered_model("dam").aliases
     assert {name: str(number) for name, number in aliases.items()} == {"champion": "2", "challenger": "2"}
@@ -181,8 +149,6 @@ def test_better_version_became_champion(dam):
 
 def test_record_of_the_decision(dam):
     """The version carries scores, digests, code and who decided, in one tag for the one decision about it."""
-    from damcrack.registry.registry import records_of
-
     (record,) = records_of(client().get_model_version("dam", "2"))
     assert record["decision"] == "promoted" and record["champion_before"] == "1"
     assert record["by"]["command"] == "damcrack register" and record["by"]["user"]
@@ -190,39 +156,20 @@ def test_record_of_the_decision(dam):
     assert record["gain"]["photos"]["low"] > 0 and record["policy"]["confidence"] == 0.95
 
 
-def test_version_holds_the_exported_bytes_and_the_card(dam):
-    """Each file is the exported one; the card is beside it, its start is the description."""
-    from mlflow.artifacts import download_artifacts
-
+def test_version_holds_the_exported_bytes_and_the_card_and_nothing_to_unpickle(dam):
+    """Each file is the exported one; the card is beside it, its start is the description; the flavour is ONNX alone."""
     version = client().get_model_version("dam", "2")
     folder = Path(download_artifacts(version.source, tracking_uri=os.environ["MLFLOW_TRACKING_URI"]))
     files = {path.name: path for path in folder.rglob("*") if path.is_file()}
-    assert files.keys() >= {
-        "MLmodel",
-        "input_example.json",
-        "card.html",
-        "card.md",
-        "dvc.lock",
-        "failures.jpg",
-    }
+    assert files.keys() >= {"input_example.json", "card.html", "card.md", "dvc.lock", "failures.jpg"}
     for name, sha256 in json.loads(version.tags["files"]).items():
         assert sha256_file(files[name]) == sha256
-    assert sha256_file(dam[0] / f"export-{BETTER}/model.onnx") == version.tags["onnx_sha256"]
+    assert sha256_file(dam / f"export-{BETTER}/model.onnx") == version.tags["onnx_sha256"]
     assert version.description.startswith("# Model card: dynamic")
-
-
-def test_nothing_is_unpickled(dam):
-    """The model holds the ONNX flavour alone, and no file that Python would unpickle."""
-    import yaml
-    from mlflow.artifacts import download_artifacts
-
-    folder = Path(download_artifacts("models:/dam/2", tracking_uri=os.environ["MLFLOW_TRACKING_URI"]))
-    flavours = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]
+    flavours = yaml.safe_load(files["MLmodel"].read_text())["flavors"]
     assert set(flavours) == {"onnx", "python_function"}
     assert flavours["python_function"]["loader_module"] == "mlflow.onnx"
-    assert not [
-        path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib")
-    ]
+    assert not {Path(name).suffix for name in files} & {".pkl", ".pickle", ".pt", ".pth", ".joblib"}
 
 
 def test_loads_in_a_fresh_process_and_scores_any_batch(dam):
@@ -234,50 +181,38 @@ def test_loads_in_a_fresh_process_and_scores_any_batch(dam):
 
 def test_lineage_of_a_version(dam):
     """From the version to weights, lock, data and, by hashes, to fine-tuning, distillation and teacher."""
-    from damcrack.registry.lineage import of_version
-
-    found = of_version(registry(), "dam", "2")
-    assert [run["run"] for run in found["runs"]] == [
-        "finetune@dynamic",
-        "distill@dynamic",
-        "pretrain@resnet50",
-    ]
+    found = of_version(MlflowRegistry(), "dam", "2")
+    names = [run["run"] for run in found["runs"]]
+    assert names == ["finetune@dynamic", "distill@dynamic", "pretrain@resnet50"]
     assert found["runs"][0]["graph_run"] == "tuesday" and found["runs"][0]["data"] == {"tiles": "d" * 64}
-    assert found["weights_sha256"] == sha256_file(dam[0] / f"export-{BETTER}/weights.safetensors")
-    assert found["dvc_lock_sha256"] == sha256_file(dam[0] / "dvc.lock")
+    assert found["weights_sha256"] == sha256_file(dam / f"export-{BETTER}/weights.safetensors")
+    assert found["dvc_lock_sha256"] == sha256_file(dam / "dvc.lock")
     assert found["data_digest"] == "d" * 64 and "champion" in found["aliases"]
 
 
 def test_lineage_of_a_photo(dam):
     """A training photo leads to both versions and the run; a test photo to none."""
-    from damcrack.files import read_csv
-    from damcrack.registry.lineage import of_photo
-
-    trained = read_csv(dam[0] / "out-dam/photos.csv")[0]["sha256"]
-    models = [
-        row["model"]
-        for row in of_photo(registry(), trained)
-        if "dam" in row["model"] or "run" in row["model"]
-    ]
+    trained = read_csv(dam / "out-dam/photos.csv")[0]["sha256"]
+    models = [row["model"] for row in of_photo(MlflowRegistry(), trained)]
     assert {"dam version 1", "dam version 2"} <= set(models)
     assert any(model.startswith("run finetune@dynamic") for model in models)
-    tested = read_csv(dam[0] / "out-dam/evaluation-set/tiles.csv")[0]["photo_sha256"]
-    assert list(of_photo(registry(), tested)) == []
-    code, shown = call("lineage", str(dam[0] / "photos/photos/wall/000.png"))
-    assert code == 0 and sha256_file(dam[0] / "photos/photos/wall/000.png") in shown
+    tested = read_csv(dam / "out-dam/evaluation-set/tiles.csv")[0]["photo_sha256"]
+    assert list(of_photo(MlflowRegistry(), tested)) == []
+    code, shown = call("lineage", str(dam / "photos/photos/wall/000.png"))
+    assert code == 0 and sha256_file(dam / "photos/photos/wall/000.png") in shown
 
 
 def test_inspection_uses_the_champion_and_after_a_rollback_the_one_before(dam):
     """`damcrack inspect --model models:/NAME@champion` runs version 2, and after `damcrack rollback` version 1."""
-    folder, model = dam[0], ["--model", "models:/dam@champion"]
-    photo = str(folder / "photos/photos/wall/001.png")
+    model = ["--model", "models:/dam@champion"]
+    photo = str(dam / "photos/photos/wall/001.png")
 
     def inspected(out):
         code, shown = call("inspect", photo, *model, "--out", out)
         assert code == 0, shown
-        return json.loads((folder / out / "survey.json").read_text())["model_sha256"]
+        return json.loads((dam / out / "survey.json").read_text())["model_sha256"]
 
-    onnx = [sha256_file(folder / f"export-{threshold}/model.onnx") for threshold in (FAIR, BETTER)]
+    onnx = [sha256_file(dam / f"export-{threshold}/model.onnx") for threshold in (FAIR, BETTER)]
     assert inspected("survey-2") == onnx[1]
     code, shown = call("rollback", "--model-name", "dam", "--reason", "missed a crack at block 12")
     assert code == 0 and "dam version 1" in shown
@@ -291,16 +226,15 @@ def test_inspection_uses_the_champion_and_after_a_rollback_the_one_before(dam):
     code, shown = call("lineage", "dam/1", "--json")
     found = json.loads(shown)
     assert found["decisions"][-1]["decision"] == "rolled back" and len(found["evaluation_set_sha256"]) == 64
-    decision = put(folder, "dam", BETTER)["decision"]
+    decision = put(dam, "dam", BETTER)["decision"]
     assert decision.startswith("refused") and "missed a crack at block 12" in decision
 
 
 def test_promote_command_decides_like_the_stage(dam):
     """`damcrack promote` compares a version on the named set, and shows every check."""
-    server = dam[0]
-    seed(server, "promoted", FAIR, BETTER)
-    (server / "params.yaml").write_text(params_of(CONFIG))
-    where = ["--evaluation-set", str(server / "out-dam/evaluation-set")]
+    seed(dam, "promoted", FAIR, BETTER)
+    (dam / "params.yaml").write_text(yaml.safe_dump({"register": flatten(CONFIG)}))
+    where = ["--evaluation-set", str(dam / "out-dam/evaluation-set")]
     code, shown = call("promote", "promoted/1", *where)
     assert code == 0 and "kept: " in shown and "FAIL" in shown, shown
     code, shown = call("promote", "promoted@champion", *where, "--sha256", "0" * 64)
@@ -308,29 +242,21 @@ def test_promote_command_decides_like_the_stage(dam):
     assert str(alias("promoted")) == "2"
 
 
-def params_of(config):
-    import yaml
-
-    from damcrack.params import flatten
-
-    return yaml.safe_dump({"register": flatten(config)})
-
-
 def test_whether_registering_again_would_change_anything(dam):
     """It would not right after it; it would once the registry is another, or decided otherwise since."""
 
     def why(threshold, **changed):
-        path = dam[0] / f"out-again-{threshold}/register.json"
+        path = dam / f"out-again-{threshold}/register.json"
         written = json.loads(path.read_text())
         changed = {name: written[name] | value for name, value in changed.items()}
         path.write_text(json.dumps(written | changed))
         try:
-            return why_register_again(path.parent, registry())
+            return why_register_again(path.parent, MlflowRegistry())
         finally:
             path.write_text(json.dumps(written))
 
     def put_again(threshold):
-        return put(dam[0], "again", threshold, out=f"out-again-{threshold}")
+        return put(dam, "again", threshold, out=f"out-again-{threshold}")
 
     put_again(FAIR)
     assert why(FAIR) is None
@@ -341,92 +267,71 @@ def test_whether_registering_again_would_change_anything(dam):
     assert why(FAIR) is None and "alias challenger" in why(BETTER)
     assert "not yet compared" in why(FAIR, policy={"min_gain": 0.5})
     assert "not yet compared" in why(FAIR, evaluation_set={"sha256": "e" * 64})
-    roll_back("again", "for a test", None, registry())
+    roll_back("again", "for a test", None, MlflowRegistry())
     assert why(FAIR) is None  # it is champion now
     put_again(BETTER)
     assert why(BETTER) is None  # rolled back: it would be refused again
     client().delete_model_version("again", "2")
     assert "no version of again holds these files" in why(BETTER)
-    (dam[0] / "elsewhere").mkdir()
+    (dam / "elsewhere").mkdir()
     for folder in ("nowhere", "elsewhere", f"out-again-{FAIR}"):  # the last one's alias went with version 2
-        (dam[0] / "elsewhere/register.json").write_text('{"format": 2}')
-        assert call("registered", str(dam[0] / folder))[0] == 1
-    registry().set_alias("again", "challenger", "1")
-    assert call("registered", str(dam[0] / f"out-again-{FAIR}"))[0] == 0
+        (dam / "elsewhere/register.json").write_text('{"format": 2}')
+        assert call("registered", str(dam / folder))[0] == 1
+    MlflowRegistry().set_alias("again", "challenger", "1")
+    assert call("registered", str(dam / f"out-again-{FAIR}"))[0] == 0
 
 
 @pytest.mark.parametrize("killed_before", ["write_record", "set_alias"])
 def test_killed_rollback(dam, killed_before):
     """A process killed by the system before either write leaves the champion; the same command ends as if alone."""
-    from damcrack.registry.registry import MlflowRegistry
-
-    def kill(*_):
-        os.kill(os.getpid(), signal.SIGKILL)
-
     name = f"killed-{killed_before}"
-    seed(dam[0], name, FAIR, BETTER)
+    seed(dam, name, FAIR, BETTER)
     dying = type("Dying", (MlflowRegistry,), {killed_before: kill})
-    process = forked(partial(roll_back, name, "missed a crack", None, dying()))
-    process.join(300)
-    assert process.exitcode == -signal.SIGKILL
-    assert present_champion(registry(), name) == str(alias(name)) == "2"
-    assert champion_before(registry().records(name), "2") == "1"
-    roll_back(name, "missed a crack", None, registry())
+    killed(partial(roll_back, name, "missed a crack", None, dying()))
+    assert present_champion(MlflowRegistry(), name) == str(alias(name)) == "2"
+    assert champion_before(MlflowRegistry().records(name), "2") == "1"
+    roll_back(name, "missed a crack", None, MlflowRegistry())
     assert str(alias(name)) == "1"
     assert [step.after for step in steps(name) if step.before != step.after] == ["1", "2", "1"]
 
 
 def test_killed_promotion(dam):
     """Killed between record and alias, the stage leaves the champion; run again, it promotes the same version."""
-    from damcrack.registry.registry import MlflowRegistry
 
     class Dying(MlflowRegistry):
         def set_alias(self, model_name, alias, version):
             if alias == "champion":
-                os.kill(os.getpid(), signal.SIGKILL)
+                kill()
             super().set_alias(model_name, alias, version)
 
-    seed(dam[0], "killed", FAIR)
-    process = forked(partial(put, dam[0], "killed", BETTER, Dying()))
-    process.join(300)
-    assert process.exitcode == -signal.SIGKILL
+    seed(dam, "killed", FAIR)
+    killed(partial(put, dam, "killed", BETTER, Dying()))
     assert str(alias("killed")) == "1"
     assert [(step.decision, step.after) for step in steps("killed")] == [("promoted", "1")] * 2
-    assert put(dam[0], "killed", BETTER)["decision"].startswith("promoted")
+    assert put(dam, "killed", BETTER)["decision"].startswith("promoted")
     assert str(alias("killed")) == "2" and len(client().search_model_versions("name = 'killed'")) == 2
 
 
-def test_changed_artifact_is_refused_by_name(dam):
+def test_changed_artifact_is_refused_by_name(dam, mlflow_server):
     """A file changed in the artifact store is named, is not used, and moves nothing, for inspection or promotion."""
-    from damcrack.registry.model_names import model_folder
-
-    server = dam[0]
-    seed(server, "tampered", FAIR)
-    path = next(
-        path
-        for path in (server / "files").rglob("model.onnx")
-        if path.read_bytes() == (server / f"export-{FAIR}/model.onnx").read_bytes()
-        and source_of("tampered") in str(path)
-    )
+    seed(dam, "tampered", FAIR)
+    stored = (mlflow_server.folder / "state/artifacts").rglob("model.onnx")
+    (path,) = (path for path in stored if source_of("tampered") in str(path))
     path.write_bytes(path.read_bytes().replace(b"resnet18", b"resnet66"))
-    for kept in (server / ".damcrack/models").glob("tampered-*/*"):
-        kept.unlink()
     with pytest.raises(InputError, match=r"model\.onnx of tampered version 1 was changed"):
         model_folder("models:/tampered@champion")
     with pytest.raises(InputError, match=r"model\.onnx of tampered version 1 was changed"):
-        put(server, "tampered", BETTER)
+        put(dam, "tampered", BETTER)
     assert str(alias("tampered")) == "1" and len(client().search_model_versions("name = 'tampered'")) == 1
 
 
 def test_a_model_that_nobody_approved_is_not_loaded(dam, monkeypatch, tmp_path):
     """Whoever may move the alias and write the hashes of a version cannot approve it: that lies in another store."""
-    from damcrack.registry.model_names import model_folder
-
-    seed(dam[0], "approved", FAIR)
+    seed(dam, "approved", FAIR)
     monkeypatch.setenv("DAMCRACK_APPROVED", str(tmp_path))
     with pytest.raises(InputError, match="is not approved"):
         model_folder("models:/approved@champion")
-    (tmp_path / sha256_file(dam[0] / f"export-{FAIR}/model.onnx")).touch()
+    (tmp_path / sha256_file(dam / f"export-{FAIR}/model.onnx")).touch()
     assert (model_folder("models:/approved@champion") / "model.onnx").is_file()
 
 
@@ -436,23 +341,19 @@ def source_of(name):
 
 def test_kept_copy_is_checked_every_time(dam):
     """A copy that was changed on this machine, or of which a part is gone, is fetched again."""
-    fetched = registry().fetch("dam", "1")
+    fetched = MlflowRegistry().fetch("dam", "1") / "model.onnx"
     for part in ("model.json", OUTPUT_MARKER):
-        (fetched / "model.onnx").write_bytes(b"changed")
-        (fetched / part).unlink()
-        assert sha256_file(registry().fetch("dam", "1") / "model.onnx") == sha256_file(
-            dam[0] / f"export-{FAIR}/model.onnx"
-        )
+        fetched.write_bytes(b"changed")
+        (fetched.parent / part).unlink()
+        assert MlflowRegistry().fetch("dam", "1") == fetched.parent
+        assert sha256_file(fetched) == sha256_file(dam / f"export-{FAIR}/model.onnx")
 
 
 def test_champion_that_was_deleted(dam):
     """An alias that pointed to a deleted version: one sentence with the way back, which works."""
-    from damcrack.registry.model_names import model_folder
-
-    server = dam[0]
-    seed(server, "deleted", FAIR, BETTER)
+    seed(dam, "deleted", FAIR, BETTER)
     client().delete_model_version("deleted", "2")
-    for attempt in (lambda: put(server, "deleted", BEST), lambda: model_folder("models:/deleted@champion")):
+    for attempt in (lambda: put(dam, "deleted", BEST), lambda: model_folder("models:/deleted@champion")):
         with pytest.raises(InputError, match=r"rollback"):
             attempt()
     assert alias("deleted") is None and len(client().search_model_versions("name = 'deleted'")) == 1
@@ -462,17 +363,16 @@ def test_champion_that_was_deleted(dam):
 
 def test_alias_set_by_hand(dam):
     """An alias set past the gate is not undone: the history shows it, and the next model is compared with it."""
-    server = dam[0]
-    seed(server, "hand", FAIR)
-    metrics, export = server / f"evaluation-{BETTER}/metrics.json", server / f"export-{BETTER}"
-    version = registry().add(read_entry(metrics, export, server / "out-dam", "hand"))
+    seed(dam, "hand", FAIR)
+    metrics, export = dam / f"evaluation-{BETTER}/metrics.json", dam / f"export-{BETTER}"
+    version = MlflowRegistry().add(read_entry(metrics, export, dam / "out-dam", "hand"))
     client().set_registered_model_alias("hand", "champion", version)
-    assert put(server, "hand", FAIR)["decision"].startswith("kept")
+    assert put(dam, "hand", FAIR)["decision"].startswith("kept")
     shown = [(step.version, step.decision, step.after) for step in steps("hand")]
     assert shown == [("1", "promoted", "1"), ("2", "unrecorded", "2"), ("1", "kept", "2")]
     client().delete_registered_model_alias("hand", "champion")
     with pytest.raises(InputError, match=r"rollback"):
-        put(server, "hand", BEST)
+        put(dam, "hand", BEST)
 
 
 def test_version_made_by_hand_is_not_trusted(dam):
@@ -481,20 +381,19 @@ def test_version_made_by_hand_is_not_trusted(dam):
     model_id = source_of("dam")
     client().create_model_version("foreign", source=f"models:/{model_id}", model_id=model_id)
     with pytest.raises(InputError, match=r"foreign version 1 carries no hashes"):
-        registry().fetch("foreign", "1")
+        MlflowRegistry().fetch("foreign", "1")
     with pytest.raises(InputError, match=r"foreign has no version 7"):
-        registry().fetch("foreign", "7")
+        MlflowRegistry().fetch("foreign", "7")
 
 
 def test_tags_of_others_are_no_decisions_and_no_hashes(dam):
     """A note that somebody wrote on a version stops no history, no rollback and no search for a photo."""
-    folder, _ = dam
-    seed(folder, "noted", FAIR, BETTER)
+    seed(dam, "noted", FAIR, BETTER)
     for version in ("1", "2"):
         client().set_model_version_tag("noted", version, "decision.by", "Mrs Miller")
     client().create_model_version("noted", "models:/dam/1", tags={"files": "see the shelf"})
     assert [step.after for step in steps("noted")] == ["1", "2"]
-    photo = sorted((folder / "photos/photos/wall").iterdir())[0]
+    photo = sorted((dam / "photos/photos/wall").iterdir())[0]
     assert call("lineage", str(photo))[0] == 0
     code, said = call("lineage", "3", "--model-name", "noted")
     assert code == 0 and "files: {}" in said
@@ -504,9 +403,8 @@ def test_tags_of_others_are_no_decisions_and_no_hashes(dam):
 
 def test_a_version_has_one_number(dam):
     """Written 02 it is version 2: a decision about it is found again, and no champion replaces itself."""
-    folder, _ = dam
-    seed(folder, "numbered", FAIR)
-    assert registry().version_at("01", "numbered") == registry().version_at("numbered/1")
+    seed(dam, "numbered", FAIR)
+    assert MlflowRegistry().version_at("01", "numbered") == MlflowRegistry().version_at("numbered/1")
     assert call("rollback", "--model-name", "numbered", "--reason", "x", "--to", "01")[0] == 1
     assert call("rollback", "--model-name", "numbered", "--reason", "x", "--to", "v1")[0] == 2
     assert len(steps("numbered")) == 1
