@@ -97,38 +97,32 @@ def test_photos_never_expire_but_where_they_arrived(planned: dict[str, Any]) -> 
     assert expiring == {"incoming/": 60}
 
 
-def test_pods_can_add_and_not_remove(planned: dict[str, Any]) -> None:
-    """No delete, no star; under imagery/ only objects that are not there yet, and nothing under incoming/."""
-    statements = json.loads(planned["aws_iam_policy.pods"]["policy"])["Statement"]
-    actions = {
-        action
-        for one in statements
-        for action in ([one["Action"]] if isinstance(one["Action"], str) else one["Action"])
-    }
-    assert actions == {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"}
-    writing = [one for one in statements if "s3:PutObject" in one["Action"]]
-    places = {
-        place
-        for one in writing
-        for place in ([one["Resource"]] if isinstance(one["Resource"], str) else one["Resource"])
-    }
-    assert places == {f"arn:aws:s3:::dam/{prefix}/*" for prefix in ("imagery", "dvc", "mlflow")}
-    (create,) = [one for one in writing if one["Sid"] == "Create"]
-    assert create["Condition"] == {"Null": {"s3:if-none-match": "false"}}
+def listed(value: Any) -> list[Any]:
+    """What IAM writes without brackets where it is one."""
+    return value if isinstance(value, list) else [value]
 
 
 def statements_of(planned: dict[str, Any], policy: str) -> list[dict[str, Any]]:
-    document = json.loads(planned[f"aws_iam_policy.{policy}"]["policy"])["Statement"]
-    statements: list[dict[str, Any]] = document if isinstance(document, list) else [document]
-    return statements
+    return listed(json.loads(planned[f"aws_iam_policy.{policy}"]["policy"])["Statement"])
+
+
+def test_pods_can_add_and_not_remove(planned: dict[str, Any]) -> None:
+    """No delete, no star; under imagery/ only objects that are not there yet, and nothing under incoming/."""
+    statements = statements_of(planned, "pods")
+    actions = {action for one in statements for action in listed(one["Action"])}
+    assert actions == {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"}
+    writing = [one for one in statements if "s3:PutObject" in one["Action"]]
+    places = {place for one in writing for place in listed(one["Resource"])}
+    assert places == {f"arn:aws:s3:::dam/{prefix}/*" for prefix in ("imagery", "dvc", "mlflow")}
+    (create,) = [one for one in writing if one["Sid"] == "Create"]
+    assert create["Condition"] == {"Null": {"s3:if-none-match": "false"}}
 
 
 def test_who_runs_models_cannot_approve_them(planned: dict[str, Any]) -> None:
     """Pods read approved/ and write elsewhere; who approves does nothing else, and changes nothing that is there."""
     place = "arn:aws:s3:::dam/approved/*"
     for one in statements_of(planned, "pods"):
-        resources = [one["Resource"]] if isinstance(one["Resource"], str) else one["Resource"]
-        assert place not in resources or one["Action"] == "s3:GetObject"
+        assert place not in listed(one["Resource"]) or one["Action"] == "s3:GetObject"
     (approve,) = statements_of(planned, "approvers")
     assert (approve["Action"], approve["Resource"]) == ("s3:PutObject", place)
     assert approve["Condition"] == {"Null": {"s3:if-none-match": "false"}}

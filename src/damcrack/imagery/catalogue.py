@@ -12,15 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from damcrack.data.snapshot import COLUMNS as SNAPSHOT_COLUMNS
-from damcrack.files import (
-    InputError,
-    check_output_file,
-    in_order,
-    in_use,
-    read_csv,
-    sha256_bytes,
-    write_csv,
-)
+from damcrack.files import InputError, check_output_file, in_order, in_use, read_csv, sha256_bytes, write_csv
 from damcrack.storage.source import Store
 
 
