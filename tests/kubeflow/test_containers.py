@@ -85,16 +85,8 @@ def start(setting, node, parts):
     command += ["--tmpfs", "/tmp:mode=1777,exec", "--name", "damcrack-e2e"]
     for name in sorted(os.environ):
         command += ["--env", name] if name.startswith(HANDED_ON) else []
-    command += [
-        IMAGES[node.needs.image],
-        "python",
-        "-c",
-        ONE_TASK,
-        node.name,
-        setting.params,
-        setting.remote,
-        *parts,
-    ]
+    command += [IMAGES[node.needs.image], "python", "-c", ONE_TASK]
+    command += [node.name, setting.params, setting.remote, *parts]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

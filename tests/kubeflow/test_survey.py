@@ -8,6 +8,8 @@ from click.testing import CliRunner
 
 from damcrack.cli.main import cli
 from damcrack.data.photo import encode_jpeg
+from damcrack.files import InputError
+from damcrack.imagery.bucket_survey import cut
 from damcrack.storage.source import open_source
 from walls import concrete, coverage, line, photo, rgb, write_darkness_detector
 
@@ -33,7 +35,10 @@ def picture(seed):
 
 
 def test_two_parts_write_what_one_machine_writes(s3, tmp_path, monkeypatch):
-    """Tables and page are the same bytes. A part that failed is repeated, and finds what the other part stored."""
+    """Tables and page are the same bytes. A part that failed is repeated, and finds what the other part stored.
+
+    No other survey gets into a finished one.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipelines, "equip", lambda task, *_: task)  # no pauses before a retry
     bucket = s3({f"in/{seed}.jpg": picture(seed) for seed in range(4)} | {"in/copy.jpg": picture(3)})
@@ -58,8 +63,8 @@ def test_two_parts_write_what_one_machine_writes(s3, tmp_path, monkeypatch):
     run()
     for name in (*TABLES, "report.html", "survey.json"):
         assert store.read(name) == Path("alone", name).read_bytes(), name
-    with pytest.raises(RuntimeError):
-        run()  # the place is taken
+    with pytest.raises(InputError, match="finished survey"):
+        cut(given, out, model, 3)
 
 
 def test_every_task_has_a_deadline_and_is_repeated_alone(tmp_path):

@@ -13,9 +13,14 @@ import yaml
 
 from damcrack.files import InputError
 from damcrack.kubeflow.graph import as_text, derive
-from damcrack.kubeflow.task import pack, run_task, unpack, write_lock
+from damcrack.kubeflow.task import pack, record_in_mlflow, run_task, unpack, write_lock
+from damcrack.tracking.recorded import start_run
+from damcrack.tracking.send import pending_runs
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+IMPORTS = "from damcrack.kubeflow.task import Task, run_task"  # for a process of its own
 
 
 def test_a_stage_that_any_machine_has_run_is_not_run_again(finished):
@@ -41,13 +46,9 @@ def test_joined_parts_are_the_lock_of_dvc_itself(finished):
     (here / "params.yaml").write_text(finished.params)
     write_lock(here / "dvc.lock", unpack(list(finished.parts.values())))
     environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
-    for arguments in (
-        ["init", "--no-scm", "-q"],
-        ["remote", "add", "-q", "-d", "store", str(finished.remote)],
-        ["pull", "-q"],
-        ["repro", "-q"],
-    ):
-        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=here, check=True, env=environment)
+    for words in ("init --no-scm", f"remote add -d store {finished.remote}", "pull", "repro"):
+        command = [sys.executable, "-m", "dvc", *words.split(), "-q"]
+        subprocess.run(command, cwd=here, check=True, env=environment)
     assert (here / "out/last").read_text() == "crack\n" * 4
     assert finished.ran() == []
 
@@ -55,36 +56,25 @@ def test_joined_parts_are_the_lock_of_dvc_itself(finished):
 def test_changed_code_and_changed_values_run_only_what_they_touch(finished):
     """Code is a dependency like any other; a value of one item runs that item and what is made of it."""
     finished.params = finished.params.replace("n: 2", "n: 3")
-    finished.run_all()
+    for stage in ("double@a", "double@b", "last"):
+        finished.run(stage)
     assert finished.ran() == ["double b"]  # the same bytes came out: `last` is restored
     (finished.checkout / "code.txt").write_text("new code\n")
-    for stage in ("first", "double@a", "last"):
-        finished.run(stage)
-    assert finished.ran() == ["first crack", "double a"]
+    finished.run("first")
+    assert finished.ran() == ["first crack"]
 
 
 def test_a_killed_task_leaves_nothing_and_its_repetition_ends_with_the_same_lock(finished, monkeypatch):
     """SIGKILL in the middle of a command: the remote stays as it was; run again, the part is that of others."""
     part = finished.parts["last"]
     graph = finished.checkout / "dvc.yaml"
-    graph.write_text(
-        graph.read_text().replace("cat data/double/*", "touch $TOY_GATE && sleep $TOY_S && cat data/double/*")
-    )
-    code = "import sys; from damcrack.kubeflow.task import Task, run_task; run_task(Task(sys.argv[1], sys.argv[3:], "
-    code += "open('params').read(), sys.argv[2]))"
-    Path("params").write_text(finished.params)
-    names = ["first", "double@a", "double@b"]
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "last",
-        str(finished.remote),
-        *[finished.parts[name] for name in names],
-    ]
+    waits = "touch $TOY_GATE && sleep $TOY_S && cat data/double/*"
+    graph.write_text(graph.read_text().replace("cat data/double/*", waits))
+    parts = [finished.parts[name] for name in ("first", "double@a", "double@b")]
+    code = f"{IMPORTS}; run_task({finished.task('last', parts)!r})"
     before = sorted(finished.remote.rglob("*"))
     environment = os.environ | {"TOY_S": "60", "TOY_GATE": str(Path("gate").absolute())}
-    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    child = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
     while not Path("gate").exists():
         assert child.poll() is None
         time.sleep(0.05)
@@ -174,6 +164,20 @@ def test_a_failing_command_fails_the_task_and_pushes_nothing(toy):
     assert not list(toy.remote.rglob("*"))
 
 
+@pytest.mark.parametrize("scratch", [False, True])
+def test_a_task_sends_the_records_that_would_end_with_it(tmp_path, monkeypatch, scratch):
+    """Those in a scratch folder, which outlives it, can wait."""
+    pytest.importorskip("mlflow", reason='needs pip install "damcrack[track]"')
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"DAMCRACK_TRACK": "later", "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DAMCRACK_SCRATCH", str(tmp_path) if scratch else "")
+    with start_run("tile", None, {}, {}):
+        pass
+    record_in_mlflow()
+    assert len(pending_runs()) == scratch
+
+
 def test_snapshots_enter_as_values(toy):
     """A snapshot that is handed in takes the place of the image's, and is a changed input."""
     (toy.checkout / "snapshots").mkdir()
@@ -197,3 +201,28 @@ def test_what_a_command_prints_is_shown_and_no_secret_of_the_environment(finishe
         finished.run("act")
     out, err = capfd.readouterr()
     assert "\nepoch 1\n" in out and "s3cr3t" not in out + err + str(caught.value)
+
+
+HEAVY = {
+    "torch",
+    "torchvision",
+    "mlflow",
+    "kfp",
+    "cv2",
+    "numpy",
+    "scipy",
+    "onnxruntime",
+    "matplotlib",
+    "pydantic",
+}
+
+
+def test_a_restored_stage_loads_no_heavy_library(finished, capfd):
+    """No process of it, DVC's own included, imports one that takes more than a moment."""
+    code = f"{IMPORTS}; assert run_task({finished.task('first', [])!r}).restored"
+    environment = os.environ | {"PYTHONPROFILEIMPORTTIME": "1", "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    lines = "".join(capfd.readouterr()).splitlines()
+    imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    assert {"dvc", "dvc.repo"} <= imported
+    assert not imported & HEAVY
