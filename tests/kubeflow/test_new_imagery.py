@@ -1,6 +1,4 @@
-import io
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,16 +34,25 @@ def write_down(params: str, remote: str, snapshots: dict) -> None:
 
 def build():
     others = {"miniimagenet": "source,name,size_bytes,sha256\n"}
-    setting = SimpleNamespace(
-        images={"cpu": "damcrack-cpu:test"}, params=PARAMS, remote="s3://dvc", snapshots=others
-    )
+    setting = Setting(ROOT, PARAMS, "s3://dvc", {"cpu": "damcrack-cpu:test"}, "", others)
     return new_imagery(setting, "incoming: a\nstore: b\n", write_down)
 
 
-def png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+def picture(number):
+    return np.random.default_rng(number).integers(120, 200, (40, 40, 3), dtype=np.uint8)
+
+
+def save(path, pixels):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The pipeline as YAML."""
+    path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    compiler.Compiler().compile(build(), str(path))
+    return path
 
 
 @pytest.fixture
@@ -56,14 +63,8 @@ def run(tmp_path, monkeypatch):
     for name in ("incoming", "temporary"):
         (tmp_path / name).mkdir()
     model = write_darkness_detector(tmp_path / "model.onnx", tile_px=32)
-    text = yaml.safe_dump(
-        {
-            "incoming": str(tmp_path / "incoming"),
-            "store": str(tmp_path / "store"),
-            "min_side_px": 32,
-            "train_after_labels": 2,
-        }
-    )
+    places = {name: str(tmp_path / name) for name in ("incoming", "store")}
+    text = yaml.safe_dump(places | {"min_side_px": 32, "train_after_labels": 2})
 
     def once():
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "kfp"))
@@ -84,18 +85,13 @@ def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
         file.write_text("ours: 1\n")
     run()
     assert not store.is_dir() or not any(path.is_file() for path in store.rglob("*"))
-    rng = np.random.default_rng(0)
     for number in range(2):
-        pixels = rng.integers(120, 200, (40, 40, 3), dtype=np.uint8)
-        (tmp_path / f"incoming/{number}.png").write_bytes(png(pixels))
+        save(tmp_path / f"incoming/{number}.png", picture(number))
     run()
     assert [path.name for path in (store / "inspected").iterdir()] == ["00000001.json"]
     assert not trained_on.exists()
-    (tmp_path / "incoming/masks").mkdir()
     for number in range(2):
-        mask = np.zeros((40, 40), np.uint8)
-        mask[number] = 255
-        (tmp_path / f"incoming/masks/{number}.png").write_bytes(png(mask))
+        save(tmp_path / f"incoming/masks/{number}.png", np.eye(40, k=number, dtype=np.uint8) * 255)
     run()
     remote, *names, snapshot = trained_on.read_text().split()
     assert (remote, names) == ("s3://dvc", ["['miniimagenet',", "'photos']"])
@@ -110,9 +106,7 @@ def test_the_pipeline_runs_only_what_there_is_to_do(run, tmp_path):
 @pytest.mark.slow
 def test_photos_that_came_while_a_run_hung_are_taken_in_by_the_next(run, tmp_path, monkeypatch):
     """The run that was stopped between take-in and report left its batch; the next adds the new photos, each once."""
-    rng = np.random.default_rng(0)
-    photos = [png(rng.integers(120, 200, (40, 40, 3), dtype=np.uint8)) for _ in range(3)]
-    (tmp_path / "incoming/0.png").write_bytes(photos[0])
+    save(tmp_path / "incoming/0.png", picture(0))
     model = (tmp_path / "model.onnx").read_bytes()
     (tmp_path / "model.onnx").unlink()
     with pytest.raises(RuntimeError):
@@ -120,27 +114,22 @@ def test_photos_that_came_while_a_run_hung_are_taken_in_by_the_next(run, tmp_pat
     store = tmp_path / "store"
     assert list((store / "catalogue").iterdir()) and not (store / "inspected").is_dir()
     (tmp_path / "model.onnx").write_bytes(model)
-    for number, photo in enumerate(photos):
-        (tmp_path / f"incoming/again-{number}.png").write_bytes(photo)
+    for number in range(3):
+        save(tmp_path / f"incoming/again-{number}.png", picture(number))
     run()
     assert len(list((store / "accepted/photos").iterdir())) == 3
     reports = [yaml.safe_load(path.read_text()) for path in (store / "inspected").iterdir()]
     assert sorted(len(report["photos"]) for report in reports) == [1, 2]
 
 
-def test_the_compiled_pipeline_is_the_same_every_time_and_caches_nothing(tmp_path):
+def test_the_compiled_pipeline_is_the_same_every_time_and_caches_nothing(compiled, tmp_path):
     """Every task looks at the bucket again, in our image, and is tried again."""
-    files = [tmp_path / f"{number}.yaml" for number in range(2)]
-    for file in files:
-        compiler.Compiler().compile(build(), str(file))
-    assert files[0].read_bytes() == files[1].read_bytes()
-    spec = next(yaml.safe_load_all(files[0].read_text()))
-    containers = {
-        name: one["container"]["image"]
-        for name, one in spec["deploymentSpec"]["executors"].items()
-        if "write-down" not in name
-    }
-    assert set(containers.values()) == {"damcrack-cpu:test"}
+    compiler.Compiler().compile(build(), str(tmp_path / "again.yaml"))
+    assert (tmp_path / "again.yaml").read_bytes() == compiled.read_bytes()
+    spec = next(yaml.safe_load_all(compiled.read_text()))
+    executors = spec["deploymentSpec"]["executors"]
+    images = {one["container"]["image"] for name, one in executors.items() if "write-down" not in name}
+    assert images == {"damcrack-cpu:test"}
     dags = [spec["root"], *(one for one in spec["components"].values() if "dag" in one)]
     tasks = {name: task for dag in dags for name, task in dag["dag"]["tasks"].items()}
     ours = {name: tasks[name] for name in ("take-in", "inspect-new", "snapshot-new", "note-trained")}
@@ -149,15 +138,12 @@ def test_the_compiled_pipeline_is_the_same_every_time_and_caches_nothing(tmp_pat
     assert tasks["note-trained"]["dependentTasks"] == ["snapshot-new", "write-down"]
 
 
-def test_nothing_hangs_for_ever(tmp_path):
+def test_nothing_hangs_for_ever(compiled):
     """Each task has a deadline, polling one of an hour at most; a run has one too, for a pod that no node takes."""
-    compiler.Compiler().compile(build(), str(tmp_path / "p.yaml"))
-    _, platform = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
+    _, platform = yaml.safe_load_all(compiled.read_text())
     kubernetes = platform["platforms"]["kubernetes"]
-    deadlines = {
-        name: int(pod["activeDeadlineSeconds"])
-        for name, pod in kubernetes["deploymentSpec"]["executors"].items()
-    }
+    pods = kubernetes["deploymentSpec"]["executors"]
+    deadlines = {name: int(pod["activeDeadlineSeconds"]) for name, pod in pods.items()}
     assert {name: deadline <= 3600 for name, deadline in deadlines.items()} == {
         "exec-take-in": True,
         "exec-snapshot-new": True,
@@ -194,10 +180,9 @@ def test_photos_without_a_label_are_counted_only_where_they_teach():
     imagery.check_source(config, params)
 
 
-def test_pods_get_their_secrets_by_name(tmp_path):
+def test_pods_get_their_secrets_by_name(compiled):
     """Each task of ours names settings and secrets of infra/kubernetes, all keys that its files list; no value."""
-    compiler.Compiler().compile(build(), str(tmp_path / "p.yaml"))
-    _, platform = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
+    _, platform = yaml.safe_load_all(compiled.read_text())
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert len(executors) == 4
     rendered = (ROOT / "infra/kubernetes/base/services.env").read_text()
