@@ -6,8 +6,6 @@ DIR holds the real sources (experiments/unseen/sources.py). The limits were chos
 rest says how often concrete is doubted by mistake. FOLDER holds photos of anything but concrete.
 """
 
-import argparse
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ import numpy.typing as npt
 
 from damcrack.cracks.quality import doubt
 from damcrack.data.photo import decode_photo
-from experiments.unseen.__main__ import DATA_VARIABLE
+from experiments.commands import command, with_data
 from experiments.unseen.sources import MAX_PIXELS, read_photos, read_pixels
 
 Pixels = npt.NDArray[np.uint8]
@@ -49,26 +47,17 @@ WAYS: dict[str, Callable[[Pixels], Pixels]] = {
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.doubtful", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
-    )
+    parser = command("doubtful", __doc__)
     parser.add_argument("--others", type=Path, help="folder of photos that show no concrete")
-    args = parser.parse_args()
-    if args.data is None:
-        raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
+    args = with_data(parser)
     chosen_on, everything = read_photos(args.data, (), 40), read_photos(args.data)
     rest = sorted(set(everything) - set(chosen_on), key=lambda photo: photo.file)
     for name, photos in (("chosen on", chosen_on), ("others of the same sources", rest)):
         reasons = [doubt(read_pixels(photo)[0]) for photo in photos]
         print(f"{name}: {words_of(reasons)}")
     if args.others:
-        files = sorted(args.others.iterdir())
-        print(
-            f"no concrete: {words_of([doubt(decode_photo(file.read_bytes(), MAX_PIXELS)) for file in files])}"
-        )
+        others = (decode_photo(file.read_bytes(), MAX_PIXELS) for file in sorted(args.others.iterdir()))
+        print(f"no concrete: {words_of(list(map(doubt, others)))}")
     spoilt = [read_pixels(photo)[0] for photo in read_photos(args.data, SPOILT, 15)]
     for name, spoil in WAYS.items():
         print(f"{name}: {words_of([doubt(spoil(rgb)) for rgb in spoilt])}")

@@ -6,11 +6,8 @@ Windows of 512 px are timed in turns on one thread; pixels are compared on photo
 which the scales of the quantisation are not taken. The verdict is in docs/LOG.md: int8 has gone.
 """
 
-import argparse
-import os
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from damcrack.cracks.detector import SHIPPED
 from damcrack.cracks.pixel_scores import PixelCounts, count_pixels
 from damcrack.sample.concrete import render_photo
+from experiments.commands import add_data, command
 from experiments.unseen.sources import read_photos, read_pixels
 
 WINDOW_PX, ROUNDS, CALIBRATION_PHOTOS = 512, 9, 12
@@ -79,7 +77,9 @@ def times_ms(sessions: dict[str, Any]) -> dict[str, list[float]]:
 def counted(sessions: dict[str, Any], data: Path, num: int) -> dict[str, PixelCounts]:
     """Pixels right and wrong of each model at probability 0.5."""
     totals = {name: PixelCounts() for name in sessions}
-    for rgb, truth in photos(data, num):
+    for photo in read_photos(data, ["deepcrack"], num):
+        rgb, truth = read_pixels(photo)
+        assert truth is not None
         height, width = (side // 32 * 32 for side in truth.shape)
         for name, session in sessions.items():
             (cells,) = session.run(["crack_map"], {"tiles": rgb[None, :height, :width]})
@@ -88,18 +88,10 @@ def counted(sessions: dict[str, Any], data: Path, num: int) -> dict[str, PixelCo
     return totals
 
 
-def photos(data: Path, num: int) -> Iterator[tuple[Any, Any]]:
-    """Photos with exact masks, and the masks as 0/1."""
-    for photo in read_photos(data, ["deepcrack"], num):
-        rgb, mask = read_pixels(photo)
-        assert mask is not None
-        yield rgb, (mask > 0).astype(np.uint8)
-
-
 def main() -> None:
     """Print both, side by side."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=os.environ.get("DAMCRACK_REAL_DATA"), required=False)
+    parser = command("int8", __doc__)
+    add_data(parser)
     parser.add_argument("--photos", type=int, default=30)
     args = parser.parse_args()
     model = SHIPPED / "model.onnx"

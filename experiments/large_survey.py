@@ -9,10 +9,8 @@ browser (Chromium without a window, median of the visits) are from its performan
 `first finding open` is the first frame after a click on Decide that comes as soon as the page takes one.
 """
 
-import argparse
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,7 +20,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +27,7 @@ import numpy as np
 from damcrack.cracks.detector import SHIPPED, OnnxDetector
 from damcrack.cracks.findings import Findings
 from damcrack.cracks.measure import Crack
-from damcrack.cracks.photo import Rules
+from damcrack.cracks.photo import Rules, moved
 from damcrack.data.photo import encode_mask
 from damcrack.files import sha256_bytes
 from damcrack.inspection.config import InspectConfig
@@ -39,6 +36,7 @@ from damcrack.inspection.matching import asked
 from damcrack.inspection.report import Page, model_card
 from damcrack.inspection.survey_folder import FinishedSurvey
 from damcrack.sample.concrete import encode_photo, render_photo
+from experiments.commands import browser, command, table
 
 RENDERED, SIZE_HW, SMALL_HW = 5, (1200, 1600), (300, 400)
 TIMES = """
@@ -71,7 +69,7 @@ def repeated(survey: Path, num: int, num_lines: int) -> list[Path]:
     for number in range(num):
         source = known[number % len(known)]
         findings = Findings.read(source)
-        cracks = [_moved(findings, crack, rng) for crack in (findings.cracks * num_lines)[:num_lines]]
+        cracks = [_elsewhere(findings, crack, rng) for crack in (findings.cracks * num_lines)[:num_lines]]
         folder = survey / "photos" / f"copy-{number:05d}"
         folder.mkdir()
         for name in ("preview.jpg", "detail.jpg"):
@@ -89,15 +87,10 @@ def repeated(survey: Path, num: int, num_lines: int) -> list[Path]:
     return folders
 
 
-def _moved(findings: Findings, crack: Crack, rng: np.random.Generator) -> Crack:
+def _elsewhere(findings: Findings, crack: Crack, rng: np.random.Generator) -> Crack:
     x0, y0, x1, y1 = crack.box_xyxy
-    x, y = (
-        int(rng.integers(-x0, findings.width_px - x1 + 1)),
-        int(rng.integers(-y0, findings.height_px - y1 + 1)),
-    )
-    lines = tuple(line + np.array([x, y]) for line in crack.lines)
-    samples = crack.samples + np.array([x, y, 0])
-    return replace(crack, box_xyxy=(x0 + x, y0 + y, x1 + x, y1 + y), lines=lines, samples=samples)
+    x = int(rng.integers(-x0, findings.width_px - x1 + 1))
+    return moved(crack, x, int(rng.integers(-y0, findings.height_px - y1 + 1)))
 
 
 def peak_mib(photos: Path, out: Path) -> float:
@@ -114,29 +107,15 @@ def peak_mib(photos: Path, out: Path) -> float:
 
 def opening(page: Path, visits: int) -> dict[str, float]:
     """Seconds until something is painted, until the program has run, and until the first finding is open."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(shutil.which("chromium") or shutil.which("google-chrome"))
-    for option in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--window-size=1400,1000",
-    ):
-        options.add_argument(option)
     found = []
     for _ in range(visits):
-        browser = webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
-        browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": CLICK})
-        before_s = _cpu_s(browser.service.process.pid)
-        browser.get(page.as_uri())
-        time.sleep(1)
-        cpu_s = _cpu_s(browser.service.process.pid) - before_s
-        found.append({**browser.execute_script(TIMES), "cpu": 1000 * cpu_s})
-        browser.quit()
+        with browser("1400,1000") as opened:
+            opened.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": CLICK})
+            before_s = _cpu_s(opened.service.process.pid)
+            opened.get(page.as_uri())
+            time.sleep(1)
+            cpu_s = _cpu_s(opened.service.process.pid) - before_s
+            found.append({**opened.execute_script(TIMES), "cpu": 1000 * cpu_s})
     return {name: statistics.median(one[name] for one in found) / 1000 for name in found[0]}
 
 
@@ -190,7 +169,7 @@ def page(root: Path, num: int, num_lines: int, visits: int) -> str:
         "first finding open, s": f"{seconds['decides']:.2f}",
         "all processes of the browser, CPU s": f"{seconds['cpu']:.2f}",
     }
-    return _table("page", "value", rows)
+    return table(["page", "value"], 1, rows.items())
 
 
 def memory(root: Path, nums: Sequence[int]) -> str:
@@ -199,28 +178,19 @@ def memory(root: Path, nums: Sequence[int]) -> str:
     for num in nums:
         render(root / f"photos-{num}", num, SMALL_HW)
         peaks[f"{num:,}"] = f"{peak_mib(root / f'photos-{num}', root / f'survey-{num}'):.0f}"
-    return _table("photos of 400x300", "peak memory, MiB", peaks)
-
-
-def _table(first: str, second: str, rows: dict[str, Any]) -> str:
-    lines = [f"| {first} | {second} |", "| --- | ---: |"]
-    return "\n".join(lines + [f"| {name} | {value} |" for name, value in rows.items()])
+    return table(["photos of 400x300", "peak memory, MiB"], 1, peaks.items())
 
 
 def main() -> None:
     """Measure and print Markdown."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.large_survey", description=__doc__.splitlines()[0]
-    )
+    parser = command("large_survey", __doc__)
     parser.add_argument("--num", type=int, default=2000)
     parser.add_argument("--lines", type=int, default=15, help="traced lines of each photo")
     parser.add_argument("--visits", type=int, default=3)
     parser.add_argument("--memory", type=int, nargs="*", default=(), help="numbers of photos to inspect")
     options = parser.parse_args()
-    print(
-        f"Machine: {len(os.sched_getaffinity(0))} CPU cores, Python {platform.python_version()}.\n",
-        flush=True,
-    )
+    cores = len(os.sched_getaffinity(0))
+    print(f"Machine: {cores} CPU cores, Python {platform.python_version()}.\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         print(page(Path(folder), options.num, options.lines, options.visits), flush=True)
         if options.memory:

@@ -8,8 +8,6 @@ photos: the shipped detector, the same fine-tuning on rendered tiles alone, and 
 DIR holds the real sources (experiments/unseen/sources.py). What is finished stays under --work and is not done again.
 """
 
-import argparse
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,17 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from damcrack.data.config import SAMPLE, PhotosConfig, TileConfig
-from damcrack.data.photos import photos
-from damcrack.data.snapshot import snapshot
 from damcrack.data.tile import tile
 from damcrack.files import write_bytes
-from damcrack.storage.source import open_source
 from damcrack.train.finetune import finetune
+from experiments.commands import command, table, with_data
 from experiments.own_labels import config_for
-from experiments.students.__main__ import TEACHER, PrintingRun, copy_photos, measured_once, once
-from experiments.unseen.__main__ import DATA_VARIABLE
+from experiments.students.__main__ import TEACHER, PrintingRun, copy_photos, measured_once, once, photos_of
 from experiments.unseen.measure import Score, by_row, measure
-from experiments.unseen.pages import table, with_interval
+from experiments.unseen.pages import with_interval
 from experiments.unseen.rows import estimate, false_alarms, source_row
 from experiments.unseen.scorers import BASELINES, torch_score
 from experiments.unseen.sources import TOLERANCE_PX, WALLS, read_photos
@@ -47,7 +42,7 @@ MEASURED_PHOTOS = 20  # of each source, and of the walls
 COLUMNS = ("AUROC", "AP", "F1, blocks", "F1, pixels", "clIoU", "clean photos called cracked")
 
 
-def photos_of(data: Path, work: Path, run: PrintingRun) -> Path:
+def six_sources(data: Path, work: Path, run: PrintingRun) -> Path:
     """Rendered photos, and some of each real source with their masks."""
     listed = {
         name: copy_photos(read_photos(data, (name,), TRAINING_PHOTOS), work / "sources" / name)
@@ -55,8 +50,7 @@ def photos_of(data: Path, work: Path, run: PrintingRun) -> Path:
     }
     sources = {SAMPLE: SAMPLE} | {name: str(folder) for name, folder in listed.items()}
     config = PhotosConfig(sources=sources, sample_photos=RENDERED_PHOTOS, sample_seed=11, min_side_px=128)
-    fixed = once(snapshot, work / "photos.csv", sources=sources, open_source=open_source, run=run)
-    return once(photos, work / "photos", snapshot=fixed, config=config, open_source=open_source, run=run)
+    return photos_of(config, work, run)
 
 
 def fine_tuned(taken: Path, left_out: tuple[str, ...], work: Path, run: PrintingRun) -> Score:
@@ -111,16 +105,8 @@ def means(found: Mapping[str, Rows]) -> str:
         worst = min(row["blocks"]["auroc"]["value"] for row in rows.values())
         numbers = [f"{100 * one:.1f}" for one in (worst, *pixels)]
         made.append([name, str(len(rows)), with_interval(estimate(value, draws)), gain, *numbers])
-    heads = [
-        "detector",
-        "sources",
-        "mean AUROC",
-        "more than shipped",
-        "worst",
-        "mean F1, pixels",
-        "mean clIoU",
-    ]
-    return table(heads, 1, made)
+    heads = ["detector", "sources", "mean AUROC", "more than shipped", "worst"]
+    return table([*heads, "mean F1, pixels", "mean clIoU"], 1, made)
 
 
 def auroc_of(rows: Rows) -> tuple[float, Floats]:
@@ -147,19 +133,12 @@ def jobs(
 
 def main() -> None:
     """Train and measure what is missing; print the tables after each network."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.left_out", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
-    )
+    parser = command("left_out", __doc__)
     parser.add_argument("--work", type=Path, default=Path(".bench/left-out"))
     parser.add_argument("--markdown", type=Path, help="tables")
-    args = parser.parse_args()
-    if args.data is None:
-        raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
+    args = with_data(parser)
     run = PrintingRun(args.work / "scratch")
-    taken = photos_of(args.data, args.work, run)
+    taken = six_sources(args.data, args.work, run)
     found: dict[str, dict[str, Any]] = {}
     for name, file, sources, score in jobs(taken, args.work, run):
         measured = partial(rows_of, score, sources, args.data)

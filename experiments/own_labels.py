@@ -9,7 +9,6 @@ from them, with or without the source's tiles, of which nobody said what they sh
 """
 
 import argparse
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,24 +16,21 @@ from pathlib import Path
 
 from damcrack.data.config import SAMPLE, PhotosConfig, TileConfig
 from damcrack.data.imageset import ImageSet
-from damcrack.data.photos import photos
-from damcrack.data.snapshot import snapshot
 from damcrack.data.tile import tile
 from damcrack.files import read_csv
-from damcrack.storage.source import open_source
 from damcrack.train.config import Appearance, FinetuneConfig, TemperatureConfig
 from damcrack.train.finetune import finetune
+from experiments.commands import command, with_data
 from experiments.students.__main__ import (
     TEACHER,
     PrintingRun,
     copy_photos,
-    mean_and_deviation,
     measured_once,
     once,
+    over_seeds,
+    photos_of,
 )
-from experiments.unseen.__main__ import DATA_VARIABLE
 from experiments.unseen.measure import by_row, measure
-from experiments.unseen.pages import table
 from experiments.unseen.rows import pixel_measures, source_row
 from experiments.unseen.scorers import torch_score
 from experiments.unseen.sources import Photo, read_photos
@@ -73,8 +69,7 @@ def config_for(num: int, seed: int) -> FinetuneConfig:
 def prepare(data: Path, source: str, work: Path, run: PrintingRun) -> tuple[Path, list[Photo], list[Photo]]:
     """Tiles of half of the source's photos, these photos, and those of all other scenes to measure on."""
     config = PhotosConfig(sources={source: str(data / source)}, min_side_px=128)
-    listed = once(snapshot, work / "photos.csv", sources=config.sources, open_source=open_source, run=run)
-    taken = once(photos, work / "photos", snapshot=listed, config=config, open_source=open_source, run=run)
+    taken = photos_of(config, work, run)
     cut = TileConfig(tile_px=128, crack_fraction=0.003, val_fraction=0.2, test_fraction=0.5)
     tiles = once(tile, work / "tiles", photos=taken, config=cut, run=run)
     used = {row["photo"] for row in ImageSet.open(tiles).rows if row["split"] != "test"}
@@ -91,13 +86,11 @@ def prepare_unlabelled(chosen: list[Photo], work: Path, run: PrintingRun) -> Pat
     config = PhotosConfig(
         sources={SAMPLE: SAMPLE, "unlabelled": str(folder)}, sample_photos=RENDERED_PHOTOS, sample_seed=11
     )
-    work = work / "unlabelled"
-    listed = once(snapshot, work / "photos.csv", sources=config.sources, open_source=open_source, run=run)
-    taken = once(photos, work / "photos", snapshot=listed, config=config, open_source=open_source, run=run)
     cut = TileConfig(
         tile_px=128, crack_fraction=0.003, val_fraction=0.2, test_fraction=0.0, unlabelled_tiles=UNLABELLED
     )
-    return once(tile, work / "tiles", photos=taken, config=cut, run=run)
+    taken = photos_of(config, work / "unlabelled", run)
+    return once(tile, work / "unlabelled" / "tiles", photos=taken, config=cut, run=run)
 
 
 def champions(tiles: Path, work: Path, seed: int, run: PrintingRun) -> dict[str, Path]:
@@ -130,11 +123,8 @@ def networks(work: Path, args: argparse.Namespace) -> Iterator[tuple[str, Path, 
     for num in () if args.unlabelled_only else LABELLED:
         for seed in range(args.seeds):
             given = {"tiles": tiles, "item": "own", "run": run, "init": TEACHER}
-            yield (
-                str(num),
-                once(finetune, work / f"{num}-{seed}", config=config_for(num, seed), **given),
-                held_out,
-            )
+            trained = once(finetune, work / f"{num}-{seed}", config=config_for(num, seed), **given)
+            yield str(num), trained, held_out
     unlabelled = prepare_unlabelled(chosen, work, run)
     for seed in range(args.seeds):
         for name, folder in champions(unlabelled, work, seed, run).items():
@@ -154,30 +144,18 @@ def columns(folder: Path, held_out: list[Photo]) -> dict[str, float]:
 
 def main() -> None:
     """Train, measure, print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.own_labels", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
-    )
+    parser = command("own_labels", __doc__)
     parser.add_argument("--source", default="uav75")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path(".bench/own-labels"))
     parser.add_argument("--unlabelled-only", action="store_true", help="leave the labelled tiles out")
-    args = parser.parse_args()
-    if args.data is None:
-        raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
+    args = with_data(parser)
     work, rows = args.work / args.source, dict[str, list[dict[str, float]]]()
     for name, folder, held_out in networks(work, args):
         measured = partial(columns, folder, held_out)
         rows.setdefault(name, []).append(measured_once(work / "rows" / f"{folder.name}.json", measured))
-    lines = [
-        [name, str(len(found)), *(mean_and_deviation([row[one] for row in found]) for one in COLUMNS)]
-        for name, found in rows.items()
-    ]
-    print(
-        f"{table([f'own tiles of {args.source}', 'n', *COLUMNS], 1, lines)}\n\n{len(held_out)} held-out photos."
-    )
+    print(over_seeds(f"own tiles of {args.source}", COLUMNS, rows, scale=1))
+    print(f"{len(held_out)} held-out photos.")
 
 
 if __name__ == "__main__":

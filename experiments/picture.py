@@ -5,7 +5,6 @@ Writes docs/images/report.jpg. Needs Chromium.
 python -m experiments.picture
 """
 
-import shutil
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 
 from damcrack.cli.main import cli
+from experiments.commands import browser
 
 IMAGES = Path("docs/images")
 WINDOW = "1280,800"
@@ -22,20 +22,14 @@ QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 82]
 
 def draw_report() -> None:
     """Inspect, open the page in a browser, choose "Decide"."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
     from selenium.webdriver.common.by import By
 
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--hide-scrollbars", f"--window-size={WINDOW}"):
-        options.add_argument(argument)
-    service = Service(shutil.which("chromedriver"))  # without a path Selenium asks the network for one
-    with TemporaryDirectory() as folder, webdriver.Chrome(options, service) as browser:
+    with TemporaryDirectory() as folder, browser(WINDOW, "hide-scrollbars") as opened:
         cli.main(["demo", "--out", str(Path(folder) / "demo")], standalone_mode=False)
-        browser.get((Path(folder) / "demo/report.html").as_uri())
-        next(one for one in browser.find_elements(By.TAG_NAME, "button") if one.text == "Decide").click()
+        opened.get((Path(folder) / "demo/report.html").as_uri())
+        next(one for one in opened.find_elements(By.TAG_NAME, "button") if one.text == "Decide").click()
         time.sleep(3)  # until the photo is drawn
-        shown = cv2.imdecode(np.frombuffer(browser.get_screenshot_as_png(), np.uint8), cv2.IMREAD_COLOR)
+        shown = cv2.imdecode(np.frombuffer(opened.get_screenshot_as_png(), np.uint8), cv2.IMREAD_COLOR)
         cv2.imwrite(str(IMAGES / "report.jpg"), shown, QUALITY)
 
 

@@ -21,7 +21,9 @@ import numpy as np
 from damcrack.params import read_params, stage_config
 from damcrack.registry.config import Policy
 from damcrack.registry.policy import Floats, Ints, Truth, compare, decide, score
+from experiments.commands import table
 
+SEED = 0
 ACCURACY = 0.90
 HARD_PHOTO, HARD_TILE = 0.15, 0.40
 MEDIAN_WIDTH_PX = 8.0  # half of the simulated cracks count as wide
@@ -108,14 +110,12 @@ def _answers(
     return answers
 
 
-def table(num_draws: int, policy: Policy) -> str:
+def simulated(num_draws: int, policy: Policy) -> str:
     """The cases as a Markdown table: shares of the draws in which each rule promotes."""
-    lines = [
-        "| photos | gain, points | correlation | the gate promotes | higher accuracy would | McNemar alone would |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    heads = ["photos", "gain, points", "correlation", "the gate promotes"]
+    rows = []
     for number, (num_photos, points, suits) in enumerate(CASES):
-        rng = np.random.default_rng([number, policy.seed])
+        rng = np.random.default_rng([number, SEED])
         drawn = [outcome(rng, num_photos, points / 100, suits, policy) for _ in range(num_draws)]
         shares = (
             Counter(one.decision for one in drawn)["promoted"],
@@ -123,10 +123,10 @@ def table(num_draws: int, policy: Policy) -> str:
             sum(one.mcnemar_alone for one in drawn),
         )
         correlation = float(np.mean([one.correlation for one in drawn]))
-        shown = " | ".join(f"{share / num_draws:.1%}" for share in shares)
-        lines.append(f"| {num_photos} | {points:+.0f} | {correlation:.2f} | {shown} |")
-        print(lines[-1], flush=True)
-    return "\n".join(lines)
+        row = [str(num_photos), f"{points:+.0f}", f"{correlation:.2f}"]
+        rows.append(row + [f"{share / num_draws:.1%}" for share in shares])
+        print(*rows[-1], sep=" | ", flush=True)
+    return table([*heads, "higher accuracy would", "McNemar alone would"], 0, rows)
 
 
 def main() -> None:
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000)
     draws = parser.parse_args().draws
     policy = stage_config(read_params(Path("params/demo.yaml")), "register", None)
-    print(f"\n{table(draws, policy)}\n\n{draws} draws a row, policy of params/demo.yaml.")
+    print(f"\n{simulated(draws, policy)}\n\n{draws} draws a row, policy of params/demo.yaml.")
 
 
 if __name__ == "__main__":

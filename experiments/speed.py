@@ -7,7 +7,6 @@
 Variants run in turn in one process (A B A B ...), and ratios are taken round by round, because machines drift.
 """
 
-import argparse
 import io
 import os
 import platform
@@ -55,7 +54,8 @@ from damcrack.train.networks import build_network, set_training_mode
 from damcrack.train.objectives import Distillation, Objective, Supervised
 from damcrack.train.training import autocast
 from damcrack.train.weights import load_model
-from experiments.large_survey import peak_mib
+from experiments.commands import command, table
+from experiments.large_survey import peak_mib, render
 
 SIZE_HW, TILE_PX, QUALITY = (3024, 4032), 224, 95
 MAX_PIXELS = 400 * 10**6
@@ -74,15 +74,13 @@ def compare(variants: Variants, rounds: int, unit: str) -> str:
             started = time.perf_counter()
             rate = variant() / (time.perf_counter() - started)
             rates[name] += [rate] if number else []
-    lines = [
-        f"| variant | {unit}/s, median (min to max) | times the first row, median (min to max) |",
-        "| --- | --- | --- |",
-    ]
+    heads = ["variant", f"{unit}/s, median (min to max)", "times the first row, median (min to max)"]
     first = next(iter(rates.values()))
-    for name, found in rates.items():
-        ratios = [rate / plain for rate, plain in zip(found, first, strict=True)]
-        lines.append(f"| {name} | {_spread(found)} | {_spread(ratios)} |")
-    return "\n".join(lines)
+    rows = [
+        [name, _spread(found), _spread([rate / plain for rate, plain in zip(found, first, strict=True)])]
+        for name, found in rates.items()
+    ]
+    return table(heads, 3, rows)
 
 
 def _spread(values: list[float]) -> str:
@@ -92,7 +90,7 @@ def _spread(values: list[float]) -> str:
 # Tiling ---------------------------------------------------------------------------------------------------------
 
 
-def render(folder: Path, num: int, size_hw: tuple[int, int]) -> None:
+def write_photos(folder: Path, num: int, size_hw: tuple[int, int]) -> None:
     """An output folder of the stage `photos` with rendered photos."""
     rows = []
     for index in range(num):
@@ -114,14 +112,13 @@ def render(folder: Path, num: int, size_hw: tuple[int, int]) -> None:
 def tiling(folder: Path, rounds: int, num_photos: int = 12) -> str:
     """The stage `tile` beside the obvious loop with Pillow, and beside decoding and encoding alone, on all cores."""
     photos, out = folder / "photos", folder / "tiles"
-    render(photos, num_photos, SIZE_HW)
+    write_photos(photos, num_photos, SIZE_HW)
     config = TileConfig(tiles_per_class=40 * num_photos, split="random", test_fraction=0.0)
     tile(photos, out, config, Run(folder))
     boxes: dict[str, list[tuple[int, ...]]] = {}
     for row in ImageSet.open(out).rows:
-        boxes.setdefault(row["photo"], []).append(
-            tuple(int(row[name]) for name in ("x0_px", "y0_px", "x1_px", "y1_px"))
-        )
+        box = tuple(int(row[name]) for name in ("x0_px", "y0_px", "x1_px", "y1_px"))
+        boxes.setdefault(row["photo"], []).append(box)
     num_tiles = sum(map(len, boxes.values()))
 
     def stage() -> int:
@@ -160,7 +157,7 @@ def training(folder: Path, rounds: int) -> str:
     The plain loop is a careful newcomer's: ImageFolder, torchvision transforms, a DataLoader with a worker a core,
     float32, a teacher without gradient, the loss read every step.
     """
-    render(folder / "photos", 2, (7 * TILE_PX, 16 * TILE_PX))
+    write_photos(folder / "photos", 2, (7 * TILE_PX, 16 * TILE_PX))
     tiles = folder / "tiles"
     config = TileConfig(split="random", test_fraction=0.0, duplicate_bits=0)
     tile(folder / "photos", tiles, config, Run(folder))
@@ -288,22 +285,18 @@ def inspection(folder: Path, rounds: int, num_photos: int = 2) -> str:
             photos = (Photo(f"{number}.jpg", content, str(number)) for number, content in enumerate(encoded))
             return len(list(survey.look_at_all(photos)))
 
-    table = compare({"plain loop, torch": plain, "damcrack inspect": ours}, rounds, "photos")
-    return f"{table}\n\n{_memory(folder)}"
+    compared = compare({"plain loop, torch": plain, "damcrack inspect": ours}, rounds, "photos")
+    return f"{compared}\n\n{_memory(folder)}"
 
 
 def _memory(folder: Path) -> str:
-    rows = []
+    peaks = {}
     for num in (5, 100):
         photos = folder / f"memory-{num}"
-        photos.mkdir()
-        for index in range(num):
-            rgb = render_photo(1, index % 5, (1200, 1600)).rgb
-            write_bytes(photos / f"{index:04d}.jpg", encode_photo(rgb, index))
-        rows.append((num, peak_mib(photos, folder / f"survey-{num}")))
-    lines = ["| photos of 1600x1200 | peak memory, MiB | times the first row |", "| --- | --- | --- |"]
-    lines += [f"| {num} | {mib:.0f} | {mib / rows[0][1]:.3f} |" for num, mib in rows]
-    return "\n".join(lines)
+        render(photos, num, (1200, 1600))
+        peaks[num] = peak_mib(photos, folder / f"survey-{num}")
+    rows = [[str(num), f"{mib:.0f}", f"{mib / peaks[5]:.3f}"] for num, mib in peaks.items()]
+    return table(["photos of 1600x1200", "peak memory, MiB", "times the first row"], 3, rows)
 
 
 def against(folder: Path, other: Path, rounds: int, num_photos: int = 2) -> str:
@@ -317,15 +310,12 @@ def against(folder: Path, other: Path, rounds: int, num_photos: int = 2) -> str:
     for number in range(rounds):
         for name, checkout in checkouts.items():
             spent[name].append(_inspected_s(checkout, folder / "photos", folder / f"{name}-{number}"))
-    lines = [
-        "| checkout | s, median (min to max) | CPU s | times the CPU s of old |",
-        "| --- | --- | --- | --- |",
-    ]
+    rows = []
     for name, found in spent.items():
         wall_s, cpu_s = ([one[axis] for one in found] for axis in (0, 1))
         ratios = [one / old for one, (_, old) in zip(cpu_s, spent["old"], strict=True)]
-        lines.append(f"| {name} | {_spread(wall_s)} | {_spread(cpu_s)} | {_spread(ratios)} |")
-    return "\n".join(lines)
+        rows.append([name, *map(_spread, (wall_s, cpu_s, ratios))])
+    return table(["checkout", "s, median (min to max)", "CPU s", "times the CPU s of old"], 4, rows)
 
 
 def _inspected_s(checkout: Path, photos: Path, out: Path) -> tuple[float, float]:
@@ -358,7 +348,7 @@ def machine() -> str:
 
 def main() -> None:
     """Measure and print Markdown; docs/speed.md quotes it."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.speed", description=__doc__.splitlines()[0])
+    parser = command("speed", __doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(

@@ -6,10 +6,8 @@ DIR holds the real sources (experiments/unseen/sources.py). Lines are traced onc
 fitted on the sources of FITTED and on every other clean wall; all other photos are what the table reports.
 """
 
-import argparse
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +22,7 @@ from damcrack.cracks.detector import SHIPPED, OnnxDetector
 from damcrack.cracks.measure import confidence
 from damcrack.cracks.photo import Rules, look_at
 from damcrack.inspection.config import InspectConfig
-from experiments.unseen.__main__ import DATA_VARIABLE
+from experiments.commands import command, table, with_data
 from experiments.unseen.sources import WALLS, read_photos, read_pixels
 
 FITTED = ("cfd", "deepcrack", "recife-crackconcrete", "recife-cracktile", "rissbilder", "uav-embankment")
@@ -53,13 +51,8 @@ def traced(photos: Sequence[Any]) -> Iterator[Row]:
                 }
                 for crack in look_at(rgb, detector, rules, workers).cracks
             ]
-            megapixels = rgb.shape[0] * rgb.shape[1] / 1e6
-            yield {
-                "source": photo.source,
-                "megapixels": megapixels,
-                "cracked": bool(true.any()),
-                "lines": lines,
-            }
+            known = {"source": photo.source, "megapixels": rgb.shape[0] * rgb.shape[1] / 1e6}
+            yield known | {"cracked": bool(true.any()), "lines": lines}
 
 
 def features(line: Row) -> list[float]:
@@ -67,20 +60,18 @@ def features(line: Row) -> list[float]:
     return [line["logit"], line["log_length"], line["log_width"]]
 
 
+def is_clear(line: Row) -> bool:
+    """Whether it lies on marked cracks, or on none."""
+    return not FALSE_SHARE <= line["on_cracks"] < REAL_SHARE
+
+
 def fit(rows: Sequence[Row]) -> LogisticRegression:
     """Log odds of a line; sources weigh by the root of their number of lines, so that none speaks for all."""
-    lines = [(row["source"], line) for row in rows for line in row["lines"]]
-    clear = [
-        (source, line, line["on_cracks"] >= REAL_SHARE)
-        for source, line in lines
-        if line["on_cracks"] >= REAL_SHARE or line["on_cracks"] < FALSE_SHARE
-    ]
-    kinds = [(source, real) for source, _, real in clear]
+    clear = [(row["source"], line) for row in rows for line in row["lines"] if is_clear(line)]
+    kinds = [(source, line["on_cracks"] >= REAL_SHARE) for source, line in clear]
     weights = [1 / math.sqrt(kinds.count(kind)) for kind in kinds]
     model = LogisticRegression(C=100, max_iter=1000)
-    return model.fit(
-        [features(line) for _, line, _ in clear], [real for *_, real in clear], sample_weight=weights
-    )
+    return model.fit([features(line) for _, line in clear], [real for _, real in kinds], weights)
 
 
 def log_odds(model: LogisticRegression, row: Row) -> list[float]:
@@ -99,25 +90,21 @@ def false_rate(model: LogisticRegression, walls: Sequence[Row]) -> float:
 
 def separation(model: LogisticRegression, rows: Sequence[Row]) -> str:
     """How well lines on marked cracks and lines on none are told apart, by evidence and by probability alone."""
-    lines = [
-        (value, line) for row in rows for value, line in zip(log_odds(model, row), row["lines"], strict=True)
-    ]
-    clear = [(value, line) for value, line in lines if not FALSE_SHARE <= line["on_cracks"] < REAL_SHARE]
+    lines = [one for row in rows for one in zip(log_odds(model, row), row["lines"], strict=True)]
+    clear = [(value, line) for value, line in lines if is_clear(line)]
     real = [line["on_cracks"] >= REAL_SHARE for _, line in clear]
-    scores = (
-        roc_auc_score(real, [value for value, _ in clear]),
-        roc_auc_score(real, [line["logit"] for _, line in clear]),
+    evidence = roc_auc_score(real, [value for value, _ in clear])
+    prob = roc_auc_score(real, [line["logit"] for _, line in clear])
+    return (
+        f"AUROC of {len(real)} lines, {sum(real)} of them cracks: {evidence:.3f}, by probability {prob:.3f}"
     )
-    return f"AUROC of {len(real)} lines, {sum(real)} of them cracks: {scores[0]:.3f}, by probability {scores[1]:.3f}"
 
 
-def table(model: LogisticRegression, rows: Sequence[Row]) -> str:
+def called(model: LogisticRegression, rows: Sequence[Row]) -> str:
     """Markdown: what photos are called by their most convincing line, and by whether they have one at all."""
-    lines = [
-        "| photos | number | megapixels each | crack or unsure | crack | with any traced line | "
-        "crack or unsure by a line on no marked crack |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    heads = ["photos", "number", "megapixels each", "crack or unsure", "crack", "with any traced line"]
+    heads.append("crack or unsure by a line on no marked crack")
+    lines = []
     unsure, crack = InspectConfig().confident
     names = sorted({(row["source"], row["cracked"]) for row in rows})
     for source, cracked in names:
@@ -132,23 +119,18 @@ def table(model: LogisticRegression, rows: Sequence[Row]) -> str:
             by_mistake.append(max((value for value, is_false in found if is_false), default=0.0))
         shares = [np.mean(np.array(best) >= cut) for cut in (unsure, crack, 1e-9)]
         shares.append(np.mean(np.array(by_mistake) >= unsure))
-        cells = " | ".join(f"{100 * share:.0f} %" for share in shares)
         size = np.mean([row["megapixels"] for row in of])
-        lines.append(f"| {source}, {'cracked' if cracked else 'clean'} | {len(of)} | {size:.1f} | {cells} |")
-    return "\n".join(lines)
+        numbers = [str(len(of)), f"{size:.1f}", *(f"{100 * share:.0f} %" for share in shares)]
+        lines.append([f"{source}, {'cracked' if cracked else 'clean'}", *numbers])
+    return table(heads, 1, lines)
 
 
 def main() -> None:
     """Trace what is missing, fit, print."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.triage", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
-    )
+    parser = command("triage", __doc__)
     parser.add_argument("--work", type=Path, default=Path(".bench/triage"))
     parser.add_argument("--max-per-source", type=int, default=60)
-    args = parser.parse_args()
-    if args.data is None:
-        raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
+    args = with_data(parser)
     args.work.mkdir(parents=True, exist_ok=True)
     rows = dict[str, list[Row]]()
     for source in (*FITTED, *REPORTED, WALLS):
@@ -159,25 +141,15 @@ def main() -> None:
         rows[source] = json.loads(stored.read_text())
     walls = rows.pop(WALLS)
     model = fit([row for source in FITTED for row in rows[source]] + walls[::2])
-    print(
-        "weights of logit, log length, log width:",
-        model.coef_[0].round(2),
-        "bias:",
-        model.intercept_.round(2),
-    )
-    print(
-        "false lines per megapixel of clean wall:",
-        round(false_rate(model, walls[::2]), 2),
-        "fitted,",
-        end=" ",
-    )
-    print(round(false_rate(model, walls[1::2]), 2), "on the others")
-    print(
-        "all reported:", separation(model, [row for source in REPORTED for row in rows[source]] + walls[1::2])
-    )
+    reported = [row for source in REPORTED for row in rows[source]] + walls[1::2]
+    weights, bias = model.coef_[0].round(2), model.intercept_.round(2)
+    print(f"weights of logit, log length, log width: {weights} bias: {bias}")
+    fitted, others = (round(false_rate(model, part), 2) for part in (walls[::2], walls[1::2]))
+    print(f"false lines per megapixel of clean wall: {fitted} fitted, {others} on the others")
+    print("all reported:", separation(model, reported))
     for source in REPORTED:
         print(f"{source}:", separation(model, rows[source]))
-    print(table(model, [row for source in REPORTED for row in rows[source]] + walls[1::2]))
+    print(called(model, reported))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from damcrack.cracks.skeleton import branches, smoothed, thin
 from damcrack.cracks.width import widths_px
 from damcrack.sample.strokes import Stroke, coverage
+from experiments.commands import table
 
 SIZE_HW = (144, 144)
 WALL, NOISE, LENGTH_PX = 150.0, 3.0, 110.0
@@ -45,24 +46,21 @@ def errors(width_px: float, inside: float, lens_px: float) -> Iterator[float]:
         yield measured(width_px, inside, angle_deg, lens_px, rng) - width_px
 
 
-def table(lens_px: float) -> str:
+def errors_by_width(lens_px: float) -> str:
     """Markdown: median absolute error, and the median of the signed one, over the directions."""
-    lines = [f"| true width, px | {' | '.join(f'grey {inside:.0f} inside' for inside in INSIDE)} |"]
-    lines.append(f"| ---: |{' ---: |' * len(INSIDE)}")
-    every = []
+    lines, every = [], []
     for width_px in WIDTHS_PX:
-        cells = []
+        cells = [f"{width_px:g}"]
         for inside in INSIDE:
             found = np.array(list(errors(width_px, inside, lens_px)))
             every += np.abs(found).tolist()
             cells.append(f"{np.median(np.abs(found)):.2f} ({np.median(found):+.2f})")
-        lines.append(f"| {width_px:g} | {' | '.join(cells)} |")
-    return (
-        "\n".join(lines)
-        + f"\n\nMedian absolute error over all of them: {np.median(every):.2f} px (n = {len(every)})."
-    )
+        lines.append(cells)
+    heads = ["true width, px", *(f"grey {inside:.0f} inside" for inside in INSIDE)]
+    whole = f"Median absolute error over all of them: {np.median(every):.2f} px (n = {len(every)})."
+    return f"{table(heads, 0, lines)}\n\n{whole}"
 
 
 if __name__ == "__main__":
     for lens_px in (0.6, 1.0):
-        print(f"lens: {lens_px} px", table(lens_px), sep="\n\n", end="\n\n")
+        print(f"lens: {lens_px} px", errors_by_width(lens_px), sep="\n\n", end="\n\n")

@@ -26,9 +26,10 @@ from damcrack.train.networks import build_network
 from damcrack.train.weights import ModelInfo, save_model
 from detectors import write_export
 from experiments import left_out
+from experiments.commands import DATA_VARIABLE
 from experiments.students.__main__ import copy_photos
 from experiments.unseen import rows, scorers
-from experiments.unseen.__main__ import DATA_VARIABLE, main
+from experiments.unseen.__main__ import main
 from experiments.unseen.measure import FULL, HALF, Score, block_scores, blocks_xyxy, by_row, count, measure
 from experiments.unseen.pages import draw, markdown, write_pictures
 from experiments.unseen.rows import auroc, block_measures, drawn_weights, f1, pooled, summary

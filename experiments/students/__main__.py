@@ -8,7 +8,6 @@ be interrupted and called again; a call for more seeds trains only those. Other 
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from damcrack.data.config import PhotosConfig
 from damcrack.data.photos import photos
 from damcrack.data.snapshot import snapshot
 from damcrack.data.tile import tile
@@ -26,7 +26,7 @@ from damcrack.params import stage_config
 from damcrack.run import Run
 from damcrack.storage.source import open_source
 from damcrack.train.finetune import finetune
-from experiments.unseen.__main__ import DATA_VARIABLE
+from experiments.commands import command, table, with_data
 from experiments.unseen.measure import Score, by_row, measure
 from experiments.unseen.rows import summary
 from experiments.unseen.scorers import torch_score
@@ -73,11 +73,16 @@ def read_values(file: Path, data: Path) -> dict[str, Any]:
     return values
 
 
+def photos_of(config: PhotosConfig, work: Path, run: PrintingRun) -> Path:
+    """What the stage `photos` makes of these sources."""
+    given = {"open_source": open_source, "run": run}
+    listed = once(snapshot, work / "photos.csv", sources=config.sources, **given)
+    return once(photos, work / "photos", snapshot=listed, config=config, **given)
+
+
 def tiles_of(values: dict[str, Any], work: Path, run: PrintingRun) -> Path:
     """Rendered tiles with masks, and real ones without a label."""
-    config = stage_config(values, "photos", None)
-    listed = once(snapshot, work / "photos.csv", sources=config.sources, open_source=open_source, run=run)
-    taken = once(photos, work / "photos", snapshot=listed, config=config, open_source=open_source, run=run)
+    taken = photos_of(stage_config(values, "photos", None), work, run)
     return once(tile, work / "tiles", photos=taken, config=stage_config(values, "tile", None), run=run)
 
 
@@ -121,16 +126,15 @@ def copy_photos(chosen: Sequence[Photo], folder: Path, with_masks: bool = True) 
     return folder
 
 
-def table(results: dict[str, list[dict[str, float]]]) -> str:
+def over_seeds(
+    head: str, columns: Sequence[str], results: dict[str, list[dict[str, float]]], scale: float = 100.0
+) -> str:
     """Markdown: mean and standard deviation over the seeds, in percent."""
     lines = [
-        f"| network | n | {' | '.join(COLUMNS)} |",
-        f"| --- | ---: |{' ---: |' * len(COLUMNS)}",
+        [name, str(len(rows)), *(mean_and_deviation([scale * row[one] for row in rows]) for one in columns)]
+        for name, rows in results.items()
     ]
-    for name, rows in results.items():
-        cells = [mean_and_deviation([100 * row[column] for row in rows]) for column in COLUMNS]
-        lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return table([head, "n", *columns], 1, lines) + "\n"
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
@@ -141,26 +145,19 @@ def mean_and_deviation(values: Sequence[float]) -> str:
 
 def arguments() -> argparse.Namespace:
     """What the command line says."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.students", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
-    )
+    parser = command("students", __doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="steps of each training; default: the params file's")
     parser.add_argument("--items", nargs="+", default=(), help="students of the params file; default: all")
     parser.add_argument("--params", type=Path, default=Path(__file__).with_name("params.yaml"))
     parser.add_argument("--work", type=Path, default=Path(".bench/students"))
     parser.add_argument("--markdown", type=Path, help="table; default: printed")
-    return parser.parse_args()
+    return with_data(parser)
 
 
 def main() -> None:
     """Train and measure what is missing; write the table after each network."""
     args = arguments()
-    if args.data is None:
-        raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
     run, values = PrintingRun(args.work / "scratch"), read_values(args.params, args.data)
     tiles, seen = tiles_of(values, args.work, run), read_photos(args.data, REPORTED, PHOTOS_OF_A_SOURCE)
     of_teacher = measured_once(args.work / "teacher.json", lambda: columns_of(torch_score(TEACHER), seen))
@@ -175,9 +172,9 @@ def main() -> None:
             measured = partial(lambda folder: columns_of(torch_score(folder), seen), folder)
             numbers = measured_once(args.work / f"{item}-{seed}.json", measured)
             results.setdefault(item, []).append(numbers)
-            print(table(results), flush=True)
+            print(over_seeds("network", COLUMNS, results), flush=True)
     if args.markdown:
-        write_bytes(args.markdown, table(results).encode())
+        write_bytes(args.markdown, over_seeds("network", COLUMNS, results).encode())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ DIR holds the sources and MANIFEST.csv (columns path, label, mask, group), see s
 """
 
 import argparse
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,22 +15,18 @@ from typing import Any
 from damcrack.files import InputError, write_bytes, write_json
 from damcrack.inspection.config import InspectConfig
 from damcrack.params import validate
+from experiments.commands import command, with_data
 from experiments.unseen.measure import Measured, Score, by_row, measure
 from experiments.unseen.pages import draw, markdown, write_pictures
 from experiments.unseen.rows import summary
 from experiments.unseen.scorers import BASELINES, onnx_score, torch_score
 from experiments.unseen.sources import Photo, read_photos
 
-DATA_VARIABLE = "DAMCRACK_REAL_DATA"
-
 
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     usual = InspectConfig()
-    parser = argparse.ArgumentParser(prog="python -m experiments.unseen", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get(DATA_VARIABLE), help=f"default: {DATA_VARIABLE}"
-    )
+    parser = command("unseen", __doc__)
     parser.add_argument("--model", type=Path, help="folder that `damcrack export` wrote, or an ONNX file")
     parser.add_argument("--weights", type=Path, help="folder that `damcrack finetune` wrote")
     parser.add_argument(
@@ -54,7 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="json")
     parser.add_argument("--markdown", type=Path, help="tables; default: printed")
     parser.add_argument("--pictures", type=Path, help="folder for one page of each source")
-    return parser.parse_args()
+    return with_data(parser)
 
 
 def scorers(args: argparse.Namespace) -> dict[str, Score]:
@@ -98,8 +93,6 @@ def _told(name: str, results: Iterator[Measured]) -> Iterator[Measured]:
 def main() -> None:
     """Measure and write."""
     args = arguments()
-    if args.data is None:
-        raise SystemExit(f"no photos: give --data or set {DATA_VARIABLE} to the folder with MANIFEST.csv")
     try:
         photos = read_photos(args.data, args.sources, args.max_per_source, args.not_among)
         results = {name: measured(name, one, photos, args.pictures) for name, one in scorers(args).items()}

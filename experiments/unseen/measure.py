@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from damcrack.cracks.pixel_scores import near
 from damcrack.cracks.skeleton import thin
 from damcrack.data.tiling import crack_fractions, tile_boxes_xyxy
 from damcrack.files import InputError
@@ -135,22 +136,17 @@ def count(found: Pixels, true: Pixels, tolerance_px: int) -> Counts:
     beyond t of the true one. Near is cv2's ellipse, where they take a disk.
     """
     line_found, line_true = thin(found), thin(true)
-    hit = int(np.count_nonzero(line_true & _near(line_found, LINE_TOLERANCE_PX)))
-    near_line = int(np.count_nonzero(line_found & _near(line_true, LINE_TOLERANCE_PX)))
+    hit = int(np.count_nonzero(line_true & near(line_found, LINE_TOLERANCE_PX)))
+    near_line = int(np.count_nonzero(line_found & near(line_true, LINE_TOLERANCE_PX)))
     return Counts(
         found=int(np.count_nonzero(found)),
-        found_near_true=int(np.count_nonzero(found & _near(true, tolerance_px))),
+        found_near_true=int(np.count_nonzero(found & near(true, tolerance_px))),
         true=int(np.count_nonzero(true)),
-        true_near_found=int(np.count_nonzero(true & _near(found, tolerance_px))),
+        true_near_found=int(np.count_nonzero(true & near(found, tolerance_px))),
         line_hit=hit,
         line_missed=int(np.count_nonzero(line_true)) - hit,
         line_false=int(np.count_nonzero(line_found)) - near_line,
     )
-
-
-def _near(mask: Pixels, px: int) -> Pixels:
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * px + 1,) * 2)
-    return np.asarray(cv2.dilate(mask, kernel), np.uint8)
 
 
 def by_row(results: Iterable[Measured]) -> dict[str, list[Measured]]:

@@ -1,7 +1,7 @@
 """The results to read: Markdown tables of numbers, and one picture for each source."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from damcrack.data.photo import encode_jpeg
 from damcrack.files import write_bytes
+from experiments.commands import table
 from experiments.unseen.measure import Counts, Measured
 
 Pixels = npt.NDArray[np.uint8]
@@ -30,12 +31,6 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table(heads: Sequence[str], num_words: int, rows: Iterable[Sequence[str]]) -> str:
-    """Markdown: the first `num_words` columns hold words, the others numbers."""
-    lines = [heads, ["---"] * num_words + ["---:"] * (len(heads) - num_words), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
@@ -51,19 +46,9 @@ def with_interval(one: Mapping[str, float | None] | None, scale: float = 100.0) 
 
 
 def _overview(results: Mapping[str, Mapping[str, Any]]) -> str:
-    heads = [
-        "judged by",
-        "worst source",
-        "mean AUROC",
-        "worst",
-        "without asphalt",
-        "asphalt",
-        "F1, pixels",
-        "clIoU",
-        "clean photos called cracked",
-        "blocks right",
-        "clean blocks called cracked at 95 % recall",
-    ]
+    heads = ["judged by", "worst source", "mean AUROC", "worst", "without asphalt", "asphalt"]
+    heads += ["F1, pixels", "clIoU", "clean photos called cracked", "blocks right"]
+    heads.append("clean blocks called cracked at 95 % recall")
     rows = []
     for name, result in results.items():
         worst, alarms = result["worst_auroc"], result["false_alarms"]
@@ -153,9 +138,8 @@ def write_pictures(folder: Path, rows: Mapping[str, Sequence[Measured]]) -> None
         middle = max(0, len(ranked) // 2 - SHOWN_PHOTOS // 2)
         thirds = {"best": ranked, "typical": ranked[middle:], "worst": ranked[::-1]}
         columns = [_column(head, of[:SHOWN_PHOTOS]) for head, of in thirds.items()]
-        write_bytes(
-            folder / f"{name.replace(', ', '-').replace(' ', '-')}.jpg", encode_jpeg(_beside(columns), 88)
-        )
+        place = folder / f"{name.replace(', ', '-').replace(' ', '-')}.jpg"
+        write_bytes(place, encode_jpeg(_beside(columns), 88))
 
 
 def agreement(one: Measured) -> float:

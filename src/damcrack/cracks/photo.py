@@ -172,14 +172,15 @@ class Tracing:
             return Traced(box, masks, [])
         grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
         cracks = measure_cracks(grey, masks.sure, crack_prob, self._rules.join_px, how.min_length_px)
-        return Traced(box, masks, [_moved(crack, x0, y0) for crack in cracks])
+        return Traced(box, masks, [moved(crack, x0, y0) for crack in cracks])
 
 
-def _moved(crack: Crack, x0: int, y0: int) -> Crack:
+def moved(crack: Crack, x: int, y: int) -> Crack:
+    """The crack so many pixels further to the right and down."""
     left, top, right, bottom = crack.box_xyxy
     return replace(
         crack,
-        box_xyxy=(left + x0, top + y0, right + x0, bottom + y0),
-        lines=tuple(line + np.array([x0, y0]) for line in crack.lines),
-        samples=crack.samples + np.array([x0, y0, 0]),
+        box_xyxy=(left + x, top + y, right + x, bottom + y),
+        lines=tuple(line + np.array([x, y]) for line in crack.lines),
+        samples=crack.samples + np.array([x, y, 0]),
     )

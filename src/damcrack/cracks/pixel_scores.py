@@ -56,8 +56,7 @@ def _share(part: float, whole: float) -> float | None:
 
 def count_pixels(found: Mask, true: Mask) -> PixelCounts:
     """Compare two masks (H, W) of 0/1."""
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * TOLERANCE_PX + 1,) * 2)
-    near_true, near_found = (np.asarray(cv2.dilate(mask, kernel), np.uint8) for mask in (true, found))
+    near_true, near_found = near(true, TOLERANCE_PX), near(found, TOLERANCE_PX)
     points, error, too_wide = _width_errors(found, true, near_found)
     return PixelCounts(
         found=int(np.count_nonzero(found)),
@@ -70,6 +69,12 @@ def count_pixels(found: Mask, true: Mask) -> PixelCounts:
         width_error_px=error,
         width_too_wide_px=too_wide,
     )
+
+
+def near(mask: Mask, px: int) -> Mask:
+    """1 (H, W) at most `px` pixels from a mask."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * px + 1,) * 2)
+    return np.asarray(cv2.dilate(mask, kernel), np.uint8)
 
 
 def _width_errors(found: Mask, true: Mask, near_found: Mask) -> tuple[int, float, float]:
