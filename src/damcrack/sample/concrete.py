@@ -21,11 +21,11 @@ from damcrack.sample.cracks import (
     spall_edges,
 )
 from damcrack.sample.grounds import lay_ground
-from damcrack.sample.hostile import add_above, add_below
-from damcrack.sample.marks import cast_shadows, scratches, stains
+from damcrack.sample.hostile import ABOVE, BELOW, add_marks
+from damcrack.sample.marks import scratches, shadows, stains
 from damcrack.sample.strokes import Bytes, Floats, Stroke, coverage, painted
 from damcrack.sample.surface import Field, concrete_surface, smooth_noise
-from damcrack.sample.wall import OPAQUE, Wall, bare_wall, cut
+from damcrack.sample.wall import OPAQUE, Wall, bare_wall, cast_shade, cut
 
 NO_CRACK_CHANCE = 0.25
 WIDE_CRACK_CHANCE = 1 / 6  # of a photo with cracks to have one of 12 to 40 px
@@ -61,14 +61,14 @@ def render_photo(seed: int, index: int, size_hw: tuple[int, int]) -> ConcretePho
     rng = np.random.default_rng([seed, index])
     wall = bare_wall(concrete_surface(rng, size_hw))
     ground = lay_ground(rng, wall)
-    _scratch(rng, wall.light)
+    _scratch(rng, wall)
     cracks = _place_cracks(rng, size_hw, ground.seams)
     num_marks = _num_marks(rng, bool(cracks))
     num_below = int(rng.binomial(num_marks, 0.5))
-    add_below(rng, wall, num_below)
+    add_marks(rng, wall, num_below, BELOW)
     colour = stains(rng, size_hw, ground.run_off_xy)
-    area = _open_cracks(rng, wall.light, colour, cracks)
-    add_above(rng, wall, num_marks - num_below)
+    area = _open_cracks(rng, wall, colour, cracks)
+    add_marks(rng, wall, num_marks - num_below, ABOVE)
     strokes = [crack.stroke for crack in cracks]
     mask = crack_mask(strokes, size_hw, area)
     mask[wall.hidden >= OPAQUE] = 0
@@ -118,11 +118,10 @@ def _place_cracks(rng: np.random.Generator, size_hw: tuple[int, int], seams: Seq
     return cracks
 
 
-def _open_cracks(rng: np.random.Generator, light: Field, colour: Field, cracks: Sequence[Crack]) -> Bytes:
+def _open_cracks(rng: np.random.Generator, wall: Wall, colour: Field, cracks: Sequence[Crack]) -> Bytes:
     """Draw the cracks, most of them open, some filled with dirt or lime or damp, and return their coverage."""
-    size_hw = (light.shape[0], light.shape[1])
-    strokes = [crack.stroke for crack in cracks]
-    area = coverage(strokes, size_hw)
+    light, strokes = wall.light, [crack.stroke for crack in cracks]
+    area = coverage(strokes, wall.size_hw)
     if not area.any():
         return area
     wide = max(stroke.width_px.max() for stroke in strokes) > WIDE_PX
@@ -136,13 +135,10 @@ def _open_cracks(rng: np.random.Generator, light: Field, colour: Field, cracks: 
     else:
         fade = rng.uniform(0.25, 0.6) if kind == "dirty" else 1.0
         # Darker ones last, or a faint branch would leave a pale stripe across a wide crack.
-        ordered = sorted(
-            cracks, key=lambda crack: (crack.stroke.width_px.max() > WIDE_PX, crack.darkness.mean())
-        )
-        depth = painted(
-            [crack.stroke for crack in ordered], [fade * crack.darkness for crack in ordered], size_hw
-        )
-        cut(light, area, depth, crack_ground(rng, size_hw) if wide else None)
+        ordered = sorted(cracks, key=lambda one: (one.stroke.width_px.max() > WIDE_PX, one.darkness.mean()))
+        values = [fade * crack.darkness for crack in ordered]
+        depth = painted([crack.stroke for crack in ordered], values, wall.size_hw)
+        cut(light, area, depth, crack_ground(rng, wall.size_hw) if wide else None)
     if kind == "damp":
         dampen(rng, colour, area)
     if kind == "limed" or rng.random() < 0.3:
@@ -150,27 +146,25 @@ def _open_cracks(rng: np.random.Generator, light: Field, colour: Field, cracks: 
     return area
 
 
-def _scratch(rng: np.random.Generator, light: Field) -> None:
-    strokes = scratches(rng, (light.shape[0], light.shape[1]))
+def _scratch(rng: np.random.Generator, wall: Wall) -> None:
+    strokes = scratches(rng, wall.size_hw)
     split = int(rng.integers(0, len(strokes) + 1))
     for some, low, high in ((strokes[:split], 0.2, 0.6), (strokes[split:], -0.35, -0.1)):
         if some:
-            strength = np.float32(rng.uniform(low, high) / 255)
-            light *= 1 - strength * coverage(some, (light.shape[0], light.shape[1])).astype(np.float32)
+            cast_shade(wall, coverage(some, wall.size_hw), rng.uniform(low, high))
 
 
 def _expose(rng: np.random.Generator, wall: Wall, colour: Field) -> Bytes:
     """Light the wall and take the picture: shadows, uneven light, vignette, blur, noise, haze, pale colours."""
-    light, (height, width) = wall.light, wall.size_hw
     if rng.random() < 0.5:
-        shade = cast_shadows(rng, (height, width)).astype(np.float32)
-        light *= 1 - shade * np.float32(rng.uniform(0.2, 0.55) / 255)
-    colour *= _lighting(rng, (colour.shape[0], colour.shape[1]))[..., None]
+        cast_shade(wall, shadows(rng, wall), rng.uniform(0.2, 0.55))
+    colour *= _lighting(rng, colour.shape[:2])[..., None]
     tint = np.array(TINTS[rng.integers(len(TINTS))]) * rng.normal(1, 0.012, 3)
     # From walls in the shade to sunlit ones: no one grey level tells a crack from its wall.
     exposure = np.exp(rng.uniform(np.log(85), np.log(255)))
     colour *= (tint * exposure).astype(np.float32)
-    full = np.asarray(cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    size_wh = wall.size_hw[::-1]
+    full = np.asarray(cv2.resize(colour, size_wh, interpolation=cv2.INTER_LINEAR), np.float32)
     full *= _blurred(rng, wall)
     _haze(rng, full, exposure)
     return _developed(full)

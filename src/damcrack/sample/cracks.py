@@ -7,7 +7,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from damcrack.sample.strokes import Bytes, Floats, Stroke, centreline_pixels, coverage
+from damcrack.sample.strokes import (
+    Bytes,
+    Floats,
+    Stroke,
+    across_path,
+    centreline_pixels,
+    coverage,
+    places_on,
+    points_at,
+)
 from damcrack.sample.surface import Field, smooth_noise
 
 MIN_WIDTH_PX, MAX_WIDTH_PX = 0.4, 40.0
@@ -50,10 +59,9 @@ def grow_crack(
 
 def open_seam(rng: np.random.Generator, path_xy: Floats, width_px: float) -> list[Crack]:
     """A crack along a path (K, 2) of straight pieces: joints that came open."""
-    reach_px = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(path_xy, axis=0).T))])
+    reach_px = places_on(path_xy)
     num_points = max(int(reach_px[-1] / STEP_PX), 8)
-    at = np.linspace(0, reach_px[-1], num_points)
-    points_xy = np.stack([np.interp(at, reach_px, path_xy[:, axis]) for axis in (0, 1)], axis=1)
+    points_xy = points_at(np.linspace(0, reach_px[-1], num_points), reach_px, path_xy)
     points_xy += 0.8 * np.stack([_drift(rng, num_points, 6) for _ in range(2)], axis=1)
     widths_px = _widths(rng, width_px, num_points, from_stem=False)
     darkness = rng.uniform(0.55, 0.95) * (1 + 0.12 * _drift(rng, num_points, 40))
@@ -148,13 +156,10 @@ def _walk(
 
 def _ragged_edges(rng: np.random.Generator, stem: Stroke) -> list[Stroke]:
     """Narrower strokes along both edges that chips widen in places: part of the opening, so part of the mask."""
-    at = np.arange(len(stem.width_px))
+    at = np.arange(len(stem.width_px), dtype=np.float64)
     fine = np.linspace(0, at[-1], max(int(stem.length_px / STEP_PX), 8))
-    points_xy = np.stack([np.interp(fine, at, stem.points_xy[:, axis]) for axis in (0, 1)], axis=1)
-    width_px = np.interp(fine, at, stem.width_px)
-    along = np.gradient(points_xy, axis=0)
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
-    edges = []
+    points_xy, width_px = points_at(fine, at, stem.points_xy), np.interp(fine, at, stem.width_px)
+    across, edges = across_path(points_xy), []
     for side in (-1, 1):
         chips = np.clip(_drift(rng, len(fine), 5) - 0.6, 0, 1) + 0.12 * rng.standard_normal(len(fine))
         offset_px = side * width_px * rng.uniform(0.25, 0.4)
@@ -219,7 +224,7 @@ def fill_with_lime(rng: np.random.Generator, light: Field, area: Bytes) -> None:
 
 def leach_lime(rng: np.random.Generator, colour: Field, area: Bytes) -> None:
     """White lime around some of the cracks."""
-    small_hw = (colour.shape[0], colour.shape[1])
+    small_hw = colour.shape[:2]
     near = _near(area, small_hw, (float(rng.uniform(1.5, 4)), float(rng.uniform(3, 10))))
     here = np.clip(smooth_noise(rng, small_hw, (30, 20)), 0, 1)
     here *= 1 + np.float32(0.6) * smooth_noise(rng, small_hw, (3, 2))
@@ -228,7 +233,7 @@ def leach_lime(rng: np.random.Generator, colour: Field, area: Bytes) -> None:
 
 def dampen(rng: np.random.Generator, colour: Field, area: Bytes) -> None:
     """A dark wet halo around the cracks, with a rather sharp outer edge."""
-    small_hw = (colour.shape[0], colour.shape[1])
+    small_hw = colour.shape[:2]
     reach = float(rng.uniform(2, 6))
     near = _near(area, small_hw, (reach, reach * float(rng.uniform(1, 2)))) / 255
     near *= 1 + np.float32(0.5) * smooth_noise(rng, small_hw, (12, 9))

@@ -12,6 +12,7 @@ from damcrack.sample.wall import (
     Rgb,
     Wall,
     blurred,
+    box_around,
     cast_shade,
     draw_line,
     draw_tapering,
@@ -35,19 +36,9 @@ PLANTS: tuple[Rgb, ...] = (
 )  # fmt: skip
 
 
-def add_below(rng: np.random.Generator, wall: Wall, num_marks: int) -> None:
-    """Draw marks that are part of the surface: a crack runs through them."""
-    _add(rng, wall, num_marks, BELOW)
-
-
-def add_above(rng: np.random.Generator, wall: Wall, num_marks: int) -> None:
-    """Draw things in front of the surface: they and their shadows cover cracks."""
-    _add(rng, wall, num_marks, ABOVE)
-
-
 def paint_curves(rng: np.random.Generator, wall: Wall) -> None:
     """Brushed or sprayed curves of one colour and thickness, worn in places."""
-    alpha = np.zeros(wall.size_hw, np.uint8)
+    alpha = wall.canvas()
     thickness = int(np.exp(rng.uniform(np.log(2), np.log(30))))
     for _ in range(rng.integers(1, 6)):
         draw_line(alpha, smooth_path(rng, wall, rng.uniform(80, 700)), thickness)
@@ -58,7 +49,7 @@ def paint_curves(rng: np.random.Generator, wall: Wall) -> None:
 
 def painted_bands(rng: np.random.Generator, wall: Wall) -> None:
     """Straight painted lines from edge to edge, one or some side by side."""
-    alpha = np.zeros(wall.size_hw, np.uint8)
+    alpha = wall.canvas()
     ends_xy = rng.uniform(-0.2, 1.2, (2, 2)) * wall.size_xy
     if rng.random() < 0.6:
         ends_xy[1, 1] = ends_xy[0, 1] + rng.normal(0, 12)
@@ -114,10 +105,9 @@ def aggregate(rng: np.random.Generator, wall: Wall) -> None:
     if rng.random() < 0.7:
         patch, depth = jagged_blob(rng, wall, rng.uniform(25, 190)), rng.uniform(0.2, 0.6)
         size_px, contrast = rng.uniform(2, 8), rng.uniform(12, 32)
-    x, y, width, height = cv2.boundingRect(patch)
-    box = np.s_[y : y + height, x : x + width]
-    stones = _stones(rng, (height, width), size_px, contrast).astype(np.float32) / 128
+    box = box_around(patch)
     window = patch[box].astype(np.float32) / 255
+    stones = _stones(rng, window.shape, size_px, contrast).astype(np.float32) / 128
     relief = cv2.GaussianBlur(window, (0, 0), float(rng.uniform(1, 3)))
     step = relief - np.roll(relief, 3, axis=0)
     shade = window * (stones * np.float32(rng.uniform(0.7, 1.15)) - 1)
@@ -132,8 +122,7 @@ def cable(rng: np.random.Generator, wall: Wall) -> None:
     for _ in range(rng.integers(1, 4) if width_px < 12 else 1):
         bend = rng.normal(0, 0.1) * (width_px < 15)
         path_xy = path_across(rng, wall, bend)
-        shadow = np.zeros(wall.size_hw, np.uint8)
-        draw_line(shadow, path_xy + away_xy, round(width_px))
+        shadow = draw_line(wall.canvas(), path_xy + away_xy, round(width_px))
         cast_shade(wall, blurred(shadow, rng.uniform(0.8, 5)), rng.uniform(0.2, 0.6))
         lay_bar(wall, path_xy, width_px, colour)
 
@@ -166,15 +155,14 @@ def beam(rng: np.random.Generator, wall: Wall) -> None:
     else:
         low_xy, span_xy = rng.uniform(0, 0.8, 2) * size_xy, rng.uniform(60, 320, 2)
         corners_xy = low_xy + np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * span_xy + rng.normal(0, 8, (4, 2))
-    shape = np.zeros(wall.size_hw, np.uint8)
+    shape = wall.canvas()
     cv2.fillPoly(shape, [np.round(corners_xy * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     away = np.array([[1, 0, rng.uniform(-9, 9)], [0, 1, rng.uniform(0, 14)]])
     shadow = np.asarray(cv2.warpAffine(shape, away, shape.shape[::-1]), np.uint8)
     cast_shade(wall, blurred(shadow, rng.uniform(1, 5)), rng.uniform(0, 0.6))
     lay(wall, shape, (tone, tone * rng.uniform(0.9, 1.1), tone * rng.uniform(0.85, 1.15)), hides=True)
     for thickness in rng.integers(1, 26, rng.integers(0, 3)):
-        edge = np.zeros(wall.size_hw, np.uint8)
-        draw_line(edge, corners_xy[[0, 1, 2, 3, 0]], int(thickness))
+        edge = draw_line(wall.canvas(), corners_xy[[0, 1, 2, 3, 0]], int(thickness))
         lay(wall, edge, _pick(rng, PAINTS), hides=True)
 
 
@@ -192,7 +180,7 @@ def moss(rng: np.random.Generator, wall: Wall) -> None:
 
 def stems(rng: np.random.Generator, wall: Wall) -> None:
     """Creepers and roots in front of the wall: smooth tapering stems, some with leaves, over their shadow."""
-    alpha, colour = np.zeros(wall.size_hw, np.uint8), _pick(rng, PLANTS)
+    alpha, colour = wall.canvas(), _pick(rng, PLANTS)
     start_xy, leafy = rng.uniform(0, 1, 2) * wall.size_xy, rng.random() < 0.5
     for _ in range(rng.integers(1, 6)):
         path_xy = smooth_path(rng, wall, rng.uniform(100, 600), start_xy)
@@ -207,7 +195,7 @@ def stems(rng: np.random.Generator, wall: Wall) -> None:
 
 def branch_shadow(rng: np.random.Generator, wall: Wall) -> None:
     """The soft shadow of a tree's bare branches."""
-    shade = np.zeros(wall.size_hw, np.uint8)
+    shade = wall.canvas()
     start_xy = rng.uniform(-0.1, 1.1, 2) * wall.size_xy
     towards_xy = rng.uniform(0.2, 0.8, 2) * wall.size_xy - start_xy
     heading = float(np.arctan2(towards_xy[1], towards_xy[0]))
@@ -216,17 +204,21 @@ def branch_shadow(rng: np.random.Generator, wall: Wall) -> None:
 
 
 Mark = Callable[[np.random.Generator, Wall], None]
-# Marks with their relative frequency.
+# Marks with their relative frequency. A crack runs through those that are part of the surface.
 BELOW: tuple[tuple[Mark, float], ...] = (
     (paint_curves, 1.5), (painted_bands, 1), (letters, 1.8), (wood_grain, 1.2), (water_line, 1.0),
     (aggregate, 1.5),
 )  # fmt: skip
+# They and their shadows cover cracks.
 ABOVE: tuple[tuple[Mark, float], ...] = (
     (cable, 2), (gauge, 1), (beam, 1.8), (moss, 0.8), (stems, 1.2), (branch_shadow, 1.5),
 )  # fmt: skip
 
 
-def _add(rng: np.random.Generator, wall: Wall, num_marks: int, marks: Sequence[tuple[Mark, float]]) -> None:
+def add_marks(
+    rng: np.random.Generator, wall: Wall, num_marks: int, marks: Sequence[tuple[Mark, float]]
+) -> None:
+    """Draw so many of these marks, each at most once."""
     chances = np.array([chance for _, chance in marks])
     for i in rng.choice(len(marks), num_marks, replace=False, p=chances / chances.sum()):
         marks[i][0](rng, wall)
@@ -266,13 +258,8 @@ def _branch(
     draw_tapering(shade, np.concatenate([[start_xy], path_xy]), width_px)
     for at in rng.integers(3, 12, 3) if levels else ():
         turned = float(headings[at] + rng.choice([-1, 1]) * rng.uniform(0.3, 0.9))
-        _branch(
-            rng,
-            shade,
-            (path_xy[at], turned),
-            (length_px * rng.uniform(0.4, 0.75), width_px * 0.55),
-            levels - 1,
-        )
+        smaller = length_px * rng.uniform(0.4, 0.75), width_px * 0.55
+        _branch(rng, shade, (path_xy[at], turned), smaller, levels - 1)
 
 
 def _pick(rng: np.random.Generator, colours: Sequence[Rgb]) -> Rgb:

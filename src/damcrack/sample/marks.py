@@ -2,10 +2,10 @@
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from damcrack.sample.strokes import Floats, Stroke, walk
+from damcrack.sample.strokes import Bytes, Floats, Stroke, walk
 from damcrack.sample.surface import Field, smooth_noise
+from damcrack.sample.wall import Wall, draw_line
 
 STAIN_SHRINK = 4  # stains are soft: drawn at a quarter of the size
 
@@ -48,21 +48,12 @@ def scratches(rng: np.random.Generator, size_hw: tuple[int, int]) -> list[Stroke
         centre_xy = rng.uniform(0, 1, 2) * (width, height)
         for _ in range(rng.integers(1, 5)):
             start_xy = centre_xy + rng.normal(0, 25, 2)
-            bend = rng.normal(0, 0.0012)
-            length_px = rng.uniform(40, 420)
-            strokes.append(
-                _arc(start_xy, heading + rng.normal(0, 0.12), (length_px, bend), rng.uniform(0.6, 3.0))
-            )
+            bend_per_px, length_px = rng.normal(0, 0.0012), rng.uniform(40, 420)
+            along = np.arange(0.0, length_px, 6.0)
+            points_xy = walk(start_xy, heading + rng.normal(0, 0.12) + bend_per_px * along, 6.0)
+            fade = np.minimum(1.0, 6 * np.minimum(along, length_px - along) / length_px + 0.2)
+            strokes.append(Stroke(points_xy, rng.uniform(0.6, 3.0) * fade))
     return strokes
-
-
-def _arc(start_xy: Floats, heading: float, size: tuple[float, float], width_px: float) -> Stroke:
-    length_px, bend_per_px = size
-    along = np.arange(0.0, length_px, 6.0)
-    headings = heading + bend_per_px * along
-    points_xy = walk(start_xy, headings, 6.0)
-    fade = np.minimum(1.0, 6 * np.minimum(along, length_px - along) / length_px + 0.2)
-    return Stroke(points_xy, width_px * fade)
 
 
 def press_tie_holes(rng: np.random.Generator, light: Field) -> Floats:
@@ -152,10 +143,9 @@ def _run_down(
     _apply(window, strength.astype(np.float32), colour)
 
 
-def cast_shadows(rng: np.random.Generator, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Shade of things outside the picture, uint8 HxW, 255 = full: an edge, a railing, cables and twigs."""
-    height, width = size_hw
-    shade = np.zeros((height, width), np.uint8)
+def shadows(rng: np.random.Generator, wall: Wall) -> Bytes:
+    """Shade of things outside the picture, 255 = full: an edge, a railing, cables and twigs."""
+    shade = wall.canvas()
     if rng.random() < 0.55:
         _shade_edge(rng, shade)
     if rng.random() < 0.6:
@@ -164,7 +154,7 @@ def cast_shadows(rng: np.random.Generator, size_hw: tuple[int, int]) -> NDArray[
     return np.asarray(cv2.GaussianBlur(shade, (0, 0), float(rng.uniform(0.8, 4.0))), np.uint8)
 
 
-def _shade_edge(rng: np.random.Generator, shade: NDArray[np.uint8]) -> None:
+def _shade_edge(rng: np.random.Generator, shade: Bytes) -> None:
     height, width = shade.shape
     across = np.array([np.cos(angle := rng.uniform(0, 2 * np.pi)), np.sin(angle)])
     along = np.array([-across[1], across[0]])
@@ -176,14 +166,11 @@ def _shade_edge(rng: np.random.Generator, shade: NDArray[np.uint8]) -> None:
     cv2.fillPoly(shade, [np.round(corners).astype(np.int32)], 255, cv2.LINE_AA)
 
 
-def _shade_cable(rng: np.random.Generator, shade: NDArray[np.uint8]) -> None:
+def _shade_cable(rng: np.random.Generator, shade: Bytes) -> None:
     """A long, smooth, slightly sagging line: curved and dark like a crack, but soft and even."""
     height, width = shade.shape
     ends = rng.uniform(-0.1, 1.1, (2, 2)) * (width, height)
     at = np.linspace(0, 1, 40)[:, None]
     sag = rng.normal(0, 0.08, 2) * max(height, width)
     path = ends[0] * (1 - at) + ends[1] * at + 4 * at * (1 - at) * sag
-    points = np.round(path * 16).astype(np.int32)
-    cv2.polylines(
-        shade, [points], False, float(rng.uniform(110, 255)), int(rng.integers(2, 9)), cv2.LINE_AA, 4
-    )
+    draw_line(shade, path, value=float(rng.uniform(110, 255)), thickness=int(rng.integers(2, 9)))

@@ -149,7 +149,7 @@ def _ring(rng: np.random.Generator, x: Field, y: Field) -> Field:
     return np.asarray(rng.uniform(0.12, 0.22) - np.abs(radius - 0.66))
 
 
-def _limbs(rng: np.random.Generator, x: Field, y: Field) -> Field:
+def _beast(rng: np.random.Generator, x: Field, y: Field) -> Field:
     field = 0.42 - np.hypot(x / 1.3, y)
     for start in (-0.42, -0.15, 0.15, 0.42):
         lean = rng.normal(0, 0.15)
@@ -194,8 +194,7 @@ def _cluster(rng: np.random.Generator, x: Field, y: Field) -> Field:
 
 
 def _plain(rng: np.random.Generator, x: Field, y: Field) -> Field:
-    shape = (x.shape[0], x.shape[1])
-    return 0.5 * smooth_noise(rng, shape, (shape[0] / 4, shape[1] / 4))
+    return 0.5 * smooth_noise(rng, x.shape, (x.shape[0] / 4, x.shape[1] / 4))
 
 
 def _sandy(rng: np.random.Generator, x: Field, y: Field) -> Field:
@@ -258,39 +257,17 @@ def _looked_up(table: Field, x: Field, y: Field) -> Field:
     row, column = np.floor(x).astype(int), np.floor(y).astype(int)
     down, right = x - row, y - column
     height, width = table.shape
-    top = (
-        table[row % height, column % width] * (1 - right) + table[row % height, (column + 1) % width] * right
-    )
-    row += 1
-    low = (
-        table[row % height, column % width] * (1 - right) + table[row % height, (column + 1) % width] * right
+    left, beyond = column % width, (column + 1) % width
+    top, low = (
+        table[at % height, left] * (1 - right) + table[at % height, beyond] * right for at in (row, row + 1)
     )
     return np.asarray(top * (1 - down) + low * down, np.float32)
 
 
-OUTLINES: dict[str, Part] = {
-    "blob": _blob,
-    "wheel": _wheel,
-    "beast": _limbs,
-    "star": _star,
-    "ring": _ring,
-    "spindle": _spindle,
-    "cluster": _cluster,
-    "burr": _burr,
-    "crescent": _crescent,
-    "cross": _cross,
-}
+def _named(*parts: Part) -> dict[str, Part]:
+    return {part.__name__.removeprefix("_"): part for part in parts}
 
-COATS: dict[str, Part] = {
-    "furry": _furry,
-    "bricked": _bricked,
-    "wavy": _wavy,
-    "spotted": _spotted,
-    "sandy": _sandy,
-    "scaly": _scaly,
-    "barky": _barky,
-    "checked": _checked,
-    "veined": _veined,
-    "plain": _plain,
-}
+
+OUTLINES = _named(_blob, _wheel, _beast, _star, _ring, _spindle, _cluster, _burr, _crescent, _cross)
+COATS = _named(_furry, _bricked, _wavy, _spotted, _sandy, _scaly, _barky, _checked, _veined, _plain)
 MAX_CLASSES = len(COATS) * len(OUTLINES)

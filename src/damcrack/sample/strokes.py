@@ -16,6 +16,7 @@ Bytes = NDArray[np.uint8]
 
 SUPERSAMPLE = 8
 BLOCK_PX = 128
+CENTRELINE_STEP_PX = 0.05
 SHIFT_BITS = 4  # fractional bits of the corner coordinates that cv2 draws
 # cv2 fills the outline too, which widens a shape by about so many supersampled pixels a side (measured).
 OUTLINE_SUBPX = 0.5
@@ -31,6 +32,23 @@ class Stroke:
     @property
     def length_px(self) -> float:
         return float(np.hypot(*np.diff(self.points_xy, axis=0).T).sum())
+
+
+def across_path(points_xy: Floats) -> Floats:
+    """Unit vectors (N, 2) across a path (N, 2)."""
+    along = np.gradient(points_xy, axis=0)
+    along /= np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)[:, None]
+    return np.stack([-along[:, 1], along[:, 0]], axis=1)
+
+
+def points_at(at: Floats, known_at: Floats, points_xy: Floats) -> Floats:
+    """Points (M, 2) between those of a path (K, 2), at places `at` (M,) on the scale of `known_at` (K,)."""
+    return np.stack([np.interp(at, known_at, points_xy[:, axis]) for axis in (0, 1)], axis=1)
+
+
+def places_on(points_xy: Floats) -> Floats:
+    """Length of a path from its first point to each of its points (K,)."""
+    return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points_xy, axis=0).T))])
 
 
 def walk(start_xy: Floats, headings_rad: Floats, step_px: float) -> Floats:
@@ -62,8 +80,10 @@ def centreline_pixels(
     """Pixels that the centreline passes through where the stroke is narrower than `below_px`: bool HxW."""
     inside = np.zeros(size_hw, np.bool_)
     for stroke in strokes:
-        points_xy, width_px = _resampled(stroke, spacing_px=0.05)
-        column, row = np.floor(points_xy[width_px < below_px]).astype(np.int64).T
+        at_px = places_on(stroke.points_xy)
+        fine_px = np.arange(0.0, at_px[-1], CENTRELINE_STEP_PX)
+        thin_px = fine_px[np.interp(fine_px, at_px, stroke.width_px) < below_px]
+        column, row = np.floor(points_at(thin_px, at_px, stroke.points_xy)).astype(np.int64).T
         seen = (row >= 0) & (row < size_hw[0]) & (column >= 0) & (column < size_hw[1])
         inside[row[seen], column[seen]] = True
     return inside
@@ -85,11 +105,9 @@ def painted(strokes: Sequence[Stroke], values: Sequence[Floats], size_hw: tuple[
 
 def _quads(stroke: Stroke) -> Floats:
     """One quadrilateral per segment, (N - 1, 4, 2); neighbours share an edge."""
-    along = np.gradient(stroke.points_xy, axis=0)
-    along /= np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)[:, None]
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
     half_px = np.maximum(stroke.width_px / 2 - OUTLINE_SUBPX / SUPERSAMPLE, 0.0)[:, None]
-    left, right = stroke.points_xy + across * half_px, stroke.points_xy - across * half_px
+    aside = across_path(stroke.points_xy) * half_px
+    left, right = stroke.points_xy + aside, stroke.points_xy - aside
     return np.stack([left[:-1], left[1:], right[1:], right[:-1]], axis=1)
 
 
@@ -99,11 +117,3 @@ def _draw(quads: Floats, size_hw: tuple[int, int]) -> Bytes:
     for corner in corners:
         cv2.fillConvexPoly(canvas, corner, 255, cv2.LINE_8, SHIFT_BITS)
     return np.asarray(cv2.resize(canvas, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _resampled(stroke: Stroke, spacing_px: float) -> tuple[Floats, Floats]:
-    steps_px = np.hypot(*np.diff(stroke.points_xy, axis=0).T)
-    at_px = np.concatenate([[0.0], np.cumsum(steps_px)])
-    fine_px = np.arange(0.0, at_px[-1], spacing_px)
-    points_xy = np.stack([np.interp(fine_px, at_px, stroke.points_xy[:, axis]) for axis in (0, 1)], axis=1)
-    return points_xy, np.interp(fine_px, at_px, stroke.width_px)

@@ -24,6 +24,10 @@ class Wall:
     def size_hw(self) -> tuple[int, int]:
         return self.hidden.shape[0], self.hidden.shape[1]
 
+    def canvas(self) -> Bytes:
+        """An empty one of its size, to draw on it what is then laid on the wall."""
+        return np.zeros_like(self.hidden)
+
     @property
     def size_xy(self) -> Floats:
         return np.array(self.hidden.shape[::-1], np.float64)
@@ -51,12 +55,17 @@ def cut(light: Field, area: Bytes, depth: Bytes, ground: Field | None = None) ->
     light *= np.clip(dark, np.float32(0.01), None, out=dark)
 
 
+def box_around(alpha: Bytes) -> tuple[slice, slice]:
+    """Rows and columns that hold all of `alpha` above 0; none if there is none."""
+    x, y, width, height = cv2.boundingRect(alpha)
+    return np.s_[y : y + height, x : x + width]
+
+
 def lay(wall: Wall, alpha: Bytes, colour: Rgb, *, hides: bool = False) -> None:
     """Give the wall `colour` where `alpha`; what hides it also flattens its relief and covers its cracks."""
-    x, y, width, height = cv2.boundingRect(alpha)
-    if width == 0:
+    if not alpha.any():
         return
-    box = np.s_[y : y + height, x : x + width]
+    box = box_around(alpha)
     share = alpha[box].astype(np.float32) / 255
     wall.tint[box] += share[..., None] * (np.array(colour, np.float32) - wall.tint[box])
     if hides:
@@ -67,32 +76,28 @@ def lay(wall: Wall, alpha: Bytes, colour: Rgb, *, hides: bool = False) -> None:
 
 
 def cast_shade(wall: Wall, shade: Bytes, strength: float) -> None:
-    """Take up to `strength` of the light away where `shade`."""
-    x, y, width, height = cv2.boundingRect(shade)
-    if width == 0:
-        return
-    box = np.s_[y : y + height, x : x + width]
+    """Take up to `strength` of the light away where `shade`; below 0 it is added."""
+    box = box_around(shade)
     wall.light[box] *= 1 - shade[box].astype(np.float32) * np.float32(strength / 255)
 
 
 def worn_paint(rng: np.random.Generator, alpha: Bytes) -> Bytes:
     """Paint that came off in places and lets some of the concrete through."""
-    x, y, width, height = cv2.boundingRect(alpha)
-    if width == 0:
+    if not alpha.any():
         return alpha
-    left = smooth_noise(rng, (height, width), (3, 3)) * np.float32(0.5) + smooth_noise(
-        rng, (height, width), (25, 25)
-    )
+    box = box_around(alpha)
+    size_hw, worn = alpha[box].shape, np.zeros_like(alpha)
+    left = smooth_noise(rng, size_hw, (3, 3)) * np.float32(0.5) + smooth_noise(rng, size_hw, (25, 25))
     left = np.clip((left + np.float32(rng.uniform(0.2, 3))) * 2, 0, 1) * np.float32(rng.uniform(0.4, 1))
-    worn = np.zeros_like(alpha)
-    worn[y : y + height, x : x + width] = alpha[y : y + height, x : x + width] * left
+    worn[box] = alpha[box] * left
     return worn
 
 
-def draw_line(canvas: Bytes, path_xy: Floats, thickness: int) -> None:
-    """Draw an open path of one thickness, to a sixteenth of a pixel."""
+def draw_line(canvas: Bytes, path_xy: Floats, thickness: int, value: float = 255) -> Bytes:
+    """Draw an open path of one thickness onto a canvas, to a sixteenth of a pixel."""
     points = np.round(path_xy * 16).astype(np.int32)
-    cv2.polylines(canvas, [points], False, 255, max(thickness, 1), cv2.LINE_AA, 4)
+    cv2.polylines(canvas, [points], False, value, max(thickness, 1), cv2.LINE_AA, 4)
+    return canvas
 
 
 def draw_tapering(canvas: Bytes, path_xy: Floats, thickness: float) -> None:
@@ -145,8 +150,8 @@ def jagged_blob(rng: np.random.Generator, wall: Wall, radius_px: float) -> Bytes
     radii_px = radius_px * np.exp(np.interp(angles, np.linspace(0, 2 * np.pi, 10), [*knots, knots[0]]))
     radii_px *= np.exp(rng.normal(0, 0.05, 90))
     outline = np.stack([np.cos(angles) * radii_px, np.sin(angles) * radii_px * rng.uniform(0.4, 1)], axis=1)
-    blob = np.zeros(wall.size_hw, np.uint8)
-    cv2.fillPoly(blob, [np.round(outline + rng.uniform(0.05, 0.95, 2) * wall.size_xy).astype(np.int32)], 255)
+    blob, outline = wall.canvas(), outline + rng.uniform(0.05, 0.95, 2) * wall.size_xy
+    cv2.fillPoly(blob, [np.round(outline).astype(np.int32)], 255)
     return blob
 
 
@@ -157,13 +162,11 @@ def blurred(canvas: Bytes, sigma_px: float) -> Bytes:
 
 def lay_bar(wall: Wall, path_xy: Floats, width_px: float, colour: Rgb) -> None:
     """A bar that is brightest a third of the way across, as a cylinder in the light is."""
-    whole = np.zeros(wall.size_hw, np.uint8)
-    draw_line(whole, path_xy, round(width_px))
-    dim = (0.6 * colour[0], 0.6 * colour[1], 0.6 * colour[2])
-    lay(wall, whole, dim, hides=True)
+    red, green, blue = colour
+    whole = draw_line(wall.canvas(), path_xy, round(width_px))
+    lay(wall, whole, (0.6 * red, 0.6 * green, 0.6 * blue), hides=True)
     for share, tone in ((0.7, 1.0), (0.3, 1.35)):
         if width_px * share >= 1:
-            strip = np.zeros(wall.size_hw, np.uint8)
-            draw_line(strip, path_xy - 0.1 * width_px, round(width_px * share))
+            strip = draw_line(wall.canvas(), path_xy - 0.1 * width_px, round(width_px * share))
             soft = blurred(strip, 0.1 * width_px + 0.3)
-            lay(wall, np.minimum(soft, whole), (tone * colour[0], tone * colour[1], tone * colour[2]))
+            lay(wall, np.minimum(soft, whole), (tone * red, tone * green, tone * blue))
