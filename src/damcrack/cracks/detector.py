@@ -117,9 +117,8 @@ class OnnxDetector:
         self, rgb: Pixels, workers: Executor, windows: Windows, places: Sequence[tuple[int, int]]
     ) -> Floats:
         """What the windows at some places of a smaller photo see, 0 elsewhere: (ceil(H/2), ceil(W/2))."""
-        crack_map = np.zeros(
-            [num_cells(side.length_px) for side in (windows.down, windows.across)], np.float32
-        )
+        size_hw = [num_cells(side.length_px) for side in (windows.down, windows.across)]
+        crack_map = np.zeros(size_hw, np.float32)
         self._look(crack_map, rgb, workers, windows, places)
         large_wh = [round(length * windows.shrink) for length in crack_map.shape[::-1]]
         large = cv2.resize(crack_map, large_wh, interpolation=cv2.INTER_LINEAR)

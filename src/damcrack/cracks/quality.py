@@ -4,6 +4,9 @@ The limits lie outside of all concrete photos of 19 sources, and inside of what 
 focus and through green water (docs/inspection.md). What is no concrete is seen by its colours or not at all.
 """
 
+from collections.abc import Iterator
+from itertools import product
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +25,7 @@ MAX_COLOURS = 18.0  # median distance from the median colour, in a* and b*; conc
 
 def doubt(rgb: Pixels) -> str:
     """Why a photo (H, W, 3) must not be called clean; empty where nothing speaks against it."""
-    patches = [_patch(rgb, box) for box in _places(rgb.shape[0], rgb.shape[1])]
+    patches = list(_patches(rgb))
     grey = [cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float32) for patch in patches]
     if _percentile(grey, 95) < MIN_BRIGHT:
         return "too dark: take it again with more light"
@@ -42,21 +45,16 @@ def doubt(rgb: Pixels) -> str:
     return ""
 
 
-def _places(height: int, width: int) -> list[list[int]]:
-    """Boxes of at most three by three patches, spread over the photo."""
+def _patches(rgb: Pixels) -> Iterator[Pixels]:
+    """At most three by three, spread over the photo, at half size: there the noise of a pixel is no detail."""
     tops, lefts = (
-        np.unique(np.linspace(0, max(0, length - PATCH_PX), PATCHES_A_SIDE).astype(int))
-        for length in (height, width)
+        np.unique(np.linspace(0, max(0, length - PATCH_PX), PATCHES_A_SIDE).astype(int)).tolist()
+        for length in rgb.shape[:2]
     )
-    return [[left, top, left + PATCH_PX, top + PATCH_PX] for top in tops.tolist() for left in lefts.tolist()]
-
-
-def _patch(rgb: Pixels, box_xyxy: list[int]) -> Pixels:
-    """At half size, where the noise of a single pixel does not count as detail."""
-    x0, y0, x1, y1 = box_xyxy
-    part = rgb[y0:y1, x0:x1]
-    size_wh = max(1, part.shape[1] // 2), max(1, part.shape[0] // 2)
-    return np.asarray(cv2.resize(part, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+    for top, left in product(tops, lefts):
+        part = rgb[top : top + PATCH_PX, left : left + PATCH_PX]
+        size_wh = max(1, part.shape[1] // 2), max(1, part.shape[0] // 2)
+        yield np.asarray(cv2.resize(part, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _differences(grey: npt.NDArray[np.float32], px: float) -> npt.NDArray[np.float32]:

@@ -13,8 +13,11 @@ Mask = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.int64]
 Place = tuple[slice, slice]
 
-# Neighbours in circular order from the one above, as bits of an 8-bit code.
-_AROUND_YX = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
+# Neighbours in circular order from the one above, as bits of an 8-bit code; _BITS (256, 8) are those of every code.
+_KERNEL = np.array([[128, 1, 2], [64, 0, 4], [32, 16, 8]], np.float32)
+_BITS = np.asarray((np.arange(256)[:, None] >> np.arange(8)) & 1, np.int64)
+# Runs of neighbours around a pixel: 1 at an end of a line, 2 within it, 3 and more where lines meet.
+_RUNS = np.asarray(((_BITS == 1) & (np.roll(_BITS, -1, axis=1) == 0)).sum(axis=1), np.uint8)
 
 
 class Branch(NamedTuple):
@@ -25,27 +28,9 @@ class Branch(NamedTuple):
     closed: bool
 
 
-def _code_kernel() -> npt.NDArray[np.float32]:
-    kernel = np.zeros((3, 3), np.float32)
-    for bit, (y, x) in enumerate(_AROUND_YX):
-        kernel[y + 1, x + 1] = 2**bit
-    return kernel
-
-
-def _bits() -> npt.NDArray[np.int64]:
-    """Bits (256, 8) of every code."""
-    return np.asarray((np.arange(256)[:, None] >> np.arange(8)) & 1, np.int64)
-
-
-def _runs() -> Mask:
-    """Runs of neighbours around a pixel: 1 at an end of a line, 2 within it, 3 and more where lines meet."""
-    bits = _bits()
-    return np.asarray(((bits == 1) & (np.roll(bits, -1, axis=1) == 0)).sum(axis=1), np.uint8)
-
-
 def _half_steps() -> list[Mask]:
     """For each half step: 1 where the pixel of that code may go (Guo & Hall 1989, algorithm A1)."""
-    b = _bits().astype(np.bool_)
+    b = _BITS.astype(np.bool_)
     around = [b[:, k % 8] for k in range(9)]
     crossings = sum((~around[k] & (around[k + 1] | around[(k + 2) % 8])).astype(int) for k in (0, 2, 4, 6))
     first, second = (
@@ -63,14 +48,12 @@ def _corners() -> list[Mask]:
     """For each of four directions: 1 where a pixel only rounds a corner that its two neighbours cut anyway."""
     tables = []
     for turn in range(4):
-        bits = np.roll(_bits(), -2 * turn, axis=1)
+        bits = np.roll(_BITS, -2 * turn, axis=1)
         beside, across = bits[:, 0] & bits[:, 2], bits[:, 1] | bits[:, 4] | bits[:, 5] | bits[:, 6]
         tables.append((beside & (across == 0)).astype(np.uint8))
     return tables
 
 
-_KERNEL = _code_kernel()
-_RUNS = _runs()
 _HALF_STEPS = _half_steps()
 _CORNERS = _corners()
 

@@ -48,11 +48,8 @@ def widths_px(grey: Grey, points: Points, path: Floats, rough_px: float) -> Floa
     middle = np.abs(offsets_px) <= max(1.5, rough_px / 2 + 1)
     place = np.flatnonzero(middle)[np.argmax(darkness[:, middle], axis=1)]
     depth = darkness[np.arange(len(place)), place]
-    left, right = (
-        _half_depth(darkness[:, ::-1], len(offsets_px) - 1 - place, depth),
-        _half_depth(darkness, place, depth),
-    )
-    at_half = (left + right) * STEP_PX
+    left = _half_depth(darkness[:, ::-1], len(offsets_px) - 1 - place, depth)
+    at_half = (left + _half_depth(darkness, place, depth)) * STEP_PX
     near = np.abs(offsets_px - offsets_px[place][:, None]) <= RESOLVED_PX
     taken_away = np.maximum(darkness * near, 0).sum(axis=1) * STEP_PX
     by_light = taken_away / np.maximum(np.maximum(depth, INSIDE_DARKER * wall), 1)
