@@ -40,7 +40,7 @@ def execute(
     arguments: dict[str, Any] = {**given, "out": out, "config": config}
     arguments |= {"item": item} if item else {}
     wanted = inspect.signature(function).parameters
-    arguments |= {name: service() for name, service in SERVICES.items() if name in wanted}
+    arguments |= {name: _service(name) for name in ("open_source", "registry") if name in wanted}
     tags = {"damcrack.stage_key": stage_key(stage.name, item, flatten(config), given), **caller_tags()}
     with start_run(stage.name, item, flatten(config), tags, _graph()) as run:
         with scratch_in_use(run.scratch, run.say), failure_kept(out, run.scratch):
@@ -125,19 +125,15 @@ def _graph() -> "Graph | None":
     return Graph(name, flatten_values(read_params(path)))
 
 
-def _open_source() -> Any:
+def _service(name: str) -> Any:
+    """What stages get as a parameter, because none imports it."""
+    if name == "registry":
+        from damcrack.registry.registry import MlflowRegistry
+
+        return MlflowRegistry()
     from damcrack.storage.source import open_source
 
     return open_source
-
-
-def _registry() -> Any:
-    from damcrack.registry.registry import MlflowRegistry
-
-    return MlflowRegistry()
-
-
-SERVICES = {"open_source": _open_source, "registry": _registry}  # parameters that no stage imports itself
 
 
 def stage_key(stage: str, item: str | None, values: dict[str, Any], inputs: dict[str, Path]) -> str:

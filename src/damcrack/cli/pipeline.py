@@ -19,6 +19,10 @@ from damcrack.kubeflow.runs import cron_of, in_words, lateness, nodes_of, stages
 
 COMPILED = Path(".damcrack/pipeline.yaml")
 BUCKET = re.compile(r"s3://[A-Za-z0-9][\w.-]*(/.*)?")
+FIXES = {
+    **dict.fromkeys((401, 403), "check DAMCRACK_KFP_TOKEN"),
+    404: "check --host, and the id if you gave one",
+}
 SETTING = (
     click.Option(["--remote"], help="DVC remote that all tasks share: s3://bucket/prefix."),
     click.Option(["--cpu-image"], required=True, help="Image without torch, by digest: NAME@sha256:..."),
@@ -210,13 +214,7 @@ def _client(host: str | None, namespace: str | None) -> Iterator[Any]:
         yield client
     except ApiException as error:
         answer = f"{error.status} {error.reason} {_said(error.body)}"[:400]
-        fix = (
-            "check DAMCRACK_KFP_TOKEN"
-            if error.status in (401, 403)
-            else "the log of its deployment ml-pipeline says more"
-        )
-        if error.status == 404:
-            fix = "check --host, and the id if you gave one"
+        fix = FIXES.get(error.status, "the log of its deployment ml-pipeline says more")
         if "unmarshal" in answer:  # a field that it does not know
             fix = "it is too old: 2.16 or later is needed, 2.17 with --imagery"
         raise InputError(f"Kubeflow Pipelines at {host} answered {answer}; {fix}") from None
