@@ -17,6 +17,7 @@ from smallest import detector_alone
 pytest.importorskip("dvc", reason='needs pip install "damcrack[graph]"')
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
+COMPILE = ["pipeline", "compile", "--remote", "s3://a/b", "--cpu-image", "a", "--train-image", "b"]
 
 
 def check(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Result:
@@ -86,18 +87,20 @@ def test_a_pipeline_is_not_compiled_of_them(monkeypatch: pytest.MonkeyPatch, tmp
     params["finetune"]["pretrained"] = {"mine": {"init": "resnet19"}}
     (tmp_path / "values.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(ROOT)
-    images = ["--cpu-image", "damcrack-cpu", "--train-image", "damcrack-train", "--remote", "s3://dam/dvc"]
-    out = [
-        "--out",
-        str(tmp_path / "training.yaml"),
-        "--revision",
-        "abc",
-        "--params",
-        str(tmp_path / "values.yaml"),
-    ]
-    found = CliRunner().invoke(cli, ["pipeline", "compile", *images, *out]).exception
+    out = ["--out", str(tmp_path / "training.yaml"), "--params", str(tmp_path / "values.yaml")]
+    found = CliRunner().invoke(cli, [*COMPILE, *out, "--revision", "abc"]).exception
     assert isinstance(found, InputError) and "models/pretrain/resnet19" in str(found)
     assert not (tmp_path / "training.yaml").exists()
+
+
+def test_compiling_without_git_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It needs a commit's name, and asks for one."""
+    pytest.importorskip("kfp", reason='needs pip install "damcrack[cluster]"')
+    assert CliRunner().invoke(cli, ["init", str(tmp_path)]).exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    found = CliRunner().invoke(cli, COMPILE).exception
+    assert isinstance(found, InputError) and "--revision" in str(found)
 
 
 def test_an_item_that_no_stage_runs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

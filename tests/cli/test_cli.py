@@ -57,6 +57,8 @@ def test_missing_input_says_what_makes_it() -> None:
     """A path that is not there is named, with the way to get it."""
     message = damcrack("tile", "--photos", "data/photos", "--out", "tiles")
     assert "data/photos does not exist" in message and "dvc repro" in message
+    message = damcrack("check", "absent.yaml")
+    assert "damcrack init" in message and len(message.splitlines()) == 1
 
 
 def test_mistyped_parameter_stops_before_any_work() -> None:
@@ -78,11 +80,12 @@ def test_unknown_item_lists_the_items() -> None:
 def test_a_value_set_on_the_command_line_wins_and_is_checked() -> None:
     """--set NAME=VALUE takes the place of the file's value, under the same rules."""
     Path("photos").mkdir()
-    assert "tile.tile_pz: unknown name" in damcrack(
-        "tile", "--set", "tile_pz=3", "--photos", "photos", "--out", "t"
-    )
-    assert "expected NAME=VALUE" in damcrack("tile", "--set", "tile_px", "--photos", "photos", "--out", "t")
-    assert "tile.tile_px: got 3" in damcrack("tile", "--set", "tile_px=3", "--photos", "photos", "--out", "t")
+    for setting, said in (
+        ("tile_pz=3", "tile.tile_pz: unknown name"),
+        ("tile_px", "expected NAME=VALUE"),
+        ("tile_px=3", "tile.tile_px: got 3"),
+    ):
+        assert said in damcrack("tile", "--set", setting, "--photos", "photos", "--out", "t")
 
 
 def test_a_failure_is_recorded_until_the_output_is_there() -> None:
@@ -185,8 +188,6 @@ def test_interrupted_command_says_how_to_go_on(
 
 def test_output_below_a_file_is_refused() -> None:
     """An output whose parent is a file cannot be written, and says so."""
-    from damcrack.files import InputError
-
     Path("file").touch()
     with pytest.raises(InputError, match="cannot write"), new_directory(Path("file/out")):
         pass

@@ -6,12 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from damcrack.cli.main import cli
+from damcrack.files import InputError
 from damcrack.sample.concrete import render_photo
 
 pytestmark = pytest.mark.slow
@@ -28,42 +31,39 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("photo.jpg")
 
 
-def damcrack(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    call = [*DAMCRACK, *map(str, words)]
-    return subprocess.run(call, capture_output=True, text=True, env={**os.environ, **environment})
+def test_one_command_to_the_first_result(photo: Path, tmp_path: Path) -> None:
+    """A photo and nothing else: a survey, the place of its page, and the page in the browser.
 
-
-@pytest.fixture
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path | str]]:
-    """A browser that writes down which page it was asked to open."""
-    folder = tmp_path_factory.mktemp("browser")
-    script, opened = folder / "browse", folder / "opened"
+    Libraries that report their use are told not to, and no file appears outside the working folder.
+    """
+    home, script, opened = (tmp_path / name for name in ("home", "browse", "opened"))
+    home.mkdir()
     script.write_text(f'#!/bin/sh\necho "$1" >"{opened}"\n')
     script.chmod(0o755)
-    yield {"BROWSER": f"{script} %s", "opened": opened}
-
-
-def test_one_command_to_the_first_result(photo: Path, browser) -> None:
-    """A photo and nothing else: a survey, the place of its page, and the page in the browser."""
-    done = damcrack("inspect", photo, "--open", BROWSER=browser["BROWSER"])
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    environment = {**clean, "HOME": str(home), "BROWSER": f"{script} %s"}
+    call = [*DAMCRACK, "inspect", str(photo), "--open"]
+    done = subprocess.run(call, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert Path("survey/report.html").is_file()
     assert str(Path("survey/report.html")) in done.stderr.splitlines()[-1]
-    assert browser["opened"].read_text().strip() == Path("survey/report.html").absolute().as_uri()
+    assert opened.read_text().strip() == Path("survey/report.html").absolute().as_uri()
+    assert list(home.rglob("*")) == []
 
 
 @pytest.mark.parametrize("more", [("--part", "1/2"), ("--out", "s3://dam/survey")])
 def test_a_page_that_will_not_be_here_is_not_opened(photo: Path, more: tuple[str, str]) -> None:
     """A part writes no page, a browser opens none in a bucket: said before any work."""
-    done = damcrack("inspect", photo, "--open", *more)
-    assert done.returncode == 1 and "--open" in done.stderr and not Path("survey").exists()
+    done = CliRunner().invoke(cli, ["inspect", str(photo), "--open", *more])
+    assert isinstance(done.exception, InputError) and "--open" in str(done.exception)
+    assert not Path("survey").exists()
 
 
 def test_no_browser_is_one_sentence(photo: Path) -> None:
     """The survey is there, and the sentence names its page."""
-    done = damcrack(
-        "inspect", photo, "--open", BROWSER="", DISPLAY="", WAYLAND_DISPLAY="", PATH="/nonexistent"
-    )
+    none = dict.fromkeys(("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"), "") | {"PATH": "/nonexistent"}
+    call = [*DAMCRACK, "inspect", str(photo), "--open"]
+    done = subprocess.run(call, capture_output=True, text=True, env=os.environ | none)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("damcrack: error:")
     assert Path("survey/report.html").is_file()
@@ -72,15 +72,15 @@ def test_no_browser_is_one_sentence(photo: Path) -> None:
 def test_demo_finds_cracks_in_a_photo_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No input at all; a second call changes nothing, and a photo of somebody else is not overwritten."""
     monkeypatch.chdir(tmp_path)
-    done = damcrack("demo")
-    assert done.returncode == 0, done.stderr
+    demo = partial(CliRunner().invoke, cli)
+    assert demo(["demo"]).exit_code == 0
     rows = Path("demo/cracks.csv").read_text(encoding="utf-8-sig").splitlines()
     assert len(rows) > 3
     page = Path("demo/report.html").read_bytes()
-    assert damcrack("demo").returncode == 0
+    assert demo(["demo"]).exit_code == 0
     assert Path("demo/report.html").read_bytes() == page
     Path("other.jpg").write_bytes(b"mine")
-    assert damcrack("demo", "--out", "other").returncode == 1
+    assert isinstance(demo(["demo", "--out", "other"]).exception, InputError)
     assert Path("other.jpg").read_bytes() == b"mine"
 
 
@@ -116,16 +116,6 @@ def test_a_machine_that_lacks_everything(photo: Path) -> None:
     assert not [line for line in lines if "onnxruntime" in line]
 
 
-def test_nothing_is_sent_or_left_in_the_home(photo: Path, tmp_path: Path) -> None:
-    """Libraries that report their use are told not to, and no file appears outside the working folder."""
-    home = tmp_path / "home"
-    home.mkdir()
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
-    call = (*DAMCRACK, "inspect", str(photo))
-    subprocess.run(call, check=True, capture_output=True, env={**clean, "HOME": str(home)})
-    assert list(home.rglob("*")) == []
-
-
 def in_terminal(*words: str, **environment: str) -> tuple[int, str]:
     """Run in a terminal of 60 columns; its exit status, and all that it wrote."""
     pid, terminal = pty.fork()
@@ -155,22 +145,3 @@ def test_narrow_terminal_without_colour(photo: Path) -> None:
     assert not COLOUR.search(written)
     assert f"{out}/report.html" in written
     assert COLOUR.search(in_terminal("inspect", str(photo))[1])  # and without NO_COLOR there is some
-
-
-def test_params_that_are_missing_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside a project the sentence names the command that writes one."""
-    monkeypatch.chdir(tmp_path)
-    done = damcrack("check")
-    assert done.returncode == 1
-    assert "damcrack init" in done.stderr and len(done.stderr.splitlines()) == 1
-
-
-def test_no_git_is_one_sentence(tmp_path: Path) -> None:
-    """Compiling needs a commit's name: without git, it asks for one."""
-    project = subprocess.run([*DAMCRACK, "init", str(tmp_path)], env=BARE, capture_output=True)
-    assert project.returncode == 0, project.stderr
-    images = ("--cpu-image", "a", "--train-image", "b")
-    call = (*DAMCRACK, "pipeline", "compile", "--remote", "s3://a/b", *images)
-    done = subprocess.run(call, cwd=tmp_path, env=BARE, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "--revision" in done.stderr and "Traceback" not in done.stderr

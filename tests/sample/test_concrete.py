@@ -11,7 +11,7 @@ from damcrack.sample.concrete import ConcretePhoto, encode_photo, render_photo
 from damcrack.sample.cracks import crack_mask
 
 pytestmark = pytest.mark.slow
-DEMO_HW = (896, 1120)
+DEMO_HW, SMALL_HW = (896, 1120), (224, 280)
 TILE_PX = 224
 
 
@@ -21,10 +21,15 @@ def photo(index: int) -> ConcretePhoto:
 
 
 @cache
-def tiles(num_photos: int) -> tuple[np.ndarray, np.ndarray]:
-    """Grey tiles (N, 224, 224) decoded from JPEG, and their crack fractions (N,)."""
+def small(index: int) -> ConcretePhoto:
+    return render_photo(7, index, SMALL_HW)
+
+
+@cache
+def tiles() -> tuple[np.ndarray, np.ndarray]:
+    """Grey tiles (N, 224, 224) of 20 photos decoded from JPEG, and their crack fractions (N,)."""
     greys, fractions = [], []
-    for index in range(num_photos):
+    for index in range(20):
         encoded = np.frombuffer(encode_photo(photo(index).rgb, index), np.uint8)
         grey = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
         for y in range(0, DEMO_HW[0], TILE_PX):
@@ -44,25 +49,20 @@ def best_balanced_accuracy(scores: np.ndarray, is_crack: np.ndarray) -> float:
 
 
 def test_photo_is_a_function_of_seed_index_and_size() -> None:
-    """The same arguments give the same bytes; another index or seed gives another photo."""
-    first, again = render_photo(3, 5, (200, 260)), render_photo(3, 5, (200, 260))
+    """The same arguments give the same bytes, in one OpenCV thread or several; another index or seed others."""
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(1)
+        first = render_photo(3, 5, (200, 260))
+        cv2.setNumThreads(4)
+        again = render_photo(3, 5, (200, 260))
+    finally:
+        cv2.setNumThreads(threads)
     assert np.array_equal(first.rgb, again.rgb)
     assert np.array_equal(first.mask, again.mask)
     assert encode_photo(first.rgb, 5) == encode_photo(again.rgb, 5)
     assert not np.array_equal(first.rgb, render_photo(3, 6, (200, 260)).rgb)
     assert not np.array_equal(first.rgb, render_photo(4, 5, (200, 260)).rgb)
-
-
-def test_photo_does_not_depend_on_threads() -> None:
-    """One OpenCV thread and several draw the same bytes."""
-    threads = cv2.getNumThreads()
-    try:
-        cv2.setNumThreads(1)
-        alone = render_photo(7, 2, (300, 420)).rgb
-        cv2.setNumThreads(4)
-        assert np.array_equal(alone, render_photo(7, 2, (300, 420)).rgb)
-    finally:
-        cv2.setNumThreads(threads)
 
 
 @pytest.mark.parametrize("size_hw", [(64, 64), (225, 97), (301, 640)])
@@ -83,13 +83,13 @@ def test_too_small_a_size_is_refused() -> None:
 
 def test_jpeg_quality_varies() -> None:
     """One picture under different indices is encoded with different strength."""
-    sizes = {len(encode_photo(photo(0).rgb, index)) for index in range(6)}
+    sizes = {len(encode_photo(small(0).rgb, index)) for index in range(6)}
     assert len(sizes) > 3
 
 
 def test_crack_widths_span_hairlines_to_forty_pixels() -> None:
     """No width leaves 0.4 to 40 px, most are a few pixels, and some photos in forty have a wide crack."""
-    photos = [render_photo(7, index, (224, 280)) for index in range(40)]
+    photos = [small(index) for index in range(40)]
     widths_px = [stroke.width_px for drawn in photos for stroke in drawn.cracks]
     assert 0.4 <= np.concatenate(widths_px).min() < 0.5
     assert np.concatenate(widths_px).max() <= 40
@@ -102,10 +102,9 @@ def test_mask_is_the_cracks_less_what_covers_them() -> None:
     """The mask never leaves the strokes' own mask: marks add nothing, spalls beside a crack neither."""
     covered = 0
     for index in range(30):
-        drawn = render_photo(7, index, (224, 280))
-        strokes_mask = crack_mask(drawn.cracks, (224, 280))
-        assert not (drawn.mask & ~strokes_mask).any()
-        covered += not np.array_equal(drawn.mask, strokes_mask)
+        strokes_mask = crack_mask(small(index).cracks, SMALL_HW)
+        assert not (small(index).mask & ~strokes_mask).any()
+        covered += not np.array_equal(small(index).mask, strokes_mask)
     assert 1 <= covered <= 15
 
 
@@ -129,14 +128,14 @@ def test_cracks_are_darker_than_what_is_beside_them() -> None:
 
 def test_share_of_crack_tiles_at_demo_size() -> None:
     """A third of the tiles hold enough crack, more than half none."""
-    _, fractions = tiles(20)
+    _, fractions = tiles()
     assert 0.3 < (fractions >= 0.002).mean() < 0.52
     assert (fractions == 0).mean() > 0.38
 
 
 def test_brightness_thresholding_does_not_solve_the_sample() -> None:
     """Dark-pixel counts under the best global level, a level relative to each tile, or Otsu's stay below 85 %."""
-    greys, fractions = tiles(20)
+    greys, fractions = tiles()
     clear = (fractions == 0) | (fractions >= 0.002)
     pixels, is_crack = greys[clear].reshape(clear.sum(), -1), fractions[clear] > 0
     medians = np.median(pixels, axis=1, keepdims=True)
@@ -149,6 +148,6 @@ def test_brightness_thresholding_does_not_solve_the_sample() -> None:
 
 def test_larger_photos_have_more_cracks() -> None:
     """The number of cracks grows with the area: four times the wall, about four times the crack."""
-    small = sum(np.count_nonzero(render_photo(7, index, (448, 560)).mask) for index in range(20))
-    large = sum(np.count_nonzero(photo(index).mask) for index in range(20))
-    assert 2 < large / small < 8
+    quarters = sum(np.count_nonzero(render_photo(7, index, (448, 560)).mask) for index in range(20))
+    whole = sum(np.count_nonzero(photo(index).mask) for index in range(20))
+    assert 2 < whole / quarters < 8
