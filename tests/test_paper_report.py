@@ -32,14 +32,9 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PX = 32
-HISTORY = {"epoch": 1, "learning_rate": 0.1, "train_loss": 0.6, "train_accuracy": 0.95, "hard_loss": 0.4} | {
-    "soft_loss": "",
-    "val_loss": 0.5,
-    "val_accuracy": 0.9,
-    "temperature": "",
-    "theta": "",
-    "reversal_weight": "",
-}
+HISTORY = {"epoch": 1, "learning_rate": 0.1, "train_loss": 0.6, "train_accuracy": 0.95, "hard_loss": 0.4}
+HISTORY |= {"soft_loss": "", "val_loss": 0.5, "val_accuracy": 0.9}
+HISTORY |= dict.fromkeys(("temperature", "theta", "reversal_weight"), "")
 
 
 def info(name: str, digest: str) -> ModelInfo:
@@ -88,11 +83,10 @@ def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in (0, 1):
             write_cell(root / f"models/finetune/{method}/40/{seed}", tiles.digest, seed + len(method))
     write_cell(root / "models/pretrain/resnet18/0", "natural", 0, whole=False)
-    failed = root / "scratch/failed/0.json"
+    failed = root / ".damcrack/failed/0.json"
     failed.parent.mkdir(parents=True)
-    failed.write_text(
-        json.dumps({"out": "models/x", "error": "NonFiniteLossError: the loss was nan in epoch 2"})
-    )
+    why = "NonFiniteLossError: the loss was nan in epoch 2"
+    failed.write_text(json.dumps({"out": "models/x", "error": why}))
     return root
 
 
@@ -107,39 +101,42 @@ def test_cells_are_named_by_their_folders(study_folder: Path) -> None:
     ]
 
 
-def test_a_failed_cell_does_not_lose_the_others(study_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report has tables of what is there and the reason of what is not; a second call scores nothing again."""
-    run = Run(study_folder / "scratch")
-    markdown, failures = report(study_folder, study_folder / "out", "Header.", run)
+def test_a_failed_cell_does_not_lose_the_others(
+    study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report has tables of what is there and the reason of what is not, and a page that needs no network.
+
+    The command does the same, scores nothing again, and ends in an error that names what is missing.
+    """
+    run, out = Run(study_folder / ".damcrack"), tmp_path / "out"
+    markdown, failures = report(study_folder, out, "<b>Header</b>", run)
     assert failures == {"models/x": "NonFiniteLossError: the loss was nan in epoch 2"}
     assert "the loss was nan in epoch 2" in markdown
     assert re.search(
         r"^\| resnet18-scratch \| [\d.]+ ± [\d.]+ \| 94.93 \|.* \| 2 \|$", markdown, re.MULTILINE
     )
     assert "nan" not in markdown.replace("was nan", "")
-    names = {path.name for path in (study_folder / "out").iterdir()}
+    names = {path.name for path in out.iterdir()}
     assert names == {OUTPUT_MARKER, "results.md", "results.html", "figures", "cells.csv", "verdicts.csv"}
-    monkeypatch.setattr(paper, "load_model", None)
-    assert report(study_folder, study_folder / "out", "Header.", run)[0] == markdown
-
-
-def test_page_has_tables_and_needs_no_network(study_folder: Path) -> None:
-    """Markdown became HTML tables with figures inside, and nothing is loaded from elsewhere."""
-    report(study_folder, study_folder / "page", "<b>Header</b>", Run(study_folder / "scratch"))
-    page = (study_folder / "page/results.html").read_text()
+    page = (out / "results.html").read_text()
     assert page.count("<table>") >= 3 and page.count('<img src="data:image/png;base64,') >= 2
     assert "&lt;b&gt;Header" in page
     assert 'src="http' not in page and "<link" not in page and "<script" not in page
+
+    monkeypatch.setattr(paper, "load_model", None)
+    with pytest.raises(SystemExit, match="models/x"):
+        main(["--cells", str(study_folder), "--out", str(out), "--markdown", str(tmp_path / "tables.md")])
+    written = (tmp_path / "tables.md").read_text()
+    assert written.partition("## ")[2] == markdown.partition("## ")[2]
+    assert written == (out / "results.md").read_text()
 
 
 def test_answers_are_calibrated_on_the_cells_own_validation_tiles(
     study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 40 labels eight are for validation: calibration sees those, not all twelve, and no test tile."""
-    tiles, cell = (
-        ImageSet.open(study_folder / "data/tiles"),
-        read_cells(study_folder / "models", "finetune")[0],
-    )
+    tiles = ImageSet.open(study_folder / "data/tiles")
+    cell = read_cells(study_folder / "models", "finetune")[0]
     monkeypatch.setattr(paper, "fit_temperature", lambda logits_NC, labels_N: float(len(labels_N)))
     ((_, own),) = score([cell], tiles, Run(tmp_path))
     assert own.temperature == 8
@@ -222,23 +219,6 @@ def test_verdict_without_an_interval_is_not_decidable() -> None:
     assert math.isnan(verdict.low) and verdict.verdict == decide(math.nan, math.nan) == "not decidable"
 
 
-def test_command_ends_in_error_if_a_cell_is_missing(study_folder: Path, tmp_path: Path) -> None:
-    """The report is written all the same; the error names the cell."""
-    scratch = study_folder / ".damcrack"
-    scratch.symlink_to(study_folder / "scratch")
-    places = [
-        "--cells",
-        str(study_folder),
-        "--out",
-        str(tmp_path / "out"),
-        "--markdown",
-        str(tmp_path / "tables.md"),
-    ]
-    with pytest.raises(SystemExit, match="models/x"):
-        main(places)
-    assert (tmp_path / "tables.md").read_text() == (tmp_path / "out/results.md").read_text()
-
-
 def test_document_is_whole_without_pretraining_or_unseen_sources() -> None:
     """What is not there leaves its table empty, not the page broken."""
     study = synthetic({"resnet18-scratch": 0.8})
@@ -249,10 +229,10 @@ def test_document_is_whole_without_pretraining_or_unseen_sources() -> None:
 
 def test_failures_are_those_outputs_that_are_still_missing(study_folder: Path) -> None:
     """A record counts while its output is absent, also one that a cache brings; no folder is no failure."""
-    assert list(read_failures(study_folder, study_folder / "scratch")) == ["models/x"]
+    assert list(read_failures(study_folder, study_folder / ".damcrack")) == ["models/x"]
     assert read_failures(study_folder, study_folder / "nowhere") == {}
     (study_folder / "models/x").mkdir()
-    assert read_failures(study_folder, study_folder / "scratch") == {}
+    assert read_failures(study_folder, study_folder / ".damcrack") == {}
     (study_folder / "models/x").rmdir()
 
 
@@ -304,11 +284,8 @@ def test_feature_maps_are_the_networks_own_activations(tmp_path: Path) -> None:
     write_cell(folder, "0" * 64, seed=2)
     tiles = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
     network, info = load_model(folder)
-    images = normalise(
-        shrink(torch.from_numpy(tiles).permute(0, 3, 1, 2), 32),
-        torch.tensor(info.mean),
-        torch.tensor(info.std),
-    )
+    small = shrink(torch.from_numpy(tiles).permute(0, 3, 1, 2), 32)
+    images = normalise(small, torch.tensor(info.mean), torch.tensor(info.std))
     with torch.no_grad():
         stem = network.maxpool(network.relu(network.bn1(network.conv1(images))))
         plain = [stem, network.layer1(stem), network.layer2(network.layer1(stem))]
@@ -323,20 +300,17 @@ def test_feature_maps_are_the_networks_own_activations(tmp_path: Path) -> None:
         np.testing.assert_allclose(stage.maps_NKHW, (large - low) / (high - low), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_has_three_stages_to_show(name):
-    """Residual networks show stem and stages, plain ones their poolings, in the order of the forward pass."""
+@pytest.mark.parametrize(
+    ("name", "pixel_channels"),
+    [*((name, None) for name in NETWORKS), ("resnet18", 16), ("efficientnet_lite0", 16)],
+)
+def test_every_network_has_three_stages_to_show(name, pixel_channels):
+    """Residual networks show stem and stages, plain ones their poolings, in the order of the forward pass.
+
+    Under a pixel head they are the same three of the encoder.
+    """
     with torch.device("meta"):
-        network = NETWORKS[name].build(num_classes=2)
-    places = [list(network.modules()).index(module) for module in first_stages(network).values()]
-    assert len(places) == 3
-    assert places == sorted(places)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
-def test_networks_with_a_pixel_head_show_their_encoder(name):
-    """The same three stages of the body, in the order of the forward pass."""
-    network = build_network(name, 2, 0, pixel_channels=16)
+        network = build_network(name, 2, 0, pixel_channels)
     places = [list(network.modules()).index(module) for module in first_stages(network).values()]
     assert len(places) == 3
     assert places == sorted(places)

@@ -1,5 +1,6 @@
 """`damcrack init`: the repository's own graph and values, for a project without its code."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -73,7 +74,9 @@ def test_dvc_reads_the_project(tmp_path: Path, git: bool) -> None:
     params = yaml.safe_load((tmp_path / "params.yaml").read_text())
     params["photos"] |= {"sample_photos": 2, "sample_size_hw": [256, 320]}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    done = subprocess.run(["dvc", "repro", "photos"], cwd=tmp_path, capture_output=True, text=True)
+    environment = os.environ | {"DAMCRACK_TRACK": "live" if git else "later"}
+    call = ["dvc", "repro", "photos"]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "data/photos").rglob("*.jpg"))) == 2
 
