@@ -60,27 +60,14 @@ def test_item_values_override_the_common_ones() -> None:
         ("finetune", ("scratch",), {"my walls": {}}, ["finetune", "'my walls'", "letters"]),
         ("finetune", ("scratch",), {"walls/2027": {}}, ["finetune", "'walls/2027'"]),
         ("finetune", ("common", "trainable"), "neck", ["trainable", "'neck'", "'head'"]),
-    ],
-)
-def test_wrong_values_are_named(section: str, path: tuple[str, ...], value: object, words: list[str]) -> None:
-    """The message has the field, what was given and what is allowed."""
-    with pytest.raises(InputError) as caught:
-        check_params(changed(section, *path, value=value), list(STAGES))
-    assert all(word in str(caught.value) for word in words), str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("section", "path", "value", "words"),
-    [
+        # Each alone is allowed; a later stage would refuse them.
         ("tile", ("tile_px",), 224, ["resnet18-scratch", "image_px: 64", "224"]),
         ("finetune", ("shipped", "lite0-detector", "image_px"), 64, ["lite0-detector", "64", "128"]),
         ("finetune", ("shipped", "lite0-detector", "unlabelled_share"), 0.5, ["unlabelled_tiles"]),
     ],
 )
-def test_values_of_two_stages_that_rule_each_other_out_are_named(
-    section: str, path: tuple[str, ...], value: object, words: list[str]
-) -> None:
-    """Each alone is allowed; the later stage would refuse them."""
+def test_wrong_values_are_named(section: str, path: tuple[str, ...], value: object, words: list[str]) -> None:
+    """The message has the field, what was given and what is allowed."""
     with pytest.raises(InputError) as caught:
         check_params(changed(section, *path, value=value), list(STAGES))
     assert all(word in str(caught.value) for word in words), str(caught.value)
@@ -116,42 +103,32 @@ def test_checking_loads_no_network_library() -> None:
     assert "LOADED []" in done.stdout
 
 
-def test_unknown_section_is_refused_with_a_guess() -> None:
-    """A mistyped section does not silently leave its stage at other values."""
+def test_unknown_sections_and_items_are_refused_with_a_guess() -> None:
+    """A mistyped section does not silently leave its stage at other values; of items the known ones are listed."""
     with pytest.raises(InputError, match=r"'tiles' \(did you mean 'tile'\?\)"):
         check_params({**demo(), "tiles": {}}, list(STAGES))
-
-
-def test_unknown_item_is_refused_with_the_known_ones() -> None:
-    """The items of the section are listed."""
     with pytest.raises(InputError, match="resnet18-scratch"):
         stage_config(demo(), "finetune", "resnet18-scrath")
 
 
 def test_missing_file_and_broken_yaml_are_named(tmp_path: Path) -> None:
-    """Both are the user's to fix, without a traceback."""
+    """As is another encoding: all are the user's to fix, without a traceback."""
     with pytest.raises(InputError, match="missing"):
         read_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("tile: [1,")
     with pytest.raises(InputError, match="not YAML"):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("tile: {}", encoding="utf-16")  # as an editor of Windows saves it
+    with pytest.raises(InputError, match=r"params\.yaml"):
         read_params(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("010", 10),
-        ("0x10", 16),
-        ("1:30", "1:30"),
-        ("on", "on"),
-        ("no", "no"),
-        ("2026-05-01", "2026-05-01"),
-        ("1e-3", 0.001),
-        ("-1.5", -1.5),
-        (".5", 0.5),
-        ("true", True),
-        ("", None),
-        ("~", None),
+        *((text, text) for text in ("1:30", "on", "no", "2026-05-01")),
+        *(("010", 10), ("0x10", 16), ("1e-3", 0.001), ("-1.5", -1.5), (".5", 0.5)),
+        *(("true", True), ("", None), ("~", None)),
     ],
 )
 def test_plain_values_are_those_of_yaml_1_2(text: str, value: object) -> None:
@@ -189,10 +166,8 @@ def test_nothing_after_a_name_is_no_values() -> None:
 @pytest.mark.parametrize(
     "section",
     [
-        "[1]",
-        "{common: [1], items: {own: {}}}",
-        "{common: {}, items: [own]}",
-        "{common: {}, items: {own: resnet18}}",
+        *("[1]", "{common: [1], items: {own: {}}}"),
+        *("{common: {}, items: [own]}", "{common: {}, items: {own: resnet18}}"),
     ],
 )
 def test_what_is_no_mapping_is_refused(section: str) -> None:
@@ -208,21 +183,10 @@ def test_an_item_in_two_groups_is_refused() -> None:
         stage_config(params, "finetune", "own")
 
 
-def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
-    """As an editor of Windows saves it."""
-    (tmp_path / "params.yaml").write_text("tile: {}", encoding="utf-16")
-    with pytest.raises(InputError, match=r"params\.yaml"):
-        read_params(tmp_path / "params.yaml")
-
-
 def test_flattened_names_reach_nested_values() -> None:
-    """Every value has a dotted name for the tracking server."""
+    """Every value has a dotted name for the tracking server; an empty section is one value of its file."""
     values = flatten(stage_config(demo(), "distill", "dynamic"))
     assert values["temperature.t_max"] == 5.0
     assert values["alpha"] == 0.6
-
-
-def test_an_empty_section_has_no_values() -> None:
-    """One that leaves all to its defaults; as a part of a file it is one value, which can be recorded."""
     assert flatten_values({}) == {}
     assert flatten_values({"evaluate": {}}) == {"evaluate": {}}
