@@ -377,10 +377,8 @@ MAX_WORKERS = 8  # each may hold one decoded photo, 300 MB at 100 megapixels
 
 def num_workers() -> int:
     """Cores this process may use, at most 8."""
-    return min(
-        MAX_WORKERS,
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_WORKERS, cores)
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -83,11 +83,8 @@ def inspect(
     changes = {name: value for name, value in named.items() if value is not None} | parse_changes(settings)
     params = read_params(params_path) if params_path else {"inspect": {}}
     config = stage_config(params, "inspect", None, changes)
-    given, folder, wanted = (
-        model_folder(model),
-        Path(out).expanduser(),
-        None if part is None else Part.read(part),
-    )
+    given, folder = model_folder(model), Path(out).expanduser()
+    wanted = None if part is None else Part.read(part)
     if tiles is not None:
         if len(photos) != 1 or wanted:
             raise InputError(

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
 
+BLOTCHES = ((180, 0.04), (45, 0.03), (12, 0.02), (5, 0.025), (2.2, 0.04))  # period in px, and strength
+
 
 def smooth_noise(rng: np.random.Generator, size_hw: tuple[int, int], period_yx: tuple[float, float]) -> Field:
     """Noise of about unit deviation that changes over `period_yx` pixels: float32 HxW."""
@@ -23,15 +25,7 @@ def concrete_surface(rng: np.random.Generator, size_hw: tuple[int, int]) -> Fiel
     """Relative brightness around 1: clouds, mottles, stones, sand grain, pores and scaled patches."""
     light = np.ones(size_hw, np.float32)
     rough = np.float32(np.exp(rng.uniform(np.log(0.3), np.log(1.6))))
-    extent_px = max(size_hw)
-    for period_px, strength in (
-        (extent_px / 3, 0.05),
-        (180, 0.04),
-        (45, 0.03),
-        (12, 0.02),
-        (5, 0.025),
-        (2.2, 0.04),
-    ):
+    for period_px, strength in ((max(size_hw) / 3, 0.05), *BLOTCHES):
         stretch = rng.uniform(0.7, 1.8)  # run-off and vibration smear a wall more downwards than sideways
         noise = smooth_noise(rng, size_hw, (period_px * stretch, period_px))
         light += noise * np.float32(strength * rng.uniform(0.4, 1.3)) * rough
