@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -32,19 +31,21 @@ from torchvision.datasets import ImageFolder
 
 from damcrack.cracks.detector import SHIPPED, OnnxDetector
 from damcrack.cracks.photo import Rules
-from damcrack.data.config import TileConfig
+from damcrack.data.config import SAMPLE, PhotosConfig, TileConfig
 from damcrack.data.imageset import ImageSet
 from damcrack.data.photo import decode_photo, encode_jpeg
-from damcrack.data.photos import COLUMNS
+from damcrack.data.photos import photos
+from damcrack.data.snapshot import snapshot
 from damcrack.data.tile import tile
 from damcrack.data.tiling import tile_boxes_xyxy
-from damcrack.files import in_order, sha256_bytes, write_bytes, write_csv
+from damcrack.files import in_order, write_bytes
 from damcrack.inspection.config import InspectConfig
 from damcrack.inspection.scale import Scale
 from damcrack.inspection.sources import Photo
 from damcrack.inspection.survey import Survey
 from damcrack.run import Run
 from damcrack.sample.concrete import encode_photo, render_photo
+from damcrack.storage.source import open_source
 from damcrack.train.batches import DeviceImages
 from damcrack.train.config import Augmentation, TaughtConfig
 from damcrack.train.decoded import decode_set
@@ -90,31 +91,20 @@ def _spread(values: list[float]) -> str:
 # Tiling ---------------------------------------------------------------------------------------------------------
 
 
-def write_photos(folder: Path, num: int, size_hw: tuple[int, int]) -> None:
-    """An output folder of the stage `photos` with rendered photos."""
-    rows = []
-    for index in range(num):
-        made, name = render_photo(7, index, size_hw), f"{index:04d}"
-        files = {
-            f"photos/{name}.jpg": encode_photo(made.rgb, index),
-            f"masks/{name}.png": cv2.imencode(".png", np.where(made.mask, np.uint8(255), 0))[1].tobytes(),
-        }
-        for path, content in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(folder / path, content)
-        photo, mask = files
-        known = {"photo": f"{name}.jpg", "source": "sample", "group": name, "file": photo, "mask": mask}
-        size = {"height_px": size_hw[0], "width_px": size_hw[1], "sha256": sha256_bytes(files[photo])}
-        rows.append(known | size)
-    write_csv(folder / "photos.csv", COLUMNS, rows)
+def rendered(folder: Path, num: int, size_hw: tuple[int, int]) -> Path:
+    """The output of the stage `photos` with rendered photos."""
+    config = PhotosConfig(sources={SAMPLE: SAMPLE}, sample_photos=num, sample_size_hw=size_hw)
+    listed, given = folder / "photos.csv", {"open_source": open_source, "run": Run(folder)}
+    snapshot(out=listed, sources=config.sources, **given)
+    photos(out=folder / "photos", snapshot=listed, config=config, **given)
+    return folder / "photos"
 
 
 def tiling(folder: Path, rounds: int, num_photos: int = 12) -> str:
     """The stage `tile` beside the obvious loop with Pillow, and beside decoding and encoding alone, on all cores."""
-    photos, out = folder / "photos", folder / "tiles"
-    write_photos(photos, num_photos, SIZE_HW)
+    made, out = rendered(folder, num_photos, SIZE_HW), folder / "tiles"
     config = TileConfig(tiles_per_class=40 * num_photos, split="random", test_fraction=0.0)
-    tile(photos, out, config, Run(folder))
+    tile(made, out, config, Run(folder))
     boxes: dict[str, list[tuple[int, ...]]] = {}
     for row in ImageSet.open(out).rows:
         box = tuple(int(row[name]) for name in ("x0_px", "y0_px", "x1_px", "y1_px"))
@@ -122,13 +112,13 @@ def tiling(folder: Path, rounds: int, num_photos: int = 12) -> str:
     num_tiles = sum(map(len, boxes.values()))
 
     def stage() -> int:
-        tile(photos, out, config, Run(folder))
+        tile(made, out, config, Run(folder))
         return num_tiles
 
     def plain() -> int:
         for name, of_photo in boxes.items():
-            photo = Image.open(photos / "photos" / name).convert("RGB")
-            mask = np.asarray(Image.open((photos / "masks" / name).with_suffix(".png")).convert("L"))
+            photo = Image.open(made / "photos" / name).convert("RGB")
+            mask = np.asarray(Image.open((made / "masks" / name).with_suffix(".png")).convert("L"))
             assert [(mask[y0:y1, x0:x1] > 0).mean() for x0, y0, x1, y1 in tile_boxes_xyxy(SIZE_HW, TILE_PX)]
             for box in of_photo:
                 photo.crop(box).save(io.BytesIO(), "JPEG", quality=QUALITY)  # type: ignore[arg-type]
@@ -136,7 +126,7 @@ def tiling(folder: Path, rounds: int, num_photos: int = 12) -> str:
 
     def bare() -> int:
         def cut(name: str) -> int:
-            rgb = decode_photo((photos / "photos" / name).read_bytes(), MAX_PIXELS)
+            rgb = decode_photo((made / "photos" / name).read_bytes(), MAX_PIXELS)
             return sum(
                 len(encode_jpeg(rgb[y0:y1, x0:x1], QUALITY, full_colour=True))
                 for x0, y0, x1, y1 in boxes[name]
@@ -157,10 +147,8 @@ def training(folder: Path, rounds: int) -> str:
     The plain loop is a careful newcomer's: ImageFolder, torchvision transforms, a DataLoader with a worker a core,
     float32, a teacher without gradient, the loss read every step.
     """
-    write_photos(folder / "photos", 2, (7 * TILE_PX, 16 * TILE_PX))
-    tiles = folder / "tiles"
-    config = TileConfig(split="random", test_fraction=0.0, duplicate_bits=0)
-    tile(folder / "photos", tiles, config, Run(folder))
+    made, tiles = rendered(folder, 2, (7 * TILE_PX, 16 * TILE_PX)), folder / "tiles"
+    tile(made, tiles, TileConfig(split="random", test_fraction=0.0, duplicate_bits=0), Run(folder))
     images = ImageSet.open(tiles)
     for number, encoded in images.encoded():
         path = folder / "folders" / str(images.labels[number]) / f"{number:05d}.jpg"
