@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from damcrack.sample import hostile
-from damcrack.sample.concrete import render_photo
 from damcrack.sample.cracks import crack_mask, crack_network, grow_crack
 from damcrack.sample.grounds import GROUNDS, Lay
 from damcrack.sample.hostile import ABOVE, BELOW, Mark
@@ -53,13 +52,6 @@ def test_what_is_hidden_shows_the_thing_and_not_the_crack(mark: Mark | Lay) -> N
         full = black.hidden == 255
         assert np.array_equal(black.hidden, white.hidden)
         assert not full.any() or np.abs(black.light - white.light)[full].max() < 0.45
-
-
-def test_sound_concrete_has_marks_and_an_empty_mask() -> None:
-    """However hostile a photo without cracks, its mask is empty."""
-    sound = [drawn for index in range(40) if not (drawn := render_photo(5, index, (128, 160))).cracks]
-    assert 4 <= len(sound) <= 18
-    assert not any(drawn.mask.any() for drawn in sound)
 
 
 @pytest.mark.parametrize("width_px", [14.0, 25.0, 38.0])
