@@ -11,8 +11,11 @@ from walls import concrete, coverage, photo, rgb
 SIZE = (603, 805)
 
 
+WALL = concrete(SIZE, seed=1)
+
+
 def wall(*covers, **how):
-    return rgb(photo(concrete(SIZE, seed=1), *covers, **how))
+    return rgb(photo(WALL, *covers, **how))
 
 
 def turned(angle, value):

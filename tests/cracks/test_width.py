@@ -1,3 +1,5 @@
+from functools import cache
+
 import cv2
 import numpy as np
 import pytest
@@ -14,11 +16,14 @@ ANGLES = (0.0, 17.0, 45.0, 71.0, 90.0, 133.0)
 SIZE = (144, 144)
 
 
+@cache
+def wall(size, seed, pores=True):
+    return concrete(size, seed, roughness=2.0, pores=pores)
+
+
 def measured(width, angle, inside):
     ends = line(np.array([71.6, 72.3]), angle, 110)
-    picture = photo(
-        concrete(SIZE, seed=int(angle), roughness=2.0), coverage(SIZE, ends, width), inside=inside
-    )
+    picture = photo(wall(SIZE, int(angle)), coverage(SIZE, ends, width), inside=inside)
     middle = (coverage(SIZE, ends, 1.2) > 0.3).astype(np.uint8)
     branch = max(branches(thin(middle)), key=lambda one: len(one.points))
     return float(np.median(widths_px(picture, branch.points, smoothed(branch.points), max(1.5, width))))
@@ -61,7 +66,7 @@ def test_widths_do_not_depend_on_how_wide_the_network_paints(width, too_wide_px,
     """One crack, its width within half a pixel, its length within 20 px or 1.2 widths: thinning eats blunt ends."""
     size = (340, 420)
     cover = coverage(size, line(np.array([210.0, 170.0]), angle, 260), width)
-    picture = photo(concrete(size, seed=angle, roughness=2.0, pores=False), cover)
+    picture = photo(wall(size, angle, pores=False), cover)
     called = np.ones(size, np.uint8)
     prob = crack_prob_of(cover, too_wide_px)
     masks = crack_masks(prob, called, Segmentation())
@@ -80,10 +85,9 @@ def test_a_single_point_has_a_width():
 @pytest.mark.parametrize("angle", [0.0, 45.0, 90.0, 133.0])
 def test_a_crack_too_long_for_one_call_has_the_same_widths(monkeypatch, angle):
     """OpenCV takes no more than 32,767 rows; in parts, to the photo's border, nothing changes."""
-    picture = photo(
-        concrete(SIZE, roughness=2.0), coverage(SIZE, line(np.array([71.6, 72.3]), angle, 190), 5)
-    )
-    path = np.round(np.linspace(*line(np.array([71.6, 72.3]), angle, 190), 150)).astype(np.int64)
+    ends = line(np.array([71.6, 72.3]), angle, 190)
+    picture = photo(wall(SIZE, 0), coverage(SIZE, ends, 5))
+    path = np.round(np.linspace(*ends, 150)).astype(np.int64)
     path = path[((path >= 0) & (path < SIZE[0])).all(axis=1)]
     whole = widths_px(picture, path, smoothed(path), 5.0)
     monkeypatch.setattr(width_module, "REMAP_LIMIT_PX", 100)
