@@ -139,8 +139,7 @@ def test_nothing_of_ours_unpickles() -> None:
     """No module imports a pickler, and what can unpickle is told not to: a tampered file must not run code."""
     picklers = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
     for path in SOURCE.rglob("*.py"):
-        allowed = {"pickle"} if path.name == "imagenet.py" else set()  # the name of its error alone
-        assert not {name.split(".")[0] for name in imported_names(path)} & picklers - allowed, path
+        assert not {name.split(".")[0] for name in imported_names(path)} & picklers, path
         text = path.read_text()
         assert text.count("torch.load(") == text.count("weights_only=True)"), path
         assert "allow_pickle=True" not in text and "pickle.load" not in text, path

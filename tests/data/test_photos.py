@@ -71,6 +71,13 @@ def test_photos_and_masks_arrive_as_the_contract_says(tmp_path):
     assert not (out / "ready").exists()
 
 
+def test_two_tables_of_scenes_are_refused(tmp_path):
+    """Of groups.csv and Groups.csv neither wins in silence."""
+    table = b"file,group\na.png,pier\n"
+    with pytest.raises(InputError, match=r"Groups\.csv and groups\.csv"):
+        take(tmp_path, {"a.png": encoded(2, kind="PNG"), "groups.csv": table, "Groups.csv": table})
+
+
 BAD = {
     "cut.jpg": (encoded(1)[:900], "truncated or corrupt"),
     "cut.png": (encoded(1, kind="PNG")[:900], "truncated or corrupt"),

@@ -75,9 +75,12 @@ def read_layouts(fixed: Mapping[str, FixedSource], ready_tile_block: int) -> Lay
     """Read the layouts of all sources into one, with copies of photos and contradicting tiles set aside."""
     whole = Layout()
     for name, source in fixed.items():
-        scenes = dict[str, str]()
-        for groups in (file for file in source.sha256_of if folded(file) == GROUPS_FILE):
-            scenes = read_scenes(name, source.read(groups))
+        groups = [file for file in source.sha256_of if folded(file) == GROUPS_FILE]
+        if len(groups) > 1:
+            raise InputError(
+                f"{name}: {' and '.join(groups)} both name scenes; put their rows into one of them"
+            )
+        scenes = read_scenes(name, source.read(groups[0])) if groups else {}
         part = read_layout(name, source.sha256_of, scenes, ready_tile_block)
         whole.photos += part.photos
         whole.tiles += part.tiles

@@ -206,8 +206,9 @@ class Workspace:
                 lines.append(line)
         output = "".join(lines)
         if child.returncode:
-            error = " ".join(output.rpartition("ERROR: ")[2].split())[:600]
-            raise InputError(f"{failure}: {error}")
+            _, marked, said = output.rpartition("ERROR: ")
+            said = " ".join(said.split())
+            raise InputError(f"{failure}: {said[:600] if marked else said[-600:]}")
         return output
 
 
