@@ -30,6 +30,7 @@ def draw_report() -> None:
         next(one for one in opened.find_elements(By.TAG_NAME, "button") if one.text == "Decide").click()
         time.sleep(3)  # until the photo is drawn
         shown = cv2.imdecode(np.frombuffer(opened.get_screenshot_as_png(), np.uint8), cv2.IMREAD_COLOR)
+        assert shown is not None
         cv2.imwrite(str(IMAGES / "report.jpg"), shown, QUALITY)
 
 

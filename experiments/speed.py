@@ -47,7 +47,7 @@ from damcrack.run import Run
 from damcrack.sample.concrete import encode_photo, render_photo
 from damcrack.storage.source import open_source
 from damcrack.train.batches import DeviceImages
-from damcrack.train.config import Augmentation, TaughtConfig
+from damcrack.train.config import Augmentation, Precision, TaughtConfig
 from damcrack.train.decoded import decode_set
 from damcrack.train.frozen import Frozen
 from damcrack.train.hardware import best_device, uses_bfloat16
@@ -94,9 +94,9 @@ def _spread(values: list[float]) -> str:
 def rendered(folder: Path, num: int, size_hw: tuple[int, int]) -> Path:
     """The output of the stage `photos` with rendered photos."""
     config = PhotosConfig(sources={SAMPLE: SAMPLE}, sample_photos=num, sample_size_hw=size_hw)
-    listed, given = folder / "photos.csv", {"open_source": open_source, "run": Run(folder)}
-    snapshot(out=listed, sources=config.sources, **given)
-    photos(out=folder / "photos", snapshot=listed, config=config, **given)
+    listed, run = folder / "photos.csv", Run(folder)
+    snapshot(config.sources, listed, open_source, run)
+    photos(listed, folder / "photos", config, open_source, run)
     return folder / "photos"
 
 
@@ -204,7 +204,7 @@ def _plain_steps(folders: Path, taught: bool) -> Variant:
 
 def _our_steps(tiles: Path, folder: Path, taught: bool) -> Variant:
     device = best_device()
-    precision = "bfloat16" if uses_bfloat16("auto") else "float32"
+    precision: Precision = "bfloat16" if uses_bfloat16("auto") else "float32"
     student: nn.Module = build_network("resnet18", 2, 0).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_training_mode(student)
     objective: Objective = Supervised()

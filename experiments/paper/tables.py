@@ -139,7 +139,9 @@ def label_table(study: Study) -> str:
 
 def claims_table(study: Study) -> str:
     """Claims with the paper's difference, ours on the training sources and on all others, and what follows."""
-    found = {(one.sources, one.labels, one.claim): one for one in verdicts(study).itertuples()}
+    found: dict[Any, Any] = {
+        (one.sources, one.labels, one.claim): one for one in verdicts(study).itertuples()
+    }
     places = [sources for sources in (study.trained_on, study.unseen) if sources]
     rows = []
     for labels, claim in dict.fromkeys((labels, claim) for _, labels, claim in found):

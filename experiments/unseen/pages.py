@@ -152,7 +152,7 @@ def agreement(one: Measured) -> float:
 def _column(head: str, results: Sequence[Measured]) -> Pixels:
     pictures = [cv2.imdecode(np.frombuffer(one.picture, np.uint8), cv2.IMREAD_COLOR_RGB) for one in results]
     texts = [f"{head} {agreement(one):.2f} {one.photo.file.name}" for one in results]
-    return np.vstack([_headed(*one) for one in zip(texts, pictures, strict=True)])
+    return np.vstack([_headed(text, np.asarray(one)) for text, one in zip(texts, pictures, strict=True)])
 
 
 def _headed(text: str, picture: Pixels) -> Pixels:

@@ -32,11 +32,11 @@ class Blocks(NamedTuple):
 
 def pooled(results: Sequence[Measured], label: int | None = None) -> Blocks:
     """Blocks of many photos, or only those with that label."""
-    labels = np.concatenate([one.labels for one in results] or [[]])
-    scores = np.concatenate([one.scores for one in results] or [[]])
+    labels = np.concatenate([np.empty(0, np.int64), *(one.labels for one in results)])
+    scores = np.concatenate([np.empty(0), *(one.scores for one in results)])
     groups = np.repeat([one.photo.group for one in results], [len(one.labels) for one in results])
     wanted = labels == label if label is not None else np.full(len(labels), True)
-    return Blocks(labels[wanted], scores[wanted].astype(np.float64), groups[wanted])
+    return Blocks(labels[wanted], scores[wanted], groups[wanted])
 
 
 def _joined(a: Blocks, b: Blocks) -> Blocks:
