@@ -24,7 +24,6 @@ settings.load_profile("damcrack")
 # What runs for minutes goes first: at the end it would keep one process waiting for the other.
 FIRST = (
     "test_graph.py",
-    "test_unlabelled.py",
     "test_docs.py",
     "test_study_graph.py",
     "test_detector_graph.py",

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,25 @@ from typing import Any
 import yaml
 from kfp import local
 
-from damcrack.kubeflow.pipeline import Setting, training
-
 # What a container may know of our environment: where the services are and how to reach them.
 HANDED_ON = ("AWS_", "MLFLOW_", "DAMCRACK_TRACK", "DAMCRACK_GRAPH_RUN", "OMP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class LocalRun:
-    """What a run left: its dvc.lock, and for each stage whether it was restored."""
+    """What a run left: its dvc.lock if it ran the graph, and for each stage whether it was restored."""
 
-    lock: Path
+    lock: Path | None
     restored: Mapping[str, bool]
 
 
-def run_as_processes(setting: Setting, root: Path) -> LocalRun:
-    """Run the pipeline as child processes of this one, with the code of the checkout."""
-    runner = local.SubprocessRunner(use_venv=False)
-    return _run(setting, runner, root)
+def run_as_processes(pipeline: Callable[[], Any], root: Path) -> LocalRun:
+    """Run a pipeline as child processes of this one, with the code of the checkout."""
+    return _run(pipeline, local.SubprocessRunner(use_venv=False), root)
 
 
-def run_as_containers(setting: Setting, root: Path, **options: Any) -> LocalRun:
-    """Run the pipeline as containers: not as root, root file system read-only, no capability, /tmp in memory or disk.
+def run_as_containers(pipeline: Callable[[], Any], root: Path, **options: Any) -> LocalRun:
+    """Run a pipeline as containers: not as root, root file system read-only, no capability, /tmp in memory or disk.
 
     `options` go to the Docker client and override ours.
     """
@@ -47,17 +44,17 @@ def run_as_containers(setting: Setting, root: Path, **options: Any) -> LocalRun:
         "tmpfs": {"/tmp": "mode=1777,exec"},
         "shm_size": "1g",
     }
-    return _run(setting, local.DockerRunner(**{**hardened, **options}), root)
+    return _run(pipeline, local.DockerRunner(**{**hardened, **options}), root)
 
 
-def _run(setting: Setting, runner: Any, root: Path) -> LocalRun:
+def _run(pipeline: Callable[[], Any], runner: Any, root: Path) -> LocalRun:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     root.chmod(stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO)  # the containers' user is another than ours
     umask = os.umask(0)
     try:
         local.init(runner, pipeline_root=str(root), raise_on_error=True)
-        training(setting)()
+        pipeline()
     finally:
         os.umask(umask)
     return _what_it_left(root)
@@ -72,6 +69,8 @@ def _what_it_left(root: Path) -> LocalRun:
             for artifact in artifacts["artifacts"]:
                 if "stage" in artifact.get("metadata", {}):
                     restored[artifact["metadata"]["stage"]] = bool(artifact["metadata"]["restored"])
+    if not restored:
+        return LocalRun(None, {})
     (lock,) = root.rglob("lock")
     assert len(yaml.safe_load(lock.read_text())["stages"]) == len(restored)
     return LocalRun(lock, restored)

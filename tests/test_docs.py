@@ -136,6 +136,7 @@ def test_tutorial_from_labels_to_detector(tmp_path: Path) -> None:
     (values,) = blocks("tutorials/labels.md", "yaml")
     short = yaml.safe_load(values)
     short["finetune"]["common"] |= {"epochs": 1, "min_steps": 2}  # the whole is a minute on one core
+    short["export"] |= {"parity_tiles": 8, "calibration_tiles": 8}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(short))
     run_commands("".join(blocks("tutorials/labels.md", "sh")), tmp_path)
     before, after = (tmp_path / "results" / name for name in ("before", "after"))

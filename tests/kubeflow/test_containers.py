@@ -55,7 +55,7 @@ def setting(s3, mlflow_server, monkeypatch):
 
 def test_the_second_run_restores_all_and_nothing_holds_a_secret(setting, tmp_path, capfd):
     """Ten stages run, then none; the locks are equal; no password is in what was printed or left."""
-    first, second = (run_as_containers(setting, tmp_path / name) for name in ("first", "second"))
+    first, second = (run_as_containers(training(setting), tmp_path / name) for name in ("first", "second"))
     assert not any(first.restored.values()) and all(second.restored.values())
     assert first.lock.read_text() == second.lock.read_text()
     compile_pipeline(training(setting), tmp_path / "pipeline.yaml")
