@@ -164,6 +164,15 @@ def test_a_failing_command_fails_the_task_and_pushes_nothing(toy):
     assert not list(toy.remote.rglob("*"))
 
 
+def test_a_killed_dvc_fails_the_task_with_its_last_words(toy):
+    """It names no error; what the stage said last tells more than what it said first."""
+    graph = toy.checkout / "dvc.yaml"
+    said = "seq 1000 1500; kill -9 $PPID"
+    graph.write_text(graph.read_text().replace("echo ${first.word} > data/first", said))
+    with pytest.raises(InputError, match=r"stage first failed: .* 1499 1500$"):
+        toy.run("first")
+
+
 @pytest.mark.parametrize("scratch", [False, True])
 def test_a_task_sends_the_records_that_would_end_with_it(tmp_path, monkeypatch, scratch):
     """Those in a scratch folder, which outlives it, can wait."""
