@@ -12,7 +12,7 @@ from damcrack.data.imageset import ImageSet, ImageSetWriter, decode_image, tiles
 from damcrack.data.photos import COLUMNS
 from damcrack.data.pool import Photos, Pool, choose_training
 from damcrack.data.tile import tile
-from damcrack.files import OUTPUT_MARKER, InputError, sha256_file, write_csv
+from damcrack.files import OUTPUT_MARKER, InputError, read_csv, sha256_file, write_csv
 from damcrack.run import Run
 from photo_folders import CONFIG, PhotosDirectory, concrete, half_cracked, run_tile
 
@@ -339,6 +339,17 @@ def test_unlabelled_copies_of_test_photos_are_not_taught(photos: PhotosDirectory
     assert len(stems["test"]) == 3
     assert len(stems["unlabelled"]) == 7
     assert stems["test"].isdisjoint(stems["unlabelled"])
+
+
+def test_a_damaged_label_of_a_ready_tile_is_named(photos: PhotosDirectory, tmp_path: Path) -> None:
+    """It is the index of a class."""
+    add_ready_tiles(photos.root, 32)
+    path = photos.root / "ready/tiles.csv"
+    rows = read_csv(path)
+    rows[3]["label"] = "yes"
+    write_csv(path, tuple(rows[0]), rows)
+    with pytest.raises(InputError, match=r"tiles\.csv: label 'yes'"):
+        run_tile(photos, tmp_path / "tiles")
 
 
 @pytest.mark.parametrize(("old", "new"), [("height_px", "height"), (",96,", ",x,"), (",96,128,", "\n")])
